@@ -1,0 +1,1 @@
+//! Servers and executables for the integration tests.

@@ -1,0 +1,1 @@
+//! Writes every event into the archive, exactly once.

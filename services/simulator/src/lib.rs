@@ -1,0 +1,1 @@
+//! Simulated lake and warehouse traffic.

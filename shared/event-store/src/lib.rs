@@ -1,0 +1,1 @@
+//! The archive in PostgreSQL. The only user of sqlx.

@@ -1,0 +1,1 @@
+//! What surrounds a service and is not its job. Knows no domain.

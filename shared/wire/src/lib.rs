@@ -1,0 +1,1 @@
+//! Events to bytes and back, and the subjects they travel on. Pure; the only user of bincode.
