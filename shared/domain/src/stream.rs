@@ -1,0 +1,96 @@
+//! Streams and places in them.
+
+use std::fmt;
+
+use crate::{event::Side, time::Timestamp};
+
+/// One partition of one side: what is folded, checkpointed and snapshotted alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stream {
+    /// Lake or warehouse.
+    pub side: Side,
+    /// From 0.
+    pub partition: u16,
+}
+
+impl Stream {
+    /// The lake's stream of a partition.
+    pub const fn lake(partition: u16) -> Self {
+        Self { side: Side::Lake, partition }
+    }
+
+    /// The warehouse's stream of a partition.
+    pub const fn warehouse(partition: u16) -> Self {
+        Self { side: Side::Warehouse, partition }
+    }
+
+    /// The stream with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let (side, partition) = name.split_once('_')?;
+        let side = match side {
+            "LAKE" => Side::Lake,
+            "WAREHOUSE" => Side::Warehouse,
+            _ => return None,
+        };
+        let stream = Self { side, partition: partition.parse().ok()? };
+        (stream.to_string() == name).then_some(stream)
+    }
+}
+
+/// Its name in JetStream, in the archive and in labels: `LAKE_0`.
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            Side::Lake => "LAKE",
+            Side::Warehouse => "WAREHOUSE",
+        };
+        write!(f, "{side}_{}", self.partition)
+    }
+}
+
+/// Where an event stands in its stream: the order in which events are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Raised when the stream was made again or lost its tail.
+    pub epoch: u32,
+    /// The broker's sequence of the message.
+    pub sequence: u64,
+    /// The place in the message, from 0.
+    pub index: u32,
+}
+
+/// A message of a stream that was handled to its end, and what tells it from another message of the
+/// same sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The epoch it was read in.
+    pub epoch: u32,
+    /// The broker's sequence; 0 before the first message.
+    pub sequence: u64,
+    /// The broker's timestamp of the message, in nanoseconds since 1970; 0 before the first.
+    pub broker_ns: i64,
+    /// When the stream was created, in nanoseconds since 1970.
+    pub created_ns: i64,
+}
+
+impl Mark {
+    /// The broker's timestamp as event time.
+    pub const fn broker_time(&self) -> Timestamp {
+        Timestamp::from_nanos(self.broker_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_gives_back_its_stream_and_only_canonical_names_do() {
+        for stream in [Stream::lake(0), Stream::warehouse(17)] {
+            assert_eq!(Stream::from_name(&stream.to_string()), Some(stream));
+        }
+        for name in ["LAKE", "LAKE_", "LAKE_00", "LAKE_-1", "lake_0", "TELEMETRY", "LAKE_70000"] {
+            assert_eq!(Stream::from_name(name), None, "{name}");
+        }
+    }
+}
