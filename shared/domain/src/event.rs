@@ -157,6 +157,8 @@ macro_rules! names {
     };
 }
 
+pub(crate) use names;
+
 names! {
     /// What was asked of the object store.
     Operation {

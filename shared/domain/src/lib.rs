@@ -3,17 +3,31 @@
 //! Architecture invariant: this crate performs no I/O, reads no clock, draws no randomness and does
 //! not depend on an async runtime. Time arrives as an argument.
 
+pub mod accept;
 pub mod event;
 pub mod id;
 pub mod rules;
+pub mod runs;
+pub mod sample;
+pub mod seen;
+pub mod sketch;
 pub mod stream;
 pub mod time;
+pub mod window;
 
+#[cfg(test)]
+mod test_util;
+
+pub use accept::{Reason, Refusal, accept};
 pub use event::{
     Event, Fact, Identity, LakeAccess, LakeInventory, Operation, Outcome, Side, Statement,
     WarehouseQuery,
 };
 pub use id::{EventId, IdKind, Run};
 pub use rules::Rules;
+pub use sample::{Sample, SampleValues};
+pub use seen::{Judgement, Seen};
+pub use sketch::Sketch;
 pub use stream::{Mark, Position, Stream};
 pub use time::Timestamp;
+pub use window::{WindowKey, WindowSums, Windows};

@@ -1,0 +1,141 @@
+//! Counting once, in bounded memory, without dropping what is late.
+
+use std::collections::BTreeSet;
+
+use crate::{event::Identity, id::IdKind, rules::Rules, runs::Runs};
+
+/// Whether an identity was seen before in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// For the first time; it is remembered.
+    New,
+    /// Again.
+    Duplicate,
+    /// It lies at or below a floor and is not known: only the archive's unique key can tell.
+    TooOld,
+}
+
+/// The derived ids seen: those with the largest (occurred at, id).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Derived {
+    ids_max: usize,
+    kept: BTreeSet<Identity>,
+    floor: Option<Identity>,
+}
+
+impl Derived {
+    /// Nothing seen yet.
+    pub const fn new(ids_max: usize) -> Self {
+        Self { ids_max, kept: BTreeSet::new(), floor: None }
+    }
+
+    /// What was stored of an earlier one with the same bound.
+    pub const fn restore(
+        ids_max: usize,
+        kept: BTreeSet<Identity>,
+        floor: Option<Identity>,
+    ) -> Self {
+        Self { ids_max, kept, floor }
+    }
+
+    /// The identities that are kept.
+    pub const fn kept(&self) -> &BTreeSet<Identity> {
+        &self.kept
+    }
+
+    /// The largest identity ever given up. None: everything can be judged.
+    pub const fn floor(&self) -> Option<Identity> {
+        self.floor
+    }
+
+    /// Judges an identity and, if it is new, remembers it.
+    pub fn judge(&mut self, identity: Identity) -> Judgement {
+        if self.floor.is_some_and(|floor| identity <= floor) {
+            return Judgement::TooOld;
+        }
+        if !self.kept.insert(identity) {
+            return Judgement::Duplicate;
+        }
+        if self.kept.len() > self.ids_max {
+            self.floor = self.kept.pop_first();
+        }
+        Judgement::New
+    }
+}
+
+/// All identities seen in one stream, as far as they are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    runs: Runs,
+    derived: Derived,
+}
+
+impl Seen {
+    /// Nothing seen yet.
+    pub const fn new(rules: &Rules) -> Self {
+        Self {
+            runs: Runs::new(rules.runs_max, rules.holes_per_run_max),
+            derived: Derived::new(rules.derived_ids_max),
+        }
+    }
+
+    /// What was stored of an earlier one with the same rules.
+    pub const fn restore(runs: Runs, derived: Derived) -> Self {
+        Self { runs, derived }
+    }
+
+    /// The sequenced ids.
+    pub const fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// The derived ids.
+    pub const fn derived(&self) -> &Derived {
+        &self.derived
+    }
+
+    /// Judges an identity and, if it is new, remembers it.
+    pub fn judge(&mut self, identity: Identity) -> Judgement {
+        match identity.1.kind() {
+            IdKind::Sequenced { run, number } => self.runs.judge(run, number),
+            IdKind::Derived => self.derived.judge(identity),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::{at, derived};
+
+    #[test]
+    fn a_set_that_never_overflowed_judges_everything() {
+        let mut seen = Derived::new(3);
+        for second in [30, 10, 20] {
+            assert_eq!(seen.judge((at(second), derived(1))), Judgement::New);
+            assert_eq!(seen.judge((at(second), derived(1))), Judgement::Duplicate);
+        }
+        assert_eq!(seen.floor(), None);
+    }
+
+    #[test]
+    fn the_floor_is_the_largest_identity_ever_given_up() {
+        let mut seen = Derived::new(2);
+        for second in [10, 20, 30] {
+            assert_eq!(seen.judge((at(second), derived(1))), Judgement::New);
+        }
+        assert_eq!(seen.floor(), Some((at(10), derived(1))));
+        assert_eq!(seen.judge((at(10), derived(1))), Judgement::TooOld, "was seen");
+        assert_eq!(seen.judge((at(9), derived(1))), Judgement::TooOld, "was not");
+        assert_eq!(seen.judge((at(10), derived(2))), Judgement::New, "just above");
+        assert_eq!(seen.judge((at(10), derived(2))), Judgement::TooOld, "and given up at once");
+        assert_eq!(seen.judge((at(30), derived(1))), Judgement::Duplicate);
+    }
+
+    #[test]
+    fn the_same_id_at_another_time_is_another_identity() {
+        let mut seen = Derived::new(9);
+        assert_eq!(seen.judge((at(1), derived(1))), Judgement::New);
+        assert_eq!(seen.judge((at(2), derived(1))), Judgement::New);
+    }
+}

@@ -1,0 +1,180 @@
+//! Window aggregates: counts, sums and a sketch per window and key, of exactly the events given.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    event::{Event, Fact, Outcome},
+    sketch::Sketch,
+};
+
+/// What a window aggregate is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WindowKey {
+    /// Bucket or warehouse.
+    pub name: String,
+    /// Start of the window, in seconds since 1970.
+    pub start_s: i64,
+    /// Length of the window, in seconds.
+    pub length_s: u32,
+    /// Code of the operation or of the kind of statement.
+    pub action: u8,
+    /// How the requests ended.
+    pub outcome: Outcome,
+}
+
+/// What happened in a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowSums {
+    /// Number of events.
+    pub events: u64,
+    /// Bytes transferred (lake) or scanned (warehouse).
+    pub bytes: u128,
+    /// Rows processed; 0 in the lake.
+    pub rows: u128,
+    /// Sum of durations (lake) or of response times (warehouse), in microseconds.
+    pub duration_us: u128,
+    /// Queries answered from a cache; 0 in the lake.
+    pub cache_hits: u64,
+    /// Durations or response times, in microseconds.
+    pub sketch: Sketch,
+}
+
+impl WindowSums {
+    /// Adds another.
+    pub fn merge(&mut self, other: &Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+        self.rows += other.rows;
+        self.duration_us += other.duration_us;
+        self.cache_hits += other.cache_hits;
+        self.sketch.merge(&other.sketch);
+    }
+}
+
+type Slot = (i64, u32, u8, Outcome);
+
+/// The window aggregates of some events. Commutative: their order does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Windows(BTreeMap<String, BTreeMap<Slot, WindowSums>>);
+
+/// What one event adds to each of its windows.
+struct Part<'a> {
+    name: &'a str,
+    action: u8,
+    outcome: Outcome,
+    bytes: u64,
+    rows: u64,
+    duration_us: u64,
+    cache_hit: bool,
+}
+
+fn part(event: &Event) -> Option<Part<'_>> {
+    match &event.fact {
+        Fact::LakeAccess(access) => Some(Part {
+            name: &access.bucket,
+            action: access.operation.code(),
+            outcome: access.outcome,
+            bytes: access.bytes,
+            rows: 0,
+            duration_us: access.duration_us,
+            cache_hit: false,
+        }),
+        Fact::LakeInventory(_) => None,
+        Fact::WarehouseQuery(query) => Some(Part {
+            name: &query.warehouse,
+            action: query.statement.code(),
+            outcome: query.outcome,
+            bytes: query.bytes_scanned,
+            rows: query.rows_processed,
+            duration_us: query.response_us(),
+            cache_hit: query.cache_hit,
+        }),
+    }
+}
+
+impl Windows {
+    /// Adds an event to its windows of each length, in seconds. An inventory has none.
+    pub fn add(&mut self, lengths_s: &[u32], event: &Event) {
+        let Some(part) = part(event) else { return };
+        if !self.0.contains_key(part.name) {
+            self.0.insert(part.name.to_owned(), BTreeMap::new());
+        }
+        let Some(slots) = self.0.get_mut(part.name) else { return };
+        for length_s in lengths_s {
+            let start_s = event.occurred_at.slot(i64::from(*length_s));
+            let sums = slots.entry((start_s, *length_s, part.action, part.outcome)).or_default();
+            sums.events += 1;
+            sums.bytes += u128::from(part.bytes);
+            sums.rows += u128::from(part.rows);
+            sums.duration_us += u128::from(part.duration_us);
+            sums.cache_hits += u64::from(part.cache_hit);
+            sums.sketch.record(part.duration_us);
+        }
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Every window once, ascending by key.
+impl IntoIterator for Windows {
+    type Item = (WindowKey, WindowSums);
+    type IntoIter = Box<dyn Iterator<Item = Self::Item> + Send>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(self.0.into_iter().flat_map(|(name, slots)| {
+            slots.into_iter().map(move |((start_s, length_s, action, outcome), sums)| {
+                (WindowKey { name: name.clone(), start_s, length_s, action, outcome }, sums)
+            })
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::{access, at, inventory, query};
+
+    #[test]
+    fn an_event_stands_in_one_window_of_each_length_by_its_own_time() {
+        let mut windows = Windows::default();
+        windows.add(&[10, 60], &query(1, at(69), 500, 7));
+        windows.add(&[10, 60], &query(2, at(60), 300, 1));
+        let all: Vec<_> = windows
+            .into_iter()
+            .map(|(key, sums)| {
+                (key.start_s, key.length_s, sums.events, sums.rows, sums.duration_us)
+            })
+            .collect();
+        assert_eq!(all, [(60, 10, 2, 8, 800), (60, 60, 2, 8, 800)]);
+    }
+
+    #[test]
+    fn windows_do_not_depend_on_the_order_of_events_or_on_how_they_are_split() {
+        let events: Vec<_> = (0..50).map(|n| access(n, at(i64::try_from(n).unwrap()))).collect();
+        let mut forward = Windows::default();
+        events.iter().for_each(|event| forward.add(&[10, 60], event));
+        let mut backward = Windows::default();
+        events.iter().rev().for_each(|event| backward.add(&[10, 60], event));
+        assert_eq!(forward, backward);
+
+        let mut merged = BTreeMap::new();
+        for half in events.chunks(25) {
+            let mut windows = Windows::default();
+            half.iter().for_each(|event| windows.add(&[10, 60], event));
+            for (key, sums) in windows {
+                merged.entry(key).or_insert_with(WindowSums::default).merge(&sums);
+            }
+        }
+        assert_eq!(merged, forward.into_iter().collect());
+    }
+
+    #[test]
+    fn an_inventory_is_in_no_window() {
+        let mut windows = Windows::default();
+        windows.add(&[10], &inventory(1, at(5), 10));
+        assert!(windows.is_empty());
+    }
+}
