@@ -6,13 +6,19 @@
 pub mod accept;
 pub mod event;
 pub mod id;
+pub mod labels;
+pub mod lake;
+pub mod objects;
 pub mod rules;
 pub mod runs;
 pub mod sample;
 pub mod seen;
 pub mod sketch;
+pub mod space;
+pub mod state;
 pub mod stream;
 pub mod time;
+pub mod warehouse;
 pub mod window;
 
 #[cfg(test)]
@@ -28,6 +34,7 @@ pub use rules::Rules;
 pub use sample::{Sample, SampleValues};
 pub use seen::{Judgement, Seen};
 pub use sketch::Sketch;
+pub use state::{Applied, Metrics, StreamState};
 pub use stream::{Mark, Position, Stream};
 pub use time::Timestamp;
 pub use window::{WindowKey, WindowSums, Windows};

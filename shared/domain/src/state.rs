@@ -1,0 +1,110 @@
+//! The one fold: what a stream's events add up to.
+//!
+//! Each stream is folded alone, in its order; nothing in its state crosses streams. Below its
+//! bounds the fold is commutative, inventories in their place.
+
+use crate::{
+    event::{Event, Side},
+    lake::{LakeEffect, LakeState},
+    rules::Rules,
+    sample::SampleValues,
+    seen::{Judgement, Seen},
+    stream::Stream,
+    warehouse::WarehouseState,
+};
+
+/// What became of an event. Every value but `Counted` leaves the metrics as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It counts; a lake event may have had an effect worth a count of its own.
+    Counted(LakeEffect),
+    /// It was counted before.
+    Duplicate,
+    /// Too old to judge: the archive's unique key decides, and its verdict is counted later.
+    TooOld,
+}
+
+/// The metrics of one side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// Of the lake.
+    Lake(LakeState),
+    /// Of the warehouse.
+    Warehouse(WarehouseState),
+}
+
+/// All that is derived from one stream: the metrics and their twins, objects, sets and sums; not
+/// counts of duplicates seen, which depend on how often the broker delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamState {
+    stream: Stream,
+    rules: Rules,
+    seen: Seen,
+    metrics: Metrics,
+}
+
+impl StreamState {
+    /// Nothing happened yet.
+    pub fn new(stream: Stream, rules: Rules) -> Self {
+        let seen = Seen::new(&rules);
+        let metrics = match stream.side {
+            Side::Lake => Metrics::Lake(LakeState::new(&rules)),
+            Side::Warehouse => Metrics::Warehouse(WarehouseState::new(&rules)),
+        };
+        Self { stream, rules, seen, metrics }
+    }
+
+    /// What was stored of an earlier one with the same rules.
+    pub const fn restore(stream: Stream, rules: Rules, seen: Seen, metrics: Metrics) -> Self {
+        Self { stream, rules, seen, metrics }
+    }
+
+    /// The stream.
+    pub const fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// The rules that it is judged and folded by.
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The identities seen.
+    pub const fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The metrics.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Judges an accepted event and, if it is new, counts it. Total: a fact cannot be refused.
+    pub fn apply(&mut self, event: &Event) -> Applied {
+        match self.seen.judge(event.identity()) {
+            Judgement::New => Applied::Counted(self.count(event)),
+            Judgement::Duplicate => Applied::Duplicate,
+            Judgement::TooOld => Applied::TooOld,
+        }
+    }
+
+    /// Counts an event whose place in the count was decided elsewhere: by a verdict of the archive,
+    /// or in a replay, where neither acceptance nor sets apply.
+    pub fn count(&mut self, event: &Event) -> LakeEffect {
+        match &mut self.metrics {
+            Metrics::Lake(lake) => lake.apply(event),
+            Metrics::Warehouse(warehouse) => {
+                warehouse.apply(event);
+                LakeEffect::Plain
+            }
+        }
+    }
+
+    /// The metrics as integers.
+    pub fn sample(&self) -> SampleValues {
+        match &self.metrics {
+            Metrics::Lake(lake) => lake.sample(),
+            Metrics::Warehouse(warehouse) => warehouse.sample(),
+        }
+    }
+}

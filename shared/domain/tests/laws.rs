@@ -1,0 +1,257 @@
+//! The laws of the fold, as properties.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Event, EventId, Fact, LakeAccess, LakeInventory, Metrics, Operation, Outcome, Rules, Run,
+    Statement, Stream, StreamState, Timestamp, WarehouseQuery, Windows, state::Applied,
+};
+use proptest::prelude::*;
+
+const SECOND: i64 = 1_000_000;
+/// Far enough from 1970 that a day before it exists.
+const START: i64 = 1_000_000 * SECOND;
+
+fn id() -> impl Strategy<Value = EventId> {
+    prop_oneof![
+        (0_u64..3, 0_u64..40).prop_map(|(run, n)| EventId::sequenced(Run::new(run, 0), n)),
+        (0_u8..40).prop_map(|n| EventId::from_bytes([n; 16])),
+    ]
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    (0_i64..200 * SECOND).prop_map(|offset| Timestamp(START + offset))
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![4 => Just(Outcome::Ok), 1 => Just(Outcome::ServerError)]
+}
+
+fn access() -> impl Strategy<Value = Fact> {
+    let operation = proptest::sample::select(Operation::ALL);
+    let sequencer = proptest::option::of("[0-9]{1,2}");
+    (
+        0_u8..3,
+        0_u8..6,
+        operation,
+        0_u64..1_000,
+        proptest::option::of(0_u64..1_000),
+        sequencer,
+        outcome(),
+    )
+        .prop_map(|(bucket, key, operation, bytes, object_bytes, sequencer, outcome)| {
+            Fact::LakeAccess(LakeAccess {
+                bucket: format!("bucket-{bucket}"),
+                key: format!("key-{key}"),
+                operation,
+                bytes,
+                object_bytes,
+                sequencer,
+                duration_us: bytes * 10,
+                outcome,
+                principal: "spark".to_owned(),
+            })
+        })
+}
+
+fn inventory() -> impl Strategy<Value = Fact> {
+    (0_u8..3, 0_u64..5_000).prop_map(|(bucket, bytes)| {
+        Fact::LakeInventory(LakeInventory { bucket: format!("bucket-{bucket}"), objects: 1, bytes })
+    })
+}
+
+fn query() -> impl Strategy<Value = Fact> {
+    (0_u8..3, 0_u64..100_000_000, 0_u64..1_000, any::<bool>(), outcome()).prop_map(
+        |(warehouse, executed_us, rows, cache_hit, outcome)| {
+            Fact::WarehouseQuery(WarehouseQuery {
+                warehouse: format!("warehouse-{warehouse}"),
+                database: "dw".to_owned(),
+                statement: Statement::Select,
+                queued_us: executed_us / 10,
+                executed_us,
+                rows_processed: rows,
+                rows_returned: rows,
+                bytes_scanned: rows * 8,
+                cache_hit,
+                outcome,
+                principal: "bi".to_owned(),
+                fingerprint: "f".to_owned(),
+            })
+        },
+    )
+}
+
+/// Histories in which an identity always names the same fact, as origins guarantee.
+fn history(fact: impl Strategy<Value = Fact>) -> impl Strategy<Value = Vec<Event>> {
+    proptest::collection::vec((id(), time(), fact), 0..120).prop_map(|events| {
+        let mut known = BTreeMap::new();
+        for (id, occurred_at, fact) in &events {
+            known.entry(*id).or_insert_with(|| (*occurred_at, fact.clone()));
+        }
+        events
+            .into_iter()
+            .map(|(id, _, _)| {
+                let (occurred_at, fact) = known[&id].clone();
+                Event { id, occurred_at, fact }
+            })
+            .collect()
+    })
+}
+
+fn fold(stream: Stream, rules: &Rules, events: &[Event]) -> StreamState {
+    let mut state = StreamState::new(stream, rules.clone());
+    for event in events {
+        state.apply(event);
+    }
+    state
+}
+
+/// The metrics without what is kept only to compare inventories with the past.
+fn values(state: &StreamState) -> (domain::SampleValues, String) {
+    let twins = match state.metrics() {
+        Metrics::Lake(lake) => {
+            let buckets: Vec<_> = lake
+                .buckets()
+                .map(|(name, sums)| {
+                    (name.to_owned(), sums.accesses.clone(), sums.transferred.clone())
+                })
+                .collect();
+            format!("{buckets:?} {:?}", lake.objects)
+        }
+        Metrics::Warehouse(warehouse) => {
+            let warehouses: Vec<_> = warehouse.warehouses().collect();
+            format!("{warehouses:?} {:?}", warehouse.responses)
+        }
+    };
+    (state.sample(), twins)
+}
+
+/// Used space by the definition: per object the latest successful change decides.
+fn used_by_definition(events: &[Event]) -> i64 {
+    let mut latest = BTreeMap::new();
+    for event in events {
+        let Fact::LakeAccess(access) = &event.fact else { continue };
+        if access.outcome != Outcome::Ok || !access.operation.changes_storage() {
+            continue;
+        }
+        let version = (event.occurred_at, access.sequencer.clone(), event.id);
+        let bytes = match access.operation {
+            Operation::Delete => 0,
+            Operation::Read
+            | Operation::Head
+            | Operation::List
+            | Operation::Write
+            | Operation::Copy
+            | Operation::Other => access.object_bytes.unwrap_or(access.bytes),
+        };
+        let entry = latest
+            .entry((access.bucket.clone(), access.key.clone()))
+            .or_insert_with(|| (version.clone(), bytes));
+        if version > entry.0 {
+            *entry = (version, bytes);
+        }
+    }
+    latest.values().map(|(_, bytes)| i64::try_from(*bytes).unwrap()).sum()
+}
+
+proptest! {
+    #[test]
+    fn redelivering_a_history_changes_nothing(
+        events in history(prop_oneof![4 => access(), 1 => inventory()]),
+        from in 0_usize..120,
+    ) {
+        let rules = Rules::default();
+        let once = fold(Stream::lake(0), &rules, &events);
+        let again: Vec<_> =
+            events.iter().chain(events.iter().skip(from)).cloned().collect();
+        prop_assert_eq!(fold(Stream::lake(0), &rules, &again), once);
+    }
+
+    #[test]
+    fn the_order_of_lake_events_does_not_matter_below_the_bounds(
+        events in history(access()),
+        seed: u64,
+    ) {
+        let rules = Rules::default();
+        let shuffled = shuffle(&events, seed);
+        prop_assert_eq!(
+            values(&fold(Stream::lake(0), &rules, &events)).0,
+            values(&fold(Stream::lake(0), &rules, &shuffled)).0
+        );
+    }
+
+    #[test]
+    fn the_order_of_queries_does_not_matter_below_the_bounds(
+        events in history(query()),
+        seed: u64,
+    ) {
+        let rules = Rules::default();
+        let shuffled = shuffle(&events, seed);
+        prop_assert_eq!(
+            values(&fold(Stream::warehouse(0), &rules, &events)),
+            values(&fold(Stream::warehouse(0), &rules, &shuffled))
+        );
+    }
+
+    #[test]
+    fn used_space_is_the_sum_of_the_latest_sizes(events in history(access())) {
+        let state = fold(Stream::lake(0), &Rules::default(), &events);
+        let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+        prop_assert_eq!(lake.used_bytes(), used_by_definition(&events));
+    }
+
+    /// Whatever is too small, an event counts at most once, and one that is not counted and not
+    /// known to be a duplicate is said to be too old.
+    #[test]
+    fn small_bounds_never_count_twice_and_never_call_a_first_a_duplicate(
+        events in history(access()),
+        derived_ids_max in 1_usize..10,
+        runs_max in 1_usize..3,
+        holes_per_run_max in 1_usize..4,
+    ) {
+        let rules = Rules { derived_ids_max, runs_max, holes_per_run_max, ..Rules::default() };
+        let mut state = StreamState::new(Stream::lake(0), rules);
+        let mut counted = std::collections::BTreeSet::new();
+        for event in &events {
+            match state.apply(event) {
+                Applied::Counted(_) => prop_assert!(counted.insert(event.identity())),
+                Applied::Duplicate => prop_assert!(counted.contains(&event.identity())),
+                Applied::TooOld => {}
+            }
+        }
+    }
+
+    #[test]
+    fn windows_add_up_to_the_events(events in history(query())) {
+        let mut windows = Windows::default();
+        events.iter().for_each(|event| windows.add(&[10, 60], event));
+        for length_s in [10, 60] {
+            let sums: Vec<_> = windows
+                .clone()
+                .into_iter()
+                .filter(|(key, _)| key.length_s == length_s)
+                .map(|(_, sums)| sums)
+                .collect();
+            let counted: u64 = sums.iter().map(|sums| sums.events).sum();
+            let sketched: u64 =
+                sums.iter().flat_map(|sums| sums.sketch.iter()).map(|(_, count)| count).sum();
+            prop_assert_eq!(counted, u64::try_from(events.len()).unwrap());
+            prop_assert_eq!(sketched, counted);
+        }
+    }
+}
+
+/// A permutation that depends on the seed only.
+fn shuffle(events: &[Event], seed: u64) -> Vec<Event> {
+    let mut shuffled = events.to_vec();
+    let mut random = seed | 1;
+    for place in (1..shuffled.len()).rev() {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let other = usize::try_from((random >> 33) % u64::try_from(place + 1).unwrap()).unwrap();
+        shuffled.swap(place, other);
+    }
+    shuffled
+}
