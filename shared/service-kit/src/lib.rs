@@ -1,1 +1,21 @@
-//! What surrounds a service and is not its job. Knows no domain.
+//! What surrounds a service: settings, logs, lifecycle, admin port, clock and exit status.
+//!
+//! Architecture invariant: this crate knows no event, no broker and no database, so that every
+//! service can have the same frame.
+
+pub mod admin;
+pub mod backoff;
+pub mod bootstrap;
+pub mod clock;
+pub mod http;
+pub mod lifecycle;
+pub mod logs;
+pub mod readiness;
+pub mod settings;
+
+pub use backoff::{Backoff, Jitter};
+pub use bootstrap::{Context, EXIT_USAGE, Service, main};
+pub use clock::Clock;
+pub use lifecycle::Lifecycle;
+pub use readiness::{Condition, Latch, Readiness};
+pub use settings::{Environment, Flags, InvalidSettings, Setting, Settings, Strings};

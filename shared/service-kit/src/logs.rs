@@ -1,0 +1,97 @@
+//! Logs on standard error: lines for people on a terminal, JSON for machines elsewhere.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::{Setting, Settings};
+
+/// Form of the logs.
+pub const LOG_FORMAT: Setting = Setting {
+    key: "LOG_FORMAT",
+    flag: "log-format",
+    default: Some("auto"),
+    help: "Form of the logs: human, json, or auto (human on a terminal, json elsewhere).",
+    secret: false,
+};
+/// Least level of the logs.
+pub const LOG_LEVEL: Setting = Setting {
+    key: "LOG_LEVEL",
+    flag: "log-level",
+    default: Some("info"),
+    help: "What is logged: off, error, warn, info, debug or trace, or by module, as \
+           info,async_nats=debug.",
+    secret: false,
+};
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One object a line.
+    Json,
+}
+
+/// How logs are written.
+#[derive(Debug)]
+pub struct LogConfig {
+    format: Format,
+    filter: EnvFilter,
+}
+
+impl LogConfig {
+    /// Reads the form and the level. Problems are recorded and the defaults taken, so that they
+    /// can be logged.
+    pub fn load(settings: &mut Settings<'_>) -> Self {
+        let auto = if std::io::stderr().is_terminal() { Format::Human } else { Format::Json };
+        let forms = [("auto", auto), ("human", Format::Human), ("json", Format::Json)];
+        let format = settings.choice(&LOG_FORMAT, &forms).unwrap_or(auto);
+        let level = settings.text(&LOG_LEVEL).unwrap_or_default();
+        let filter = EnvFilter::try_new(level).unwrap_or_else(|error| {
+            settings.problem(&LOG_LEVEL, &format!("is no filter ({})", hide(&error)));
+            EnvFilter::new("info")
+        });
+        Self { format, filter }
+    }
+
+    /// Installs the subscriber; the second call in a process changes nothing.
+    pub fn install(self) {
+        let base = tracing_subscriber::fmt()
+            .with_env_filter(self.filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal());
+        // An error means that one is installed already, by a test or an embedding program.
+        let installed = match self.format {
+            Format::Human => base.with_target(false).try_init(),
+            Format::Json => base.json().flatten_event(true).try_init(),
+        };
+        installed.unwrap_or_default();
+    }
+}
+
+/// The kind of a filter's error without the text that it quotes.
+fn hide(error: &tracing_subscriber::filter::ParseError) -> &'static str {
+    if error.to_string().contains("level") {
+        "a level is unknown"
+    } else {
+        "a directive is unknown"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Flags;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_form_that_does_not_exist_is_a_problem() {
+        let flags = Flags::default();
+        let environment = BTreeMap::from([("LOG_FORMAT", "xml")]);
+        let mut settings = Settings::new(&flags, &environment);
+        LogConfig::load(&mut settings);
+        let text = settings.finish().unwrap_err().to_string();
+        assert!(text.contains("LOG_FORMAT (--log-format): must be one of auto"), "{text}");
+    }
+}
