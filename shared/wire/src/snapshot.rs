@@ -1,0 +1,420 @@
+//! State to bytes and back: the aggregator's snapshot and the archiver's sets.
+//!
+//! A version byte, then bincode of tuples in a fixed order. Bytes of another version are refused
+//! and the state is rebuilt from the archive, so there is nothing to upcast.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bincode::{Decode, Encode, config};
+use domain::{
+    EventId, Mark, Metrics, Operation, Outcome, Rules, Run, Seen, Statement, Stream, StreamState,
+    Timestamp,
+    labels::Labels,
+    lake::{BucketSums, LakeState},
+    objects::{Object, Objects, Version},
+    runs::{Numbers, Runs},
+    seen::Derived,
+    space::Space,
+    warehouse::{Responses, WarehouseState, WarehouseSums},
+};
+
+/// The version of the bytes that this program writes and reads. Version 1 of the rules.
+pub const SNAPSHOT_VERSION: u8 = 1;
+/// Most that decoding may claim, in bytes: above the largest state that [`Rules`] allow by default
+/// (500,000 objects and 250,000 ids: about 60 MB), below what a machine has.
+const DECODED_BYTES_MAX: usize = 1 << 30;
+
+const CONFIG: config::Configuration<
+    config::LittleEndian,
+    config::Varint,
+    config::Limit<DECODED_BYTES_MAX>,
+> = config::standard().with_limit::<DECODED_BYTES_MAX>();
+
+/// Why bytes are not a state that this program knows.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Written by another release.
+    #[error("the snapshot has version {0}, this program reads version {SNAPSHOT_VERSION}")]
+    Version(u8),
+    /// Nothing at all.
+    #[error("the snapshot is empty")]
+    Empty,
+    /// Cut, damaged or not a snapshot.
+    #[error("the snapshot cannot be decoded")]
+    Damaged(#[source] bincode::error::DecodeError),
+    /// Well formed, but it says something that cannot be.
+    #[error("the snapshot holds an impossible {0}")]
+    Impossible(&'static str),
+}
+
+type RunKey = (u64, u32);
+type IdentityKey = (i64, [u8; 16]);
+type VersionKey = (i64, Option<String>, [u8; 16]);
+/// Label, requests by operation and outcome, bytes by operation.
+type BucketForm = (u16, Vec<(u8, u8, u64)>, Vec<(u8, u128)>);
+type RunsForm = (Option<RunKey>, Vec<(RunKey, u64, u64, Vec<(u64, u64)>)>);
+
+/// The sequenced ids of a stream as bytes, for the archiver's checkpoint.
+pub fn encode_runs(runs: &Runs) -> Vec<u8> {
+    let mut bytes = vec![SNAPSHOT_VERSION];
+    put(&mut bytes, &runs_form(runs));
+    bytes
+}
+
+/// What [`encode_runs`] gave, with the bounds in force.
+///
+/// # Errors
+///
+/// Bytes of another version, cut or damaged ones.
+pub fn decode_runs(bytes: &[u8], rules: &Rules) -> Result<Runs, SnapshotError> {
+    let mut rest = versioned(bytes)?;
+    let form = take(&mut rest)?;
+    finished(rest)?;
+    Ok(runs_of(form, rules))
+}
+
+/// A state after the message at `mark`, as bytes.
+pub fn encode_state(state: &StreamState, mark: &Mark) -> Vec<u8> {
+    let mut bytes = vec![SNAPSHOT_VERSION];
+    put(&mut bytes, &state.stream().to_string());
+    put(&mut bytes, &state.rules().to_metadata());
+    put(&mut bytes, &(mark.epoch, mark.sequence, mark.broker_ns, mark.created_ns));
+    put(&mut bytes, &runs_form(state.seen().runs()));
+    let derived = state.seen().derived();
+    put(&mut bytes, &derived.floor().map(identity_form));
+    put(&mut bytes, &length(derived.kept().len()));
+    for identity in derived.kept() {
+        put(&mut bytes, &identity_form(*identity));
+    }
+    match state.metrics() {
+        Metrics::Lake(lake) => put_lake(&mut bytes, lake),
+        Metrics::Warehouse(warehouse) => put_warehouse(&mut bytes, warehouse),
+    }
+    bytes
+}
+
+/// What [`encode_state`] gave.
+///
+/// # Errors
+///
+/// Bytes of another version, cut or damaged ones.
+pub fn decode_state(bytes: &[u8]) -> Result<(StreamState, Mark), SnapshotError> {
+    let mut rest = versioned(bytes)?;
+    let stream: String = take(&mut rest)?;
+    let stream = Stream::from_name(&stream).ok_or(SnapshotError::Impossible("stream"))?;
+    let rules: BTreeMap<String, String> = take(&mut rest)?;
+    let rules =
+        Rules::from_metadata(&rules).map_err(|_| SnapshotError::Impossible("set of rules"))?;
+    let (epoch, sequence, broker_ns, created_ns) = take(&mut rest)?;
+    let runs = runs_of(take(&mut rest)?, &rules);
+    let floor: Option<IdentityKey> = take(&mut rest)?;
+    let ids: u64 = take(&mut rest)?;
+    let kept = (0..ids)
+        .map(|_| Ok(identity_of(take(&mut rest)?)))
+        .collect::<Result<BTreeSet<_>, SnapshotError>>()?;
+    let derived = Derived::restore(rules.derived_ids_max, kept, floor.map(identity_of));
+    let metrics = match stream.side {
+        domain::Side::Lake => Metrics::Lake(take_lake(&mut rest, &rules)?),
+        domain::Side::Warehouse => Metrics::Warehouse(take_warehouse(&mut rest, &rules)?),
+    };
+    finished(rest)?;
+    let state = StreamState::restore(stream, rules, Seen::restore(runs, derived), metrics);
+    Ok((state, Mark { epoch, sequence, broker_ns, created_ns }))
+}
+
+fn put(bytes: &mut Vec<u8>, value: &impl Encode) {
+    bincode::encode_into_std_write(value, bytes, CONFIG)
+        .expect("writing into memory does not fail, and tuples of integers and texts encode");
+}
+
+fn take<T: Decode<()>>(rest: &mut &[u8]) -> Result<T, SnapshotError> {
+    let (value, read) = bincode::decode_from_slice(rest, CONFIG).map_err(SnapshotError::Damaged)?;
+    *rest = &rest[read..];
+    Ok(value)
+}
+
+fn versioned(bytes: &[u8]) -> Result<&[u8], SnapshotError> {
+    match bytes.split_first() {
+        None => Err(SnapshotError::Empty),
+        Some((&SNAPSHOT_VERSION, rest)) => Ok(rest),
+        Some((version, _)) => Err(SnapshotError::Version(*version)),
+    }
+}
+
+const fn finished(rest: &[u8]) -> Result<(), SnapshotError> {
+    if rest.is_empty() { Ok(()) } else { Err(SnapshotError::Impossible("length")) }
+}
+
+fn length(length: usize) -> u64 {
+    u64::try_from(length).expect("a length in memory fits into 64 bits")
+}
+
+fn runs_form(runs: &Runs) -> RunsForm {
+    let kept = runs.kept().iter().map(|(run, numbers)| {
+        let holes = numbers.holes.iter().map(|(start, end)| (*start, *end)).collect();
+        (run_form(*run), numbers.next, numbers.floor, holes)
+    });
+    (runs.floor().map(run_form), kept.collect())
+}
+
+fn runs_of((floor, kept): RunsForm, rules: &Rules) -> Runs {
+    let kept = kept.into_iter().map(|(run, next, floor, holes)| {
+        (run_of(run), Numbers { next, floor, holes: holes.into_iter().collect() })
+    });
+    let floor = floor.map(run_of);
+    Runs::restore(rules.runs_max, rules.holes_per_run_max, kept.collect(), floor)
+}
+
+const fn run_form(run: Run) -> RunKey {
+    (run.start_ms(), run.salt())
+}
+
+const fn run_of((start_ms, salt): RunKey) -> Run {
+    Run::new(start_ms, salt)
+}
+
+const fn identity_form((at, id): domain::Identity) -> IdentityKey {
+    (at.0, *id.as_bytes())
+}
+
+const fn identity_of((at, id): IdentityKey) -> domain::Identity {
+    (Timestamp(at), EventId::from_bytes(id))
+}
+
+fn version_form(version: &Version) -> VersionKey {
+    let sequencer = version.sequencer.as_deref().map(str::to_owned);
+    (version.occurred_at.0, sequencer, *version.id.as_bytes())
+}
+
+fn version_of((at, sequencer, id): VersionKey) -> Version {
+    Version {
+        occurred_at: Timestamp(at),
+        sequencer: sequencer.map(String::into_boxed_str),
+        id: EventId::from_bytes(id),
+    }
+}
+
+fn put_lake(bytes: &mut Vec<u8>, lake: &LakeState) {
+    put(bytes, &(lake.accesses, lake.newest.0));
+    put(bytes, lake.labels.by_name());
+    put(bytes, &length(lake.buckets.len()));
+    for (label, sums) in &lake.buckets {
+        let accesses: Vec<(u8, u8, u64)> = sums
+            .accesses
+            .iter()
+            .map(|((operation, outcome), count)| (operation.code(), outcome.code(), *count))
+            .collect();
+        let transferred: Vec<(u8, u128)> =
+            sums.transferred.iter().map(|(operation, bytes)| (operation.code(), *bytes)).collect();
+        put(bytes, &(*label, accesses, transferred));
+        let space = &sums.space;
+        let inventory = space.inventory.map(|(identity, at)| (identity_form(identity), at));
+        put(bytes, &(space.tracked, space.offset, inventory));
+        put(bytes, &space.slots);
+    }
+    put(bytes, &lake.objects.floor().map(version_form));
+    put(bytes, &lake.objects.forgotten_objects());
+    put(bytes, &length(lake.objects.kept().len()));
+    for (key, object) in lake.objects.kept() {
+        put(bytes, &(*key, version_form(&object.version), object.bytes, object.label));
+    }
+}
+
+fn take_lake(rest: &mut &[u8], rules: &Rules) -> Result<LakeState, SnapshotError> {
+    let mut lake = LakeState::new(rules);
+    let (accesses, newest) = take(rest)?;
+    (lake.accesses, lake.newest) = (accesses, Timestamp(newest));
+    lake.labels = Labels::restore(rules.labels_max, take(rest)?);
+    let buckets: u64 = take(rest)?;
+    for _ in 0..buckets {
+        let (label, sums) = take_bucket(rest)?;
+        lake.buckets.insert(label, sums);
+    }
+    let floor: Option<VersionKey> = take(rest)?;
+    let forgotten = take(rest)?;
+    let objects: u64 = take(rest)?;
+    let kept = (0..objects)
+        .map(|_| {
+            let (key, version, bytes, label) = take(rest)?;
+            Ok((key, Object { version: version_of(version), bytes, label }))
+        })
+        .collect::<Result<BTreeMap<_, _>, SnapshotError>>()?;
+    lake.objects = Objects::restore(rules.objects_max, kept, floor.map(version_of), forgotten);
+    Ok(lake)
+}
+
+fn take_bucket(rest: &mut &[u8]) -> Result<(u16, BucketSums), SnapshotError> {
+    let (label, accesses, transferred): BucketForm = take(rest)?;
+    let mut sums = BucketSums::default();
+    for (op, outcome, count) in accesses {
+        sums.accesses.insert((operation(op)?, outcome_of(outcome)?), count);
+    }
+    for (op, bytes) in transferred {
+        sums.transferred.insert(operation(op)?, bytes);
+    }
+    let (tracked, offset, inventory): (i64, i64, Option<(IdentityKey, i64)>) = take(rest)?;
+    let inventory = inventory.map(|(identity, at)| (identity_of(identity), at));
+    sums.space = Space { tracked, offset, inventory, slots: take(rest)? };
+    Ok((label, sums))
+}
+
+fn put_warehouse(bytes: &mut Vec<u8>, warehouse: &WarehouseState) {
+    put(bytes, &(warehouse.records, warehouse.newest.0));
+    put(bytes, &warehouse.responses.seconds);
+    put(bytes, warehouse.labels.by_name());
+    put(bytes, &length(warehouse.warehouses.len()));
+    for (label, sums) in &warehouse.warehouses {
+        let queries: Vec<(u8, u8, u64)> = sums
+            .queries
+            .iter()
+            .map(|((statement, outcome), count)| (statement.code(), outcome.code(), *count))
+            .collect();
+        put(bytes, &(*label, queries, sums.responses.to_vec()));
+        put(bytes, &(sums.response_us, sums.queued_us, sums.records, sums.scanned));
+        put(bytes, &sums.cache_hits);
+    }
+}
+
+fn take_warehouse(rest: &mut &[u8], rules: &Rules) -> Result<WarehouseState, SnapshotError> {
+    let mut warehouse = WarehouseState::new(rules);
+    let (records, newest) = take(rest)?;
+    (warehouse.records, warehouse.newest) = (records, Timestamp(newest));
+    warehouse.responses = Responses { seconds: take(rest)? };
+    warehouse.labels = Labels::restore(rules.labels_max, take(rest)?);
+    let warehouses: u64 = take(rest)?;
+    for _ in 0..warehouses {
+        let (label, queries, responses): (u16, Vec<(u8, u8, u64)>, Vec<u64>) = take(rest)?;
+        let (response_us, queued_us, records, scanned) = take(rest)?;
+        let mut sums = WarehouseSums {
+            responses: responses
+                .try_into()
+                .map_err(|_| SnapshotError::Impossible("number of histogram buckets"))?,
+            response_us,
+            queued_us,
+            records,
+            scanned,
+            cache_hits: take(rest)?,
+            ..WarehouseSums::default()
+        };
+        for (kind, outcome, count) in queries {
+            let kind = Statement::from_code(kind).ok_or(SnapshotError::Impossible("statement"))?;
+            sums.queries.insert((kind, outcome_of(outcome)?), count);
+        }
+        warehouse.warehouses.insert(label, sums);
+    }
+    Ok(warehouse)
+}
+
+fn operation(code: u8) -> Result<Operation, SnapshotError> {
+    Operation::from_code(code).ok_or(SnapshotError::Impossible("operation"))
+}
+
+fn outcome_of(code: u8) -> Result<Outcome, SnapshotError> {
+    Outcome::from_code(code).ok_or(SnapshotError::Impossible("outcome"))
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Event, Fact, LakeAccess, LakeInventory, WarehouseQuery};
+
+    use super::*;
+
+    const MARK: Mark = Mark { epoch: 3, sequence: 77, broker_ns: 5_000_000_001, created_ns: 9 };
+
+    fn id(number: u64) -> EventId {
+        match number % 3 {
+            0 => EventId::from_bytes([u8::try_from(number % 251).unwrap(); 16]),
+            run => EventId::sequenced(Run::new(run, 7), number * 2),
+        }
+    }
+
+    fn lake_event(number: u64) -> Event {
+        let bucket = format!("bucket-{}", number % 5);
+        let fact = if number.is_multiple_of(17) {
+            Fact::LakeInventory(LakeInventory { bucket, objects: 3, bytes: number * 100 })
+        } else {
+            Fact::LakeAccess(LakeAccess {
+                bucket,
+                key: format!("key-{}", number % 29),
+                operation: Operation::ALL[usize::try_from(number % 7).unwrap()],
+                bytes: number,
+                object_bytes: number.is_multiple_of(2).then_some(number * 10),
+                sequencer: number.is_multiple_of(4).then(|| format!("{number:04x}")),
+                duration_us: number,
+                outcome: Outcome::ALL[usize::try_from(number % 8 / 6).unwrap()],
+                principal: "spark".to_owned(),
+            })
+        };
+        let occurred_at = Timestamp(i64::try_from(number).unwrap() * 1_500_000);
+        Event { id: id(number), occurred_at, fact }
+    }
+
+    fn query(number: u64) -> Event {
+        let fact = Fact::WarehouseQuery(WarehouseQuery {
+            warehouse: format!("warehouse-{}", number % 4),
+            database: "dw".to_owned(),
+            statement: Statement::ALL[usize::try_from(number % 11).unwrap()],
+            queued_us: number,
+            executed_us: number * number * 1_000,
+            rows_processed: number,
+            rows_returned: 1,
+            bytes_scanned: number * 8,
+            cache_hit: number.is_multiple_of(9),
+            outcome: Outcome::Ok,
+            principal: "bi".to_owned(),
+            fingerprint: "f".to_owned(),
+        });
+        let occurred_at = Timestamp(i64::try_from(number).unwrap() * 1_500_000);
+        Event { id: id(number), occurred_at, fact }
+    }
+
+    fn states() -> [StreamState; 2] {
+        let rules = Rules {
+            objects_max: 40,
+            derived_ids_max: 20,
+            holes_per_run_max: 30,
+            labels_max: 3,
+            ..Rules::default()
+        };
+        let mut lake = StreamState::new(Stream::lake(0), rules.clone());
+        let mut warehouse = StreamState::new(Stream::warehouse(2), rules);
+        for number in 0..300 {
+            lake.apply(&lake_event(number));
+            warehouse.apply(&query(number));
+        }
+        [lake, warehouse]
+    }
+
+    #[test]
+    fn a_state_survives_its_snapshot_to_the_bit() {
+        for state in states() {
+            let (read, mark) = decode_state(&encode_state(&state, &MARK)).unwrap();
+            assert_eq!(read, state);
+            assert_eq!(mark, MARK);
+        }
+    }
+
+    #[test]
+    fn the_sets_of_the_archiver_survive_their_bytes() {
+        for state in states() {
+            let runs = state.seen().runs();
+            assert_eq!(decode_runs(&encode_runs(runs), state.rules()).unwrap(), *runs);
+        }
+    }
+
+    #[test]
+    fn a_cut_lengthened_or_foreign_snapshot_is_refused() {
+        for state in states() {
+            let bytes = encode_state(&state, &MARK);
+            for end in 0..bytes.len() {
+                assert!(decode_state(&bytes[..end]).is_err(), "cut at {end}");
+            }
+            let mut longer = bytes.clone();
+            longer.push(0);
+            assert!(matches!(decode_state(&longer), Err(SnapshotError::Impossible("length"))));
+            let mut foreign = bytes;
+            foreign[0] = SNAPSHOT_VERSION + 1;
+            assert!(matches!(decode_state(&foreign), Err(SnapshotError::Version(_))));
+        }
+    }
+}
