@@ -1,3 +1,27 @@
-//! Events to bytes and back, and the subjects they travel on. Pure; the only user of bincode.
+//! Events to bytes and back, and the subjects they travel on.
+//!
+//! A message carries a batch of events in one of two forms, JSON lines or bincode, named by its
+//! `Content-Type`. Reading is total: whatever arrives gives a list of items, each an event that may
+//! be counted or a refusal with its reason and bytes.
+//!
+//! Architecture invariant: this crate performs no I/O and reads no clock, and it is the only user of
+//! bincode.
 
+pub mod derived;
+mod format;
+pub mod json;
+mod packer;
+mod read;
+mod seal;
 pub mod snapshot;
+pub mod subject;
+mod v1;
+
+#[cfg(test)]
+mod fixtures;
+
+pub use format::Format;
+pub use packer::{Packer, PackerLimits};
+pub use read::{ITEMS_MAX, Item, Place, Reading, RefusedItem, read};
+pub use seal::{Sealed, seal};
+pub use subject::Subjects;

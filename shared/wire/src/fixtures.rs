@@ -1,0 +1,143 @@
+//! Events for tests.
+
+use domain::{
+    Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Outcome, Run, Statement, Timestamp,
+    WarehouseQuery,
+};
+use proptest::{option, prelude::*, sample::select};
+
+/// 2026-11-23T06:43:00.123456Z.
+pub(crate) const AT: Timestamp = Timestamp(1_795_416_180_123_456);
+
+/// One event of each type, with every field said.
+pub(crate) fn one_of_each() -> Vec<Event> {
+    let run = Run::new(1_795_416_180_000, 0xabcde);
+    let facts = [
+        Fact::LakeAccess(LakeAccess {
+            bucket: "raw".to_owned(),
+            key: "a/b \"ü\".parquet".to_owned(),
+            operation: Operation::Write,
+            bytes: 1_048_576,
+            object_bytes: Some(1_048_576),
+            sequencer: Some("0055AED6DCD90281E5".to_owned()),
+            duration_us: 5_200,
+            outcome: Outcome::Ok,
+            principal: "spark".to_owned(),
+        }),
+        Fact::LakeInventory(LakeInventory {
+            bucket: "raw".to_owned(),
+            objects: 1_200,
+            bytes: 98_765_432,
+        }),
+        Fact::WarehouseQuery(WarehouseQuery {
+            warehouse: "etl".to_owned(),
+            database: "dw".to_owned(),
+            statement: Statement::Select,
+            queued_us: 1_000,
+            executed_us: 52_000,
+            rows_processed: 1_000,
+            rows_returned: 10,
+            bytes_scanned: 123_456,
+            cache_hit: false,
+            outcome: Outcome::Ok,
+            principal: "bi".to_owned(),
+            fingerprint: "5d41402a".to_owned(),
+        }),
+    ];
+    (0..)
+        .zip(facts)
+        .map(|(number, fact)| Event { id: EventId::sequenced(run, number), occurred_at: AT, fact })
+        .collect()
+}
+
+/// A write of an object.
+pub(crate) fn access_of(key: &str) -> Event {
+    let mut event = one_of_each().remove(0);
+    let Fact::LakeAccess(access) = &mut event.fact else { unreachable!() };
+    access.key = key.to_owned();
+    event
+}
+
+/// Any event that the types can say, accepted or not.
+pub(crate) fn any_event() -> impl Strategy<Value = Event> {
+    let fact = prop_oneof![
+        any_access().prop_map(Fact::LakeAccess),
+        any_inventory().prop_map(Fact::LakeInventory),
+        any_query().prop_map(Fact::WarehouseQuery),
+    ];
+    (any::<[u8; 16]>(), any_time(), fact).prop_map(|(id, occurred_at, fact)| Event {
+        id: EventId::from_bytes(id),
+        occurred_at,
+        fact,
+    })
+}
+
+fn any_time() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![any::<i64>(), 0..7_258_118_400_000_000_i64].prop_map(Timestamp)
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z/.]{0,20}", any::<String>()]
+}
+
+fn any_access() -> impl Strategy<Value = LakeAccess> {
+    let numbers = (any::<u64>(), option::of(any::<u64>()), any::<u64>());
+    let texts = (any_text(), any_text(), option::of(any_text()), any_text());
+    (numbers, texts, select(Operation::ALL), select(Outcome::ALL)).prop_map(
+        |(
+            (bytes, object_bytes, duration_us),
+            (bucket, key, sequencer, principal),
+            operation,
+            outcome,
+        )| LakeAccess {
+            bucket,
+            key,
+            operation,
+            bytes,
+            object_bytes,
+            sequencer,
+            duration_us,
+            outcome,
+            principal,
+        },
+    )
+}
+
+fn any_inventory() -> impl Strategy<Value = LakeInventory> {
+    (any_text(), any::<u64>(), any::<u64>()).prop_map(|(bucket, objects, bytes)| LakeInventory {
+        bucket,
+        objects,
+        bytes,
+    })
+}
+
+fn any_query() -> impl Strategy<Value = WarehouseQuery> {
+    let texts = (any_text(), any_text(), any_text(), any_text());
+    (any::<[u64; 5]>(), texts, any::<bool>(), select(Statement::ALL), select(Outcome::ALL))
+        .prop_map(
+            |(
+                numbers,
+                (warehouse, database, principal, fingerprint),
+                cache_hit,
+                statement,
+                outcome,
+            )| {
+                let [queued_us, executed_us, rows_processed, rows_returned, bytes_scanned] =
+                    numbers;
+                WarehouseQuery {
+                    warehouse,
+                    database,
+                    statement,
+                    queued_us,
+                    executed_us,
+                    rows_processed,
+                    rows_returned,
+                    bytes_scanned,
+                    cache_hit,
+                    outcome,
+                    principal,
+                    fingerprint,
+                }
+            },
+        )
+}

@@ -1,0 +1,404 @@
+//! JSON to events. What is wrong is said by the name of the field; what is unknown is counted.
+
+use std::{borrow::Cow, fmt};
+
+use domain::{
+    Event, EventId, Fact, Identity, LakeAccess, LakeInventory, Operation, Outcome, Reason, Refusal,
+    Statement, Timestamp, WarehouseQuery,
+};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use uuid::Uuid;
+
+use super::{
+    field::{COUNT, Field, Kind, set},
+    rfc3339::parse_time,
+};
+
+/// Integers up to here are exact as floating-point numbers.
+const FLOAT_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Length of the only form of a UUID that is taken: `8-4-4-4-12`.
+const UUID_TEXT_BYTES: usize = 36;
+/// Characters of a wrong value that are repeated in a refusal.
+const QUOTE_CHARS_MAX: usize = 64;
+
+/// An event as it was written, perhaps without an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The id that it brought.
+    pub id: Option<EventId>,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// What happened.
+    pub fact: Fact,
+    /// Fields that its type does not have; they say nothing here.
+    pub fields_ignored: u32,
+}
+
+impl Decoded {
+    /// The event, with its own id or else the one given.
+    pub fn or_id(self, otherwise: impl FnOnce() -> EventId) -> Event {
+        Event {
+            id: self.id.unwrap_or_else(otherwise),
+            occurred_at: self.occurred_at,
+            fact: self.fact,
+        }
+    }
+}
+
+/// Why a text is not an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecoded {
+    /// The reason, with the field at fault.
+    pub refusal: Refusal,
+    /// The identity, where the text says one.
+    pub identity: Option<Identity>,
+}
+
+/// Reads one JSON object. Of a name that stands twice the last value holds.
+///
+/// # Errors
+///
+/// It is no JSON object, its type is unknown, or a field is missing or of another type. Ranges and
+/// lengths are not looked at here: that is acceptance.
+pub fn decode_line(line: &[u8]) -> Result<Decoded, Undecoded> {
+    match serde_json::from_slice::<Values<'_>>(line) {
+        Ok(values) => {
+            values.event().map_err(|refusal| Undecoded { refusal, identity: values.identity() })
+        }
+        Err(error) => {
+            let refusal = Refusal::whole(Reason::Undecodable, error.to_string());
+            Err(Undecoded { refusal, identity: None })
+        }
+    }
+}
+
+/// What stands behind a name.
+#[derive(Clone, Debug, PartialEq)]
+enum Value<'a> {
+    /// Nothing, or null.
+    Absent,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    Array,
+    Object,
+}
+
+/// The values of one object by field.
+struct Values<'a> {
+    values: [Value<'a>; COUNT],
+    /// The fields that stand in it, one bit each.
+    present: u32,
+    /// Names that no type has.
+    unknown: u32,
+}
+
+impl<'a> Values<'a> {
+    fn of(&self, field: Field) -> &Value<'a> {
+        &self.values[field.place()]
+    }
+
+    fn event(&self) -> Result<Decoded, Refusal> {
+        let kind = self.kind()?;
+        let id = self.id()?;
+        let occurred_at = self.time(kind.time_field())?;
+        let fact = match kind {
+            Kind::LakeAccess => Fact::LakeAccess(self.lake_access()?),
+            Kind::LakeInventory => Fact::LakeInventory(self.lake_inventory()?),
+            Kind::WarehouseQuery => Fact::WarehouseQuery(self.warehouse_query()?),
+        };
+        let elsewhere = (self.present & !set(kind.fields())).count_ones();
+        let fields_ignored = self.unknown.saturating_add(elsewhere);
+        Ok(Decoded { id, occurred_at, fact, fields_ignored })
+    }
+
+    fn kind(&self) -> Result<Kind, Refusal> {
+        let name = self.text(Field::Type)?;
+        Kind::from_name(name).ok_or_else(|| {
+            let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            let detail = format!("{} is none of {}", quote(name), names.join(", "));
+            Refusal::of_field(Reason::UnknownType, Field::Type.name(), detail)
+        })
+    }
+
+    /// The identity that the text says, whatever else is wrong with it.
+    fn identity(&self) -> Option<Identity> {
+        let time_field = self.kind().map_or(Field::OccurredAt, Kind::time_field);
+        Some((self.time(time_field).ok()?, self.id().ok()??))
+    }
+
+    fn lake_access(&self) -> Result<LakeAccess, Refusal> {
+        Ok(LakeAccess {
+            bucket: self.owned(Field::Bucket)?,
+            key: self.owned(Field::Key)?,
+            operation: self.named(Field::Operation, Operation::from_name)?,
+            bytes: self.quantity(Field::Bytes)?,
+            object_bytes: self.optional(Field::ObjectBytes, Self::quantity)?,
+            sequencer: self.optional(Field::Sequencer, Self::owned)?,
+            duration_us: self.quantity(Field::DurationUs)?,
+            outcome: self.named(Field::Outcome, Outcome::from_name)?,
+            principal: self.owned(Field::Principal)?,
+        })
+    }
+
+    fn lake_inventory(&self) -> Result<LakeInventory, Refusal> {
+        Ok(LakeInventory {
+            bucket: self.owned(Field::Bucket)?,
+            objects: self.quantity(Field::Objects)?,
+            bytes: self.quantity(Field::Bytes)?,
+        })
+    }
+
+    fn warehouse_query(&self) -> Result<WarehouseQuery, Refusal> {
+        Ok(WarehouseQuery {
+            warehouse: self.owned(Field::Warehouse)?,
+            database: self.owned(Field::Database)?,
+            statement: self.named(Field::Statement, Statement::from_name)?,
+            queued_us: self.quantity(Field::QueuedUs)?,
+            executed_us: self.quantity(Field::ExecutedUs)?,
+            rows_processed: self.quantity(Field::RowsProcessed)?,
+            rows_returned: self.quantity(Field::RowsReturned)?,
+            bytes_scanned: self.quantity(Field::BytesScanned)?,
+            cache_hit: self.flag(Field::CacheHit)?,
+            outcome: self.named(Field::Outcome, Outcome::from_name)?,
+            principal: self.owned(Field::Principal)?,
+            fingerprint: self.owned(Field::Fingerprint)?,
+        })
+    }
+
+    fn id(&self) -> Result<Option<EventId>, Refusal> {
+        self.optional(Field::Id, |values, field| {
+            let text = values.text(field)?;
+            let uuid = Some(text).filter(|text| text.len() == UUID_TEXT_BYTES);
+            let uuid = uuid.and_then(|text| Uuid::try_parse(text).ok());
+            let uuid = uuid.ok_or_else(|| wrong(field, format!("{} is no UUID", quote(text))))?;
+            Ok(EventId::from_bytes(uuid.into_bytes()))
+        })
+    }
+
+    fn time(&self, field: Field) -> Result<Timestamp, Refusal> {
+        let value = self.of(field);
+        if let Value::Text(text) = value {
+            let refusal = || wrong(field, format!("{} is no time of RFC 3339", quote(text)));
+            return parse_time(text).ok_or_else(refusal);
+        }
+        match integer(value) {
+            Some(micros) => micros.map(Timestamp).map_err(|_| out_of_range(field)),
+            None => Err(self.unexpected(field, "a time of RFC 3339 or microseconds since 1970")),
+        }
+    }
+
+    fn quantity(&self, field: Field) -> Result<u64, Refusal> {
+        let value = self.of(field);
+        if let Value::Unsigned(value) = value {
+            return Ok(*value);
+        }
+        match integer(value) {
+            Some(value) => value
+                .ok()
+                .and_then(|value| u64::try_from(value).ok())
+                .ok_or_else(|| out_of_range(field)),
+            None => Err(self.unexpected(field, "an integer")),
+        }
+    }
+
+    fn flag(&self, field: Field) -> Result<bool, Refusal> {
+        let Value::Bool(value) = self.of(field) else {
+            return Err(self.unexpected(field, "true or false"));
+        };
+        Ok(*value)
+    }
+
+    fn named<T>(&self, field: Field, from_name: fn(&str) -> Option<T>) -> Result<T, Refusal> {
+        let text = self.text(field)?;
+        from_name(text).ok_or_else(|| wrong(field, format!("{} is not in its list", quote(text))))
+    }
+
+    fn owned(&self, field: Field) -> Result<String, Refusal> {
+        self.text(field).map(str::to_owned)
+    }
+
+    fn text(&self, field: Field) -> Result<&str, Refusal> {
+        let Value::Text(text) = self.of(field) else {
+            return Err(self.unexpected(field, "a text"));
+        };
+        Ok(text)
+    }
+
+    fn optional<T>(
+        &self,
+        field: Field,
+        read: impl FnOnce(&Self, Field) -> Result<T, Refusal>,
+    ) -> Result<Option<T>, Refusal> {
+        if *self.of(field) == Value::Absent { Ok(None) } else { read(self, field).map(Some) }
+    }
+
+    /// The refusal of a field that holds nothing, or something else than what is expected.
+    fn unexpected(&self, field: Field, expected: &str) -> Refusal {
+        let found = match self.of(field) {
+            Value::Absent => {
+                let detail = format!("must be there: {expected}");
+                return Refusal::of_field(Reason::MissingField, field.name(), detail);
+            }
+            Value::Bool(value) => value.to_string(),
+            Value::Unsigned(value) => value.to_string(),
+            Value::Signed(value) => value.to_string(),
+            Value::Float(value) => value.to_string(),
+            Value::Text(text) => quote(text),
+            Value::Array => "an array".to_owned(),
+            Value::Object => "an object".to_owned(),
+        };
+        wrong(field, format!("{found} is not {expected}"))
+    }
+}
+
+/// A number without a fraction: `Err` if it is beyond 64 bits, `None` if it is no such number.
+/// `1.0` and `1e3` are integers too, as JSON Schema has it.
+fn integer(value: &Value<'_>) -> Option<Result<i64, ()>> {
+    match value {
+        Value::Unsigned(value) => Some(i64::try_from(*value).map_err(drop)),
+        Value::Signed(value) => Some(Ok(*value)),
+        Value::Float(value) if value.fract() == 0.0 => Some(
+            // By way of the text: there is no checked conversion from a float.
+            if value.abs() <= FLOAT_EXACT_MAX {
+                format!("{value:.0}").parse().map_err(drop)
+            } else {
+                Err(())
+            },
+        ),
+        Value::Float(_)
+        | Value::Absent
+        | Value::Bool(_)
+        | Value::Text(_)
+        | Value::Array
+        | Value::Object => None,
+    }
+}
+
+fn wrong(field: Field, detail: String) -> Refusal {
+    Refusal::of_field(Reason::WrongField, field.name(), detail)
+}
+
+fn out_of_range(field: Field) -> Refusal {
+    Refusal::of_field(Reason::OutOfRange, field.name(), "is negative or too large")
+}
+
+/// The beginning of a value, in quotes.
+fn quote(text: &str) -> String {
+    let beginning: String = text.chars().take(QUOTE_CHARS_MAX).collect();
+    let more = if beginning.len() < text.len() { "…" } else { "" };
+    format!("{beginning:?}{more}")
+}
+
+impl<'de> Deserialize<'de> for Values<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ValuesVisitor)
+    }
+}
+
+struct ValuesVisitor;
+
+impl<'de> Visitor<'de> for ValuesVisitor {
+    type Value = Values<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event as a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values =
+            Values { values: [const { Value::Absent }; COUNT], present: 0, unknown: 0 };
+        while let Some(Name(field)) = map.next_key()? {
+            match field {
+                Some(field) => {
+                    values.values[field.place()] = map.next_value()?;
+                    values.present |= set(&[field]);
+                }
+                None => {
+                    values.unknown = values.unknown.saturating_add(1);
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// A name, known or not.
+struct Name(Option<Field>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl Visitor<'_> for NameVisitor {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(Field::from_name(name)))
+            }
+        }
+
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Value::Absent)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(Value::Unsigned(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Value::Signed(value))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Owned(value.to_owned())))
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Borrowed(value)))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Array)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Value::Object)
+    }
+}

@@ -1,0 +1,159 @@
+//! Events to JSON, appended to a buffer that is used again: no value in between, no allocation.
+
+use domain::{Event, EventId, Fact, LakeAccess, LakeInventory, Timestamp, WarehouseQuery};
+use uuid::Uuid;
+
+use super::{
+    field::{Field, Kind},
+    rfc3339::write_time,
+};
+
+/// Bytes to make room for per event: most are shorter.
+const EVENT_BYTES_HINT: usize = 384;
+
+/// An event as one JSON object, without a line break.
+pub fn encode_line(event: &Event) -> String {
+    let mut line = Vec::with_capacity(EVENT_BYTES_HINT);
+    write_line(&mut line, event);
+    String::from_utf8(line).expect("made of texts")
+}
+
+/// Events as JSON lines; none at all is an empty array, since an empty body says nothing.
+pub fn encode_lines(events: &[Event]) -> Vec<u8> {
+    if events.is_empty() {
+        return b"[]".to_vec();
+    }
+    let mut lines = Vec::with_capacity(events.len() * EVENT_BYTES_HINT);
+    for event in events {
+        write_line(&mut lines, event);
+        lines.push(b'\n');
+    }
+    lines
+}
+
+/// Appends an event as one JSON object, without a line break.
+pub fn write_line(line: &mut Vec<u8>, event: &Event) {
+    match &event.fact {
+        Fact::LakeAccess(access) => {
+            begin(line, Kind::LakeAccess, event.id);
+            time(line, Field::OccurredAt, event.occurred_at);
+            lake_access(line, access);
+        }
+        Fact::LakeInventory(inventory) => {
+            begin(line, Kind::LakeInventory, event.id);
+            lake_inventory(line, inventory);
+            time(line, Field::AsOf, event.occurred_at);
+        }
+        Fact::WarehouseQuery(query) => {
+            begin(line, Kind::WarehouseQuery, event.id);
+            time(line, Field::OccurredAt, event.occurred_at);
+            warehouse_query(line, query);
+        }
+    }
+    line.push(b'}');
+}
+
+fn lake_access(line: &mut Vec<u8>, access: &LakeAccess) {
+    text(line, Field::Bucket, &access.bucket);
+    text(line, Field::Key, &access.key);
+    word(line, Field::Operation, access.operation.name());
+    quantity(line, Field::Bytes, access.bytes);
+    if let Some(object_bytes) = access.object_bytes {
+        quantity(line, Field::ObjectBytes, object_bytes);
+    }
+    if let Some(sequencer) = &access.sequencer {
+        text(line, Field::Sequencer, sequencer);
+    }
+    quantity(line, Field::DurationUs, access.duration_us);
+    word(line, Field::Outcome, access.outcome.name());
+    text(line, Field::Principal, &access.principal);
+}
+
+fn lake_inventory(line: &mut Vec<u8>, inventory: &LakeInventory) {
+    text(line, Field::Bucket, &inventory.bucket);
+    quantity(line, Field::Objects, inventory.objects);
+    quantity(line, Field::Bytes, inventory.bytes);
+}
+
+fn warehouse_query(line: &mut Vec<u8>, query: &WarehouseQuery) {
+    text(line, Field::Warehouse, &query.warehouse);
+    text(line, Field::Database, &query.database);
+    word(line, Field::Statement, query.statement.name());
+    quantity(line, Field::QueuedUs, query.queued_us);
+    quantity(line, Field::ExecutedUs, query.executed_us);
+    quantity(line, Field::RowsProcessed, query.rows_processed);
+    quantity(line, Field::RowsReturned, query.rows_returned);
+    quantity(line, Field::BytesScanned, query.bytes_scanned);
+    name(line, Field::CacheHit);
+    line.extend_from_slice(if query.cache_hit { b"true" } else { b"false" });
+    word(line, Field::Outcome, query.outcome.name());
+    text(line, Field::Principal, &query.principal);
+    text(line, Field::Fingerprint, &query.fingerprint);
+}
+
+fn begin(line: &mut Vec<u8>, kind: Kind, id: EventId) {
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.name().as_bytes());
+    line.extend_from_slice(b"\",\"id\":\"");
+    let mut form = Uuid::encode_buffer();
+    let uuid = Uuid::from_bytes(*id.as_bytes()).hyphenated();
+    line.extend_from_slice(uuid.encode_lower(&mut form).as_bytes());
+    line.push(b'"');
+}
+
+fn name(line: &mut Vec<u8>, field: Field) {
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(field.name().as_bytes());
+    line.extend_from_slice(b"\":");
+}
+
+/// A text that needs no escapes.
+fn word(line: &mut Vec<u8>, field: Field, value: &str) {
+    name(line, field);
+    line.push(b'"');
+    line.extend_from_slice(value.as_bytes());
+    line.push(b'"');
+}
+
+fn text(line: &mut Vec<u8>, field: Field, value: &str) {
+    if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        return word(line, field, value);
+    }
+    name(line, field);
+    serde_json::to_writer(line, value).expect("a text into memory");
+}
+
+fn quantity(line: &mut Vec<u8>, field: Field, value: u64) {
+    name(line, field);
+    integer(line, value);
+}
+
+fn time(line: &mut Vec<u8>, field: Field, value: Timestamp) {
+    name(line, field);
+    line.push(b'"');
+    if write_time(line, value) {
+        line.push(b'"');
+        return;
+    }
+    // No calendar text can say it: the integer form can.
+    line.pop();
+    if value.0 < 0 {
+        line.push(b'-');
+    }
+    integer(line, value.0.unsigned_abs());
+}
+
+fn integer(line: &mut Vec<u8>, mut value: u64) {
+    const DIGITS_MAX: usize = 20;
+    let mut digits = [b'0'; DIGITS_MAX];
+    let mut first = DIGITS_MAX - 1;
+    loop {
+        digits[first] = b'0' + u8::try_from(value % 10).expect("a digit");
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+        first -= 1;
+    }
+    line.extend_from_slice(&digits[first..]);
+}

@@ -1,0 +1,10 @@
+//! The public form: one JSON object an event.
+
+mod decode;
+mod encode;
+mod field;
+mod rfc3339;
+
+pub use decode::{Decoded, Undecoded, decode_line};
+pub use encode::{encode_line, encode_lines, write_line};
+pub use rfc3339::{format_time, parse_time};

@@ -1,0 +1,169 @@
+//! Packing: events of one producer and one partition into messages, by number, age and size.
+
+use domain::Event;
+
+use crate::{Format, Sealed, json, v1};
+
+/// When a message is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackerLimits {
+    /// Events in a message: at a hundred the broker takes ten times as many events per second as
+    /// one by one.
+    pub events_max: usize,
+    /// How long the first event of a message waits for others, in milliseconds.
+    pub age_ms_max: u64,
+    /// Bytes of a message: half of what a broker takes by default, so that headers and one more
+    /// event fit.
+    pub bytes_max: usize,
+}
+
+impl Default for PackerLimits {
+    fn default() -> Self {
+        Self { events_max: 100, age_ms_max: 20, bytes_max: 512 << 10 }
+    }
+}
+
+/// Collects events for one subject. Does nothing by itself: time is an argument.
+///
+/// Each event is written once, when it comes, so that the size of a message is known exactly.
+#[derive(Debug)]
+pub struct Packer {
+    subject: String,
+    format: Format,
+    limits: PackerLimits,
+    /// The events so far, as they will stand in the message.
+    body: Vec<u8>,
+    /// The event at hand.
+    item: Vec<u8>,
+    events: usize,
+    /// When the first event came.
+    since_ms: u64,
+}
+
+impl Packer {
+    /// An empty packer for one subject.
+    pub const fn new(subject: String, format: Format, limits: PackerLimits) -> Self {
+        Self { subject, format, limits, body: Vec::new(), item: Vec::new(), events: 0, since_ms: 0 }
+    }
+
+    /// Adds an event. Gives the message that it filled, or the one before, if it did not fit into
+    /// that.
+    pub fn push(&mut self, now_ms: u64, event: &Event) -> Option<Sealed> {
+        self.item.clear();
+        match self.format {
+            Format::Json => {
+                json::write_line(&mut self.item, event);
+                self.item.push(b'\n');
+            }
+            Format::Bincode => v1::write_item(&mut self.item, event),
+        }
+        let fits = self.body.len() + self.item.len() <= self.limits.bytes_max;
+        let before = if fits { None } else { self.flush() };
+        if self.events == 0 {
+            self.since_ms = now_ms;
+        }
+        match self.format {
+            Format::Json => self.body.extend_from_slice(&self.item),
+            Format::Bincode => v1::append_item(&mut self.body, &self.item),
+        }
+        self.events += 1;
+        if before.is_none() && self.is_full() { self.flush() } else { before }
+    }
+
+    /// When the message at hand is due, in the same milliseconds; `None` while it is empty.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        if self.events == 0 {
+            return None;
+        }
+        let age_ms = if self.is_full() { 0 } else { self.limits.age_ms_max };
+        Some(self.since_ms.saturating_add(age_ms))
+    }
+
+    /// Gives the message at hand if it is due.
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Option<Sealed> {
+        if self.poll_timeout()? <= now_ms { self.flush() } else { None }
+    }
+
+    /// Gives the message at hand, due or not; `None` if it is empty.
+    pub fn flush(&mut self) -> Option<Sealed> {
+        if self.events == 0 {
+            return None;
+        }
+        let payload = match self.format {
+            Format::Json => self.body.clone(),
+            Format::Bincode => v1::payload(self.events, &self.body),
+        };
+        // The buffer keeps its room for the next message.
+        self.body.clear();
+        let events = std::mem::take(&mut self.events);
+        Some(Sealed::new(self.subject.clone(), self.format.content_type(), payload, events))
+    }
+
+    fn is_full(&self) -> bool {
+        self.events >= self.limits.events_max || self.body.len() >= self.limits.bytes_max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fixtures, seal};
+
+    const LIMITS: PackerLimits = PackerLimits { events_max: 3, age_ms_max: 20, bytes_max: 4_096 };
+
+    fn packer(format: Format, limits: PackerLimits) -> Packer {
+        Packer::new("lake.access.0.s".to_owned(), format, limits)
+    }
+
+    #[test]
+    fn a_packed_message_is_the_sealed_one() {
+        let events = fixtures::one_of_each();
+        for format in [Format::Json, Format::Bincode] {
+            let mut packer = packer(format, LIMITS);
+            for _ in 0..2 {
+                assert_eq!(packer.push(0, &events[0]), None);
+                assert_eq!(packer.push(1, &events[1]), None);
+                let expected = seal("lake.access.0.s", format, &events);
+                assert_eq!(packer.push(2, &events[2]), Some(expected));
+                assert_eq!(packer.flush(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_event_decides_when_a_message_is_due() {
+        let event = &fixtures::one_of_each()[0];
+        let mut packer = packer(Format::Json, LIMITS);
+        assert_eq!(packer.poll_timeout(), None);
+        assert_eq!(packer.handle_timeout(u64::MAX), None);
+        packer.push(100, event);
+        packer.push(115, event);
+        assert_eq!(packer.poll_timeout(), Some(120));
+        assert_eq!(packer.handle_timeout(119), None);
+        assert_eq!(packer.handle_timeout(120).map(|sealed| sealed.events), Some(2));
+        packer.push(130, event);
+        assert_eq!(packer.poll_timeout(), Some(150));
+    }
+
+    #[test]
+    fn no_message_is_larger_than_its_bound_unless_one_event_is() {
+        for format in [Format::Json, Format::Bincode] {
+            let limits = PackerLimits { events_max: 1_000, bytes_max: 2_000, ..LIMITS };
+            let mut packer = packer(format, limits);
+            let large = fixtures::access_of(&"k".repeat(3_000));
+            let mut sealed = Vec::new();
+            for number in 0..200 {
+                sealed.extend(packer.push(0, &fixtures::access_of(&number.to_string())));
+                if number == 100 {
+                    sealed.extend(packer.push(0, &large));
+                }
+            }
+            sealed.extend(packer.flush());
+            assert_eq!(sealed.iter().map(|sealed| sealed.events).sum::<usize>(), 201);
+            let beyond: Vec<&Sealed> =
+                sealed.iter().filter(|sealed| sealed.payload.len() > 2_000).collect();
+            assert_eq!(beyond.len(), 1, "{format:?}");
+            assert_eq!(beyond[0].events, 1);
+        }
+    }
+}

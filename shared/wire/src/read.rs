@@ -1,0 +1,323 @@
+//! Reading: bytes to events that may be counted, and refusals that say why not.
+
+use domain::{Event, Identity, Reason, Refusal, Rules, Stream, Timestamp, accept};
+use serde_json::value::RawValue;
+
+use crate::{Format, derived, json, v1};
+
+/// Items that one message may hold. The rest of the design packs about a hundred; this keeps one
+/// megabyte of line breaks from becoming half a million dead letters.
+pub const ITEMS_MAX: usize = 20_000;
+
+/// Where a message stands, as the broker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The stream.
+    pub stream: Stream,
+    /// The broker's sequence.
+    pub sequence: u64,
+    /// The broker's timestamp, in nanoseconds since 1970.
+    pub broker_ns: i64,
+    /// The subject.
+    pub subject: &'a str,
+}
+
+/// What a message holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// In the order of the message: the index of an item is that of its position.
+    pub items: Vec<Item>,
+    /// Fields that were ignored, because no type or another type has them.
+    pub fields_ignored: u64,
+}
+
+/// One item of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// It may be counted, if it was not yet.
+    Event(Event),
+    /// It is a dead letter.
+    Refused(RefusedItem),
+}
+
+/// An item that is not counted, with what a person needs to see why, and to send it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedItem {
+    /// The reason.
+    pub refusal: Refusal,
+    /// The bytes of the item, if they can be told from the rest of the message, else all of them.
+    pub bytes: Vec<u8>,
+    /// Its identity, if it says one.
+    pub identity: Option<Identity>,
+}
+
+/// Decodes a message and decides which of its events are accepted.
+///
+/// Total: whatever the bytes are, it answers, and the same bytes at the same place give the same
+/// answer. An event without an id gets one from its place.
+pub fn read(
+    place: &Place<'_>,
+    content_type: Option<&str>,
+    payload: &[u8],
+    rules: &Rules,
+) -> Reading {
+    match Format::from_content_type(content_type) {
+        Some(Format::Json) => read_json(place, payload, rules),
+        Some(Format::Bincode) => read_bincode(place, payload, rules),
+        None => {
+            let name = content_type.unwrap_or_default();
+            let detail = format!("content type {name:?} is not known");
+            refused_whole(Refusal::whole(Reason::Undecodable, detail), payload)
+        }
+    }
+}
+
+fn read_bincode(place: &Place<'_>, payload: &[u8], rules: &Rules) -> Reading {
+    let items = match v1::split(payload) {
+        Ok(items) => items,
+        Err(refusal) => return refused_whole(refusal, payload),
+    };
+    if items.len() > ITEMS_MAX {
+        return refused_whole(too_many(items.len()), payload);
+    }
+    let items = items
+        .into_iter()
+        .map(|bytes| match v1::decode(bytes) {
+            Ok(event) => judged(place, event, bytes, rules),
+            Err(refusal) => refused(refusal, bytes, None),
+        })
+        .collect();
+    Reading { items, fields_ignored: 0 }
+}
+
+fn read_json(place: &Place<'_>, payload: &[u8], rules: &Rules) -> Reading {
+    let texts = json_items(payload);
+    if texts.is_empty() && payload.trim_ascii().is_empty() {
+        let refusal = Refusal::whole(Reason::Undecodable, "the payload is empty");
+        return refused_whole(refusal, payload);
+    }
+    if texts.len() > ITEMS_MAX {
+        return refused_whole(too_many(texts.len()), payload);
+    }
+    let mut reading = Reading { items: Vec::with_capacity(texts.len()), fields_ignored: 0 };
+    for (index, text) in (0..).zip(texts) {
+        reading.items.push(match json::decode_line(text) {
+            Ok(decoded) => {
+                reading.fields_ignored += u64::from(decoded.fields_ignored);
+                let id = || derived::of_place(place.stream, place.sequence, index, place.broker_ns);
+                judged(place, decoded.or_id(id), text, rules)
+            }
+            Err(undecoded) => refused(undecoded.refusal, text, undecoded.identity),
+        });
+    }
+    reading
+}
+
+/// The texts of the items: those of an array, or the one value that the payload is, or its lines.
+pub(crate) fn json_items(payload: &[u8]) -> Vec<&[u8]> {
+    let payload = payload.trim_ascii();
+    if payload.first() == Some(&b'[')
+        && let Ok(items) = serde_json::from_slice::<Vec<&RawValue>>(payload)
+    {
+        return items.into_iter().map(|item| item.get().as_bytes()).collect();
+    }
+    // A line that ends an object is followed by one that begins another: JSON lines, which are most
+    // of what comes and need no second look. Anything else with line breaks may be one object over
+    // several lines.
+    if payload.contains(&b'\n')
+        && !payload.windows(3).any(|three| three == b"}\n{")
+        && serde_json::from_slice::<&RawValue>(payload).is_ok()
+    {
+        return vec![payload];
+    }
+    let lines = payload.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+fn judged(place: &Place<'_>, event: Event, bytes: &[u8], rules: &Rules) -> Item {
+    let broker_time = Timestamp::from_nanos(place.broker_ns);
+    match accept(&event, place.stream, broker_time, rules) {
+        Ok(()) => Item::Event(event),
+        Err(refusal) => refused(refusal, bytes, Some(event.identity())),
+    }
+}
+
+fn refused(refusal: Refusal, bytes: &[u8], identity: Option<Identity>) -> Item {
+    Item::Refused(RefusedItem { refusal, bytes: bytes.to_vec(), identity })
+}
+
+fn refused_whole(refusal: Refusal, payload: &[u8]) -> Reading {
+    Reading { items: vec![refused(refusal, payload, None)], fields_ignored: 0 }
+}
+
+fn too_many(items: usize) -> Refusal {
+    let detail = format!("{items} items are in the message, {ITEMS_MAX} are allowed");
+    Refusal::whole(Reason::TooLarge, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{fixtures, fixtures::AT, seal};
+
+    const LAKE: Place<'static> = Place {
+        stream: Stream { side: domain::Side::Lake, partition: 0 },
+        sequence: 7,
+        broker_ns: AT.0 * 1_000,
+        subject: "lake.access.0.test",
+    };
+
+    fn read_lake(content_type: Option<&str>, payload: &[u8]) -> Reading {
+        read(&LAKE, content_type, payload, &Rules::default())
+    }
+
+    fn refusals(reading: &Reading) -> Vec<Option<(Reason, Option<&'static str>)>> {
+        let of = |item: &Item| match item {
+            Item::Event(_) => None,
+            Item::Refused(item) => Some((item.refusal.reason, item.refusal.field)),
+        };
+        reading.items.iter().map(of).collect()
+    }
+
+    fn line(key: &str) -> String {
+        json::encode_line(&fixtures::access_of(key))
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_is_read_in_either_form(events in vec(fixtures::any_event(), 0..5)) {
+            for format in [Format::Json, Format::Bincode] {
+                let sealed = seal("s", format, &events);
+                let reading = read_lake(Some(sealed.content_type), &sealed.payload);
+                prop_assert_eq!(reading.items.len(), events.len());
+                prop_assert_eq!(reading.fields_ignored, 0);
+                for (item, event) in reading.items.iter().zip(&events) {
+                    let accepted = accept(event, LAKE.stream, AT, &Rules::default());
+                    match item {
+                        Item::Event(read) => {
+                            prop_assert_eq!(read, event);
+                            prop_assert_eq!(accepted, Ok(()));
+                        }
+                        Item::Refused(refused) => {
+                            prop_assert_eq!(Some(event.identity()), refused.identity);
+                            prop_assert_eq!(accepted, Err(refused.refusal.clone()));
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(
+            payload in vec(any::<u8>(), 0..300),
+            binary in any::<bool>(),
+            version in any::<bool>(),
+        ) {
+            let mut payload = payload;
+            if version {
+                payload.insert(0, v1::VERSION);
+            }
+            let format = if binary { Format::Bincode } else { Format::Json };
+            read_lake(Some(format.content_type()), &payload);
+        }
+
+        #[test]
+        fn no_damage_to_a_message_makes_it_panic(
+            events in vec(fixtures::any_event(), 1..4),
+            binary in any::<bool>(),
+            damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let format = if binary { Format::Bincode } else { Format::Json };
+            let mut payload = seal("s", format, &events).payload.to_vec();
+            for (place, byte) in damage {
+                let place = place.index(payload.len());
+                payload[place] = byte;
+            }
+            read_lake(Some(format.content_type()), &payload);
+        }
+    }
+
+    #[test]
+    fn one_bad_line_does_not_spoil_the_others() {
+        let payload = format!("{}\n{{\"type\":\"lake.access\"\n\n{}\r\n", line("a"), line("b"));
+        let reading = read_lake(None, payload.as_bytes());
+        assert_eq!(refusals(&reading), [None, Some((Reason::Undecodable, None)), None]);
+        let Item::Refused(refused) = &reading.items[1] else { unreachable!() };
+        assert_eq!(refused.bytes, b"{\"type\":\"lake.access\"");
+    }
+
+    #[test]
+    fn one_bad_item_of_an_array_does_not_spoil_the_others() {
+        let payload = format!("[{}, 17,\n {}]", line("a"), line("b"));
+        let reading = read_lake(None, payload.as_bytes());
+        assert_eq!(refusals(&reading), [None, Some((Reason::Undecodable, None)), None]);
+        let Item::Refused(refused) = &reading.items[1] else { unreachable!() };
+        assert_eq!(refused.bytes, b"17");
+    }
+
+    #[test]
+    fn an_object_may_stand_on_several_lines() {
+        let payload = line("a").replace(',', ",\n  ");
+        assert_eq!(refusals(&read_lake(None, payload.as_bytes())), [None]);
+    }
+
+    #[test]
+    fn garbage_is_one_dead_letter_with_its_bytes() {
+        for garbage in [&b"hello"[..], b"", b" \n", b"\xff\x00", b"{", b"null", b"{}"] {
+            for content_type in [None, Some("application/x-bincode; v=1"), Some("text/plain")] {
+                let reading = read_lake(content_type, garbage);
+                let [Item::Refused(refused)] = &reading.items[..] else {
+                    panic!("{garbage:?}: {reading:?}")
+                };
+                assert_eq!(refused.bytes.trim_ascii(), garbage.trim_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_of_too_many_items_is_one_dead_letter() {
+        let payload = "x\n".repeat(ITEMS_MAX + 1);
+        let reading = read_lake(None, payload.as_bytes());
+        assert_eq!(refusals(&reading), [Some((Reason::TooLarge, None))]);
+        assert_eq!(read_lake(None, &payload.as_bytes()[2..]).items.len(), ITEMS_MAX);
+    }
+
+    #[test]
+    fn an_event_without_an_id_gets_that_of_its_place() {
+        let without = |key: &str| {
+            let line = line(key);
+            let start = line.find("\"id\"").unwrap();
+            let end = line[start..].find(',').unwrap() + start + 1;
+            format!("{}{}", &line[..start], &line[end..])
+        };
+        let payload = format!("{}\n{}\n", without("a"), without("a"));
+        let reading = read_lake(None, payload.as_bytes());
+        for (index, item) in (0..).zip(&reading.items) {
+            let Item::Event(event) = item else { panic!("{item:?}") };
+            assert_eq!(event.id, derived::of_place(LAKE.stream, 7, index, LAKE.broker_ns));
+        }
+    }
+
+    #[test]
+    fn what_acceptance_refuses_keeps_its_bytes_and_identity() {
+        let event = &fixtures::one_of_each()[2];
+        let line = json::encode_line(event);
+        let reading = read_lake(None, line.as_bytes());
+        assert_eq!(refusals(&reading), [Some((Reason::WrongStream, None))]);
+        let Item::Refused(refused) = &reading.items[0] else { unreachable!() };
+        assert_eq!(
+            (&refused.bytes[..], refused.identity),
+            (line.as_bytes(), Some(event.identity()))
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_counted() {
+        let line = line("a").replacen('{', "{\"colour\":[1,{\"a\":2}],\"rows_returned\":3,", 1);
+        let reading = read_lake(None, line.as_bytes());
+        assert_eq!(refusals(&reading), [None]);
+        assert_eq!(reading.fields_ignored, 2);
+    }
+}

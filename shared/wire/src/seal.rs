@@ -1,0 +1,93 @@
+//! Sealing: the bytes of a message and the id that stands for them.
+
+use bytes::Bytes;
+use domain::Event;
+
+use crate::{Format, json, v1};
+
+/// Bytes of the hash that make the message id: 128 bits, so that two different messages of one
+/// duplicate window never share one by accident.
+const ID_BYTES: usize = 16;
+
+/// A message as it is first sent. A retry sends exactly this again: the broker answers `duplicate`
+/// to a known id whatever the bytes are, so other bytes under the same id would be lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Where it goes.
+    pub subject: String,
+    /// The `Content-Type` header.
+    pub content_type: &'static str,
+    /// The body.
+    pub payload: Bytes,
+    /// The `Nats-Msg-Id` header: a hash of subject, headers and bytes, in hexadecimal.
+    pub message_id: String,
+    /// How many events are in it.
+    pub events: usize,
+}
+
+impl Sealed {
+    /// Seals a body that is already written.
+    pub fn new(
+        subject: String,
+        content_type: &'static str,
+        payload: impl Into<Bytes>,
+        events: usize,
+    ) -> Self {
+        let payload = payload.into();
+        let mut hasher = blake3::Hasher::new();
+        // Neither subject nor header may hold a line break, so no two messages hash the same text.
+        for part in [subject.as_bytes(), b"\n", content_type.as_bytes(), b"\n", &payload] {
+            hasher.update(part);
+        }
+        let mut id = [0; ID_BYTES];
+        hasher.finalize_xof().fill(&mut id);
+        let message_id = u128::from_be_bytes(id);
+        let message_id = format!("{message_id:032x}");
+        Self { subject, content_type, payload, message_id, events }
+    }
+}
+
+/// Writes and seals a batch of events of one producer and one partition.
+pub fn seal(subject: &str, format: Format, events: &[Event]) -> Sealed {
+    let payload = match format {
+        Format::Json => json::encode_lines(events),
+        Format::Bincode => v1::encode(events),
+    };
+    Sealed::new(subject.to_owned(), format.content_type(), payload, events.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn the_same_message_has_the_same_id_and_any_other_has_another() {
+        let events = fixtures::one_of_each();
+        let sealed = seal("lake.access.0.a", Format::Json, &events);
+        assert_eq!(sealed, seal("lake.access.0.a", Format::Json, &events));
+        assert_eq!(sealed.message_id.len(), 2 * ID_BYTES);
+        let others = [
+            seal("lake.access.0.b", Format::Json, &events),
+            seal("lake.access.0.a", Format::Bincode, &events),
+            seal("lake.access.0.a", Format::Json, &events[1..]),
+            Sealed::new("lake.access.0.a".to_owned(), "text/plain", sealed.payload.clone(), 3),
+            // The same bytes in a row, cut at another place.
+            Sealed::new(
+                "lake.access.0.aa".to_owned(),
+                "pplication/json",
+                sealed.payload.clone(),
+                3,
+            ),
+        ];
+        for other in others {
+            assert_ne!(other.message_id, sealed.message_id, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_id_never_changes_from_release_to_release() {
+        let sealed = Sealed::new("s".to_owned(), "application/json", "{}", 1);
+        assert_eq!(sealed.message_id, "154fc8f5cdfc35ca66dad4a1ff59a483");
+    }
+}

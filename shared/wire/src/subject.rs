@@ -1,0 +1,154 @@
+//! Subjects: where events travel.
+//!
+//! `lake.access.<p>.<source>`, `lake.inventory.<p>.<source>`, `lake.late.<p>`,
+//! `warehouse.query.<p>.<source>`, `warehouse.late.<p>`, `telemetry.sample.<p>`, each after the
+//! prefix, if there is one. `<p>` is the partition.
+
+use domain::{Event, Fact, Side, Stream};
+
+/// Characters of a source's name that are kept in a subject; the rest would only make it longer.
+pub const SOURCE_CHARS_MAX: usize = 64;
+
+/// Makes subjects under one prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subjects {
+    /// Empty, or ends with a dot.
+    prefix: String,
+}
+
+impl Subjects {
+    /// Subjects under a prefix, given with or without the dot at its end; empty is none.
+    pub fn new(prefix: &str) -> Self {
+        let prefix = prefix.trim_end_matches('.');
+        Self { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}.") } }
+    }
+
+    /// The prefix: empty, or with a dot at its end.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Requests to the object store.
+    pub fn lake_access(&self, partition: u16, source: &str) -> String {
+        format!("{}lake.access.{partition}.{}", self.prefix, source_token(source))
+    }
+
+    /// Inventories of buckets: one in each partition, with that partition's part.
+    pub fn lake_inventory(&self, partition: u16, source: &str) -> String {
+        format!("{}lake.inventory.{partition}.{}", self.prefix, source_token(source))
+    }
+
+    /// Finished queries.
+    pub fn warehouse_query(&self, partition: u16, source: &str) -> String {
+        format!("{}warehouse.query.{partition}.{}", self.prefix, source_token(source))
+    }
+
+    /// Verdicts over events of a stream that were too old to judge.
+    pub fn late(&self, stream: Stream) -> String {
+        let side = match stream.side {
+            Side::Lake => "lake",
+            Side::Warehouse => "warehouse",
+        };
+        format!("{}{side}.late.{}", self.prefix, stream.partition)
+    }
+
+    /// What the metrics of a partition were.
+    pub fn sample(&self, partition: u16) -> String {
+        format!("{}telemetry.sample.{partition}", self.prefix)
+    }
+
+    /// Where an event of this kind goes.
+    pub fn of(&self, fact: &Fact, partition: u16, source: &str) -> String {
+        match fact {
+            Fact::LakeAccess(_) => self.lake_access(partition, source),
+            Fact::LakeInventory(_) => self.lake_inventory(partition, source),
+            Fact::WarehouseQuery(_) => self.warehouse_query(partition, source),
+        }
+    }
+
+    /// The subject without the prefix; the whole of it if it stands elsewhere.
+    pub fn strip<'a>(&self, subject: &'a str) -> &'a str {
+        subject.strip_prefix(&self.prefix).unwrap_or(subject)
+    }
+}
+
+/// A source's name as one token of a subject: what NATS gives a meaning to, and what is not
+/// printable ASCII, becomes `_`.
+pub fn source_token(name: &str) -> String {
+    let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '.' | '*' | '>');
+    let token: String =
+        name.chars().take(SOURCE_CHARS_MAX).map(|c| if legal(c) { c } else { '_' }).collect();
+    if token.is_empty() { "_".to_owned() } else { token }
+}
+
+/// The partition of an event among `partitions`: a stable hash of bucket and key, of the id for
+/// queries, so that all changes of an object stand in one stream, in their order.
+///
+/// An inventory has no key: its maker publishes one to each partition, and this gives 0.
+pub fn partition(event: &Event, partitions: u16) -> u16 {
+    if partitions <= 1 {
+        return 0;
+    }
+    let mut hasher = blake3::Hasher::new();
+    match &event.fact {
+        // Neither name may hold a NUL, so it tells where one ends.
+        Fact::LakeAccess(access) => {
+            hasher.update(access.bucket.as_bytes()).update(b"\0").update(access.key.as_bytes())
+        }
+        Fact::LakeInventory(_) => return 0,
+        Fact::WarehouseQuery(_) => hasher.update(event.id.as_bytes()),
+    };
+    let mut first = [0; 8];
+    hasher.finalize_xof().fill(&mut first);
+    let place = u64::from_le_bytes(first) % u64::from(partitions);
+    u16::try_from(place).expect("less than the number of partitions")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn subjects_stand_under_their_prefix() {
+        for (prefix, expected) in [
+            ("", "lake.access.0.sim"),
+            ("acme", "acme.lake.access.0.sim"),
+            ("a.b.", "a.b.lake.access.0.sim"),
+        ] {
+            let subjects = Subjects::new(prefix);
+            assert_eq!(subjects.lake_access(0, "sim"), expected);
+            assert_eq!(subjects.strip(expected), "lake.access.0.sim");
+        }
+        let subjects = Subjects::default();
+        assert_eq!(subjects.lake_inventory(1, "s"), "lake.inventory.1.s");
+        assert_eq!(subjects.warehouse_query(2, "s"), "warehouse.query.2.s");
+        assert_eq!(subjects.late(Stream::warehouse(3)), "warehouse.late.3");
+        assert_eq!(subjects.late(Stream::lake(4)), "lake.late.4");
+        assert_eq!(subjects.sample(5), "telemetry.sample.5");
+    }
+
+    #[test]
+    fn no_name_of_a_source_can_leave_its_token() {
+        for (name, token) in
+            [("a.b>c*d e\n", "a_b_c_d_e_"), ("", "_"), ("é", "_"), ("git-1", "git-1")]
+        {
+            assert_eq!(source_token(name), token);
+        }
+        assert_eq!(source_token(&"x".repeat(1_000)).len(), SOURCE_CHARS_MAX);
+    }
+
+    #[test]
+    fn partitions_are_stable_and_even_and_one_is_always_zero() {
+        let event = &fixtures::one_of_each()[0];
+        assert_eq!(partition(event, 1), 0);
+        assert_eq!(partition(event, 0), 0);
+        assert_eq!(partition(event, 1_000), 590, "never another one");
+        let mut counts = [0_u32; 4];
+        for number in 0..4_000 {
+            let event = fixtures::access_of(&format!("key-{number}"));
+            counts[usize::from(partition(&event, 4))] += 1;
+        }
+        assert!(counts.iter().all(|count| (900..1_100).contains(count)), "{counts:?}");
+    }
+}
