@@ -1,3 +1,59 @@
-//! The command line of Lakegauge.
+//! The command line of Lakegauge: a subcommand for each service, `up`, and the tools for people.
 
-fn main() {}
+#![expect(clippy::print_stderr, reason = "this is the command line")]
+
+mod command;
+mod completions;
+mod services;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Command;
+
+/// Exit status of wrong arguments and wrong settings alike (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = service_kit::EXIT_USAGE;
+
+fn main() -> ExitCode {
+    let matches = match root().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    if let Some(ended) = services::run(&matches) {
+        return ended;
+    }
+    tools::run(&matches)
+}
+
+/// The whole command line.
+fn root() -> Command {
+    let root = Command::new("lakegauge")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("What a data lake and a data warehouse are doing, in numbers that can be trusted")
+        .after_help(
+            "Settings are read by flag, then environment, then default.\n\
+             Exit status: 0 done, 1 failed, 64 wrong arguments or settings.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .infer_subcommands(false);
+    tools::add_to(services::add_to(root))
+}
+
+/// Help and version are answers; everything else is a wrong command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    // When nobody reads the help any more, there is nobody to tell.
+    error.print().unwrap_or_default();
+    if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        root().debug_assert();
+    }
+}

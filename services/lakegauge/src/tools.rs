@@ -1,0 +1,33 @@
+//! The tools for people. One line here makes a module of this crate a subcommand.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+
+use crate::completions;
+
+/// A subcommand that is no service: it does one thing and ends.
+struct Tool {
+    command: fn() -> Command,
+    run: fn(&ArgMatches) -> ExitCode,
+}
+
+/// In the order of the help.
+const TOOLS: &[Tool] = &[Tool { command: completions::command, run: completions::run }];
+
+/// Adds every tool to the command line.
+pub(crate) fn add_to(root: Command) -> Command {
+    TOOLS.iter().fold(root, |root, tool| root.subcommand((tool.command)()))
+}
+
+/// Runs the tool that was asked for.
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let asked = matches.subcommand().and_then(|(name, matches)| {
+        let tool = TOOLS.iter().find(|tool| (tool.command)().get_name() == name)?;
+        Some((tool, matches))
+    });
+    match asked {
+        Some((tool, matches)) => (tool.run)(matches),
+        None => ExitCode::from(crate::EXIT_USAGE),
+    }
+}
