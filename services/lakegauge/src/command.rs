@@ -100,12 +100,12 @@ fn value_name(setting: &Setting) -> &'static str {
     }
 }
 
-fn heading(key: &str) -> &'static str {
+fn heading(key: &str) -> Option<&'static str> {
     match key.split('_').next().unwrap_or_default() {
-        "NATS" => "NATS",
-        "DATABASE" | "SUPABASE" | "MIGRATE" => "Database",
-        "ADMIN" | "LOG" | "SHUTDOWN" => "Service",
-        _ => "Options",
+        "NATS" => Some("NATS"),
+        "DATABASE" | "SUPABASE" | "MIGRATE" => Some("Database"),
+        "ADMIN" | "LOG" | "SHUTDOWN" => Some("Service"),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@ mod command;
 mod completions;
 mod services;
 mod tools;
+mod up;
 
 use std::process::ExitCode;
 

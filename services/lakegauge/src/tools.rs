@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
-use crate::completions;
+use crate::{completions, up};
 
 /// A subcommand that is no service: it does one thing and ends.
 struct Tool {
@@ -13,7 +13,10 @@ struct Tool {
 }
 
 /// In the order of the help.
-const TOOLS: &[Tool] = &[Tool { command: completions::command, run: completions::run }];
+const TOOLS: &[Tool] = &[
+    Tool { command: up::command, run: up::run },
+    Tool { command: completions::command, run: completions::run },
+];
 
 /// Adds every tool to the command line.
 pub(crate) fn add_to(root: Command) -> Command {

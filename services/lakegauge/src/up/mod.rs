@@ -1,0 +1,70 @@
+//! `lakegauge up`: the whole pipeline on this machine, each part a process of its own.
+
+mod archive;
+mod config;
+mod console;
+mod datadir;
+mod line;
+mod nats;
+mod parts;
+mod pipeline;
+mod postgres;
+mod probe;
+mod process;
+mod prometheus;
+mod readings;
+mod session;
+mod summary;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use service_kit::{Environment, Settings, Strings as _};
+
+use crate::command as flags;
+use config::Config;
+pub(crate) use config::SETTINGS;
+
+pub(crate) fn command() -> Command {
+    let command = Command::new("up")
+        .about("Run the whole pipeline on this machine")
+        .long_about(
+            "Starts NATS, PostgreSQL, Prometheus where it is installed, and every service, each as \
+             a process of its own; prints where they are and how they do. A part that dies is \
+             started again. Ctrl-C stops in order: the simulators first, the rest when everything \
+             is archived and counted. A second Ctrl-C does not wait for that.",
+        )
+        .after_help(
+            "Exit status: 0 if every part was healthy and the sums agree, 1 otherwise, 64 for wrong \
+             arguments or settings.\n\
+             The settings of the services are passed on from the environment (see .env.example).",
+        );
+    flags::with_settings(command, SETTINGS)
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let given = flags::flags(matches, SETTINGS);
+    let mut settings = Settings::new(&given, &Environment);
+    let config = Config::load(&mut settings);
+    if let Err(problems) = settings.finish() {
+        return flags::report(Err(problems.into()));
+    }
+    let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
+    // One thread: the system ties each part's life to the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime
+        .map_err(|error| anyhow::anyhow!("the runtime can't be built: {error}"))
+        .and_then(|runtime| runtime.block_on(session::run(config)));
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => flags::report(Err(error)),
+    }
+}
+
+/// The executable of this name on PATH.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = Environment.get("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|found| found.is_file())
+}

@@ -1,0 +1,117 @@
+//! NATS for `up`: which executable, its configuration, and when it is there.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::Signal;
+
+use super::config::Config;
+use super::datadir::DataDir;
+use super::probe;
+use super::process::Spec;
+
+/// Oldest release that knows every option of our streams.
+const VERSION_MIN: (u32, u32) = (2, 12);
+
+/// The nats-server executable: as set, as installed by `./run`, or on PATH.
+///
+/// # Errors
+///
+/// There is none, or it is too old; the text says how to get one.
+pub(crate) fn find(config: &Config) -> anyhow::Result<PathBuf> {
+    const ADVICE: &str = "`./run` installs it; or name one with --nats-server-bin";
+    let found = match &config.nats_server_bin {
+        Some(set) => Some(set.clone()).filter(|path| path.is_file()),
+        None => installed().or_else(|| super::on_path("nats-server")),
+    };
+    let path = found.with_context(|| format!("no nats-server found: {ADVICE}"))?;
+    let output = std::process::Command::new(&path)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("{} can't be run: {ADVICE}", path.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    match version(&text) {
+        Some(version) if version >= VERSION_MIN => Ok(path),
+        _ => anyhow::bail!(
+            "{} says {text:?}, needed is {}.{} or newer: {ADVICE}",
+            path.display(),
+            VERSION_MIN.0,
+            VERSION_MIN.1
+        ),
+    }
+}
+
+/// Where `./run` puts it: the newest there.
+fn installed() -> Option<PathBuf> {
+    use service_kit::Strings as _;
+    let cache = service_kit::Environment
+        .get("XDG_CACHE_HOME")
+        .filter(|set| !set.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| Some(Path::new(&service_kit::Environment.get("HOME")?).join(".cache")))?;
+    let tools = cache.join("lakegauge/tools");
+    let mut found: Vec<PathBuf> = std::fs::read_dir(tools)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path().join("nats-server")))
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    found.pop()
+}
+
+/// Major and minor of `nats-server: v2.15.1`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let numbers = text.rsplit_once('v')?.1;
+    let mut parts = numbers.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// How to start it; writes its configuration.
+pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
+    let text = format!(
+        "# Written by `lakegauge up` at each start.\n\
+         server_name: lakegauge\n\
+         listen: \"{listen}\"\n\
+         # Has no password: loopback only.\n\
+         http: \"127.0.0.1:{monitor}\"\n\
+         jetstream {{\n  store_dir: {store:?}\n  max_file_store: {bytes}\n}}\n",
+        listen = std::net::SocketAddr::new(config.bind, config.ports.nats),
+        monitor = config.ports.nats_monitor,
+        store = dir.at("nats"),
+        bytes = config.nats_store_bytes,
+    );
+    let file = dir.write("nats/nats-server.conf", &text)?;
+    Ok(Spec {
+        name: "nats",
+        program,
+        arguments: vec!["--config".into(), file.into()],
+        environment: Vec::new(),
+        user: None,
+        log: dir.log("nats"),
+        stop: Signal::TERM,
+        grace: config.grace,
+        may_finish: false,
+    })
+}
+
+/// Whether JetStream answers.
+pub(crate) async fn is_up(config: &Config) -> bool {
+    let monitor = ([127, 0, 0, 1], config.ports.nats_monitor).into();
+    matches!(probe::get(monitor, "/healthz?js-enabled-only=true").await, Ok((200, _)))
+}
+
+/// How often a part that is starting is asked whether it is there.
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_and_compared_by_numbers() {
+        assert_eq!(version("nats-server: v2.15.1"), Some((2, 15)));
+        assert!(version("nats-server: v2.9.10").unwrap() < VERSION_MIN);
+        assert_eq!(version("hello"), None);
+    }
+}

@@ -1,0 +1,342 @@
+//! A private PostgreSQL for `up`: found, made, started, with a login role for each service.
+
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use rustix::process::Signal;
+
+use super::config::Config;
+use super::datadir::{DataDir, is_reachable_by_others};
+use super::process::{Spec, User};
+
+/// Oldest release that is supported, as Supabase runs it.
+const VERSION_MIN: u32 = 15;
+/// The database of the archive.
+const DATABASE: &str = "lakegauge";
+/// Socket paths longer than this are refused by the kernel (108 with the terminating byte).
+const SOCKET_PATH_MAX: usize = 100;
+/// Where the cluster of a data directory stands that the server's user can't reach.
+const ELSEWHERE: &str = "/var/lib/lakegauge";
+
+/// Roles that log in, with the group whose rights they have.
+const LOGINS: &[(&str, &str)] = &[
+    ("archiver", "lakegauge_archiver"),
+    ("aggregator", "lakegauge_reader"),
+    ("reader", "lakegauge_reader"),
+];
+
+/// A PostgreSQL that is ours.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    bin: PathBuf,
+    cluster: PathBuf,
+    user: Option<User>,
+    port: u16,
+}
+
+impl Postgres {
+    /// Finds the executables and makes the cluster where there is none.
+    ///
+    /// # Errors
+    ///
+    /// They are missing, of the wrong version, or the cluster can't be made.
+    pub(crate) fn prepare(config: &Config, dir: &DataDir) -> anyhow::Result<Self> {
+        let user = if rustix::process::geteuid().is_root() { Some(server_user()?) } else { None };
+        let cluster = cluster_path(dir, user.as_ref())?;
+        let made_by = std::fs::read_to_string(cluster.join("PG_VERSION")).ok();
+        let made_by = made_by.and_then(|text| text.trim().parse().ok());
+        let bin = find(config, made_by)?;
+        let this = Self { bin, cluster, user, port: config.ports.postgres };
+        if made_by.is_none() {
+            this.make_cluster(dir)?;
+        }
+        Ok(this)
+    }
+
+    /// How to start the server.
+    pub(crate) fn spec(&self, config: &Config, dir: &DataDir) -> Spec {
+        let sockets = if self.cluster.as_os_str().len() <= SOCKET_PATH_MAX {
+            self.cluster.display().to_string()
+        } else {
+            String::new()
+        };
+        let statements = if config.log_statements { "0" } else { "-1" };
+        let settings = [
+            ("port", self.port.to_string()),
+            ("listen_addresses", "127.0.0.1".to_owned()),
+            // In the cluster's folder, which only its user can enter.
+            ("unix_socket_directories", sockets),
+            ("cluster_name", "lakegauge".to_owned()),
+            ("max_connections", "40".to_owned()),
+            ("shared_buffers", "256MB".to_owned()),
+            // Fewer checkpoints: each makes the next change of a page write the whole page again.
+            ("max_wal_size", "4GB".to_owned()),
+            ("checkpoint_timeout", "15min".to_owned()),
+            ("jit", "off".to_owned()),
+            ("logging_collector", "on".to_owned()),
+            ("log_destination", "jsonlog".to_owned()),
+            // A week of logs, each day over the one of the week before.
+            ("log_filename", "postgresql-%a.log".to_owned()),
+            ("log_truncate_on_rotation", "on".to_owned()),
+            ("log_min_duration_statement", statements.to_owned()),
+        ];
+        let mut arguments = vec!["-D".into(), self.cluster.clone().into()];
+        for (name, value) in settings {
+            arguments.push("-c".into());
+            arguments.push(format!("{name}={value}").into());
+        }
+        Spec {
+            name: "postgres",
+            program: self.bin.join("postgres"),
+            arguments,
+            environment: Vec::new(),
+            user: self.user.clone(),
+            log: dir.log("postgres"),
+            // The fast shutdown: transactions are ended, everything is written.
+            stop: Signal::INT,
+            grace: config.grace,
+            may_finish: false,
+        }
+    }
+
+    /// Whether it takes connections.
+    pub(crate) fn is_up(&self) -> bool {
+        let port = self.port.to_string();
+        Command::new(self.bin.join("pg_isready"))
+            .args(["-q", "-h", "127.0.0.1", "-p", &port])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+
+    /// Makes the database and its owner, where they are missing.
+    pub(crate) fn make_database(&self, dir: &DataDir) -> anyhow::Result<()> {
+        let owner = dir.password("owner")?;
+        self.run_sql(
+            dir,
+            "postgres",
+            &format!(
+                "select 'create role lakegauge_owner login createrole'
+                 where not exists (select from pg_roles where rolname = 'lakegauge_owner') \\gexec
+                 alter role lakegauge_owner password '{owner}';
+                 select 'create database {DATABASE} owner lakegauge_owner'
+                 where not exists (select from pg_database where datname = '{DATABASE}') \\gexec
+                 revoke all on database {DATABASE} from public;"
+            ),
+        )
+    }
+
+    /// Gives each service a role of its own; after the migrations, which make the groups.
+    pub(crate) fn make_logins(&self, dir: &DataDir) -> anyhow::Result<()> {
+        let mut sql = String::new();
+        for (login, group) in LOGINS {
+            let password = dir.password(login)?;
+            sql.push_str(&format!(
+                "select 'create role {login} login'
+                 where not exists (select from pg_roles where rolname = '{login}') \\gexec
+                 alter role {login} password '{password}';
+                 grant {group} to {login};
+                 grant connect on database {DATABASE} to {login};\n"
+            ));
+        }
+        self.run_sql(dir, DATABASE, &sql)
+    }
+
+    /// The address for a role, with its password: never for a log or an argument.
+    pub(crate) fn url(&self, dir: &DataDir, role: &str) -> anyhow::Result<String> {
+        let name = if role == "owner" { "lakegauge_owner" } else { role };
+        let password = dir.password(role)?;
+        Ok(format!("postgresql://{name}:{password}@127.0.0.1:{}/{DATABASE}", self.port))
+    }
+
+    fn make_cluster(&self, dir: &DataDir) -> anyhow::Result<()> {
+        // In a file that initdb can read: the server's user can't enter our secrets.
+        let mut password = tempfile::NamedTempFile::new().context("no file for a password")?;
+        password.write_all(dir.password("superuser")?.as_bytes())?;
+        if let Some(user) = &self.user {
+            chown(password.path(), Some(user.uid), Some(user.gid))
+                .with_context(|| format!("can't give a file to {}", user.name))?;
+        }
+        let mut command = self.tool("initdb");
+        command
+            .arg("--pgdata")
+            .arg(&self.cluster)
+            .arg("--pwfile")
+            .arg(password.path())
+            .args(["--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"])
+            .args(["--auth-local=trust", "--auth-host=scram-sha-256"]);
+        feed(command, "").context("initdb")
+    }
+
+    fn run_sql(&self, dir: &DataDir, database: &str, sql: &str) -> anyhow::Result<()> {
+        let mut command = self.tool("psql");
+        command
+            .env("PGPASSWORD", dir.password("superuser")?)
+            .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--host=127.0.0.1"])
+            .arg(format!("--port={}", self.port))
+            .arg("--username=postgres")
+            .arg(format!("--dbname={database}"));
+        feed(command, sql).context("psql")
+    }
+
+    fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(self.bin.join(name));
+        if let Some(user) = &self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        // The server's user may not be allowed to stand where we stand.
+        command.current_dir("/");
+        command
+    }
+}
+
+/// Runs a command with a text on its standard input; its errors become ours.
+fn feed(mut command: Command, text: &str) -> anyhow::Result<()> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("can't be started")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes()).context("would not read")?;
+    }
+    let output = child.wait_with_output().context("can't be waited for")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{}: {}", output.status, errors.trim());
+    Ok(())
+}
+
+/// Whom the server runs as when we are root, which it refuses to be.
+fn server_user() -> anyhow::Result<User> {
+    let accounts = std::fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")?;
+    ["postgres", "nobody"].into_iter().find_map(|name| account(&accounts, name)).context(
+        "PostgreSQL does not run as root, and there is neither a user postgres nor nobody: make one",
+    )
+}
+
+fn account(accounts: &str, name: &str) -> Option<User> {
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next() != Some(name) {
+            return None;
+        }
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        Some(User { name: name.to_owned(), uid, gid })
+    })
+}
+
+/// The cluster's folder, made where there is none, and owned by the server's user.
+///
+/// A data directory below one that the user can't enter (as /root) holds a link to a folder
+/// elsewhere, which is new for each data directory.
+fn cluster_path(dir: &DataDir, user: Option<&User>) -> anyhow::Result<PathBuf> {
+    let here = dir.at("postgres");
+    let Some(user) = user else {
+        std::fs::create_dir_all(&here).context("can't make the folder of PostgreSQL")?;
+        std::fs::set_permissions(&here, std::fs::Permissions::from_mode(0o700))?;
+        return Ok(here);
+    };
+    if let Ok(target) = std::fs::read_link(&here)
+        && target.is_dir()
+    {
+        return Ok(target);
+    }
+    let cluster = if is_reachable_by_others(&here) {
+        here
+    } else {
+        let name = dir.password("cluster")?;
+        let elsewhere = Path::new(ELSEWHERE).join(&name[..16]);
+        std::fs::create_dir_all(&elsewhere)
+            .with_context(|| format!("can't make {}", elsewhere.display()))?;
+        std::os::unix::fs::symlink(&elsewhere, &here)
+            .with_context(|| format!("can't link {} to {}", here.display(), elsewhere.display()))?;
+        elsewhere
+    };
+    std::fs::create_dir_all(&cluster).context("can't make the folder of PostgreSQL")?;
+    std::fs::set_permissions(&cluster, std::fs::Permissions::from_mode(0o700))?;
+    chown(&cluster, Some(user.uid), Some(user.gid))
+        .with_context(|| format!("can't give {} to {}", cluster.display(), user.name))?;
+    Ok(cluster)
+}
+
+/// The directory with the executables; of the cluster's version where there is a cluster.
+fn find(config: &Config, made_by: Option<u32>) -> anyhow::Result<PathBuf> {
+    const ADVICE: &str = "`./run` installs it; or name a directory with --postgres-bin-dir";
+    let candidates = match &config.postgres_bin_dir {
+        Some(set) => vec![set.clone()],
+        None => packaged()
+            .into_iter()
+            .chain(super::on_path("initdb").and_then(|path| Some(path.parent()?.to_owned())))
+            .collect(),
+    };
+    let mut seen = Vec::new();
+    for bin in candidates {
+        let Some(major) = major(&bin) else { continue };
+        if major >= VERSION_MIN && made_by.is_none_or(|made_by| made_by == major) {
+            return Ok(bin);
+        }
+        seen.push(format!("{major} in {}", bin.display()));
+    }
+    let wanted = made_by.map_or(format!("{VERSION_MIN} or newer"), |made_by| {
+        format!("{made_by}, whose files are in the data directory")
+    });
+    let seen =
+        if seen.is_empty() { String::new() } else { format!(" (found {})", seen.join(", ")) };
+    anyhow::bail!("no PostgreSQL {wanted}{seen}: {ADVICE}")
+}
+
+/// Debian's and Ubuntu's packages, the newest first.
+fn packaged() -> Vec<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let mut found: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, bin)| bin).collect()
+}
+
+fn major(bin: &Path) -> Option<u32> {
+    if !["initdb", "psql", "pg_isready"].iter().all(|name| bin.join(name).is_file()) {
+        return None;
+    }
+    let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
+    major_of(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// 15 of `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`.
+fn major_of(text: &str) -> Option<u32> {
+    let number = text.split_once(") ")?.1;
+    number.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_the_server_says() {
+        assert_eq!(major_of("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n"), Some(15));
+        assert_eq!(major_of("postgres (PostgreSQL) 18beta1"), Some(18));
+        assert_eq!(major_of("hello"), None);
+    }
+
+    #[test]
+    fn accounts_are_found_by_their_whole_name() {
+        let accounts =
+            "root:x:0:0:root:/root:/bin/bash\npostgres2:x:9:9::/:\npostgres:x:103:107::/:\n";
+        let found = account(accounts, "postgres").unwrap();
+        assert_eq!((found.uid, found.gid), (103, 107));
+        assert_eq!(account(accounts, "nobody"), None);
+    }
+}

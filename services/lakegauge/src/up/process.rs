@@ -1,0 +1,314 @@
+//! A part of the pipeline as a process of its own: started, watched, restarted, stopped.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+use service_kit::{Backoff, Clock, EXIT_USAGE, Jitter};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::console::Console;
+
+/// First pause before a part that died is started again.
+const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause: a part that keeps dying must not keep the machine busy.
+const RESTART_PAUSE_LONGEST: Duration = Duration::from_secs(15);
+/// A part that ran this long begins with the first pause again.
+const RESTART_FORGIVEN: Duration = Duration::from_secs(30);
+
+/// Somebody to run a part as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// How a part is started and stopped.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Only when we are root.
+    pub(crate) user: Option<User>,
+    pub(crate) log: PathBuf,
+    /// What asks it to end well.
+    pub(crate) stop: Signal,
+    /// How long it may take then.
+    pub(crate) grace: Duration,
+    /// Whether ending with 0 is being done, rather than dying.
+    pub(crate) may_finish: bool,
+}
+
+impl Spec {
+    /// The command. It has its own process group, so that Ctrl-C reaches only us, and ends when we
+    /// are killed, where the system can do that.
+    pub(crate) fn command(&self) -> anyhow::Result<Command> {
+        let mut command = match tether() {
+            Some(tether) => {
+                let mut command = std::process::Command::new(tether);
+                command.arg("--pdeathsig").arg(signal_name(self.stop));
+                if let Some(user) = &self.user {
+                    command
+                        .arg(format!("--reuid={}", user.uid))
+                        .arg(format!("--regid={}", user.gid))
+                        .arg("--clear-groups");
+                }
+                command.arg("--").arg(&self.program);
+                command
+            }
+            None => {
+                let mut command = std::process::Command::new(&self.program);
+                if let Some(user) = &self.user {
+                    command.uid(user.uid).gid(user.gid);
+                }
+                command
+            }
+        };
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("can't write {}", self.log.display()))?;
+        command
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(key, value)| (*key, value)))
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log.try_clone().context("can't share a log")?))
+            .stderr(Stdio::from(log));
+        Ok(command.into())
+    }
+}
+
+/// How a part ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// With 0, asked or done.
+    Well,
+    /// With another status, or by a signal, when it was asked to end.
+    Badly,
+    /// It had to be killed.
+    Killed,
+    /// It can't run: its settings are wrong, or it can't be started.
+    Unusable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Running,
+    Stopped,
+}
+
+/// A part that is being watched.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    wanted: watch::Sender<Wanted>,
+    ended: watch::Receiver<Option<Ended>>,
+    restarts: Arc<AtomicU32>,
+    last_words: Arc<Mutex<String>>,
+    _watcher: JoinHandle<()>,
+}
+
+impl Part {
+    /// Starts the process and watches it from now on.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started at all.
+    pub(crate) fn start(spec: Spec, console: &Console, clock: &Clock) -> anyhow::Result<Self> {
+        let child = spawn(&spec)?;
+        let (wanted, wanted_seen) = watch::channel(Wanted::Running);
+        let (tell_ended, ended) = watch::channel(None);
+        let restarts = Arc::new(AtomicU32::new(0));
+        let last_words = Arc::new(Mutex::new(String::new()));
+        let name = spec.name;
+        let watcher = Watcher {
+            jitter: Jitter::seeded(clock.now_us().unsigned_abs()),
+            spec,
+            console: console.clone(),
+            clock: clock.clone(),
+            wanted: wanted_seen,
+            restarts: Arc::clone(&restarts),
+            last_words: Arc::clone(&last_words),
+        };
+        let watcher = tokio::spawn(async move {
+            let ended = watcher.watch(child).await;
+            // Nobody listens when `up` itself is on its way out.
+            tell_ended.send(Some(ended)).unwrap_or_default();
+        });
+        Ok(Self { name, wanted, ended, restarts, last_words, _watcher: watcher })
+    }
+
+    /// How often it died and was started again.
+    pub(crate) fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::SeqCst)
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        *self.ended.borrow()
+    }
+
+    /// Why it can't run.
+    pub(crate) fn last_words(&self) -> String {
+        self.last_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Completes when it has ended for good.
+    pub(crate) async fn finished(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.unwrap_or(Ended::Badly),
+            Err(_) => Ended::Badly,
+        }
+    }
+
+    /// Asks it to end and waits until it has.
+    pub(crate) async fn stop(&self) -> Ended {
+        self.wanted.send(Wanted::Stopped).unwrap_or_default();
+        self.finished().await
+    }
+}
+
+struct Watcher {
+    spec: Spec,
+    console: Console,
+    clock: Clock,
+    jitter: Jitter,
+    wanted: watch::Receiver<Wanted>,
+    restarts: Arc<AtomicU32>,
+    last_words: Arc<Mutex<String>>,
+}
+
+impl Watcher {
+    async fn watch(mut self, mut child: Child) -> Ended {
+        let Ok(mut backoff) = Backoff::new(RESTART_PAUSE_FIRST, RESTART_PAUSE_LONGEST) else {
+            return Ended::Unusable;
+        };
+        loop {
+            let started = self.clock.monotonic();
+            let status = tokio::select! {
+                status = child.wait() => status,
+                () = stop_wanted(&mut self.wanted) => return self.end(&mut child).await,
+            };
+            let how = match &status {
+                Ok(status) => describe(*status),
+                Err(error) => error.to_string(),
+            };
+            let code = status.ok().and_then(|status| status.code());
+            if self.spec.may_finish && code == Some(0) {
+                return Ended::Well;
+            }
+            if code == Some(i32::from(EXIT_USAGE)) {
+                self.remember(&how);
+                return Ended::Unusable;
+            }
+            if self.clock.monotonic().saturating_sub(started) >= RESTART_FORGIVEN {
+                backoff.reset();
+            }
+            let pause = backoff.next(&mut self.jitter);
+            self.restarts.fetch_add(1, Ordering::SeqCst);
+            self.console.say(&format!(
+                "! {} {how}; starting it again in {:.1} s (log: {})",
+                self.spec.name,
+                pause.as_secs_f64(),
+                self.spec.log.display()
+            ));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop_wanted(&mut self.wanted) => return Ended::Badly,
+            }
+            child = match spawn(&self.spec) {
+                Ok(child) => child,
+                Err(error) => {
+                    self.remember(&format!("{error:#}"));
+                    return Ended::Unusable;
+                }
+            };
+            self.console.say(&format!("  {} started again", self.spec.name));
+        }
+    }
+
+    async fn end(&self, child: &mut Child) -> Ended {
+        send(child, self.spec.stop);
+        match tokio::time::timeout(self.spec.grace, child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ended::Well,
+            Ok(Ok(status)) => {
+                self.remember(&describe(status));
+                Ended::Badly
+            }
+            Ok(Err(error)) => {
+                self.remember(&error.to_string());
+                Ended::Badly
+            }
+            Err(_) => {
+                send(child, Signal::KILL);
+                // It can't refuse; what matters is that it is gone before its files are used.
+                let killed = child.wait().await;
+                self.remember(&format!(
+                    "had not stopped after {} s and was killed{}",
+                    self.spec.grace.as_secs(),
+                    killed.map_or_else(|error| format!(" ({error})"), |_| String::new())
+                ));
+                Ended::Killed
+            }
+        }
+    }
+
+    fn remember(&self, how: &str) {
+        let words = format!("{} {how} (log: {})", self.spec.name, self.spec.log.display());
+        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = words;
+    }
+}
+
+async fn stop_wanted(wanted: &mut watch::Receiver<Wanted>) {
+    // A sender that is gone means that `up` is on its way out.
+    if wanted.wait_for(|wanted| *wanted == Wanted::Stopped).await.is_err() {
+        tracing::debug!("nobody holds the part any more");
+    }
+}
+
+fn spawn(spec: &Spec) -> anyhow::Result<Child> {
+    spec.command()?
+        .spawn()
+        .with_context(|| format!("can't start {} ({})", spec.name, spec.program.display()))
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended in this moment; then there is nobody to signal.
+        kill_process(pid, signal).unwrap_or_default();
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// `setpriv` of util-linux: it can have a process signalled when its parent dies.
+fn tether() -> Option<PathBuf> {
+    ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
+fn signal_name(signal: Signal) -> &'static str {
+    if signal == Signal::INT { "INT" } else { "TERM" }
+}

@@ -1,0 +1,85 @@
+//! Prometheus for `up`, where it is installed.
+
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+
+use super::config::Config;
+use super::datadir::DataDir;
+use super::probe;
+use super::process::Spec;
+
+/// The same file that stands in the tree; the targets are beside it.
+const CONFIGURATION: &str = include_str!("../../../../prometheus/prometheus.yml");
+/// How long Prometheus keeps what it scraped; the archive keeps the events.
+const RETENTION: &str = "15d";
+
+/// The executable, if it is there and wanted.
+///
+/// # Errors
+///
+/// One was named that is not there.
+pub(crate) fn find(config: &Config) -> anyhow::Result<Option<PathBuf>> {
+    if !config.prometheus {
+        return Ok(None);
+    }
+    match &config.prometheus_bin {
+        Some(set) if set.is_file() => Ok(Some(set.clone())),
+        Some(set) => anyhow::bail!("--prometheus-bin names {}, which is no file", set.display()),
+        None => Ok(super::on_path("prometheus")),
+    }
+}
+
+/// How to start it; writes its configuration and targets.
+pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
+    let file = dir.write("prometheus/prometheus.yml", CONFIGURATION)?;
+    let ports = &config.ports;
+    dir.write(
+        "prometheus/targets/metrics.json",
+        &targets(config, &[("aggregator", ports.metrics)]),
+    )?;
+    let admins = [
+        ("lake-simulator", ports.lake_admin),
+        ("warehouse-simulator", ports.warehouse_admin),
+        ("aggregator", ports.aggregator_admin),
+        ("archiver", ports.archiver_admin),
+    ];
+    let admins = if config.simulators { &admins[..] } else { &admins[2..] };
+    dir.write("prometheus/targets/admin.json", &targets(config, admins))?;
+    let listen = std::net::SocketAddr::new(config.bind, ports.prometheus);
+    Ok(Spec {
+        name: "prometheus",
+        program,
+        arguments: vec![
+            format!("--config.file={}", file.display()).into(),
+            format!("--storage.tsdb.path={}", dir.at("prometheus/data").display()).into(),
+            format!("--storage.tsdb.retention.time={RETENTION}").into(),
+            format!("--web.listen-address={listen}").into(),
+        ],
+        environment: Vec::new(),
+        user: None,
+        log: dir.log("prometheus"),
+        stop: Signal::TERM,
+        grace: config.grace,
+        may_finish: false,
+    })
+}
+
+/// Whether it answers queries.
+pub(crate) async fn is_up(config: &Config) -> bool {
+    matches!(probe::get(config.reach(config.ports.prometheus), "/-/ready").await, Ok((200, _)))
+}
+
+/// Prometheus' form of targets, with the service as a label.
+fn targets(config: &Config, targets: &[(&str, u16)]) -> String {
+    let groups: Vec<serde_json::Value> = targets
+        .iter()
+        .map(|(service, port)| {
+            serde_json::json!({
+                "targets": [config.reach(*port).to_string()],
+                "labels": { "service": service },
+            })
+        })
+        .collect();
+    serde_json::Value::Array(groups).to_string()
+}

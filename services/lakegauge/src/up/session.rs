@@ -1,0 +1,272 @@
+//! A run of `up` from the first part's start to the summary.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use service_kit::Clock;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::archive;
+use super::config::Config;
+use super::console::Console;
+use super::line;
+use super::pipeline::Pipeline;
+use super::readings::{Four, Readings};
+use super::summary::{Archive, Books, Outcome, Summary};
+
+/// Between two live lines on a terminal.
+const LIVE_EVERY: Duration = Duration::from_secs(1);
+/// Between two plain lines elsewhere.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the lag while draining.
+const DRAIN_EVERY: Duration = Duration::from_millis(250);
+/// Queries of an earlier run are out of the response time's window after this.
+const RESPONSE_WINDOW_US: i64 = 61_000_000;
+
+/// Runs the pipeline; the answer is whether all was well.
+///
+/// # Errors
+///
+/// It can't be started, or a part can't run.
+pub(crate) async fn run(config: Config) -> anyhow::Result<bool> {
+    let console = Console::stdout();
+    let stop = stop_on_signals()?;
+    let clock = Clock::system();
+    let mut pipeline = Pipeline::prepare(config, console, clock).await?;
+    announce(&pipeline);
+    let outcome = live(&mut pipeline, stop).await;
+    pipeline.console.settle();
+    pipeline.console.say("  stopping");
+    pipeline.stop_all().await;
+    let mut outcome = outcome?;
+    let (restarts, problems) = pipeline.account();
+    outcome.restarts = restarts;
+    outcome.problems.extend(problems);
+    let stopped_us = pipeline.clock.now_us().to_string();
+    pipeline.dir.write("stopped", &stopped_us)?;
+    let summary = Summary::of(outcome);
+    pipeline.console.say(&summary.describe());
+    if let Some(file) = &pipeline.config.summary_json {
+        let json = serde_json::to_string_pretty(&summary).context("the summary is no JSON")?;
+        std::fs::write(file, json + "\n")
+            .with_context(|| format!("can't write {}", file.display()))?;
+    }
+    Ok(summary.is_good())
+}
+
+/// How many signals came.
+type Stop = watch::Receiver<u32>;
+
+fn stop_on_signals() -> anyhow::Result<Stop> {
+    let mut terminate = signal(SignalKind::terminate()).context("signals can't be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals can't be handled")?;
+    let (count, stop) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(stop)
+}
+
+/// Completes when this many signals have come.
+async fn signalled(stop: &mut Stop, times: u32) {
+    if stop.wait_for(|count| *count >= times).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn announce(pipeline: &Pipeline) {
+    let config = &pipeline.config;
+    let ports = &config.ports;
+    let at = |port| config.reach(port);
+    let say = |name: &str, text: String| pipeline.console.say(&format!("  {name:<11} {text}"));
+    pipeline.console.say("Lakegauge");
+    say("metrics", format!("http://{}/metrics", at(ports.metrics)));
+    say(
+        "NATS",
+        format!("nats://{} (monitor http://127.0.0.1:{})", at(ports.nats), ports.nats_monitor),
+    );
+    let url = pipeline.dir.at("database-url");
+    say("PostgreSQL", format!("psql \"$(cat {})\"", url.display()));
+    if pipeline.has_prometheus() {
+        say("Prometheus", format!("http://{}", at(ports.prometheus)));
+    } else {
+        say("Prometheus", "not installed, or not wanted".to_owned());
+    }
+    let admin = [
+        ("archiver", ports.archiver_admin),
+        ("aggregator", ports.aggregator_admin),
+        ("lake simulator", ports.lake_admin),
+        ("warehouse simulator", ports.warehouse_admin),
+    ];
+    let shown = if config.simulators { &admin[..] } else { &admin[..2] };
+    let shown: Vec<String> =
+        shown.iter().map(|(name, port)| format!("{} {name}", at(*port))).collect();
+    say("admin", shown.join(", "));
+    say("logs", pipeline.dir.at("logs").display().to_string());
+    if !config.bind.is_loopback() {
+        pipeline.console.say(
+            "  ! NATS has no password and listens to the network: whoever reaches it can publish",
+        );
+    }
+}
+
+/// From the first start until everything is drained and counted.
+async fn live(pipeline: &mut Pipeline, mut stop: Stop) -> anyhow::Result<Outcome> {
+    tokio::select! {
+        started = pipeline.start() => started?,
+        () = signalled(&mut stop, 1) => anyhow::bail!("stopped before everything had started"),
+    }
+    write_state(pipeline)?;
+    let before = baseline(pipeline).await?;
+    let started = pipeline.clock.monotonic();
+    let simulators = pipeline.config.simulators;
+    let response_comparable = !ran_just_now(pipeline);
+    let books = if simulators { pipeline.start_simulators()? } else { Vec::new() };
+
+    let ended = watch_run(pipeline, &mut stop, started).await;
+    pipeline.console.settle();
+    ended?;
+    pipeline.console.say("  draining");
+    pipeline.stop(&["lake-simulator", "warehouse-simulator"]).await;
+    let seconds = pipeline.clock.monotonic().saturating_sub(started).as_secs_f64();
+    let drained = drain(pipeline, &mut stop, started).await;
+    pipeline.console.settle();
+
+    let mut outcome = Outcome {
+        books: books.iter().filter_map(read_books).collect(),
+        simulators,
+        response_comparable,
+        seconds,
+        ..Outcome::default()
+    };
+    outcome.problems.extend(drained.err().map(|error| format!("{error:#}")));
+    let readings = Readings::take(&pipeline.config).await;
+    outcome.four = readings.four.map(|four| four.since(&before.four));
+    match archive::count(pipeline).await {
+        Ok(counted) => outcome.archive = Some(counted.since(&before.archive)),
+        Err(error) => outcome.problems.push(format!("counting the archive: {error:#}")),
+    }
+    Ok(outcome)
+}
+
+struct Baseline {
+    four: Four,
+    archive: Archive,
+}
+
+async fn baseline(pipeline: &Pipeline) -> anyhow::Result<Baseline> {
+    let four = Readings::take(&pipeline.config)
+        .await
+        .four
+        .context("the aggregator is ready, but the four metrics are not there")?;
+    let archive = archive::count(pipeline).await.context("counting the archive")?;
+    Ok(Baseline { four, archive })
+}
+
+/// Whether an earlier run's queries may still be in the response time's window.
+fn ran_just_now(pipeline: &Pipeline) -> bool {
+    let stopped = std::fs::read_to_string(pipeline.dir.at("stopped")).ok();
+    let stopped: Option<i64> = stopped.and_then(|text| text.trim().parse().ok());
+    stopped
+        .is_some_and(|stopped| pipeline.clock.now_us().saturating_sub(stopped) < RESPONSE_WINDOW_US)
+}
+
+/// Shows how it goes until it is time to stop.
+async fn watch_run(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> anyhow::Result<()> {
+    let over = async {
+        match pipeline.config.run_for {
+            Some(run_for) => tokio::time::sleep(run_for).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = over => Ok(()),
+        () = signalled(stop, 1) => Ok(()),
+        error = pipeline.unusable() => Err(error),
+        () = show(pipeline, started) => Ok(()),
+    }
+}
+
+/// One line after the other; ends when the simulators have ended by themselves.
+async fn show(pipeline: &Pipeline, started: Duration) {
+    let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut before = (pipeline.clock.monotonic(), Readings::take(&pipeline.config).await);
+    loop {
+        ticks.tick().await;
+        let readings = Readings::take(&pipeline.config).await;
+        let now = pipeline.clock.monotonic();
+        let apart = now.saturating_sub(before.0);
+        let running = now.saturating_sub(started);
+        pipeline.console.live(&line::line(running, &readings, &before.1, apart));
+        before = (now, readings);
+        if pipeline.config.simulators && pipeline.simulators_finished() {
+            return;
+        }
+    }
+}
+
+/// Waits until everything that was published is archived and counted.
+async fn drain(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> anyhow::Result<()> {
+    let begun = pipeline.clock.monotonic();
+    let mut before = (begun, Readings::take(&pipeline.config).await);
+    let mut shown = begun;
+    loop {
+        let readings = Readings::take(&pipeline.config).await;
+        if readings.is_drained() {
+            return Ok(());
+        }
+        let now = pipeline.clock.monotonic();
+        let waited = now.saturating_sub(begun);
+        anyhow::ensure!(
+            waited < pipeline.config.drain_max,
+            "not everything was archived and counted within {} s (--drain-max-s)",
+            pipeline.config.drain_max.as_secs()
+        );
+        if now.saturating_sub(shown) >= LIVE_EVERY {
+            let apart = now.saturating_sub(before.0);
+            let running = now.saturating_sub(started);
+            pipeline.console.live(&line::line(running, &readings, &before.1, apart));
+            before = (now, readings);
+            shown = now;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(DRAIN_EVERY) => {}
+            () = signalled(stop, 2) => anyhow::bail!("stopped before everything was archived"),
+            error = pipeline.unusable() => return Err(error),
+        }
+    }
+}
+
+fn read_books(file: &PathBuf) -> Option<Books> {
+    serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
+}
+
+/// Where everything is, for scripts.
+fn write_state(pipeline: &Pipeline) -> anyhow::Result<()> {
+    let config = &pipeline.config;
+    let ports = &config.ports;
+    let state = serde_json::json!({
+        "metrics": format!("http://{}/metrics", config.reach(ports.metrics)),
+        "nats": format!("nats://{}", config.reach(ports.nats)),
+        "nats_monitor": format!("http://127.0.0.1:{}", ports.nats_monitor),
+        "postgres_port": ports.postgres,
+        "prometheus": format!("http://{}", config.reach(ports.prometheus)),
+        "archiver_admin": format!("http://{}", config.reach(ports.archiver_admin)),
+        "aggregator_admin": format!("http://{}", config.reach(ports.aggregator_admin)),
+        "lake_simulator_admin": format!("http://{}", config.reach(ports.lake_admin)),
+        "warehouse_simulator_admin": format!("http://{}", config.reach(ports.warehouse_admin)),
+    });
+    pipeline.dir.write("addresses.json", &format!("{state:#}\n"))?;
+    Ok(())
+}

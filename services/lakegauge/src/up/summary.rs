@@ -1,0 +1,306 @@
+//! What a run came to, and whether the sums agree.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::line::grouped;
+use super::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB};
+
+/// Difference that is allowed between two response times, as a share: both divide the same sums,
+/// and a quotient may be written with fewer digits.
+const RESPONSE_TOLERANCE: f64 = 1e-9;
+
+/// A simulator's own books, written when it has drained.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+pub(crate) struct Books {
+    /// Distinct events that were acknowledged.
+    pub(crate) published: u64,
+    /// What the metrics must be, by the model's own account.
+    pub(crate) metrics: BTreeMap<String, f64>,
+}
+
+/// What stands in the archive, or came into it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Archive {
+    pub(crate) events: u64,
+    pub(crate) dead_letters: u64,
+    /// Rows beyond the first of an identity.
+    pub(crate) duplicates: u64,
+    /// Messages that are in a stream and not below its checkpoint.
+    pub(crate) lag: u64,
+}
+
+impl Archive {
+    /// What came on top of an earlier count; duplicates and lag stay what they are.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            events: self.events.saturating_sub(earlier.events),
+            dead_letters: self.dead_letters.saturating_sub(earlier.dead_letters),
+            ..*self
+        }
+    }
+}
+
+/// Everything that a run is judged by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// One for each simulator; empty if none ran.
+    pub(crate) books: Vec<Books>,
+    /// Whether simulators were wanted.
+    pub(crate) simulators: bool,
+    /// Growth since the start; nothing if it could not be counted.
+    pub(crate) archive: Option<Archive>,
+    /// Growth since the start; nothing if it could not be read.
+    pub(crate) four: Option<Four>,
+    /// Whether the response time can be compared: not with queries of an earlier run in its minute.
+    pub(crate) response_comparable: bool,
+    pub(crate) seconds: f64,
+    pub(crate) restarts: BTreeMap<&'static str, u32>,
+    /// What went wrong with the parts themselves.
+    pub(crate) problems: Vec<String>,
+}
+
+/// The summary as people and programs read it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    published: Option<u64>,
+    archived: Option<u64>,
+    dead_lettered: Option<u64>,
+    duplicates_in_archive: Option<u64>,
+    lag: Option<u64>,
+    events_per_second: Option<f64>,
+    seconds: f64,
+    metrics: Option<BTreeMap<&'static str, f64>>,
+    model: Option<BTreeMap<&'static str, f64>>,
+    healthy: bool,
+    sums_agree: bool,
+    restarts: BTreeMap<&'static str, u32>,
+    problems: Vec<String>,
+}
+
+impl Summary {
+    /// Judges a run.
+    pub(crate) fn of(outcome: Outcome) -> Self {
+        let mut healthy = outcome.problems;
+        for (part, restarts) in outcome.restarts.iter().filter(|(_, restarts)| **restarts > 0) {
+            healthy.push(format!("{part} died and was started again {restarts} times"));
+        }
+        let mut sums = Vec::new();
+        let books = if outcome.simulators { outcome.books } else { Vec::new() };
+        if outcome.simulators && books.len() < 2 {
+            sums.push("the books of a simulator are missing".to_owned());
+        }
+        let published = (!books.is_empty()).then(|| books.iter().map(|book| book.published).sum());
+        match &outcome.archive {
+            None => sums.push("the archive could not be counted".to_owned()),
+            Some(archive) => sums.extend(archive_problems(archive, published)),
+        }
+        let metrics = outcome.four.map(|four| named(&four));
+        let model = (!books.is_empty()).then(|| model(&books));
+        match (&metrics, &model) {
+            (None, _) => sums.push("the four metrics could not be read".to_owned()),
+            (Some(metrics), Some(model)) => {
+                sums.extend(metric_problems(metrics, model, outcome.response_comparable));
+            }
+            (Some(_), None) => {}
+        }
+        let archived = outcome.archive.map(|archive| archive.events);
+        Self {
+            published,
+            archived,
+            dead_lettered: outcome.archive.map(|archive| archive.dead_letters),
+            duplicates_in_archive: outcome.archive.map(|archive| archive.duplicates),
+            lag: outcome.archive.map(|archive| archive.lag),
+            events_per_second: archived
+                .filter(|_| outcome.seconds > 0.0)
+                .map(|archived| (approximate(archived) / outcome.seconds * 10.0).round() / 10.0),
+            seconds: (outcome.seconds * 1000.0).round() / 1000.0,
+            metrics,
+            model,
+            healthy: healthy.is_empty(),
+            sums_agree: sums.is_empty(),
+            restarts: outcome.restarts,
+            problems: healthy.into_iter().chain(sums).collect(),
+        }
+    }
+
+    /// Whether every part was healthy and the sums agree.
+    pub(crate) fn is_good(&self) -> bool {
+        self.healthy && self.sums_agree
+    }
+
+    /// For people.
+    pub(crate) fn describe(&self) -> String {
+        let count = |count: Option<u64>| {
+            count.map_or_else(|| "?".to_owned(), |count| grouped(approximate(count)))
+        };
+        let mut text = format!(
+            "Summary of {:.0} s\n  published {} = archived {} + dead-lettered {}; duplicates in the \
+             archive {}; lag {}\n",
+            self.seconds,
+            count(self.published),
+            count(self.archived),
+            count(self.dead_lettered),
+            count(self.duplicates_in_archive),
+            count(self.lag),
+        );
+        if let Some(rate) = self.events_per_second {
+            text.push_str(&format!("  {} events a second\n", grouped(rate)));
+        }
+        for name in [USED_GB, ACCESSES, RESPONSE_MS, RECORDS] {
+            let value = |of: &Option<BTreeMap<&'static str, f64>>| {
+                of.as_ref().and_then(|of| of.get(name)).map(f64::to_string)
+            };
+            if let Some(shown) = value(&self.metrics) {
+                let by_books = value(&self.model).map_or_else(String::new, |model| {
+                    format!("  (the simulators' books: {model})")
+                });
+                text.push_str(&format!("  {name:<38} {shown}{by_books}\n"));
+            }
+        }
+        for problem in &self.problems {
+            text.push_str(&format!("  ! {problem}\n"));
+        }
+        text.push_str(if self.is_good() {
+            "  every part was healthy and the sums agree"
+        } else if self.healthy {
+            "  the sums do not agree"
+        } else {
+            "  not every part was healthy"
+        });
+        text
+    }
+}
+
+fn archive_problems(archive: &Archive, published: Option<u64>) -> Vec<String> {
+    let mut problems = Vec::new();
+    let kept = archive.events.saturating_add(archive.dead_letters);
+    if let Some(published) = published.filter(|published| *published != kept) {
+        problems.push(format!(
+            "published {published}, but archived and dead-lettered are {kept} together"
+        ));
+    }
+    if archive.duplicates > 0 {
+        problems.push(format!("{} rows are duplicates", archive.duplicates));
+    }
+    if archive.lag > 0 {
+        problems.push(format!("{} messages are not archived", archive.lag));
+    }
+    problems
+}
+
+fn metric_problems(
+    metrics: &BTreeMap<&'static str, f64>,
+    model: &BTreeMap<&'static str, f64>,
+    response_comparable: bool,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, expected) in model {
+        let Some(shown) = metrics.get(name) else { continue };
+        let equal = if *name == RESPONSE_MS {
+            !response_comparable || (shown - expected).abs() <= expected.abs() * RESPONSE_TOLERANCE
+        } else if *name == USED_GB {
+            (shown * 1e9).round() == (expected * 1e9).round()
+        } else {
+            shown == expected
+        };
+        if !equal {
+            problems.push(format!("{name} is {shown}, by the books of the simulators {expected}"));
+        }
+    }
+    problems
+}
+
+fn named(four: &Four) -> BTreeMap<&'static str, f64> {
+    BTreeMap::from([
+        (USED_GB, four.used_gb),
+        (ACCESSES, four.accesses),
+        (RESPONSE_MS, four.response_ms),
+        (RECORDS, four.records),
+    ])
+}
+
+/// The four by the books: each simulator accounts for its own two.
+fn model(books: &[Books]) -> BTreeMap<&'static str, f64> {
+    [USED_GB, ACCESSES, RESPONSE_MS, RECORDS]
+        .into_iter()
+        .map(|name| (name, books.iter().filter_map(|book| book.metrics.get(name)).sum()))
+        .collect()
+}
+
+/// For people; a count beyond 2^53 would be off by one.
+fn approximate(count: u64) -> f64 {
+    let high = u32::try_from(count >> 32).unwrap_or(u32::MAX);
+    let low = u32::try_from(count & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    f64::from(high) * 4_294_967_296.0 + f64::from(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Outcome {
+        let book = |published, metrics: &[(&str, f64)]| Books {
+            published,
+            metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+        };
+        Outcome {
+            books: vec![
+                book(80, &[(USED_GB, 1.5), (ACCESSES, 80.0)]),
+                book(20, &[(RESPONSE_MS, 12.5), (RECORDS, 7.0)]),
+            ],
+            simulators: true,
+            archive: Some(Archive { events: 99, dead_letters: 1, duplicates: 0, lag: 0 }),
+            four: Some(Four { used_gb: 1.5, accesses: 80.0, response_ms: 12.5, records: 7.0 }),
+            response_comparable: true,
+            seconds: 10.0,
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn sums_that_agree_are_good() {
+        let summary = Summary::of(good());
+        assert!(summary.is_good(), "{:?}", summary.problems);
+        assert_eq!((summary.published, summary.archived), (Some(100), Some(99)));
+        assert_eq!(summary.events_per_second, Some(9.9));
+        let json = serde_json::to_value(&summary).unwrap();
+        assert_eq!(json["metrics"], json["model"]);
+        assert_eq!(json["duplicates_in_archive"], 0);
+    }
+
+    #[test]
+    fn one_byte_one_event_or_one_duplicate_is_too_much() {
+        let spoil: [fn(&mut Outcome); 6] = [
+            |outcome| outcome.four.as_mut().unwrap().used_gb += 1e-9,
+            |outcome| outcome.four.as_mut().unwrap().accesses += 1.0,
+            |outcome| outcome.archive.as_mut().unwrap().events -= 1,
+            |outcome| outcome.archive.as_mut().unwrap().duplicates = 1,
+            |outcome| outcome.archive.as_mut().unwrap().lag = 1,
+            |outcome| drop(outcome.books.pop()),
+        ];
+        for spoil in spoil {
+            let mut outcome = good();
+            spoil(&mut outcome);
+            let summary = Summary::of(outcome);
+            assert!(!summary.sums_agree && summary.healthy, "{summary:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_died_is_not_healthy_although_the_sums_agree() {
+        let mut outcome = good();
+        outcome.restarts.insert("archiver", 1);
+        let summary = Summary::of(outcome);
+        assert!(summary.sums_agree && !summary.healthy && !summary.is_good());
+    }
+
+    #[test]
+    fn without_simulators_nothing_is_compared_with_books() {
+        let outcome = Outcome { books: Vec::new(), simulators: false, ..good() };
+        let summary = Summary::of(outcome);
+        assert!(summary.is_good(), "{:?}", summary.problems);
+        assert_eq!((summary.published, summary.model), (None, None));
+    }
+}
