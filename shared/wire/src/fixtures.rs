@@ -1,10 +1,11 @@
 //! Events for tests.
 
 use domain::{
-    Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Outcome, Run, Statement, Timestamp,
-    WarehouseQuery,
+    Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Outcome, Rules, Run, Statement,
+    Stream, Timestamp, WarehouseQuery,
+    accept::{QUANTITY_MAX, TIME_END, accept},
 };
-use proptest::{option, prelude::*, sample::select};
+use proptest::{array::uniform5, option, prelude::*, sample::select};
 
 /// 2026-11-23T06:43:00.123456Z.
 pub(crate) const AT: Timestamp = Timestamp(1_795_416_180_123_456);
@@ -72,16 +73,29 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
     })
 }
 
+/// Any event that acceptance takes in a stream of its side.
+pub(crate) fn accepted_event() -> impl Strategy<Value = Event> {
+    any_event().prop_filter("acceptance takes it", |event| {
+        let stream = Stream { side: event.fact.side(), partition: 0 };
+        accept(event, stream, TIME_END, &Rules::default()).is_ok()
+    })
+}
+
 fn any_time() -> impl Strategy<Value = Timestamp> {
-    prop_oneof![any::<i64>(), 0..7_258_118_400_000_000_i64].prop_map(Timestamp)
+    prop_oneof![1 => any::<i64>(), 4 => 0..TIME_END.0].prop_map(Timestamp)
 }
 
 fn any_text() -> impl Strategy<Value = String> {
-    prop_oneof!["[a-z/.]{0,20}", any::<String>()]
+    prop_oneof!["[a-z/.]{1,20}", any::<String>()]
+}
+
+/// Most of them within the range that is accepted.
+fn any_quantity() -> impl Strategy<Value = u64> {
+    prop_oneof![1 => any::<u64>(), 9 => 0..=QUANTITY_MAX]
 }
 
 fn any_access() -> impl Strategy<Value = LakeAccess> {
-    let numbers = (any::<u64>(), option::of(any::<u64>()), any::<u64>());
+    let numbers = (any_quantity(), option::of(any_quantity()), any_quantity());
     let texts = (any_text(), any_text(), option::of(any_text()), any_text());
     (numbers, texts, select(Operation::ALL), select(Outcome::ALL)).prop_map(
         |(
@@ -104,16 +118,13 @@ fn any_access() -> impl Strategy<Value = LakeAccess> {
 }
 
 fn any_inventory() -> impl Strategy<Value = LakeInventory> {
-    (any_text(), any::<u64>(), any::<u64>()).prop_map(|(bucket, objects, bytes)| LakeInventory {
-        bucket,
-        objects,
-        bytes,
-    })
+    (any_text(), any_quantity(), any_quantity())
+        .prop_map(|(bucket, objects, bytes)| LakeInventory { bucket, objects, bytes })
 }
 
 fn any_query() -> impl Strategy<Value = WarehouseQuery> {
     let texts = (any_text(), any_text(), any_text(), any_text());
-    (any::<[u64; 5]>(), texts, any::<bool>(), select(Statement::ALL), select(Outcome::ALL))
+    (uniform5(any_quantity()), texts, any::<bool>(), select(Statement::ALL), select(Outcome::ALL))
         .prop_map(
             |(
                 numbers,

@@ -402,3 +402,92 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Object)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fixtures, json::encode_line};
+
+    /// The refusal of a lake access in which one value stands for another.
+    fn with(field: &str, value: &str) -> Result<Decoded, Undecoded> {
+        let line = encode_line(&fixtures::one_of_each()[0]);
+        let start = line.find(&format!("\"{field}\":")).unwrap();
+        let end = line[start..].find(",\"").map_or(line.len() - 1, |length| start + length);
+        let line = format!("{}\"{field}\":{value}{}", &line[..start], &line[end..]);
+        decode_line(line.as_bytes())
+    }
+
+    fn refusal(field: &str, value: &str) -> (Reason, Option<&'static str>, String) {
+        let refusal = with(field, value).unwrap_err().refusal;
+        (refusal.reason, refusal.field, refusal.detail)
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_by_the_name_of_the_field() {
+        for (field, value, reason, detail) in [
+            (
+                "type",
+                "\"lake.acess\"",
+                Reason::UnknownType,
+                "\"lake.acess\" is none of lake.access",
+            ),
+            ("id", "\"7\"", Reason::WrongField, "\"7\" is no UUID"),
+            ("occurred_at", "\"today\"", Reason::WrongField, "\"today\" is no time of RFC 3339"),
+            ("occurred_at", "1.5", Reason::WrongField, "1.5 is not a time"),
+            ("occurred_at", "1e300", Reason::OutOfRange, "negative or too large"),
+            ("bucket", "7", Reason::WrongField, "7 is not a text"),
+            ("key", "null", Reason::MissingField, "must be there: a text"),
+            ("operation", "\"fetch\"", Reason::WrongField, "\"fetch\" is not in its list"),
+            ("bytes", "\"1\"", Reason::WrongField, "\"1\" is not an integer"),
+            ("bytes", "-1", Reason::OutOfRange, "negative or too large"),
+            ("object_bytes", "[1]", Reason::WrongField, "an array is not an integer"),
+            ("duration_us", "{}", Reason::WrongField, "an object is not an integer"),
+            ("outcome", "true", Reason::WrongField, "true is not a text"),
+        ] {
+            let (found, name, text) = refusal(field, value);
+            assert_eq!(found, reason, "{field} {value}");
+            assert_eq!(name.map(str::to_owned), Some(field.to_owned()), "{value}");
+            assert!(text.contains(detail), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_leaves_the_identity_and_a_wrong_id_does_not() {
+        let identity = fixtures::one_of_each()[0].identity();
+        assert_eq!(with("bytes", "-1").unwrap_err().identity, Some(identity));
+        assert_eq!(with("id", "7").unwrap_err().identity, None);
+        assert_eq!(with("occurred_at", "7.5").unwrap_err().identity, None);
+    }
+
+    #[test]
+    fn times_may_be_texts_or_integers_and_integers_may_have_an_exponent() {
+        let second = |value| with("occurred_at", value).unwrap().occurred_at;
+        assert_eq!(second("\"1970-01-01T01:00:01+01:00\""), Timestamp(1_000_000));
+        assert_eq!(second("1000000"), Timestamp(1_000_000));
+        assert_eq!(second("1e6"), Timestamp(1_000_000));
+        assert_eq!(second("-1"), Timestamp(-1));
+    }
+
+    #[test]
+    fn of_a_name_that_stands_twice_the_last_value_holds() {
+        let decoded = with("duration_us", "1,\"duration_us\":2").unwrap();
+        let Fact::LakeAccess(access) = decoded.fact else { unreachable!() };
+        assert_eq!(access.duration_us, 2);
+    }
+
+    #[test]
+    fn an_id_of_any_version_is_taken_in_its_usual_form_only() {
+        for id in ["019ABCDE-F012-81A6-AAF3-7800000003FF", "00000000-0000-0000-0000-000000000000"] {
+            assert!(with("id", &format!("\"{id}\"")).unwrap().id.is_some());
+        }
+        for id in ["{019abcde-f012-81a6-aaf3-7800000003ff}", "019abcdef01281a6aaf37800000003ff"] {
+            assert!(with("id", &format!("\"{id}\"")).is_err());
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_not_repeated_whole() {
+        let (_, _, detail) = refusal("operation", &format!("\"{}\"", "é".repeat(10_000)));
+        assert!(detail.len() < 300, "{}", detail.len());
+    }
+}

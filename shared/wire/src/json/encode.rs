@@ -157,3 +157,33 @@ fn integer(line: &mut Vec<u8>, mut value: u64) {
     }
     line.extend_from_slice(&digits[first..]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn the_lines_are_those_of_the_documentation() {
+        let expected = [
+            r#"{"type":"lake.access","id":"01a20724-c520-81a6-aaf3-780000000000","occurred_at":"2026-11-23T06:43:00.123456Z","bucket":"raw","key":"a/b \"ü\".parquet","operation":"write","bytes":1048576,"object_bytes":1048576,"sequencer":"0055AED6DCD90281E5","duration_us":5200,"outcome":"ok","principal":"spark"}"#,
+            r#"{"type":"lake.inventory","id":"01a20724-c520-81a6-aaf3-780000000001","bucket":"raw","objects":1200,"bytes":98765432,"as_of":"2026-11-23T06:43:00.123456Z"}"#,
+            r#"{"type":"warehouse.query","id":"01a20724-c520-81a6-aaf3-780000000002","occurred_at":"2026-11-23T06:43:00.123456Z","warehouse":"etl","database":"dw","statement":"select","queued_us":1000,"executed_us":52000,"rows_processed":1000,"rows_returned":10,"bytes_scanned":123456,"cache_hit":false,"outcome":"ok","principal":"bi","fingerprint":"5d41402a"}"#,
+        ];
+        let events = fixtures::one_of_each();
+        for (event, expected) in events.iter().zip(expected) {
+            assert_eq!(encode_line(event), expected);
+        }
+        let lines = expected.map(|line| format!("{line}\n")).concat();
+        assert_eq!(encode_lines(&events), lines.as_bytes());
+    }
+
+    #[test]
+    fn every_integer_is_written_whole() {
+        for value in [0, 9, 10, 1_234_567_890, u64::MAX] {
+            let mut line = Vec::new();
+            integer(&mut line, value);
+            assert_eq!(line, value.to_string().into_bytes());
+        }
+    }
+}

@@ -4,7 +4,9 @@ mod decode;
 mod encode;
 mod field;
 mod rfc3339;
+mod schema;
 
 pub use decode::{Decoded, Undecoded, decode_line};
 pub use encode::{encode_line, encode_lines, write_line};
 pub use rfc3339::{format_time, parse_time};
+pub use schema::schema;
