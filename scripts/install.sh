@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What `./run` and `./test` need on a machine, and how it is installed. Sourced by both.
 #
 # Nothing is installed that is there already, everything that is installed is said, and running it
