@@ -23,7 +23,7 @@ mod fixtures;
 
 pub use format::Format;
 pub use packer::{Packer, PackerLimits};
-pub use read::{ITEMS_MAX, Item, Place, Reading, RefusedItem, read};
+pub use read::{ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, decode, read};
 pub use sample::{decode_sample, encode_sample};
 pub use seal::{Sealed, seal};
 pub use subject::Subjects;

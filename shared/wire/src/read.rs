@@ -3,7 +3,11 @@
 use domain::{Event, Identity, Reason, Refusal, Rules, Stream, Timestamp, accept};
 use serde_json::value::RawValue;
 
-use crate::{Format, derived, json, v1};
+use crate::{
+    Format, derived,
+    json::{self, Decoded, Undecoded},
+    v1,
+};
 
 /// Items that one message may hold. The rest of the design packs about a hundred; this keeps one
 /// megabyte of line breaks from becoming half a million dead letters.
@@ -51,6 +55,15 @@ pub struct RefusedItem {
     pub identity: Option<Identity>,
 }
 
+/// One item of a message before acceptance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw<'a> {
+    /// The bytes of the item.
+    pub bytes: &'a [u8],
+    /// The event, perhaps without an id, or why it is none.
+    pub decoded: Result<Decoded, Undecoded>,
+}
+
 /// Decodes a message and decides which of its events are accepted.
 ///
 /// Total: whatever the bytes are, it answers, and the same bytes at the same place give the same
@@ -61,65 +74,69 @@ pub fn read(
     payload: &[u8],
     rules: &Rules,
 ) -> Reading {
-    match Format::from_content_type(content_type) {
-        Some(Format::Json) => read_json(place, payload, rules),
-        Some(Format::Bincode) => read_bincode(place, payload, rules),
-        None => {
-            let name = content_type.unwrap_or_default();
-            let detail = format!("content type {name:?} is not known");
-            refused_whole(Refusal::whole(Reason::Undecodable, detail), payload)
+    let raw = match decode(content_type, payload) {
+        Ok(raw) => raw,
+        Err(refusal) => {
+            return Reading { items: vec![refused(refusal, payload, None)], fields_ignored: 0 };
         }
-    }
-}
-
-fn read_bincode(place: &Place<'_>, payload: &[u8], rules: &Rules) -> Reading {
-    let items = match v1::split(payload) {
-        Ok(items) => items,
-        Err(refusal) => return refused_whole(refusal, payload),
     };
-    if items.len() > ITEMS_MAX {
-        return refused_whole(too_many(items.len()), payload);
-    }
-    let items = items
-        .into_iter()
-        .map(|bytes| match v1::decode(bytes) {
-            Ok(event) => judged(place, event, bytes, rules),
-            Err(refusal) => refused(refusal, bytes, None),
-        })
-        .collect();
-    Reading { items, fields_ignored: 0 }
-}
-
-fn read_json(place: &Place<'_>, payload: &[u8], rules: &Rules) -> Reading {
-    let texts = json_items(payload);
-    if texts.is_empty() && payload.trim_ascii().is_empty() {
-        let refusal = Refusal::whole(Reason::Undecodable, "the payload is empty");
-        return refused_whole(refusal, payload);
-    }
-    if texts.len() > ITEMS_MAX {
-        return refused_whole(too_many(texts.len()), payload);
-    }
-    let mut reading = Reading { items: Vec::with_capacity(texts.len()), fields_ignored: 0 };
-    for (index, text) in (0..).zip(texts) {
-        reading.items.push(match json::decode_line(text) {
+    let mut reading = Reading { items: Vec::with_capacity(raw.len()), fields_ignored: 0 };
+    for (index, Raw { bytes, decoded }) in (0..).zip(raw) {
+        reading.items.push(match decoded {
             Ok(decoded) => {
                 reading.fields_ignored += u64::from(decoded.fields_ignored);
-                let id = || derived::of_place(place.stream, place.sequence, index, place.broker_ns);
-                judged(place, decoded.or_id(id), text, rules)
+                let of_place =
+                    || derived::of_place(place.stream, place.sequence, index, place.broker_ns);
+                judged(place, decoded.or_id(of_place), bytes, rules)
             }
-            Err(undecoded) => refused(undecoded.refusal, text, undecoded.identity),
+            Err(undecoded) => refused(undecoded.refusal, bytes, undecoded.identity),
         });
     }
     reading
 }
 
+/// Decodes a message, without acceptance and without ids from its place: for people who look.
+///
+/// # Errors
+///
+/// The message as a whole is of no known form.
+pub fn decode<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Result<Vec<Raw<'a>>, Refusal> {
+    match Format::from_content_type(content_type) {
+        Some(format) => decode_format(format, payload),
+        None => {
+            let name = content_type.unwrap_or_default();
+            let detail = format!("content type {name:?} is not known");
+            Err(Refusal::whole(Reason::Undecodable, detail))
+        }
+    }
+}
+
+fn decode_format(format: Format, payload: &[u8]) -> Result<Vec<Raw<'_>>, Refusal> {
+    let items = match format {
+        Format::Json => json_items(payload)?,
+        Format::Bincode => v1::split(payload)?,
+    };
+    if items.len() > ITEMS_MAX {
+        let detail = format!("{} items are in the message, {ITEMS_MAX} are allowed", items.len());
+        return Err(Refusal::whole(Reason::TooLarge, detail));
+    }
+    let decode_item = match format {
+        Format::Json => json::decode_line,
+        Format::Bincode => v1::decode,
+    };
+    Ok(items.into_iter().map(|bytes| Raw { bytes, decoded: decode_item(bytes) }).collect())
+}
+
 /// The texts of the items: those of an array, or the one value that the payload is, or its lines.
-pub(crate) fn json_items(payload: &[u8]) -> Vec<&[u8]> {
+fn json_items(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     let payload = payload.trim_ascii();
+    if payload.is_empty() {
+        return Err(Refusal::whole(Reason::Undecodable, "the payload is empty"));
+    }
     if payload.first() == Some(&b'[')
         && let Ok(items) = serde_json::from_slice::<Vec<&RawValue>>(payload)
     {
-        return items.into_iter().map(|item| item.get().as_bytes()).collect();
+        return Ok(items.into_iter().map(|item| item.get().as_bytes()).collect());
     }
     // A line that ends an object is followed by one that begins another: JSON lines, which are most
     // of what comes and need no second look. Anything else with line breaks may be one object over
@@ -128,10 +145,10 @@ pub(crate) fn json_items(payload: &[u8]) -> Vec<&[u8]> {
         && !payload.windows(3).any(|three| three == b"}\n{")
         && serde_json::from_slice::<&RawValue>(payload).is_ok()
     {
-        return vec![payload];
+        return Ok(vec![payload]);
     }
     let lines = payload.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    lines.filter(|line| !line.is_empty()).collect()
+    Ok(lines.filter(|line| !line.is_empty()).collect())
 }
 
 fn judged(place: &Place<'_>, event: Event, bytes: &[u8], rules: &Rules) -> Item {
@@ -144,15 +161,6 @@ fn judged(place: &Place<'_>, event: Event, bytes: &[u8], rules: &Rules) -> Item 
 
 fn refused(refusal: Refusal, bytes: &[u8], identity: Option<Identity>) -> Item {
     Item::Refused(RefusedItem { refusal, bytes: bytes.to_vec(), identity })
-}
-
-fn refused_whole(refusal: Refusal, payload: &[u8]) -> Reading {
-    Reading { items: vec![refused(refusal, payload, None)], fields_ignored: 0 }
-}
-
-fn too_many(items: usize) -> Refusal {
-    let detail = format!("{items} items are in the message, {ITEMS_MAX} are allowed");
-    Refusal::whole(Reason::TooLarge, detail)
 }
 
 #[cfg(test)]

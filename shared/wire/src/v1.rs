@@ -10,6 +10,8 @@ use domain::{
     Statement, Timestamp, WarehouseQuery,
 };
 
+use crate::json::{Decoded, Undecoded};
+
 /// The first byte of a payload.
 pub(crate) const VERSION: u8 = 1;
 /// Memory that a payload may claim, in bytes: a few times the broker's limit of 1 MiB a message.
@@ -77,8 +79,10 @@ pub(crate) fn split(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
 }
 
 /// Reads the bytes of one event.
-pub(crate) fn decode(item: &[u8]) -> Result<Event, Refusal> {
-    whole::<EventV1<'_>>(item)?.try_into()
+pub(crate) fn decode(item: &[u8]) -> Result<Decoded, Undecoded> {
+    whole::<EventV1<'_>>(item)
+        .and_then(Decoded::try_from)
+        .map_err(|refusal| Undecoded { refusal, identity: None })
 }
 
 /// Decodes a value that takes all of the bytes.
@@ -197,7 +201,7 @@ impl<'a> From<&'a WarehouseQuery> for WarehouseQueryV1<'a> {
     }
 }
 
-impl TryFrom<EventV1<'_>> for Event {
+impl TryFrom<EventV1<'_>> for Decoded {
     type Error = Refusal;
 
     fn try_from(event: EventV1<'_>) -> Result<Self, Refusal> {
@@ -211,9 +215,10 @@ impl TryFrom<EventV1<'_>> for Event {
             FactV1::WarehouseQuery(query) => Fact::WarehouseQuery(query.try_into()?),
         };
         Ok(Self {
-            id: EventId::from_bytes(event.id),
+            id: Some(EventId::from_bytes(event.id)),
             occurred_at: Timestamp(event.occurred_at_us),
             fact,
+            fields_ignored: 0,
         })
     }
 }
@@ -290,6 +295,8 @@ mod tests {
     }
 
     fn decode_all(payload: &[u8]) -> Result<Vec<Event>, Refusal> {
+        let event = |decoded: Decoded| decoded.or_id(|| unreachable!("every event has an id"));
+        let decode = |item| decode(item).map(event).map_err(|undecoded| undecoded.refusal);
         split(payload)?.into_iter().map(decode).collect()
     }
 
@@ -305,7 +312,7 @@ mod tests {
         let mut payload = encode(&fixtures::one_of_each());
         let mut item = split(&payload).unwrap()[0].to_vec();
         item.push(0);
-        assert!(decode(&item).unwrap_err().detail.contains("1 bytes follow"));
+        assert!(decode(&item).unwrap_err().refusal.detail.contains("1 bytes follow"));
         payload.push(0);
         assert!(split(&payload).unwrap_err().detail.contains("1 bytes follow"));
     }
