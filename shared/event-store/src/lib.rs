@@ -1,1 +1,32 @@
 //! The archive in PostgreSQL. The only user of sqlx.
+//!
+//! Writing is [`Archive`]: one writer per stream, one transaction per [`Batch`]. Nothing else
+//! changes the archive. What is pure (encoding, the grid of partitions, the table of errors) stands
+//! in modules without I/O.
+
+mod append;
+mod archive;
+mod batch;
+mod checkpoint;
+mod copy;
+mod error;
+mod grid;
+mod insert;
+mod letters;
+mod migrate;
+mod partitions;
+mod pg;
+mod rows;
+mod samples;
+mod settings;
+mod sqlstate;
+mod windows;
+
+pub use archive::{Appended, Archive};
+pub use batch::{Batch, BatchBuilder, Letter, StreamId};
+pub use checkpoint::Checkpoint;
+pub use error::StoreError;
+pub use grid::{Grid, Partition};
+pub use migrate::{Applied, check_version, migrate};
+pub use settings::StoreSettings;
+pub use sqlstate::{Recovery, recovery};

@@ -1,0 +1,344 @@
+//! One transaction: rows, window aggregates, samples, letters, ledger and checkpoint.
+//!
+//! Every statement's error ends the transaction. The checkpoint comes last and must match: a commit
+//! of an aborted transaction is answered like any other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::{Event, Position, Reason, Refusal, Windows};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    archive::{Appended, sequence_of},
+    batch::{Batch, Letter, StreamId},
+    checkpoint::{self, Checkpoint},
+    copy::CopyBuffer,
+    error::{Doing, StoreError, signed, signed_32},
+    insert, letters,
+    pg::Timestamptz,
+    rows::{Kind, Placed},
+    samples, windows,
+    windows::WindowRows,
+};
+
+/// Data of a COPY is sent in pieces of this size, so that the driver's buffer stays small.
+const COPY_PIECE_BYTES: usize = 128 * 1_024;
+
+/// How the rows get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// No row can conflict: all by COPY.
+    Copy,
+    /// Those that the sets call new by COPY, those that only the key can judge by INSERT.
+    CopyAndInsert,
+    /// All by INSERT: the server called a new one known, or refused one.
+    Insert,
+}
+
+/// What an uncommitted transaction did.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) appended: Appended,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// Writes a batch into an open transaction; [`commit`] ends it. None: the checkpoint is not `known`
+/// any more.
+///
+/// `writer` is the writer's token and the number of this batch.
+pub(crate) async fn write(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    path: Path,
+    known: Option<&Checkpoint>,
+    writer: (Uuid, u64),
+) -> Result<Option<Written>, StoreError> {
+    check_order(batch)?;
+    run(connection, "begin").await?;
+    let next_verdict = known.map_or(1, |known| known.next_verdict);
+    let mut appended =
+        Appended { duplicates: batch.duplicates, next_verdict, ..Appended::default() };
+
+    let careful: Vec<&Placed> = match path {
+        Path::Copy => Vec::new(),
+        Path::CopyAndInsert => batch.doubtful.iter().collect(),
+        Path::Insert => batch.fresh.iter().chain(&batch.doubtful).collect(),
+    };
+    match path {
+        Path::Copy | Path::CopyAndInsert => {
+            appended.inserted += copy_all(connection, batch).await?;
+            if let Some(side) = batch.stream.side {
+                windows::add(connection, side, &batch.windows).await?;
+            }
+        }
+        Path::Insert => {}
+    }
+    let refused = insert_careful(connection, batch, &careful, &mut appended).await?;
+
+    letters::append(connection, batch.stream, &batch.letters, &refused, &mut appended).await?;
+    samples::append(connection, &batch.samples, &mut appended).await?;
+    ledger(connection, batch, &appended).await?;
+
+    let checkpoint = Checkpoint {
+        mark: batch.after,
+        seen: batch.seen.clone(),
+        derived_floor: batch.derived_floor,
+        next_verdict: appended.next_verdict,
+        writer: writer.0,
+        writer_transaction: writer.1,
+    };
+    let moved = checkpoint::compare_and_set(connection, batch.stream, known, &checkpoint).await?;
+    Ok(moved.then_some(Written { appended, checkpoint }))
+}
+
+/// Ends the transaction. If the answer is lost, the checkpoint tells what happened.
+pub(crate) async fn commit(connection: &mut PgConnection) -> Result<(), StoreError> {
+    run(connection, "commit").await
+}
+
+/// Closes the epoch of `known` and sets the checkpoint before the first message of another.
+/// False: the checkpoint is not `known` any more.
+pub(crate) async fn epoch(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    known: Option<&Checkpoint>,
+    new: &Checkpoint,
+) -> Result<bool, StoreError> {
+    run(connection, "begin").await?;
+    if let Some(known) = known {
+        sqlx::query(
+            "insert into lakegauge.epoch (stream, epoch, sequence, broker_ns, created_ns) \
+             values ($1, $2, $3, $4, $5)",
+        )
+        .bind(stream.id)
+        .bind(signed_32(known.mark.epoch)?)
+        .bind(signed(known.mark.sequence)?)
+        .bind(known.mark.broker_ns)
+        .bind(known.mark.created_ns)
+        .execute(&mut *connection)
+        .await
+        .doing("closing an epoch")?;
+    }
+    if !checkpoint::compare_and_set(connection, stream, known, new).await? {
+        return Ok(false);
+    }
+    commit(connection).await?;
+    Ok(true)
+}
+
+async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
+    sqlx::raw_sql(sql).execute(connection).await.doing(sql).map(|_| ())
+}
+
+fn check_order(batch: &Batch) -> Result<(), StoreError> {
+    let follows = match batch.before {
+        None => batch.after.sequence > 0,
+        Some(before) => before.epoch == batch.after.epoch && before.sequence < batch.after.sequence,
+    };
+    if follows {
+        return Ok(());
+    }
+    Err(StoreError::Inconsistent(format!(
+        "a batch from {:?} to {:?} does not go forward in one epoch",
+        batch.before, batch.after
+    )))
+}
+
+async fn copy_all(connection: &mut PgConnection, batch: &Batch) -> Result<u64, StoreError> {
+    let mut rows = 0;
+    for kind in Kind::ALL {
+        let buffer = &batch.copies[kind.place()];
+        if buffer.rows() > 0 {
+            rows += copy(connection, kind, buffer).await?;
+        }
+    }
+    Ok(rows)
+}
+
+async fn copy(
+    connection: &mut PgConnection,
+    kind: Kind,
+    buffer: &CopyBuffer,
+) -> Result<u64, StoreError> {
+    let doing = "copying rows";
+    let mut copy = connection.copy_in_raw(kind.copy()).await.doing(doing)?;
+    for piece in buffer.bytes().chunks(COPY_PIECE_BYTES) {
+        copy.send(piece).await.doing(doing)?;
+    }
+    copy.send(CopyBuffer::TRAILER.as_slice()).await.doing(doing)?;
+    let rows = copy.finish().await.doing(doing)?;
+    if rows != buffer.rows() {
+        return Err(StoreError::Inconsistent(format!(
+            "copied {rows} rows into {} instead of {}",
+            kind.table(),
+            buffer.rows()
+        )));
+    }
+    Ok(rows)
+}
+
+/// Inserts rows that may be known, numbers those that were too old to judge and are new, and adds
+/// what was inserted to the windows. Gives back letters for the rows that the server refused.
+async fn insert_careful(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    rows: &[&Placed],
+    appended: &mut Appended,
+) -> Result<Vec<(Letter, bool, String)>, StoreError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let too_old: BTreeSet<Position> = batch.doubtful.iter().map(|row| row.position).collect();
+    let mut new: BTreeMap<Position, &Event> = BTreeMap::new();
+    let mut refused = Vec::new();
+    for kind in Kind::ALL {
+        let of_kind: Vec<&Placed> =
+            rows.iter().copied().filter(|row| Kind::of(&row.event.fact) == kind).collect();
+        let outcome = insert::insert(connection, kind, batch.stream.id, &of_kind).await?;
+        let inserted: BTreeSet<Position> = outcome.inserted.into_iter().collect();
+        let mut at_fault = BTreeSet::new();
+        for row in outcome.refused {
+            let placed = of_kind[row.place];
+            at_fault.insert(placed.position);
+            let counted = !too_old.contains(&placed.position);
+            refused.push((letter_of(placed, row.message), counted, row.sqlstate));
+        }
+        for row in of_kind {
+            if inserted.contains(&row.position) {
+                new.insert(row.position, &row.event);
+            } else if !at_fault.contains(&row.position) {
+                appended.duplicates += 1;
+                appended.known_though_new += u64::from(!too_old.contains(&row.position));
+            }
+        }
+    }
+    appended.inserted += count(new.len());
+    appended.refused = count(refused.len());
+
+    let late: Vec<&Event> = new
+        .iter()
+        .filter(|(position, _)| too_old.contains(position))
+        .map(|(_, event)| *event)
+        .collect();
+    number_verdicts(connection, &late, appended.next_verdict).await?;
+    appended.too_old = count(late.len());
+    appended.next_verdict += appended.too_old;
+
+    let mut windows = Windows::default();
+    for event in new.values() {
+        windows.add(&batch.window_lengths_s, event);
+    }
+    if let Some(side) = batch.stream.side {
+        windows::add(connection, side, &WindowRows::new(windows)).await?;
+    }
+    Ok(refused)
+}
+
+fn letter_of(placed: &Placed, message: String) -> Letter {
+    Letter {
+        position: placed.position,
+        broker_ns: placed.broker_ns,
+        refusal: Refusal::whole(Reason::RefusedByDatabase, message),
+        bytes: wire::json::encode_line(&placed.event).into_bytes(),
+        identity: Some(placed.event.identity()),
+    }
+}
+
+/// Gives events that were too old to judge their numbers, in the order of their positions.
+async fn number_verdicts(
+    connection: &mut PgConnection,
+    events: &[&Event],
+    first: u64,
+) -> Result<(), StoreError> {
+    let mut columns: [(Vec<Timestamptz>, Vec<Uuid>, Vec<i64>); 3] = Default::default();
+    for (number, event) in (signed(first)?..).zip(events) {
+        let (times, ids, numbers) = &mut columns[Kind::of(&event.fact).place()];
+        times.push(Timestamptz(event.occurred_at.0));
+        ids.push(Uuid::from_bytes(*event.id.as_bytes()));
+        numbers.push(number);
+    }
+    for (kind, (times, ids, numbers)) in Kind::ALL.into_iter().zip(columns) {
+        if times.is_empty() {
+            continue;
+        }
+        let expected = count(times.len());
+        let query = match kind {
+            Kind::LakeAccess => sqlx::query(
+                "update lakegauge.lake_access as event set verdict = part.number \
+                 from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) as part (at, id, number) \
+                 where event.occurred_at = part.at and event.id = part.id",
+            ),
+            Kind::LakeInventory => sqlx::query(
+                "update lakegauge.lake_inventory as event set verdict = part.number \
+                 from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) as part (at, id, number) \
+                 where event.occurred_at = part.at and event.id = part.id",
+            ),
+            Kind::WarehouseQuery => sqlx::query(
+                "update lakegauge.warehouse_query as event set verdict = part.number \
+                 from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) as part (at, id, number) \
+                 where event.occurred_at = part.at and event.id = part.id",
+            ),
+        };
+        let done = query
+            .bind(times)
+            .bind(ids)
+            .bind(numbers)
+            .execute(&mut *connection)
+            .await
+            .doing("numbering verdicts")?;
+        if done.rows_affected() != expected {
+            return Err(StoreError::Inconsistent(format!(
+                "numbered {} verdicts instead of {expected}",
+                done.rows_affected()
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn ledger(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    appended: &Appended,
+) -> Result<(), StoreError> {
+    let doing = "writing the ledger";
+    let before = sequence_of(batch.before)?;
+    let epoch = signed_32(batch.after.epoch)?;
+    sqlx::query(
+        "insert into lakegauge.ledger (stream, epoch, first, last, previous, events, inserted, \
+         duplicates, dead, occurred_from, occurred_to) \
+         values ($1, $2, $3 + 1, $4, nullif($3, 0), $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(batch.stream.id)
+    .bind(epoch)
+    .bind(before)
+    .bind(signed(batch.after.sequence)?)
+    .bind(signed(batch.events())?)
+    .bind(signed(appended.inserted)?)
+    .bind(signed(appended.duplicates)?)
+    .bind(signed(appended.dead)?)
+    .bind(batch.occurred.map(|(first, _)| Timestamptz(first.0)))
+    .bind(batch.occurred.map(|(_, last)| Timestamptz(last.0)))
+    .execute(&mut *connection)
+    .await
+    .doing(doing)?;
+    for (first, last) in &batch.lost {
+        sqlx::query(
+            "insert into lakegauge.declared_loss (stream, epoch, first, last) \
+             values ($1, $2, $3, $4)",
+        )
+        .bind(batch.stream.id)
+        .bind(epoch)
+        .bind(signed(*first)?)
+        .bind(signed(*last)?)
+        .execute(&mut *connection)
+        .await
+        .doing("declaring a loss")?;
+    }
+    Ok(())
+}
+
+pub(crate) fn count(length: usize) -> u64 {
+    u64::try_from(length).expect("a length fits into 64 bits")
+}

@@ -1,0 +1,191 @@
+//! What one transaction archives: built while the one before is being committed.
+
+use std::collections::BTreeSet;
+
+use domain::{
+    Event, Identity, Judgement, Mark, Position, Refusal, Sample, Seen, Side, Stream, Timestamp,
+    Windows,
+};
+
+use wire::snapshot::encode_runs;
+
+use crate::{
+    copy::CopyBuffer,
+    rows::{self, Kind, Placed},
+    windows::WindowRows,
+};
+
+/// A stream in the archive, by its short number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamId {
+    pub(crate) id: i16,
+    /// The side whose events it carries; none carries samples.
+    pub(crate) side: Option<Side>,
+}
+
+impl StreamId {
+    pub(crate) fn new(id: i16, name: &str) -> Self {
+        Self { id, side: Stream::from_name(name).map(|stream| stream.side) }
+    }
+}
+
+/// Something that could not be archived as an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Where it stood.
+    pub position: Position,
+    /// The broker's timestamp of its message, in nanoseconds since 1970.
+    pub broker_ns: i64,
+    /// Why.
+    pub refusal: Refusal,
+    /// Its bytes, or those of the whole message.
+    pub bytes: Vec<u8>,
+    /// Its identity, where it could be read.
+    pub identity: Option<Identity>,
+}
+
+/// Collects what one transaction archives. Encoding happens here, ahead of the commit.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    stream: StreamId,
+    window_lengths_s: Vec<u32>,
+    before: Option<Mark>,
+    batch: Batch,
+    windows: Windows,
+}
+
+/// What one transaction archives: everything between two marks of a stream.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub(crate) stream: StreamId,
+    pub(crate) before: Option<Mark>,
+    pub(crate) after: Mark,
+    pub(crate) window_lengths_s: Vec<u32>,
+    /// Rows of events that the sets call new, per [`Kind::ALL`].
+    pub(crate) copies: [CopyBuffer; 3],
+    /// The same events again, for the case that the server calls one of them known or refuses it.
+    pub(crate) fresh: Vec<Placed>,
+    /// Events that only the key can judge.
+    pub(crate) doubtful: Vec<Placed>,
+    /// The window aggregates of `fresh`.
+    pub(crate) windows: WindowRows,
+    pub(crate) duplicates: u64,
+    pub(crate) letters: Vec<Letter>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) lost: Vec<(u64, u64)>,
+    pub(crate) seen: Vec<u8>,
+    pub(crate) derived_floor: Option<Identity>,
+    /// Kinds and days that need a partition.
+    pub(crate) days: BTreeSet<(Kind, i64)>,
+    /// Earliest and latest time of the events in it.
+    pub(crate) occurred: Option<(Timestamp, Timestamp)>,
+}
+
+impl BatchBuilder {
+    /// An empty batch that goes on at `before`; none where nothing was archived of the stream yet.
+    pub fn new(stream: StreamId, window_lengths_s: &[u32], before: Option<Mark>) -> Self {
+        let nowhere = Mark { epoch: 0, sequence: 0, broker_ns: 0, created_ns: 0 };
+        let batch = Batch {
+            stream,
+            before,
+            after: before.unwrap_or(nowhere),
+            window_lengths_s: window_lengths_s.to_vec(),
+            copies: Default::default(),
+            fresh: Vec::new(),
+            doubtful: Vec::new(),
+            windows: WindowRows::default(),
+            duplicates: 0,
+            letters: Vec::new(),
+            samples: Vec::new(),
+            lost: Vec::new(),
+            seen: Vec::new(),
+            derived_floor: None,
+            days: BTreeSet::new(),
+            occurred: None,
+        };
+        Self {
+            stream,
+            window_lengths_s: window_lengths_s.to_vec(),
+            before,
+            batch,
+            windows: Windows::default(),
+        }
+    }
+
+    /// Adds an accepted event that was judged.
+    pub fn event(
+        &mut self,
+        position: Position,
+        broker_ns: i64,
+        event: Event,
+        judgement: Judgement,
+    ) {
+        if judgement == Judgement::Duplicate {
+            self.batch.duplicates += 1;
+            return;
+        }
+        let kind = Kind::of(&event.fact);
+        let at = event.occurred_at;
+        self.batch.days.insert((kind, at.day()));
+        self.batch.occurred = Some(
+            self.batch.occurred.map_or((at, at), |(first, last)| (first.min(at), last.max(at))),
+        );
+        match judgement {
+            Judgement::New => {
+                let buffer = &mut self.batch.copies[kind.place()];
+                rows::encode(buffer, self.stream.id, position, &event);
+                self.windows.add(&self.window_lengths_s, &event);
+                self.batch.fresh.push(Placed { position, broker_ns, event });
+            }
+            Judgement::TooOld => self.batch.doubtful.push(Placed { position, broker_ns, event }),
+            Judgement::Duplicate => {}
+        }
+    }
+
+    /// Adds a dead letter.
+    pub fn letter(&mut self, letter: Letter) {
+        self.batch.letters.push(letter);
+    }
+
+    /// Adds a sample.
+    pub fn sample(&mut self, sample: Sample) {
+        self.batch.samples.push(sample);
+    }
+
+    /// Declares messages lost: the broker deleted them, and not because we trimmed.
+    pub fn lost(&mut self, first: u64, last: u64) {
+        self.batch.lost.push((first, last));
+    }
+
+    /// Number of events, letters and samples, duplicates included.
+    pub fn events(&self) -> u64 {
+        self.batch.events()
+    }
+
+    /// Where the batch begins.
+    pub const fn before(&self) -> Option<Mark> {
+        self.before
+    }
+
+    /// Ends the batch at the last message whose events were all added; `seen` is the set after it.
+    pub fn seal(mut self, after: Mark, seen: &Seen) -> Batch {
+        self.batch.after = after;
+        self.batch.seen = encode_runs(seen.runs());
+        self.batch.derived_floor = seen.derived().floor();
+        self.batch.windows = WindowRows::new(self.windows);
+        self.batch
+    }
+}
+
+impl Batch {
+    /// Number of events, letters and samples, duplicates included.
+    pub fn events(&self) -> u64 {
+        let kept = self.fresh.len() + self.doubtful.len() + self.letters.len() + self.samples.len();
+        self.duplicates + u64::try_from(kept).expect("a length fits into 64 bits")
+    }
+
+    /// The last message in it.
+    pub const fn after(&self) -> Mark {
+        self.after
+    }
+}

@@ -1,0 +1,109 @@
+//! How far a stream is archived.
+
+use domain::{EventId, Identity, Mark, Timestamp};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    batch::StreamId,
+    error::{Doing, StoreError, signed, signed_32, unsigned, unsigned_32},
+    pg::Timestamptz,
+};
+
+/// How far a stream is archived, and what is needed to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The last message that is archived to its end.
+    pub mark: Mark,
+    /// Bytes of the sequenced ids seen.
+    pub(crate) seen: Vec<u8>,
+    /// The largest derived identity ever given up.
+    pub derived_floor: Option<Identity>,
+    /// The number that the next event too old to judge gets; from 1, without gaps.
+    pub next_verdict: u64,
+    pub(crate) writer: Uuid,
+    pub(crate) writer_transaction: u64,
+}
+
+const DOING: &str = "reading the checkpoint";
+
+pub(crate) async fn read(
+    connection: &mut PgConnection,
+    stream: StreamId,
+) -> Result<Option<Checkpoint>, StoreError> {
+    let row = sqlx::query(
+        "select epoch, sequence, broker_ns, created_ns, seen, derived_floor_at, \
+         derived_floor_id, next_verdict, writer, writer_transaction \
+         from lakegauge.checkpoint where stream = $1",
+    )
+    .bind(stream.id)
+    .fetch_optional(connection)
+    .await
+    .doing(DOING)?;
+    row.as_ref().map(from_row).transpose()
+}
+
+fn from_row(row: &PgRow) -> Result<Checkpoint, StoreError> {
+    let floor_at: Option<Timestamptz> = row.try_get("derived_floor_at").doing(DOING)?;
+    let floor_id: Option<Uuid> = row.try_get("derived_floor_id").doing(DOING)?;
+    Ok(Checkpoint {
+        mark: Mark {
+            epoch: unsigned_32(row.try_get("epoch").doing(DOING)?)?,
+            sequence: unsigned(row.try_get("sequence").doing(DOING)?)?,
+            broker_ns: row.try_get("broker_ns").doing(DOING)?,
+            created_ns: row.try_get("created_ns").doing(DOING)?,
+        },
+        seen: row.try_get("seen").doing(DOING)?,
+        derived_floor: floor_at
+            .zip(floor_id)
+            .map(|(at, id)| (Timestamp(at.0), EventId::from_bytes(*id.as_bytes()))),
+        next_verdict: unsigned(row.try_get("next_verdict").doing(DOING)?)?,
+        writer: row.try_get("writer").doing(DOING)?,
+        writer_transaction: unsigned(row.try_get("writer_transaction").doing(DOING)?)?,
+    })
+}
+
+/// Replaces the checkpoint if it is still `known`. False: somebody else moved it.
+pub(crate) async fn compare_and_set(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    known: Option<&Checkpoint>,
+    new: &Checkpoint,
+) -> Result<bool, StoreError> {
+    let query = match known {
+        None => sqlx::query(
+            "insert into lakegauge.checkpoint (stream, epoch, sequence, broker_ns, created_ns, \
+             seen, derived_floor_at, derived_floor_id, next_verdict, writer, writer_transaction) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing",
+        ),
+        Some(_) => sqlx::query(
+            "update lakegauge.checkpoint set epoch = $2, sequence = $3, broker_ns = $4, \
+             created_ns = $5, seen = $6, derived_floor_at = $7, derived_floor_id = $8, \
+             next_verdict = $9, writer = $10, writer_transaction = $11, updated_at = now() \
+             where stream = $1 and writer = $12 and writer_transaction = $13 and epoch = $14 \
+             and sequence = $15",
+        ),
+    };
+    let query = query
+        .bind(stream.id)
+        .bind(signed_32(new.mark.epoch)?)
+        .bind(signed(new.mark.sequence)?)
+        .bind(new.mark.broker_ns)
+        .bind(new.mark.created_ns)
+        .bind(&new.seen)
+        .bind(new.derived_floor.map(|(at, _)| Timestamptz(at.0)))
+        .bind(new.derived_floor.map(|(_, id)| Uuid::from_bytes(*id.as_bytes())))
+        .bind(signed(new.next_verdict)?)
+        .bind(new.writer)
+        .bind(signed(new.writer_transaction)?);
+    let query = match known {
+        None => query,
+        Some(known) => query
+            .bind(known.writer)
+            .bind(signed(known.writer_transaction)?)
+            .bind(signed_32(known.mark.epoch)?)
+            .bind(signed(known.mark.sequence)?),
+    };
+    let done = query.execute(connection).await.doing("moving the checkpoint")?;
+    Ok(done.rows_affected() == 1)
+}

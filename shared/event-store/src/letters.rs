@@ -1,0 +1,102 @@
+//! Dead letters: what could not be archived as an event.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    append::count,
+    archive::Appended,
+    batch::{Letter, StreamId},
+    error::{Doing, StoreError, signed},
+    pg::Timestamptz,
+    rows::integer,
+};
+
+#[derive(Default)]
+struct Columns {
+    epochs: Vec<i32>,
+    sequences: Vec<i64>,
+    indexes: Vec<i32>,
+    broker_ns: Vec<i64>,
+    reasons: Vec<i16>,
+    fields: Vec<Option<String>>,
+    details: Vec<String>,
+    bytes: Vec<Vec<u8>>,
+    counted: Vec<bool>,
+    times: Vec<Option<Timestamptz>>,
+    ids: Vec<Option<Uuid>>,
+    sqlstates: Vec<Option<String>>,
+}
+
+impl Columns {
+    fn push(
+        &mut self,
+        letter: &Letter,
+        counted: bool,
+        sqlstate: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.epochs.push(integer(letter.position.epoch));
+        self.sequences.push(signed(letter.position.sequence)?);
+        self.indexes.push(integer(letter.position.index));
+        self.broker_ns.push(letter.broker_ns);
+        self.reasons.push(i16::from(letter.refusal.reason.code()));
+        self.fields.push(letter.refusal.field.map(str::to_owned));
+        // A detail may quote what was refused; PostgreSQL's text cannot hold a NUL.
+        self.details.push(letter.refusal.detail.replace('\0', "\u{fffd}"));
+        self.bytes.push(letter.bytes.clone());
+        self.counted.push(counted);
+        self.times.push(letter.identity.map(|(at, _)| Timestamptz(at.0)));
+        self.ids.push(letter.identity.map(|(_, id)| Uuid::from_bytes(*id.as_bytes())));
+        self.sqlstates.push(sqlstate.map(str::to_owned));
+        Ok(())
+    }
+}
+
+/// Keeps letters; one that is known (the same place of the same message) is a duplicate.
+///
+/// `refused` are rows that the server refused, with whether they were counted and the SQLSTATE.
+pub(crate) async fn append(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    letters: &[Letter],
+    refused: &[(Letter, bool, String)],
+    appended: &mut Appended,
+) -> Result<(), StoreError> {
+    if letters.is_empty() && refused.is_empty() {
+        return Ok(());
+    }
+    let mut columns = Columns::default();
+    for letter in letters {
+        columns.push(letter, false, None)?;
+    }
+    for (letter, counted, sqlstate) in refused {
+        columns.push(letter, *counted, Some(sqlstate))?;
+    }
+    let given = count(letters.len() + refused.len());
+    let done = sqlx::query(
+        "insert into lakegauge.dead_letter (epoch, sequence, index, broker_ns, reason, field, \
+         detail, bytes, counted, occurred_at, id, sqlstate, stream) \
+         select part.*, $13 from unnest($1::integer[], $2::bigint[], $3::integer[], $4::bigint[], \
+         $5::smallint[], $6::text[], $7::text[], $8::bytea[], $9::boolean[], $10::timestamptz[], \
+         $11::uuid[], $12::text[]) as part on conflict do nothing",
+    )
+    .bind(columns.epochs)
+    .bind(columns.sequences)
+    .bind(columns.indexes)
+    .bind(columns.broker_ns)
+    .bind(columns.reasons)
+    .bind(columns.fields)
+    .bind(columns.details)
+    .bind(columns.bytes)
+    .bind(columns.counted)
+    .bind(columns.times)
+    .bind(columns.ids)
+    .bind(columns.sqlstates)
+    .bind(stream.id)
+    .execute(connection)
+    .await
+    .doing("keeping dead letters")?;
+    appended.dead += done.rows_affected();
+    appended.duplicates += given - done.rows_affected();
+    Ok(())
+}
