@@ -1,0 +1,89 @@
+//! Requests to JetStream's own API, as JSON in and out.
+//!
+//! The client's typed requests drop what they don't know, so that an option which the server
+//! silently ignored could not be told from one that it took.
+
+use async_nats::jetstream::{self, response::Response};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::error::BusError;
+
+/// There is no such stream.
+pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
+/// There is no such consumer.
+pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
+/// There is no such message.
+pub(crate) const NO_MESSAGE_FOUND: u64 = 10_037;
+/// A stream of this name exists with another configuration.
+pub(crate) const STREAM_NAME_IN_USE: u64 = 10_058;
+/// The reserved space is used up: of the server, of the account, of either.
+pub(crate) const NO_STORAGE: [u64; 3] = [10_047, 10_028, 10_002];
+
+/// One request; `what` says it in errors.
+pub(crate) async fn request<T: DeserializeOwned>(
+    context: &jetstream::Context,
+    subject: String,
+    body: &(impl Serialize + ?Sized),
+    what: &str,
+) -> Result<T, BusError> {
+    let response: Response<serde_json::Value> =
+        context.request(subject, body).await.map_err(|error| request_error(&error, what))?;
+    match response {
+        Response::Err { error } => Err(server_error(&error, what)),
+        Response::Ok(value) => serde_json::from_value(value).map_err(|error| BusError::Garbled {
+            what: format!("the answer to {what}"),
+            detail: error.to_string(),
+        }),
+    }
+}
+
+/// An error that the server answered with.
+pub(crate) fn server_error(error: &jetstream::Error, what: &str) -> BusError {
+    BusError::Server {
+        what: what.to_owned(),
+        detail: error.to_string(),
+        code: u16::try_from(error.code()).unwrap_or(u16::MAX),
+        error_code: error.error_code().0,
+    }
+}
+
+fn request_error(error: &jetstream::context::RequestError, what: &str) -> BusError {
+    use jetstream::context::RequestErrorKind;
+    match error.kind() {
+        RequestErrorKind::NoResponders => BusError::NoJetStream { what: what.to_owned() },
+        RequestErrorKind::TimedOut | RequestErrorKind::InvalidSubject | RequestErrorKind::Other => {
+            no_answer(error, what)
+        }
+    }
+}
+
+/// An error of the client: the server said nothing.
+pub(crate) fn no_answer(error: &dyn std::error::Error, what: &str) -> BusError {
+    BusError::NoAnswer { what: what.to_owned(), detail: chain(error) }
+}
+
+/// The error of one of the client's typed calls: what the server said, if that is in its chain.
+pub(crate) fn client_error(error: &(dyn std::error::Error + 'static), what: &str) -> BusError {
+    let mut current = Some(error);
+    while let Some(cause) = current {
+        if let Some(server) = cause.downcast_ref::<jetstream::Error>() {
+            return server_error(server, what);
+        }
+        current = cause.source();
+    }
+    no_answer(error, what)
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

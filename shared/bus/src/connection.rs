@@ -1,0 +1,305 @@
+//! The connection: login, the server's version, and whether it stands.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, Event, ServerAddr, ServerError, connection::State, jetstream};
+use tokio::sync::watch;
+
+use crate::{
+    error::BusError,
+    publisher::{Acknowledged, Publisher, PublisherLimits},
+    reader::{Reader, ReaderSettings},
+    settings::BusSettings,
+};
+
+/// The oldest server that refuses what it does not know instead of ignoring it.
+const SERVER_NEEDED: (u32, u32) = (2, 12);
+const SERVER_NEEDED_TEXT: &str = "2.12";
+
+/// Messages whose acknowledgements the client tracks. Above every window of a [`Publisher`], so
+/// that the client's own limit, which deadlocks, is never reached.
+const ACK_INFLIGHT_MAX: usize = 65_536;
+
+/// Refused subjects that are remembered; a service publishes to a handful.
+const DENIALS_MAX: usize = 64;
+
+/// Between two looks at a connection that is down, besides being told.
+const CONNECTION_POLL: Duration = Duration::from_millis(250);
+
+/// A connection to NATS. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    pub(crate) context: jetstream::Context,
+    client: async_nats::Client,
+    state: Arc<ConnectionState>,
+    settings: Arc<BusSettings>,
+}
+
+/// What the client's events told.
+#[derive(Debug)]
+struct ConnectionState {
+    /// Raised at each (re)connection.
+    generation: watch::Sender<u64>,
+    /// The server's words by subject that we may not publish to.
+    denials: Mutex<BTreeMap<String, String>>,
+}
+
+impl Bus {
+    /// Connects, logs in and checks the server's version. Later the client reconnects by itself,
+    /// without end.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Unreachable`] while there is no server (worth a retry), [`BusError::Refused`],
+    /// [`BusError::Setting`] and [`BusError::OldServer`] for what only a person can change.
+    pub async fn connect(settings: &BusSettings) -> Result<Self, BusError> {
+        let state = Arc::new(ConnectionState {
+            generation: watch::Sender::new(0),
+            denials: Mutex::new(BTreeMap::new()),
+        });
+        let options = options(settings, Arc::clone(&state)).await?;
+        let addresses = addresses(settings)?;
+        let client =
+            options.connect(addresses).await.map_err(|error| connect_error(&error, settings))?;
+        let found = client.server_info().version;
+        if !new_enough(&found) {
+            return Err(BusError::OldServer {
+                server: settings.shown_url(),
+                found,
+                needed: SERVER_NEEDED_TEXT,
+            });
+        }
+        let context = jetstream::context::ContextBuilder::new()
+            .timeout(settings.request_timeout)
+            .max_ack_inflight(ACK_INFLIGHT_MAX)
+            .build(client.clone());
+        Ok(Self { context, client, state, settings: Arc::new(settings.clone()) })
+    }
+
+    /// The version that the server says it is.
+    pub fn server_version(&self) -> String {
+        self.client.server_info().version
+    }
+
+    /// Whether the connection stands now, as far as the client knows.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// A number that rises with each reconnection: what was known about streams may be outdated.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.state.generation.subscribe()
+    }
+
+    /// Publishes messages and awaits their acknowledgements. `acknowledged` is called for each
+    /// message once the server has stored it, from the task that heard it: it must not block.
+    ///
+    /// Use one publisher per stream: a full stream holds up everything of its publisher.
+    pub fn publisher(
+        &self,
+        limits: PublisherLimits,
+        acknowledged: impl Fn(&Acknowledged<'_>) + Send + Sync + 'static,
+    ) -> Publisher {
+        Publisher::new(self.clone(), limits, Box::new(acknowledged))
+    }
+
+    /// Reads a stream after a position. Must be called within a runtime; connects in the background
+    /// and recovers by itself.
+    pub fn reader(&self, settings: ReaderSettings) -> Reader {
+        Reader::new(self.clone(), settings)
+    }
+
+    /// What a stream is called on the server: prefix and name, for the logs and for people.
+    pub fn server_name(&self, stream: &str) -> String {
+        server_name(&self.settings.subject_prefix, stream)
+    }
+
+    /// The subject under the prefix.
+    pub fn subject(&self, subject: &str) -> String {
+        prefixed_subject(&self.settings.subject_prefix, subject)
+    }
+
+    pub(crate) fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
+    pub(crate) fn settings(&self) -> &BusSettings {
+        &self.settings
+    }
+
+    /// Returns when the connection stands.
+    pub(crate) async fn connected(&self) {
+        let mut generation = self.state.generation.subscribe();
+        while !self.is_connected() {
+            // The client may drop events; so look as well.
+            let _changed_or_not = tokio::time::timeout(CONNECTION_POLL, generation.changed()).await;
+        }
+    }
+
+    /// Why the server refuses this subject, if it said so.
+    pub(crate) fn denial(&self, subject: &str) -> Option<String> {
+        self.state.denials.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()
+    }
+}
+
+impl ConnectionState {
+    fn note(&self, event: &Event) {
+        match event {
+            Event::Connected => {
+                // Permissions may have changed while the connection was down.
+                self.denials.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                self.generation.send_modify(|generation| *generation += 1);
+                tracing::info!("connected to NATS");
+            }
+            Event::ServerError(ServerError::Other(text)) => {
+                if let Some(subject) = denied_publish(text) {
+                    let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+                    if denials.len() < DENIALS_MAX {
+                        denials.insert(subject, text.clone());
+                    }
+                }
+                tracing::warn!(error = text, "NATS says");
+            }
+            Event::Disconnected => tracing::warn!("lost the connection to NATS; reconnecting"),
+            Event::LameDuckMode
+            | Event::Draining
+            | Event::Closed
+            | Event::SlowConsumer(_)
+            | Event::ServerError(
+                ServerError::AuthorizationViolation | ServerError::SlowConsumer(_),
+            )
+            | Event::ClientError(_) => tracing::warn!(%event, "NATS connection"),
+        }
+    }
+}
+
+async fn options(
+    settings: &BusSettings,
+    state: Arc<ConnectionState>,
+) -> Result<ConnectOptions, BusError> {
+    if let Some(problem) = settings.problems().into_iter().next() {
+        return Err(BusError::Setting { key: problem.key, detail: problem.detail });
+    }
+    let mut options = ConnectOptions::new()
+        .name(&settings.name)
+        .connection_timeout(settings.connect_timeout)
+        .request_timeout(Some(settings.request_timeout))
+        .ping_interval(settings.ping_interval)
+        .event_callback(move |event| {
+            state.note(&event);
+            std::future::ready(())
+        });
+    if let Some(path) = &settings.credentials_file {
+        options = options.credentials_file(path).await.map_err(|error| BusError::Setting {
+            key: "NATS_CREDS",
+            detail: format!("can't read {}: {error}", path.display()),
+        })?;
+    }
+    if let Some(path) = &settings.nkey_seed_file {
+        let seed = tokio::fs::read_to_string(path).await.map_err(|error| BusError::Setting {
+            key: "NATS_NKEY_SEED_FILE",
+            detail: format!("can't read {}: {error}", path.display()),
+        })?;
+        options = options.nkey(seed.trim().to_owned());
+    }
+    if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
+        options = options.user_and_password(user.clone(), password.clone());
+    }
+    if let Some(path) = &settings.ca_file {
+        options = options.add_root_certificates(path.clone());
+    }
+    Ok(options)
+}
+
+fn addresses(settings: &BusSettings) -> Result<Vec<ServerAddr>, BusError> {
+    settings
+        .url
+        .split(',')
+        .map(|address| {
+            address.trim().parse::<ServerAddr>().map_err(|_| BusError::Setting {
+                key: "NATS_URL",
+                // The parser's own words may repeat the password.
+                detail: "is not an address like nats://host:4222".to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn connect_error(error: &async_nats::ConnectError, settings: &BusSettings) -> BusError {
+    use async_nats::ConnectErrorKind;
+    let server = settings.shown_url();
+    let detail = error.to_string();
+    match error.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            BusError::Refused { server, detail }
+        }
+        ConnectErrorKind::ServerParse
+        | ConnectErrorKind::Dns
+        | ConnectErrorKind::TimedOut
+        | ConnectErrorKind::Tls
+        | ConnectErrorKind::Io
+        | ConnectErrorKind::MaxReconnects => BusError::Unreachable { server, detail },
+    }
+}
+
+/// `true` for a version from 2.12 on; what can't be read is refused, since it can't be judged.
+fn new_enough(version: &str) -> bool {
+    let mut numbers = version
+        .trim_start_matches('v')
+        .split(['.', '-'])
+        .map_while(|number| number.parse::<u32>().ok());
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    found >= SERVER_NEEDED
+}
+
+/// The subject in `Permissions Violation for Publish to "lake.access.0.x"`.
+fn denied_publish(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let start = lower.find("permissions violation for publish to \"")?;
+    let mut quoted = text.get(start..)?.split('"');
+    quoted.next()?;
+    quoted.next().map(str::to_owned)
+}
+
+pub(crate) fn server_name(prefix: &str, stream: &str) -> String {
+    if prefix.is_empty() {
+        stream.to_owned()
+    } else {
+        format!("{}_{stream}", prefix.replace('.', "_"))
+    }
+}
+
+pub(crate) fn prefixed_subject(prefix: &str, subject: &str) -> String {
+    if prefix.is_empty() { subject.to_owned() } else { format!("{prefix}.{subject}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_before_2_12_are_too_old() {
+        for version in ["2.12.0", "2.15.1", "v2.12.0", "2.15.0-dev", "3.0.0"] {
+            assert!(new_enough(version), "{version}");
+        }
+        for version in ["2.9.10", "2.11.9", "1.4", "", "unknown"] {
+            assert!(!new_enough(version), "{version}");
+        }
+    }
+
+    #[test]
+    fn the_refused_subject_is_found_in_the_servers_words() {
+        let text = "Permissions Violation for Publish to \"lake.access.0.x\"";
+        assert_eq!(denied_publish(text), Some("lake.access.0.x".to_owned()));
+        assert_eq!(denied_publish("Stale Connection"), None);
+    }
+
+    #[test]
+    fn a_prefix_stands_before_streams_and_subjects() {
+        assert_eq!(server_name("", "LAKE_0"), "LAKE_0");
+        assert_eq!(server_name("acme.eu", "LAKE_0"), "acme_eu_LAKE_0");
+        assert_eq!(prefixed_subject("acme.eu", "lake.late.0"), "acme.eu.lake.late.0");
+    }
+}

@@ -1,0 +1,430 @@
+//! The publisher: a bounded window of unconfirmed messages, every acknowledgement awaited.
+
+use std::fmt;
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self,
+    context::{PublishAckFuture, PublishError, PublishErrorKind},
+    message::PublishMessage,
+    publish::PublishAck,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use wire::Sealed;
+
+use crate::{
+    api,
+    connection::Bus,
+    error::{BusError, Recovery, server_recovery},
+    stream::{CONTENT_TYPE, MESSAGE_ID},
+};
+
+/// The stream is full: of messages or bytes, or its account or server of storage.
+const FULL: [u64; 3] = [10_077, 10_047, 10_023];
+
+/// The unit in which bytes are counted against the window; a permit counts up to 2^32 of them.
+const WINDOW_UNIT_BYTES: usize = 1_024;
+
+/// Called with each acknowledgement.
+type Observer = Box<dyn Fn(&Acknowledged<'_>) + Send + Sync>;
+
+/// How much may be unconfirmed, and how retries are paced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublisherLimits {
+    /// Messages sent and not yet acknowledged. 256 keep a server on the same machine busy; a
+    /// larger window helps over long distances.
+    pub unconfirmed_max: usize,
+    /// Bytes sent and not yet acknowledged: what a full stream makes us hold in memory.
+    pub unconfirmed_bytes_max: usize,
+    /// The wait before the first retry of a message; doubled with each further one.
+    pub retry_backoff_min: Duration,
+    /// The longest wait between two retries. Below it a full stream is probed once in this time.
+    pub retry_backoff_max: Duration,
+}
+
+impl Default for PublisherLimits {
+    fn default() -> Self {
+        Self {
+            unconfirmed_max: 256,
+            unconfirmed_bytes_max: 32 * 1_024 * 1_024,
+            retry_backoff_min: Duration::from_millis(50),
+            retry_backoff_max: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A message that the server has stored.
+#[derive(Debug)]
+pub struct Acknowledged<'a> {
+    /// What was published.
+    pub sealed: &'a Sealed,
+    /// Where it stands in its stream.
+    pub sequence: u64,
+    /// The server had it already: an earlier attempt was stored and its answer lost, or somebody
+    /// published the same bytes before.
+    pub duplicate: bool,
+}
+
+/// What a publisher did so far. Everything is monotonic except the last two of its readers.
+#[derive(Debug, Default)]
+pub struct PublishProgress {
+    messages: AtomicU64,
+    events: AtomicU64,
+    duplicates: AtomicU64,
+    retries: AtomicU64,
+    full_waits: AtomicU64,
+    full: AtomicBool,
+    in_flight: AtomicU64,
+}
+
+impl PublishProgress {
+    /// Messages acknowledged, duplicates among them.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Events in the acknowledged messages.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    /// Messages that the server had already.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.load(Ordering::Relaxed)
+    }
+
+    /// Attempts beyond the first of each message.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Answers that said the stream is full.
+    pub fn full_waits(&self) -> u64 {
+        self.full_waits.load(Ordering::Relaxed)
+    }
+
+    /// Whether the stream was full when it answered last.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Messages sent and not yet acknowledged.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// What was confirmed since the publisher was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Messages that are stored, duplicates among them.
+    pub stored: u64,
+    /// Messages that the server had already.
+    pub duplicates: u64,
+    /// Events in the stored messages.
+    pub events: u64,
+}
+
+/// Publishes sealed messages to one stream.
+///
+/// First attempts leave in the order of [`Publisher::publish`]; a message that has to be sent again
+/// lands behind its successors. Every attempt sends the same bytes under the same id, so that within
+/// the stream's duplicate window a message is stored once, whichever of its answers was lost.
+///
+/// Dropping it gives up what is not confirmed: [`Publisher::flush`] first.
+pub struct Publisher {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("progress", &self.inner.progress).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.inner.dropped.cancel();
+    }
+}
+
+struct Inner {
+    bus: Bus,
+    limits: PublisherLimits,
+    acknowledged: Observer,
+    progress: Arc<PublishProgress>,
+    window: Arc<Semaphore>,
+    window_bytes: Arc<Semaphore>,
+    /// The first error that no retry can mend.
+    failure: Mutex<Option<BusError>>,
+    /// Held by the one message that probes a full stream; the others wait for it.
+    probe: tokio::sync::Mutex<()>,
+    dropped: CancellationToken,
+}
+
+/// A message's place in the window, given back when it is dropped.
+struct Place {
+    _message: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+    progress: Arc<PublishProgress>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.progress.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Publisher {
+    pub(crate) fn new(bus: Bus, limits: PublisherLimits, acknowledged: Observer) -> Self {
+        let bytes = limits.unconfirmed_bytes_max.div_ceil(WINDOW_UNIT_BYTES).max(1);
+        Self {
+            inner: Arc::new(Inner {
+                bus,
+                acknowledged,
+                progress: Arc::default(),
+                window: Arc::new(Semaphore::new(limits.unconfirmed_max.max(1))),
+                window_bytes: Arc::new(Semaphore::new(bytes)),
+                failure: Mutex::new(None),
+                probe: tokio::sync::Mutex::new(()),
+                dropped: CancellationToken::new(),
+                limits,
+            }),
+        }
+    }
+
+    /// Sends a message, after waiting for room in the window. Returns when it is sent, not when it
+    /// is stored. If the call is dropped, the message may or may not have been sent, and its
+    /// acknowledgement is not told.
+    ///
+    /// # Errors
+    ///
+    /// The first error of any message of this publisher that no retry can mend; nothing is sent
+    /// from then on. What passes, a full stream or a lost server, makes it wait instead.
+    pub async fn publish(&self, sealed: Sealed) -> Result<(), BusError> {
+        let place = self.place(sealed.payload.len()).await?;
+        let sent = self.inner.send(&sealed).await;
+        let inner = Arc::clone(&self.inner);
+        // Each acknowledgement has a task of its own: its timeout runs from when it is first
+        // polled, and one task that awaits them in turn adds the timeouts up.
+        tokio::spawn(async move {
+            let dropped = inner.dropped.clone();
+            tokio::select! {
+                () = dropped.cancelled() => {}
+                () = inner.settle(sealed, sent) => {}
+            }
+            drop(place);
+        });
+        Ok(())
+    }
+
+    /// Waits until everything that was published before is confirmed.
+    ///
+    /// # Errors
+    ///
+    /// The first error that no retry can mend. While the stream is full or the server away it goes
+    /// on waiting: bound it from outside.
+    pub async fn flush(&self) -> Result<Confirmed, BusError> {
+        let all = u32::try_from(self.inner.limits.unconfirmed_max.max(1)).unwrap_or(u32::MAX);
+        let everything = self.inner.window.acquire_many(all).await;
+        drop(everything.map_err(|_| self.ended())?);
+        self.failure()?;
+        Ok(self.confirmed())
+    }
+
+    /// What is confirmed so far.
+    pub fn confirmed(&self) -> Confirmed {
+        let progress = &self.inner.progress;
+        Confirmed {
+            stored: progress.messages(),
+            duplicates: progress.duplicates(),
+            events: progress.events(),
+        }
+    }
+
+    /// What the publisher is doing, for metrics and readiness.
+    pub fn progress(&self) -> Arc<PublishProgress> {
+        Arc::clone(&self.inner.progress)
+    }
+
+    async fn place(&self, bytes: usize) -> Result<Place, BusError> {
+        self.failure()?;
+        let inner = &self.inner;
+        // A message above the bound takes the whole window rather than waiting forever.
+        let units_max = inner.limits.unconfirmed_bytes_max.div_ceil(WINDOW_UNIT_BYTES).max(1);
+        let units = bytes.div_ceil(WINDOW_UNIT_BYTES).min(units_max);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let message = Arc::clone(&inner.window).acquire_owned().await;
+        let bytes = Arc::clone(&inner.window_bytes).acquire_many_owned(units).await;
+        let (Ok(message), Ok(bytes)) = (message, bytes) else { return Err(self.ended()) };
+        self.failure()?;
+        inner.progress.in_flight.fetch_add(1, Ordering::Relaxed);
+        Ok(Place { _message: message, _bytes: bytes, progress: Arc::clone(&inner.progress) })
+    }
+
+    fn failure(&self) -> Result<(), BusError> {
+        self.inner
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .map_or(Ok(()), Err)
+    }
+
+    fn ended(&self) -> BusError {
+        BusError::Ended { what: "the publisher".to_owned() }
+    }
+}
+
+impl Inner {
+    async fn send(&self, sealed: &Sealed) -> Result<PublishAckFuture, PublishError> {
+        let message = PublishMessage::build()
+            .payload(sealed.payload.clone())
+            .header(CONTENT_TYPE, sealed.content_type)
+            .header(MESSAGE_ID, sealed.message_id.as_str());
+        self.bus.context.send_publish(sealed.subject.clone(), message).await
+    }
+
+    /// Sees a message through to its acknowledgement or to an error that no retry can mend.
+    async fn settle(&self, sealed: Sealed, sent: Result<PublishAckFuture, PublishError>) {
+        let mut answer = confirm(sent).await;
+        let mut backoff = self.limits.retry_backoff_min;
+        loop {
+            let error = match answer {
+                Ok(ack) => return self.store(&sealed, &ack),
+                Err(error) => error,
+            };
+            match self.judge(&sealed, &error) {
+                Verdict::Full => {
+                    self.note_full(&sealed, &error);
+                    answer = self.probe(&sealed, backoff).await;
+                }
+                Verdict::Again => {
+                    tokio::time::sleep(backoff).await;
+                    self.bus.connected().await;
+                    answer = self.again(&sealed).await;
+                }
+                Verdict::Never(failure) => return self.fail(failure),
+            }
+            backoff = backoff.saturating_mul(2).min(self.limits.retry_backoff_max);
+        }
+    }
+
+    /// Sends again after a wait, one message at a time, until the stream has room.
+    async fn probe(&self, sealed: &Sealed, backoff: Duration) -> Result<PublishAck, PublishError> {
+        let turn = self.probe.lock().await;
+        if self.progress.is_full() {
+            tokio::time::sleep(backoff).await;
+            self.bus.connected().await;
+            let answer = self.again(sealed).await;
+            if answer.is_ok() {
+                // Before the next in turn looks.
+                self.note_room(sealed);
+            }
+            drop(turn);
+            answer
+        } else {
+            drop(turn);
+            self.again(sealed).await
+        }
+    }
+
+    async fn again(&self, sealed: &Sealed) -> Result<PublishAck, PublishError> {
+        self.progress.retries.fetch_add(1, Ordering::Relaxed);
+        confirm(self.send(sealed).await).await
+    }
+
+    fn store(&self, sealed: &Sealed, ack: &PublishAck) {
+        let progress = &self.progress;
+        self.note_room(sealed);
+        let events = u64::try_from(sealed.events).unwrap_or(u64::MAX);
+        (self.acknowledged)(&Acknowledged {
+            sealed,
+            sequence: ack.sequence,
+            duplicate: ack.duplicate,
+        });
+        progress.messages.fetch_add(1, Ordering::Relaxed);
+        progress.events.fetch_add(events, Ordering::Relaxed);
+        if ack.duplicate {
+            progress.duplicates.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn judge(&self, sealed: &Sealed, error: &PublishError) -> Verdict {
+        let what = || format!("publish to {}", sealed.subject);
+        let unpublishable = |detail: String| {
+            Verdict::Never(BusError::Unpublishable {
+                subject: sealed.subject.clone(),
+                message_id: sealed.message_id.clone(),
+                detail,
+            })
+        };
+        match error.kind() {
+            PublishErrorKind::TimedOut => match self.bus.denial(&sealed.subject) {
+                Some(detail) => Verdict::Never(BusError::Forbidden { detail }),
+                None => Verdict::Again,
+            },
+            PublishErrorKind::StreamNotFound
+            | PublishErrorKind::BrokenPipe
+            | PublishErrorKind::MaxAckPending => Verdict::Again,
+            PublishErrorKind::MaxPayloadExceeded => unpublishable(error.to_string()),
+            PublishErrorKind::WrongLastMessageId
+            | PublishErrorKind::WrongLastSequence
+            | PublishErrorKind::Other => match server_code(error) {
+                Some((_, code)) if FULL.contains(&code) => Verdict::Full,
+                Some((status, _)) => match server_recovery(status) {
+                    Recovery::Retry => Verdict::Again,
+                    Recovery::Skip | Recovery::Stop => {
+                        Verdict::Never(api::client_error(error, &what()))
+                    }
+                },
+                // No answer of JetStream: an illegal subject, or a reply that is no acknowledgement.
+                None => unpublishable(error.to_string()),
+            },
+        }
+    }
+
+    fn note_full(&self, sealed: &Sealed, error: &PublishError) {
+        self.progress.full_waits.fetch_add(1, Ordering::Relaxed);
+        if !self.progress.full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                subject = sealed.subject,
+                answer = %api::client_error(error, "publish"),
+                "the stream is full: publishing waits until its readers make room"
+            );
+        }
+    }
+
+    fn note_room(&self, sealed: &Sealed) {
+        if self.progress.full.swap(false, Ordering::Relaxed) {
+            tracing::info!(subject = sealed.subject, "the stream has room again");
+        }
+    }
+
+    fn fail(&self, failure: BusError) {
+        tracing::error!(error = %failure, "publishing ends");
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+    }
+}
+
+enum Verdict {
+    Full,
+    Again,
+    Never(BusError),
+}
+
+async fn confirm(sent: Result<PublishAckFuture, PublishError>) -> Result<PublishAck, PublishError> {
+    sent?.await
+}
+
+/// What the server answered: a code in the manner of HTTP, and JetStream's own.
+fn server_code(error: &PublishError) -> Option<(u16, u64)> {
+    let source = std::error::Error::source(error)?;
+    let answer = source.downcast_ref::<jetstream::Error>()?;
+    Some((u16::try_from(answer.code()).unwrap_or(u16::MAX), answer.error_code().0))
+}

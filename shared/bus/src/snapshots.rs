@@ -1,0 +1,374 @@
+//! Snapshots: bytes in an object store under a new name each, and a pointer that says which holds.
+
+use async_nats::jetstream::{self, kv, object_store::ObjectMetadata};
+use bytes::Bytes;
+use domain::Mark;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+
+use crate::{
+    api,
+    connection::{Bus, server_name},
+    epochs,
+    error::BusError,
+    stream::named,
+};
+
+/// The object store of `nats/streams.json`.
+const OBJECTS: &str = "LAKEGAUGE_SNAPSHOTS";
+
+/// Larger pieces than the client's 128 KiB: each is acknowledged before the next is sent. Below
+/// the server's `max_payload` of 1 MiB.
+const CHUNK_BYTES: usize = 512 * 1_024;
+
+/// The snapshots of all streams.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    bus: Bus,
+}
+
+/// Which object holds the state of a stream at which position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointer {
+    /// The object's name.
+    pub object: String,
+    /// blake3 of its bytes, in hexadecimal.
+    pub digest: String,
+    /// How many bytes.
+    pub bytes: u64,
+    /// The last message in the state.
+    pub mark: Mark,
+}
+
+/// What [`Snapshots::load`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The pointer's revision, to be given to [`Snapshots::store`]; 0 where there is none.
+    pub revision: u64,
+    /// The snapshot, or why there is none.
+    pub found: Found,
+}
+
+/// A snapshot, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// None was stored yet.
+    Nothing,
+    /// Whole, with the digest that the pointer names.
+    Whole(Pointer, Bytes),
+    /// The pointer can't be read, or what it names is gone or damaged.
+    Damaged(String),
+}
+
+/// The pointer as it stands in the bucket. Fields are added, never changed.
+#[derive(Serialize, Deserialize)]
+struct StoredPointer {
+    object: String,
+    digest: String,
+    bytes: u64,
+    stream: String,
+    epoch: u32,
+    sequence: u64,
+    broker_ns: i64,
+    created_ns: i64,
+}
+
+impl Bus {
+    /// The snapshots.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots { bus: self.clone() }
+    }
+}
+
+impl Snapshots {
+    /// The pointer of a stream and its revision, without the bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NoStream`] where the bucket is missing, [`BusError::Garbled`] for a pointer that
+    /// can't be read, and what any request may meet.
+    pub async fn pointer(&self, stream: &str) -> Result<Option<(Pointer, u64)>, BusError> {
+        match self.entry(stream).await? {
+            Some((value, revision)) => Ok(Some((pointer(stream, &value)?, revision))),
+            None => Ok(None),
+        }
+    }
+
+    /// The newest snapshot of a stream. What is damaged is found, not an error: the caller rebuilds
+    /// and stores another over it.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet.
+    pub async fn load(&self, stream: &str) -> Result<Loaded, BusError> {
+        loop {
+            let Some((value, revision)) = self.entry(stream).await? else {
+                return Ok(Loaded { revision: 0, found: Found::Nothing });
+            };
+            let pointer = match pointer(stream, &value) {
+                Ok(pointer) => pointer,
+                Err(error) => {
+                    return Ok(Loaded { revision, found: Found::Damaged(error.to_string()) });
+                }
+            };
+            let found = match self.object(&pointer).await? {
+                Ok(bytes) => Found::Whole(pointer, bytes),
+                Err(damage) => {
+                    // Perhaps another process has stored a newer one meanwhile and deleted this.
+                    let now = self.entry(stream).await?.map(|(_, revision)| revision);
+                    if now != Some(revision) {
+                        continue;
+                    }
+                    Found::Damaged(damage)
+                }
+            };
+            return Ok(Loaded { revision, found });
+        }
+    }
+
+    /// Stores a snapshot and points to it, provided that the pointer still has the given revision
+    /// (0: there must be none); then deletes the objects before it. Returns the new revision. A
+    /// crash leaves the old snapshot in force, and what it left behind is deleted by the next call.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Superseded`] if somebody else stored one: another process owns this stream.
+    /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet; then the
+    /// caller may try again with the same revision.
+    pub async fn store(
+        &self,
+        stream: &str,
+        bytes: &[u8],
+        mark: &Mark,
+        revision: u64,
+    ) -> Result<u64, BusError> {
+        let digest = blake3::hash(bytes).to_hex().to_string();
+        let unique = self.bus.client().new_inbox();
+        let unique = unique.rsplit('.').next().unwrap_or_default();
+        let object = format!("{stream}.{}.{}.{unique}", mark.epoch, mark.sequence);
+        self.upload(&object, bytes).await?;
+        let stored = StoredPointer {
+            object: object.clone(),
+            digest,
+            bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            stream: stream.to_owned(),
+            epoch: mark.epoch,
+            sequence: mark.sequence,
+            broker_ns: mark.broker_ns,
+            created_ns: mark.created_ns,
+        };
+        let revision = self.point(stream, &stored, revision).await?;
+        // Old objects cost room, not truth: the next call tries again.
+        if let Err(error) = self.delete_others(stream, &object).await {
+            tracing::warn!(stream, %error, "can't delete old snapshots yet");
+        }
+        Ok(revision)
+    }
+
+    async fn point(
+        &self,
+        stream: &str,
+        stored: &StoredPointer,
+        expected: u64,
+    ) -> Result<u64, BusError> {
+        let what = format!("pointer to the snapshot of stream {stream}");
+        let value = serde_json::to_vec(stored)
+            .map_err(|error| BusError::Garbled { what: what.clone(), detail: error.to_string() })?;
+        let store = epochs::bucket(&self.bus).await?;
+        let error = match store.update(key(stream), value.clone().into(), expected).await {
+            Ok(revision) => return Ok(revision),
+            Err(error) => error,
+        };
+        // The answer may be lost and the pointer moved all the same: the value says whether.
+        match self.entry(stream).await? {
+            Some((now, revision)) if now == value => Ok(revision),
+            now => match error.kind() {
+                kv::UpdateErrorKind::WrongLastRevision => Err(BusError::Superseded {
+                    what,
+                    detail: format!(
+                        "expected revision {expected}, found {}",
+                        now.map_or(0, |(_, revision)| revision)
+                    ),
+                }),
+                kv::UpdateErrorKind::InvalidKey
+                | kv::UpdateErrorKind::TimedOut
+                | kv::UpdateErrorKind::Other => Err(api::client_error(&error, &what)),
+            },
+        }
+    }
+
+    async fn upload(&self, object: &str, bytes: &[u8]) -> Result<(), BusError> {
+        let what = format!("snapshot {object}");
+        let metadata = ObjectMetadata {
+            name: object.to_owned(),
+            chunk_size: Some(CHUNK_BYTES),
+            ..ObjectMetadata::default()
+        };
+        let mut rest = bytes;
+        self.objects()
+            .await?
+            .put(metadata, &mut rest)
+            .await
+            .map(|_| ())
+            .map_err(|error| api::client_error(&error, &what))
+    }
+
+    /// The bytes of an object, or what is wrong with it.
+    async fn object(&self, pointer: &Pointer) -> Result<Result<Bytes, String>, BusError> {
+        use jetstream::object_store::GetErrorKind;
+        let what = format!("snapshot {}", pointer.object);
+        let mut object = match self.objects().await?.get(&pointer.object).await {
+            Ok(object) => object,
+            Err(error) => match error.kind() {
+                GetErrorKind::NotFound => return Ok(Err(format!("{what} is gone"))),
+                GetErrorKind::InvalidName
+                | GetErrorKind::ConsumerCreate
+                | GetErrorKind::BucketLink
+                | GetErrorKind::Other
+                | GetErrorKind::TimedOut => return Err(api::client_error(&error, &what)),
+            },
+        };
+        let mut bytes = Vec::new();
+        let patience = self.bus.settings().request_timeout;
+        loop {
+            bytes.reserve(CHUNK_BYTES);
+            // Each read has its own patience: a chunk that is gone would be waited for forever.
+            match tokio::time::timeout(patience, object.read_buf(&mut bytes)).await {
+                Ok(Ok(0)) => break,
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                    return Ok(Err(format!("{what}: {error}")));
+                }
+                Ok(Err(error)) => {
+                    return Err(BusError::NoAnswer { what, detail: error.to_string() });
+                }
+                Err(_) if self.bus.is_connected() => {
+                    return Ok(Err(format!("{what} lacks a part")));
+                }
+                Err(_) => {
+                    return Err(BusError::NoAnswer { what, detail: "timed out".to_owned() });
+                }
+            }
+        }
+        let digest = blake3::hash(&bytes).to_hex().to_string();
+        if digest != pointer.digest {
+            return Ok(Err(format!("{what} has digest {digest} instead of {}", pointer.digest)));
+        }
+        Ok(Ok(bytes.into()))
+    }
+
+    /// Deletes every object of a stream but one, and leaves no tombstone.
+    async fn delete_others(&self, stream: &str, keep: &str) -> Result<(), BusError> {
+        let bucket = self.bucket();
+        let (name, what) = (format!("OBJ_{bucket}"), format!("objects of bucket {bucket}"));
+        let info: Subjects = api::request(
+            &self.bus.context,
+            format!("STREAM.INFO.{name}"),
+            &json!({ "subjects_filter": format!("$O.{bucket}.M.>") }),
+            &what,
+        )
+        .await
+        .map_err(|error| named(error, &name))?;
+        let handle = self
+            .bus
+            .context
+            .get_stream_no_info(&name)
+            .await
+            .map_err(|error| api::client_error(&error, &what))?;
+        let ours = format!("{stream}.");
+        for subject in info.state.subjects.unwrap_or_default().into_keys() {
+            let message = handle
+                .get_last_raw_message_by_subject(&subject)
+                .await
+                .map_err(|error| api::client_error(&error, &what))?;
+            let object: ObjectEntry =
+                serde_json::from_slice(&message.payload).map_err(|error| BusError::Garbled {
+                    what: what.clone(),
+                    detail: error.to_string(),
+                })?;
+            if object.name.starts_with(&ours) && object.name != keep {
+                self.purge(&name, &format!("$O.{bucket}.C.{}", object.nuid)).await?;
+                self.purge(&name, &subject).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn purge(&self, name: &str, subject: &str) -> Result<(), BusError> {
+        let _purged: serde_json::Value = api::request(
+            &self.bus.context,
+            format!("STREAM.PURGE.{name}"),
+            &json!({ "filter": subject }),
+            &format!("deleting an old snapshot from {name}"),
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn entry(&self, stream: &str) -> Result<Option<(Bytes, u64)>, BusError> {
+        let what = format!("pointer to the snapshot of stream {stream}");
+        let entry = epochs::bucket(&self.bus)
+            .await?
+            .entry(key(stream))
+            .await
+            .map_err(|error| api::client_error(&error, &what))?;
+        Ok(entry
+            .filter(|entry| entry.operation == kv::Operation::Put)
+            .map(|entry| (entry.value, entry.revision)))
+    }
+
+    fn bucket(&self) -> String {
+        server_name(&self.bus.settings().subject_prefix, OBJECTS)
+    }
+
+    async fn objects(&self) -> Result<jetstream::object_store::ObjectStore, BusError> {
+        let bucket = self.bucket();
+        self.bus.context.get_object_store(&bucket).await.map_err(|error| {
+            named(api::client_error(&error, &format!("bucket {bucket}")), &format!("OBJ_{bucket}"))
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Subjects {
+    state: SubjectsState,
+}
+
+#[derive(Deserialize)]
+struct SubjectsState {
+    subjects: Option<std::collections::BTreeMap<String, u64>>,
+}
+
+#[derive(Deserialize)]
+struct ObjectEntry {
+    name: String,
+    nuid: String,
+}
+
+fn key(stream: &str) -> String {
+    format!("snapshot.{stream}")
+}
+
+fn pointer(stream: &str, value: &[u8]) -> Result<Pointer, BusError> {
+    let garbled = |detail: String| BusError::Garbled {
+        what: format!("pointer to the snapshot of stream {stream}"),
+        detail,
+    };
+    let stored: StoredPointer =
+        serde_json::from_slice(value).map_err(|error| garbled(error.to_string()))?;
+    if stored.stream != stream {
+        return Err(garbled(format!("it is of stream {}", stored.stream)));
+    }
+    Ok(Pointer {
+        object: stored.object,
+        digest: stored.digest,
+        bytes: stored.bytes,
+        mark: Mark {
+            epoch: stored.epoch,
+            sequence: stored.sequence,
+            broker_ns: stored.broker_ns,
+            created_ns: stored.created_ns,
+        },
+    })
+}
