@@ -16,6 +16,7 @@ mod epochs;
 mod error;
 mod publisher;
 mod reader;
+pub mod service;
 pub mod settings;
 mod snapshots;
 mod stream;
