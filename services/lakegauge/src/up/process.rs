@@ -312,3 +312,86 @@ fn tether() -> Option<PathBuf> {
 fn signal_name(signal: Signal) -> &'static str {
     if signal == Signal::INT { "INT" } else { "TERM" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, grace: Duration) -> (tempfile::TempDir, Spec) {
+        let scratch = tempfile::tempdir().unwrap();
+        let spec = Spec {
+            name: "part",
+            program: PathBuf::from("/bin/sh"),
+            arguments: vec!["-c".into(), script.into()],
+            environment: vec![("SCRATCH", scratch.path().display().to_string())],
+            user: None,
+            log: scratch.path().join("log"),
+            stop: Signal::TERM,
+            grace,
+            may_finish: true,
+        };
+        (scratch, spec)
+    }
+
+    fn start(spec: Spec) -> Part {
+        Part::start(spec, &Console::stdout(), &Clock::system()).unwrap()
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let waiting = async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    }
+
+    const GRACE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_part_that_ends_well_when_asked_is_well() {
+        let script = "trap 'exit 0' TERM; touch $SCRATCH/up; while :; do sleep 0.05; done";
+        let (scratch, spec) = shell(script, GRACE);
+        let part = start(spec);
+        until(|| scratch.path().join("up").exists()).await;
+        assert_eq!(part.stop().await, Ended::Well);
+        assert_eq!(part.restarts(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_badly_when_asked_says_with_what() {
+        let script = "trap 'exit 7' TERM; touch $SCRATCH/up; while :; do sleep 0.05; done";
+        let (scratch, spec) = shell(script, GRACE);
+        let part = start(spec);
+        until(|| scratch.path().join("up").exists()).await;
+        assert_eq!(part.stop().await, Ended::Badly);
+        assert!(part.last_words().starts_with("part ended with status 7"), "{}", part.last_words());
+    }
+
+    #[tokio::test]
+    async fn a_part_that_does_not_end_is_killed() {
+        let script = "trap '' TERM; touch $SCRATCH/up; while :; do sleep 0.05; done";
+        let (scratch, spec) = shell(script, Duration::from_millis(50));
+        let part = start(spec);
+        until(|| scratch.path().join("up").exists()).await;
+        assert_eq!(part.stop().await, Ended::Killed);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_dies_is_started_again() {
+        let (scratch, spec) = shell("echo x >> $SCRATCH/starts; exit 3", GRACE);
+        let part = start(spec);
+        let starts = || std::fs::read_to_string(scratch.path().join("starts")).unwrap_or_default();
+        until(|| starts().lines().count() >= 2).await;
+        assert!(part.restarts() >= 1);
+        part.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_done_or_can_not_run_is_not_started_again() {
+        let (_scratch, done) = shell("exit 0", GRACE);
+        assert_eq!(start(done).finished().await, Ended::Well);
+        let (_scratch, refused) = shell("exit 64", GRACE);
+        assert_eq!(start(refused).finished().await, Ended::Unusable);
+    }
+}
