@@ -45,6 +45,27 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
+/// [`report`] for a tool whose answer is whether all is well.
+pub(crate) fn report_status(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
+        Ok(false) => ExitCode::FAILURE,
+        Ok(true) => ExitCode::SUCCESS,
+        Err(error) => report(Err(error)),
+    }
+}
+
+/// Runs a tool to its end.
+pub(crate) fn block_on<T>(running: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow::anyhow!("the runtime can't be built: {error}"))?;
+    let ended = runtime.block_on(running);
+    // A read of standard input that still waits would hold the exit up.
+    runtime.shutdown_background();
+    ended
+}
+
 fn reader_went_away(error: &anyhow::Error) -> bool {
     error
         .chain()

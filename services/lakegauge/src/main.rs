@@ -4,6 +4,9 @@
 
 mod command;
 mod completions;
+mod doctor;
+mod env_example;
+mod migrate;
 mod services;
 mod tools;
 mod up;

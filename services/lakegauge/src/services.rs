@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use service_kit::{Flags, Service, Setting};
+use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
+use service_kit::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
+use service_kit::{Flags, Service, Setting, Settings};
 
-use crate::command;
+use crate::{command, migrate, up};
 
 /// A subcommand that is a service.
 pub(crate) struct Entry {
@@ -13,9 +15,28 @@ pub(crate) struct Entry {
     path: &'static [&'static str],
     about: &'static str,
     service: Service,
-    /// The service's own settings; those of the frame come on top.
+    /// Besides its own settings and those of the frame.
+    shared: &'static [Shared],
     settings: &'static [Setting],
     run: fn(&Service, &Flags) -> ExitCode,
+    /// Reads the settings for their problems only.
+    load: fn(&mut Settings<'_>),
+}
+
+/// Settings that several services read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shared {
+    Nats,
+    Archive,
+}
+
+impl Shared {
+    fn settings(self) -> &'static [Setting] {
+        match self {
+            Self::Nats => bus::service::SETTINGS,
+            Self::Archive => event_store::service::SETTINGS,
+        }
+    }
 }
 
 /// In the order of the help.
@@ -28,7 +49,8 @@ const GROUPS: &[(&str, &str)] =
 impl Entry {
     /// Every setting that the service reads.
     pub(crate) fn all_settings(&self) -> Vec<Setting> {
-        self.settings.iter().copied().chain(self.service.settings()).collect()
+        let shared = self.shared.iter().flat_map(|shared| shared.settings());
+        self.settings.iter().chain(shared).copied().chain(self.service.settings()).collect()
     }
 
     fn command(&self) -> Command {
@@ -68,4 +90,33 @@ pub(crate) fn run(matches: &ArgMatches) -> Option<ExitCode> {
     let (entry, matches) = entry?;
     let flags = command::flags(matches, &entry.all_settings());
     Some((entry.run)(&entry.service, &flags))
+}
+
+/// Every setting under the title of its part, for the example of an environment.
+pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
+    let frame = [ADMIN_ADDR, LOG_FORMAT, LOG_LEVEL, SHUTDOWN_GRACE_MS];
+    let mut sections = vec![
+        ("Every service".to_owned(), frame.to_vec()),
+        ("NATS".to_owned(), Shared::Nats.settings().to_vec()),
+        ("The archive".to_owned(), Shared::Archive.settings().to_vec()),
+        ("lakegauge migrate".to_owned(), migrate::settings()),
+    ];
+    for entry in SERVICES {
+        sections.push((format!("lakegauge {}", entry.path.join(" ")), entry.settings.to_vec()));
+    }
+    sections.push(("lakegauge up".to_owned(), up::SETTINGS.to_vec()));
+    sections
+}
+
+/// Reads every setting of every part; the problems are in the settings then.
+pub(crate) fn load_everything(settings: &mut Settings<'_>) {
+    LogConfig::load(settings);
+    let any = Service { name: "any", version: "", admin_addr: "127.0.0.1:0" };
+    any.load(settings);
+    bus::service::load("any", settings);
+    for entry in SERVICES {
+        (entry.load)(settings);
+    }
+    migrate::load(settings);
+    up::load(settings);
 }

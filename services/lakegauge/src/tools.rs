@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
-use crate::{completions, up};
+use crate::{completions, doctor, env_example, migrate, up};
 
 /// A subcommand that is no service: it does one thing and ends.
 struct Tool {
@@ -15,6 +15,9 @@ struct Tool {
 /// In the order of the help.
 const TOOLS: &[Tool] = &[
     Tool { command: up::command, run: up::run },
+    Tool { command: migrate::command, run: migrate::run },
+    Tool { command: doctor::command, run: doctor::run },
+    Tool { command: env_example::command, run: env_example::run },
     Tool { command: completions::command, run: completions::run },
 ];
 

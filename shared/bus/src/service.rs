@@ -120,7 +120,8 @@ fn rules_from(text: &str) -> Result<Rules, String> {
             .ok_or("names a rule that does not exist")?;
         value.trim().clone_into(known);
     }
-    Rules::from_metadata(&metadata).map_err(|_| "gives a rule a value that it can't have".to_owned())
+    Rules::from_metadata(&metadata)
+        .map_err(|_| "gives a rule a value that it can't have".to_owned())
 }
 
 /// Connects and makes the streams stand, however long the server needs; nothing: the service

@@ -51,6 +51,14 @@ impl Service {
         let admin = Setting { default: Some(self.admin_addr), ..ADMIN_ADDR };
         [admin, LOG_FORMAT, LOG_LEVEL, SHUTDOWN_GRACE_MS]
     }
+
+    /// Reads the settings of the frame: where the admin port is, and how long draining may take.
+    pub fn load(&self, settings: &mut Settings<'_>) -> Option<(SocketAddr, Duration)> {
+        let [admin, ..] = self.settings();
+        let admin_addr = settings.parse(&admin);
+        let grace = settings.duration_ms(&SHUTDOWN_GRACE_MS);
+        admin_addr.zip(grace)
+    }
 }
 
 /// What a service is given to run.
@@ -120,9 +128,7 @@ fn load_all<C>(
 ) -> Option<Frame<C>> {
     let mut settings = Settings::new(flags, environment);
     LogConfig::load(&mut settings).install();
-    let [admin, ..] = service.settings();
-    let admin_addr = settings.parse(&admin);
-    let grace = settings.duration_ms(&SHUTDOWN_GRACE_MS);
+    let frame = service.load(&mut settings);
     let config = load(&mut settings);
     let given = settings.given();
     if let Err(problems) = settings.finish() {
@@ -131,8 +137,7 @@ fn load_all<C>(
         }
         return None;
     }
-    let frame = admin_addr.zip(grace).zip(config);
-    let Some(((admin_addr, grace), config)) = frame else {
+    let Some(((admin_addr, grace), config)) = frame.zip(config) else {
         // A `load` that returns nothing must say why; this is what remains when it did not.
         tracing::error!(service = service.name, "the settings could not be loaded");
         return None;

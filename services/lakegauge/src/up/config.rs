@@ -34,7 +34,6 @@ pub(crate) struct Config {
     pub(crate) log_statements: bool,
     pub(crate) bind: IpAddr,
     pub(crate) ports: Ports,
-    pub(crate) nats_store_bytes: u64,
     pub(crate) nats_server_bin: Option<PathBuf>,
     pub(crate) postgres_bin_dir: Option<PathBuf>,
     pub(crate) prometheus_bin: Option<PathBuf>,
@@ -154,12 +153,6 @@ const ARCHIVER_ADMIN_PORT: Setting = setting(
     Some("8014"),
     "Admin port of the archiver.",
 );
-const NATS_STORE_BYTES: Setting = setting(
-    "UP_NATS_STORE_BYTES",
-    "nats-store-bytes",
-    Some("12884901888"),
-    "Most that NATS may store. The streams reserve their limits of it at the start.",
-);
 const NATS_SERVER_BIN: Setting = setting(
     "NATS_SERVER_BIN",
     "nats-server-bin",
@@ -213,7 +206,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     WAREHOUSE_ADMIN_PORT,
     AGGREGATOR_ADMIN_PORT,
     ARCHIVER_ADMIN_PORT,
-    NATS_STORE_BYTES,
     NATS_SERVER_BIN,
     POSTGRES_BIN_DIR,
     PROMETHEUS_BIN,
@@ -239,7 +231,6 @@ impl Config {
         let log_statements = settings.switch(&LOG_STATEMENTS);
         let bind = settings.parse(&BIND);
         let ports = ports(settings);
-        let nats_store_bytes = settings.parse(&NATS_STORE_BYTES);
         let nats_server_bin = settings.optional(&NATS_SERVER_BIN);
         let postgres_bin_dir = settings.optional(&POSTGRES_BIN_DIR);
         let prometheus_bin = settings.optional(&PROMETHEUS_BIN);
@@ -257,7 +248,6 @@ impl Config {
             log_statements: log_statements?,
             bind: bind?,
             ports: ports?,
-            nats_store_bytes: nats_store_bytes?,
             nats_server_bin: nats_server_bin?,
             postgres_bin_dir: postgres_bin_dir?,
             prometheus_bin: prometheus_bin?,

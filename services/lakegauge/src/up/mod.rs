@@ -56,11 +56,30 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let ended = runtime
         .map_err(|error| anyhow::anyhow!("the runtime can't be built: {error}"))
         .and_then(|runtime| runtime.block_on(session::run(config)));
-    match ended {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => flags::report(Err(error)),
-    }
+    flags::report_status(ended)
+}
+
+/// Reads the settings of `up` for their problems only.
+pub(crate) fn load(settings: &mut Settings<'_>) {
+    Config::load(settings);
+}
+
+/// The servers that `up` would start, or why it can't.
+pub(crate) fn tools() -> Vec<Result<String, String>> {
+    let flags = service_kit::Flags::default();
+    let mut settings = Settings::new(&flags, &Environment);
+    let Some(config) = Config::load(&mut settings) else { return Vec::new() };
+    let told = |name: &str, found: anyhow::Result<PathBuf>| match found {
+        Ok(path) => Ok(format!("{name} for `up`: {}", path.display())),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    let prometheus = prometheus::find(&config)
+        .and_then(|found| found.ok_or_else(|| anyhow::anyhow!("no Prometheus is installed")));
+    vec![
+        told("nats-server", nats::find(&config)),
+        told("PostgreSQL", postgres::find(&config, None)),
+        told("Prometheus", prometheus),
+    ]
 }
 
 /// The executable of this name on PATH.

@@ -30,8 +30,9 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<PathBuf> {
         .arg("--version")
         .output()
         .with_context(|| format!("{} can't be run: {ADVICE}", path.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    match version(&text) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let text = text.lines().next().unwrap_or_default();
+    match version(text) {
         Some(version) if version >= VERSION_MIN => Ok(path),
         _ => anyhow::bail!(
             "{} says {text:?}, needed is {}.{} or newer: {ADVICE}",
@@ -67,26 +68,24 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// The same file that stands in the tree.
+const CONFIGURATION: &str = include_str!("../../../../nats/nats-server.conf");
+
 /// How to start it; writes its configuration.
 pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
-    let text = format!(
-        "# Written by `lakegauge up` at each start.\n\
-         server_name: lakegauge\n\
-         listen: \"{listen}\"\n\
-         # Has no password: loopback only.\n\
-         http: \"127.0.0.1:{monitor}\"\n\
-         jetstream {{\n  store_dir: {store:?}\n  max_file_store: {bytes}\n}}\n",
-        listen = std::net::SocketAddr::new(config.bind, config.ports.nats),
-        monitor = config.ports.nats_monitor,
-        store = dir.at("nats"),
-        bytes = config.nats_store_bytes,
-    );
-    let file = dir.write("nats/nats-server.conf", &text)?;
+    let file = dir.write("nats/nats-server.conf", CONFIGURATION)?;
     Ok(Spec {
         name: "nats",
         program,
         arguments: vec!["--config".into(), file.into()],
-        environment: Vec::new(),
+        environment: vec![
+            ("NATS_HOST", config.bind.to_string()),
+            ("NATS_PORT", config.ports.nats.to_string()),
+            // Has no login: loopback only.
+            ("NATS_MONITOR", format!("127.0.0.1:{}", config.ports.nats_monitor)),
+            // With quotes, since the server parses the value like a line of its configuration.
+            ("NATS_STORE_DIR", format!("\"{}\"", dir.at("nats").display())),
+        ],
         user: None,
         log: dir.log("nats"),
         stop: Signal::TERM,

@@ -91,6 +91,20 @@ fn simulator(
     Ok((spec, books))
 }
 
+/// Settings for servers that are not ours: they are emptied for our
+/// services, which makes them unset.
+pub(crate) const OF_OTHER_SERVERS: &[&str] = &[
+    "NATS_CREDS",
+    "NATS_NKEY_SEED_FILE",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_CA_FILE",
+    "NATS_SUBJECT_PREFIX",
+    "NATS_REPLICAS",
+    "SUPABASE_DB_URL",
+    "MIGRATION_DATABASE_URL",
+];
+
 fn spec(config: &Config, dir: &DataDir, service: &Service) -> anyhow::Result<Spec> {
     let admin = std::net::SocketAddr::new(config.bind, service.admin_port);
     let nats = format!("nats://{}", config.reach(config.ports.nats));
@@ -99,7 +113,11 @@ fn spec(config: &Config, dir: &DataDir, service: &Service) -> anyhow::Result<Spe
         program: this_executable()?,
         arguments: service.words.iter().map(Into::into).collect(),
         // Addresses that carry passwords go by the environment: arguments are seen by everybody.
-        environment: vec![("NATS_URL", nats), ("ADMIN_ADDR", admin.to_string())],
+        environment: OF_OTHER_SERVERS
+            .iter()
+            .map(|key| (*key, String::new()))
+            .chain([("NATS_URL", nats), ("ADMIN_ADDR", admin.to_string())])
+            .collect(),
         user: None,
         log: dir.log(service.name),
         stop: Signal::TERM,

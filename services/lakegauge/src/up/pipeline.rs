@@ -166,6 +166,11 @@ impl Pipeline {
         self.tools.postgres.url(&self.dir, role)
     }
 
+    /// The address of NATS.
+    pub(crate) fn nats_url(&self) -> String {
+        format!("nats://{}", self.config.reach(self.config.ports.nats))
+    }
+
     /// Whether Prometheus is one of the parts.
     pub(crate) fn has_prometheus(&self) -> bool {
         self.tools.prometheus.is_some()
@@ -179,6 +184,7 @@ impl Pipeline {
     async fn migrate(&self) -> anyhow::Result<()> {
         let output = tokio::process::Command::new(parts::this_executable()?)
             .arg("migrate")
+            .envs(parts::OF_OTHER_SERVERS.iter().map(|key| (key, "")))
             .env("DATABASE_URL", self.database_url("owner")?)
             .env("LOG_FORMAT", "human")
             .stdin(std::process::Stdio::null())

@@ -267,7 +267,7 @@ fn cluster_path(dir: &DataDir, user: Option<&User>) -> anyhow::Result<PathBuf> {
 }
 
 /// The directory with the executables; of the cluster's version where there is a cluster.
-fn find(config: &Config, made_by: Option<u32>) -> anyhow::Result<PathBuf> {
+pub(crate) fn find(config: &Config, made_by: Option<u32>) -> anyhow::Result<PathBuf> {
     const ADVICE: &str = "`./run` installs it; or name a directory with --postgres-bin-dir";
     let candidates = match &config.postgres_bin_dir {
         Some(set) => vec![set.clone()],

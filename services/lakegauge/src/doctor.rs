@@ -1,0 +1,258 @@
+//! `lakegauge doctor`: whether servers, permissions and settings are fit, and what to do if not.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use bus::{Bus, BusError};
+use clap::{ArgMatches, Command};
+use domain::Rules;
+use event_store::{ServerFacts, StoreSettings};
+use service_kit::{Environment, Setting, Settings};
+
+use crate::{command, services, up};
+
+/// Streams that a reader and a writer need, and those that keep snapshots and pointers.
+const STREAMS: &[&str] =
+    &["LAKE_0", "WAREHOUSE_0", "TELEMETRY", "KV_LAKEGAUGE", "OBJ_LAKEGAUGE_SNAPSHOTS"];
+/// A stream that is fuller than this is close to holding producers up.
+const FULL_PERCENT: u64 = 80;
+/// Oldest PostgreSQL that is supported: 15.0.
+const POSTGRES_MIN: i32 = 150_000;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Finding {
+    /// It is as it should be.
+    Good(String),
+    /// It may be meant so.
+    Note(String),
+    /// It is wrong, and this is what to do.
+    Bad { what: String, todo: String },
+}
+
+fn bad(what: impl Into<String>, todo: impl Into<String>) -> Finding {
+    Finding::Bad { what: what.into(), todo: todo.into() }
+}
+
+fn settings() -> Vec<Setting> {
+    bus::service::SETTINGS.iter().chain(event_store::service::SETTINGS).copied().collect()
+}
+
+pub(crate) fn command() -> Command {
+    let command = Command::new("doctor")
+        .about("Look at servers, permissions and settings, and say what to do about each")
+        .after_help(
+            "For the pipeline of `lakegauge up`: \
+             DATABASE_URL=$(cat .lakegauge/database-url) lakegauge doctor\n\
+             Exit status: 0 if nothing is wrong, 1 otherwise.",
+        );
+    command::with_settings(command, &settings())
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let flags = command::flags(matches, &settings());
+    let findings = command::block_on(async {
+        let mut settings = Settings::new(&flags, &Environment);
+        let bus = bus::service::load("doctor", &mut settings);
+        let store = event_store::service::load_optional("lakegauge-doctor", &mut settings);
+        let mut findings: Vec<Finding> = problems(settings);
+        let mut all = Settings::new(&flags, &Environment);
+        services::load_everything(&mut all);
+        // What nobody set is no mistake here: not every service runs everywhere.
+        let others = problems(all).into_iter().filter(|finding| !findings.contains(finding));
+        let others: Vec<Finding> =
+            others.filter(|finding| !format!("{finding:?}").contains("is required")).collect();
+        findings.extend(others);
+        if findings.is_empty() {
+            findings.push(Finding::Good("every setting can be read".to_owned()));
+        }
+        findings.extend(up::tools().into_iter().map(|tool| match tool {
+            Ok(found) => Finding::Good(found),
+            Err(missing) => Finding::Note(format!("{missing} (only `up` needs it)")),
+        }));
+        if let Some(bus) = bus {
+            findings.extend(of_nats(&bus).await);
+        }
+        match store {
+            Some(Some(store)) => findings.extend(of_postgres(&store).await),
+            Some(None) => findings.push(Finding::Note(
+                "PostgreSQL was not looked at: DATABASE_URL is not set".to_owned(),
+            )),
+            None => {}
+        }
+        Ok(findings)
+    });
+    command::report_status(findings.and_then(|findings| tell(&findings)))
+}
+
+/// Writes the findings; the answer is whether none is bad.
+fn tell(findings: &[Finding]) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    let mut wrong = 0;
+    for finding in findings {
+        match finding {
+            Finding::Good(what) => writeln!(out, "ok    {what}")?,
+            Finding::Note(what) => writeln!(out, "note  {what}")?,
+            Finding::Bad { what, todo } => {
+                wrong += 1;
+                writeln!(out, "WRONG {what}\n      -> {todo}")?;
+            }
+        }
+    }
+    match wrong {
+        0 => writeln!(out, "nothing is wrong")?,
+        1 => writeln!(out, "one thing is wrong")?,
+        _ => writeln!(out, "{wrong} things are wrong")?,
+    }
+    Ok(wrong == 0)
+}
+
+fn problems(settings: Settings<'_>) -> Vec<Finding> {
+    let problems = settings.finish().err().map(|problems| problems.0).unwrap_or_default();
+    let todo = "`lakegauge settings` shows what each means";
+    problems.into_iter().map(|problem| bad(format!("setting {problem}"), todo)).collect()
+}
+
+async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
+    let place = config.settings.shown_url();
+    let bus = match Bus::connect(&config.settings).await {
+        Ok(bus) => bus,
+        Err(error) => {
+            return vec![bad(
+                format!("NATS: {error}"),
+                "start it (`lakegauge up` has its own), or set NATS_URL and the login",
+            )];
+        }
+    };
+    let mut findings = vec![Finding::Good(format!("NATS {} at {place}", bus.server_version()))];
+    for stream in STREAMS {
+        findings.push(match bus.stream(stream).await {
+            Ok(status) => of_stream(stream, &status),
+            Err(BusError::NoStream { .. }) => {
+                Finding::Note(format!("stream {stream} is not there; the services make it"))
+            }
+            Err(error) => bad(
+                format!("stream {stream}: {error}"),
+                "this login needs $JS.API.> and JetStream must be on",
+            ),
+        });
+    }
+    findings
+}
+
+fn of_stream(name: &str, status: &bus::StreamStatus) -> Finding {
+    let limit = u64::try_from(status.max_bytes).ok().filter(|limit| *limit > 0);
+    let percent = limit.map(|limit| status.bytes.saturating_mul(100) / limit);
+    if let Some(percent) = percent.filter(|percent| *percent >= FULL_PERCENT) {
+        return bad(
+            format!("stream {name} is {percent} % full: producers will have to wait"),
+            "see whether archiver and aggregator run (/readyz of their admin ports); they trim it. \
+             NATS_EVENT_STREAM_MAX_BYTES makes it larger",
+        );
+    }
+    let is_event_stream = name.ends_with("_0");
+    if is_event_stream && let Err(error) = Rules::from_metadata(&status.metadata) {
+        return bad(format!("stream {name}: {error}"), "run a release that knows it");
+    }
+    let fill = percent.map_or_else(String::new, |percent| format!(", {percent} % full"));
+    Finding::Good(format!("stream {name}: {} messages{fill}", status.messages))
+}
+
+async fn of_postgres(settings: &StoreSettings) -> Vec<Finding> {
+    let facts = match event_store::inspect(settings).await {
+        Ok(facts) => facts,
+        Err(error) => {
+            return vec![bad(
+                format!("PostgreSQL at {}: {error}", settings.place()),
+                "start it, or set DATABASE_URL to the direct address or the session pooler",
+            )];
+        }
+    };
+    let mut findings = of_server(&facts, &settings.place());
+    findings.push(match event_store::check_version(settings).await {
+        Ok(()) => Finding::Good("the database has every migration".to_owned()),
+        Err(error) => bad(
+            format!("migrations: {error}"),
+            "run `lakegauge migrate` with the owner's address in MIGRATION_DATABASE_URL",
+        ),
+    });
+    findings
+}
+
+fn of_server(facts: &ServerFacts, place: &str) -> Vec<Finding> {
+    let release = format!("{}.{}", facts.version / 10_000, facts.version % 10_000);
+    let mut findings = vec![if facts.version >= POSTGRES_MIN {
+        Finding::Good(format!("PostgreSQL {release} at {place} as {}", facts.user))
+    } else {
+        bad(format!("PostgreSQL {release} at {place}"), "use 15 or newer")
+    }];
+    let is = |name: &str| facts.settings.get(name).map(String::as_str).unwrap_or_default();
+    for name in ["fsync", "full_page_writes"] {
+        if is(name) != "on" {
+            findings.push(bad(
+                format!("{name} is {}: a crash of the machine can destroy the archive", is(name)),
+                format!("alter system set {name} = on"),
+            ));
+        }
+    }
+    if is("synchronous_commit") == "off" {
+        findings.push(Finding::Note(
+            "synchronous_commit is off by default; our sessions set it on".to_owned(),
+        ));
+    }
+    if is("default_transaction_read_only") == "on" {
+        findings.push(bad(
+            "the database is read-only",
+            "connect to the primary, or free disk space (Supabase sets this when it is full)",
+        ));
+    }
+    findings.push(match (facts.may_write, facts.may_read) {
+        (true, _) => Finding::Good(format!("{} may write the archive", facts.user)),
+        (false, true) => Finding::Note(format!(
+            "{} may read the archive, not write it: enough for all but the archiver",
+            facts.user
+        )),
+        (false, false) => bad(
+            format!("{} may neither write nor read the archive", facts.user),
+            "after `lakegauge migrate`: grant lakegauge_archiver (or lakegauge_reader) to it",
+        ),
+    });
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn facts(settings: &[(&str, &str)]) -> ServerFacts {
+        let mut all = BTreeMap::from([("fsync", "on"), ("full_page_writes", "on")]);
+        all.extend(settings.iter().copied());
+        ServerFacts {
+            version: 150_014,
+            user: "archiver".to_owned(),
+            may_write: true,
+            may_read: true,
+            settings: all.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        }
+    }
+
+    fn wrong(facts: &ServerFacts) -> usize {
+        let is_bad = |finding: &Finding| matches!(finding, Finding::Bad { .. });
+        of_server(facts, "h:5432/d").iter().filter(|finding| is_bad(finding)).count()
+    }
+
+    #[test]
+    fn a_server_that_is_fit_has_nothing_wrong() {
+        assert_eq!(wrong(&facts(&[])), 0);
+    }
+
+    #[test]
+    fn what_would_lose_data_is_wrong() {
+        assert_eq!(wrong(&facts(&[("fsync", "off")])), 1);
+        assert_eq!(wrong(&facts(&[("full_page_writes", "off")])), 1);
+        assert_eq!(wrong(&facts(&[("default_transaction_read_only", "on")])), 1);
+        assert_eq!(wrong(&ServerFacts { version: 140_000, ..facts(&[]) }), 1);
+        assert_eq!(wrong(&ServerFacts { may_write: false, may_read: false, ..facts(&[]) }), 1);
+    }
+}

@@ -1,0 +1,137 @@
+//! `lakegauge settings`: every setting of every part, as a file for the environment.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use service_kit::Setting;
+
+use crate::{command, services};
+
+const HEADER: &str = "\
+# Every setting of Lakegauge, with what it means and its default.
+#
+# `./run` reads `.env` beside it, Compose does as well; copy this file there and take the # away
+# from what you set. Each setting is also a flag of the commands that read it. A flag goes before
+# the environment, and that before the default; an empty value is none. Units are in the names.
+# `lakegauge settings` prints this file.
+";
+
+pub(crate) fn command() -> Command {
+    Command::new("settings")
+        .about("Print every setting with its meaning and default, as .env.example does")
+}
+
+pub(crate) fn run(_matches: &ArgMatches) -> ExitCode {
+    command::report(std::io::stdout().write_all(render().as_bytes()).map_err(Into::into))
+}
+
+/// The whole file.
+fn render() -> String {
+    let mut text = HEADER.to_owned();
+    let mut seen = BTreeSet::new();
+    for (title, settings) in services::sections() {
+        let new: Vec<Setting> =
+            settings.into_iter().filter(|setting| seen.insert(setting.key)).collect();
+        if new.is_empty() {
+            continue;
+        }
+        text.push_str(&format!("\n# === {title}\n"));
+        for setting in new {
+            text.push('\n');
+            for line in wrapped(setting.help) {
+                text.push_str(&format!("# {line}\n"));
+            }
+            let default = setting.default.unwrap_or_default();
+            text.push_str(&format!("#{}={default}\n", setting.key));
+        }
+    }
+    text
+}
+
+/// Lines of a comment are as long as those of the code.
+const WIDTH: usize = 98;
+
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        if line > 0 && line + 1 + word.chars().count() > WIDTH {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use service_kit::{Flags, Settings, Strings};
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    const EXAMPLE: &str = include_str!("../../../.env.example");
+
+    /// Remembers what was asked for.
+    #[derive(Default)]
+    struct Asked(RefCell<BTreeSet<String>>, BTreeMap<String, String>);
+
+    impl Strings for Asked {
+        fn get(&self, key: &str) -> Option<String> {
+            self.0.borrow_mut().insert(key.to_owned());
+            Strings::get(&self.1, key)
+        }
+    }
+
+    /// The settings of the file, as if every # before one were taken away.
+    fn of_the_file() -> BTreeMap<String, String> {
+        EXAMPLE
+            .lines()
+            .filter_map(|line| line.trim_start_matches('#').split_once('='))
+            .filter(|(key, _)| {
+                key.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
+            })
+            .filter(|(key, _)| !key.is_empty())
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_example_is_what_the_tables_say() {
+        assert_eq!(EXAMPLE, render(), "`lakegauge settings > .env.example` brings it up to date");
+    }
+
+    #[test]
+    fn the_example_loads_and_every_key_in_it_is_read_and_every_setting_is_in_it() {
+        let mut values = of_the_file();
+        // The only one that has no default and without which nothing can be archived.
+        values.insert("DATABASE_URL".to_owned(), "postgresql://u:p@localhost/lakegauge".to_owned());
+        let asked = Asked(RefCell::default(), values.clone());
+        let flags = Flags::default();
+        let mut settings = Settings::new(&flags, &asked);
+        services::load_everything(&mut settings);
+        assert_eq!(settings.finish(), Ok(()));
+        let asked = asked.0.into_inner();
+        let written: BTreeSet<String> = values.into_keys().collect();
+        let unread: Vec<_> = written.difference(&asked).collect();
+        assert!(unread.is_empty(), "in .env.example, but read by nobody: {unread:?}");
+        let missing: Vec<_> = asked.difference(&written).collect();
+        assert!(missing.is_empty(), "read, but not in .env.example: {missing:?}");
+    }
+
+    #[test]
+    fn a_key_means_the_same_everywhere() {
+        let mut seen: BTreeMap<&str, Setting> = BTreeMap::new();
+        for setting in services::sections().into_iter().flat_map(|(_, settings)| settings) {
+            let first = *seen.entry(setting.key).or_insert(setting);
+            assert_eq!(first, setting);
+        }
+    }
+}
