@@ -1,4 +1,3 @@
 //! Servers and executables for the integration tests.
 
 pub mod nats;
-pub mod postgres;

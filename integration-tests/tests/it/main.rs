@@ -2,7 +2,3 @@
 
 mod bus_publisher;
 mod bus_topology;
-mod store_append;
-mod store_events;
-mod store_migrations;
-mod store_read;

@@ -1,1 +1,21 @@
-//! Simulated lake and warehouse traffic.
+//! Simulated lake and warehouse traffic: pure models that turn a seed into events, and a pacer
+//! that publishes them in time.
+//!
+//! Everything up to the sealed message is a function of seed, run and settings; the clock only
+//! decides when a message goes out. The models keep books of what the metrics must be, without the
+//! pipeline's own fold, so that the two can be compared.
+
+pub mod arrivals;
+pub mod draw;
+pub mod emission;
+pub mod feed;
+pub mod lake;
+pub mod model;
+mod pacer;
+pub mod quantiles;
+mod run;
+pub mod scenario;
+pub mod settings;
+pub mod warehouse;
+
+pub use run::Origin;

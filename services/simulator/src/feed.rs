@@ -1,0 +1,209 @@
+//! From a model to sealed messages, each with the time at which it goes out.
+
+use std::collections::VecDeque;
+
+use domain::{Run, Timestamp};
+use wire::{Packer, Sealed};
+
+use crate::{
+    arrivals::{Arrival, Arrivals},
+    draw::Draw,
+    emission::{Disorder, Emission, Emitted},
+    model::{Draft, Model, Page},
+};
+
+/// Events whose times are spread evenly between two readings of the clock.
+const CLOCK_STEPS: i64 = 100;
+
+/// Where the times of events come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// From the arrivals: the same in every run.
+    Modelled,
+    /// From the clock, which is read once a message: an event happens when it is asked for.
+    Clock,
+}
+
+/// What a feed is made of, besides its model.
+#[derive(Debug)]
+pub struct FeedParts {
+    /// Where the times of events come from.
+    pub pace: Pace,
+    /// When things happen.
+    pub arrivals: Arrivals,
+    /// Decides what is late and what comes twice.
+    pub draw: Draw,
+    /// How much of it.
+    pub disorder: Disorder,
+    /// Gives the ids.
+    pub run: Run,
+    /// Distinct events; without end if not given.
+    pub events: Option<u64>,
+    /// Writes messages. Its age counts in event time, so that messages are the same in every run.
+    pub packer: Packer,
+}
+
+/// A sealed message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message<N> {
+    /// When it goes out.
+    pub due: Timestamp,
+    /// What goes out.
+    pub sealed: Sealed,
+    /// What its acknowledgement means for the books.
+    pub page: Page<N>,
+}
+
+/// What a feed has to say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pulled<N> {
+    /// Publish this.
+    Message(Message<N>),
+    /// Nothing before this time.
+    Wait(Timestamp),
+    /// Nothing any more.
+    End,
+}
+
+/// A model's messages, one after another. Pure: the time is an argument, and with
+/// [`Pace::Modelled`] it decides only how far the feed goes, not what is in it.
+#[derive(Debug)]
+pub struct Feed<M: Model> {
+    model: M,
+    pace: Pace,
+    arrivals: Arrivals,
+    emission: Emission<M::Note>,
+    packer: Packer,
+    /// What happens next: not before its time.
+    ahead: Option<Draft<M::Note>>,
+    /// Distinct events still to happen.
+    left: Option<u64>,
+    /// The time of what was handed over last.
+    reached: Timestamp,
+    /// When the clock was read last, and events since.
+    clock: (Timestamp, i64),
+    /// What the books need of the events in the packer.
+    waiting: VecDeque<(bool, Option<M::Note>)>,
+}
+
+impl<M: Model> Feed<M> {
+    /// A feed of a run that starts at `start`.
+    pub fn new(model: M, parts: FeedParts, start: Timestamp) -> Self {
+        Self {
+            model,
+            pace: parts.pace,
+            arrivals: parts.arrivals,
+            emission: Emission::new(parts.draw, parts.disorder, parts.run),
+            packer: parts.packer,
+            ahead: None,
+            left: parts.events,
+            reached: start,
+            clock: (start, 0),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// What there is to do at `now`.
+    pub fn pull(&mut self, now: Timestamp) -> Pulled<M::Note> {
+        let read_before = std::mem::replace(&mut self.clock, (now, 0)).0;
+        loop {
+            let Some(due) = self.next_due(read_before, now) else {
+                return match self.packer.flush() {
+                    Some(sealed) => Pulled::Message(self.message(self.reached, sealed)),
+                    None => Pulled::End,
+                };
+            };
+            let full_at = self.packer.poll_timeout().map(from_millis);
+            if let Some(full_at) = full_at.filter(|full_at| *full_at <= due.min(now))
+                && let Some(sealed) = self.packer.handle_timeout(millis(full_at))
+            {
+                return Pulled::Message(self.message(full_at, sealed));
+            }
+            if due > now {
+                return Pulled::Wait(full_at.map_or(due, |full_at| due.min(full_at)));
+            }
+            if let Some(emitted) = self.emit(due)
+                && let Some(sealed) = self.pack(emitted)
+            {
+                return Pulled::Message(self.message(due, sealed));
+            }
+        }
+    }
+
+    /// Lets nothing more happen. What is held back comes at once, so that everything that has
+    /// happened is published.
+    pub fn drain(&mut self) {
+        self.ahead = None;
+        self.left = Some(0);
+    }
+
+    /// Events that are held back.
+    pub fn held(&self) -> usize {
+        self.emission.held()
+    }
+
+    /// The time of the next event.
+    fn next_due(&mut self, read_before: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        if self.ahead.is_none() && self.left != Some(0) {
+            let arrival = match self.pace {
+                Pace::Modelled => self.arrivals.advance(),
+                Pace::Clock => self.at_the_clock(read_before, now),
+            };
+            self.left = self.left.map(|left| left - 1);
+            self.ahead = Some(self.model.happen(arrival));
+        }
+        let release = self.emission.next_release();
+        match &self.ahead {
+            Some(draft) => Some(release.map_or(draft.at, |release| release.min(draft.at))),
+            // What is held back is not waited for any more.
+            None => release.map(|_| self.reached),
+        }
+    }
+
+    fn at_the_clock(&mut self, read_before: Timestamp, now: Timestamp) -> Arrival {
+        let step = self.clock.1.min(CLOCK_STEPS);
+        self.clock.1 += 1;
+        let since = (now.0 - read_before.0).max(0);
+        let at = Timestamp(read_before.0 + since * step / CLOCK_STEPS).max(self.reached).min(now);
+        Arrival { at, session: self.arrivals.stranger() }
+    }
+
+    fn emit(&mut self, due: Timestamp) -> Option<Emitted<M::Note>> {
+        self.reached = self.reached.max(due);
+        match self.ahead.take() {
+            Some(draft) if self.emission.next_release().is_none_or(|at| at > draft.at) => {
+                self.emission.admit(draft)
+            }
+            ahead => {
+                self.ahead = ahead;
+                self.emission.release(due)
+            }
+        }
+    }
+
+    fn pack(&mut self, emitted: Emitted<M::Note>) -> Option<Sealed> {
+        self.waiting.push_back((emitted.again, emitted.note));
+        self.packer.push(millis(emitted.due), &emitted.event)
+    }
+
+    fn message(&mut self, due: Timestamp, sealed: Sealed) -> Message<M::Note> {
+        let mut page = Page::default();
+        for (again, note) in self.waiting.drain(..sealed.events) {
+            if again {
+                page.duplicates += 1;
+            } else {
+                page.distinct += 1;
+                page.notes.extend(note);
+            }
+        }
+        Message { due, sealed, page }
+    }
+}
+
+fn millis(at: Timestamp) -> u64 {
+    u64::try_from(at.0.div_euclid(1_000)).unwrap_or(0)
+}
+
+fn from_millis(millis: u64) -> Timestamp {
+    Timestamp(i64::try_from(millis).unwrap_or(i64::MAX / 1_000).saturating_mul(1_000))
+}

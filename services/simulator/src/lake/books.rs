@@ -1,0 +1,58 @@
+//! The lake's own books.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::{draw::to_f64, lake::objects::Slot, model::Books};
+
+/// What a request changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The object, by the number in its key.
+    pub slot: Slot,
+    /// Changes happen in this order.
+    pub number: u64,
+    /// Size of the object after it; nothing after a delete.
+    pub bytes: Option<u64>,
+}
+
+/// Used space and accesses as the model knows them.
+#[derive(Clone, Debug, Default)]
+pub struct LakeBooks {
+    /// By slot: number of the last change entered (0: none) and the bytes it left.
+    objects: Vec<(u64, u64)>,
+    used_bytes: u64,
+}
+
+impl LakeBooks {
+    /// Bytes stored by this run's writes and copies, less what was replaced and deleted.
+    pub const fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+}
+
+impl Books for LakeBooks {
+    type Note = Change;
+
+    fn enter(&mut self, change: &Change) {
+        let place = usize::try_from(change.slot).unwrap_or(usize::MAX);
+        if self.objects.len() <= place {
+            self.objects.resize(place + 1, (0, 0));
+        }
+        let (number, bytes) = &mut self.objects[place];
+        if *number < change.number {
+            let after = change.bytes.unwrap_or(0);
+            self.used_bytes = self.used_bytes - *bytes + after;
+            (*number, *bytes) = (change.number, after);
+        }
+    }
+
+    fn metrics(&self, published: u64) -> BTreeMap<&'static str, serde_json::Value> {
+        BTreeMap::from([
+            ("data_lake_espaco_utilizado_gb", json!(to_f64(self.used_bytes) / 1e9)),
+            ("data_lake_espaco_utilizado_bytes", json!(self.used_bytes)),
+            ("data_lake_numero_acessos", json!(published)),
+        ])
+    }
+}

@@ -1,0 +1,29 @@
+//! The lake: its model, its books, its settings.
+
+mod books;
+mod config;
+mod model;
+mod objects;
+
+use domain::Stream;
+use service_kit::Context;
+use wire::Subjects;
+
+pub use books::{Change, LakeBooks};
+pub use config::{Config, SETTINGS};
+pub(crate) use model::push_hex;
+pub use model::{Lake, LakeShape, OBJECT_BYTES, READ_BYTES, WHOLE_READ_SHARE};
+
+/// Simulates a lake until all its events are published or the service drains.
+///
+/// # Errors
+///
+/// What no retry can mend: settings that the broker refuses, a file that can't be written.
+pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
+    let Config { common, shape } = config;
+    let scenario_of = common.clone();
+    let model = |origin: &crate::Origin| {
+        Lake::new(origin.model_draw(), shape, origin.scenario(&scenario_of), origin.run)
+    };
+    crate::run::run(context, common, Stream::lake(0), Subjects::lake_access, model).await
+}

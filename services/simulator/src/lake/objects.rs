@@ -1,0 +1,250 @@
+//! The objects of the simulated lake: which exist, how large they are, which are asked for.
+
+use crate::draw::{Choice, Draw, to_f64};
+
+const NOWHERE: u32 = u32::MAX;
+/// Popularity falls with the rank as `(rank + SHIFT)^-SLOPE`: with the share of plain writes this
+/// gives the measured shares of the most popular objects.
+const SLOPE: f64 = 0.62;
+const SHIFT: f64 = 0.0;
+/// Share of new objects that become popular, each in the place of another: the favourites of one
+/// hour are not those of the next.
+const ADOPTED_SHARE: f64 = 0.1;
+
+/// A key of the run: objects are named by the number of their slot.
+pub(crate) type Slot = u32;
+
+/// Object state: 24 bytes a key, whether its object exists or was deleted.
+#[derive(Clone, Debug)]
+pub(crate) struct Objects {
+    slots: Vec<Entry>,
+    /// Slots of existing objects, in no order, so that one can be drawn.
+    live: Vec<Slot>,
+    /// Slots of deleted objects: written again once no new key may be made.
+    dead: Vec<Slot>,
+    slots_max: usize,
+    /// The objects that are asked for, by rank.
+    favourites: Vec<Slot>,
+    popularity: Choice,
+    /// The same by size, so that a read can be of an object that is as large as the read.
+    by_size: Vec<(u64, Slot)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    bytes: u64,
+    /// Place in `live`, or [`NOWHERE`].
+    live_place: u32,
+    /// Rank among the favourites, or [`NOWHERE`].
+    rank: u32,
+}
+
+impl Objects {
+    /// Objects that exist already, all of them favourites; at most `slots_max` keys are ever made.
+    pub(crate) fn new(sizes: impl Iterator<Item = u64>, slots_max: usize) -> Self {
+        let mut objects = Self {
+            slots: Vec::new(),
+            live: Vec::new(),
+            dead: Vec::new(),
+            slots_max,
+            favourites: Vec::new(),
+            popularity: Choice::new(&[1.0]),
+            by_size: Vec::new(),
+        };
+        for bytes in sizes {
+            let slot = objects.make(bytes);
+            objects.favour(slot, objects.favourites.len());
+        }
+        let weights: Vec<f64> = (0..objects.favourites.len())
+            .map(|rank| (to_f64(place(rank).into()) + 1.0 + SHIFT).powf(-SLOPE))
+            .collect();
+        objects.popularity = Choice::new(&weights);
+        objects
+    }
+
+    /// Size of an object, in bytes.
+    pub(crate) fn bytes(&self, slot: Slot) -> u64 {
+        self.slots[index(slot)].bytes
+    }
+
+    /// An object as often as it is popular.
+    pub(crate) fn popular(&self, draw: &mut Draw) -> Slot {
+        self.favourites[self.popularity.pick(draw)]
+    }
+
+    /// The favourite whose size is nearest to `bytes`.
+    pub(crate) fn nearest(&self, bytes: u64) -> Slot {
+        let above = self.by_size.partition_point(|&(size, _)| size < bytes);
+        let below = above.saturating_sub(1);
+        let above = above.min(self.by_size.len() - 1);
+        let distance = |at: usize| self.by_size[at].0.abs_diff(bytes);
+        self.by_size[if distance(below) < distance(above) { below } else { above }].1
+    }
+
+    /// Some favourite of at least `bytes`, or the largest.
+    pub(crate) fn at_least(&self, bytes: u64, draw: &mut Draw) -> Slot {
+        let first = self.by_size.partition_point(|&(size, _)| size < bytes);
+        let first = first.min(self.by_size.len() - 1);
+        self.by_size[first + draw.index(self.by_size.len() - first)].1
+    }
+
+    /// Stores an object under a new key or, where no more keys may be made, under one that had
+    /// one.
+    pub(crate) fn store_new(&mut self, bytes: u64, draw: &mut Draw) -> Slot {
+        if self.slots.len() < self.slots_max {
+            let slot = self.make(bytes);
+            if draw.chance(ADOPTED_SHARE) {
+                let rank = draw.index(self.favourites.len());
+                self.favour(slot, rank);
+            }
+            return slot;
+        }
+        if let Some(slot) = self.dead.pop() {
+            self.revive(slot, bytes);
+            return slot;
+        }
+        let slot = self.live[draw.index(self.live.len())];
+        self.overwrite(slot, bytes);
+        slot
+    }
+
+    /// Replaces an existing object.
+    pub(crate) fn overwrite(&mut self, slot: Slot, bytes: u64) {
+        let entry = self.slots[index(slot)];
+        if entry.rank != NOWHERE {
+            self.forget_size(entry.bytes, slot);
+            self.note_size(bytes, slot);
+        }
+        self.slots[index(slot)].bytes = bytes;
+    }
+
+    /// Removes some object and says which; nothing while only favourites would be left to take
+    /// their places.
+    pub(crate) fn delete(&mut self, draw: &mut Draw) -> Option<Slot> {
+        if self.live.len() <= self.favourites.len() + 1 {
+            return None;
+        }
+        let slot = self.live[draw.index(self.live.len())];
+        let entry = self.slots[index(slot)];
+        self.live.swap_remove(index(entry.live_place));
+        if let Some(moved) = self.live.get(index(entry.live_place)) {
+            self.slots[index(*moved)].live_place = entry.live_place;
+        }
+        self.slots[index(slot)].live_place = NOWHERE;
+        self.dead.push(slot);
+        if entry.rank != NOWHERE {
+            let heir = self.plain(draw);
+            self.favour(heir, index(entry.rank));
+        }
+        Some(slot)
+    }
+
+    /// An existing object that is no favourite; there is one.
+    fn plain(&self, draw: &mut Draw) -> Slot {
+        loop {
+            let slot = self.live[draw.index(self.live.len())];
+            if self.slots[index(slot)].rank == NOWHERE {
+                return slot;
+            }
+        }
+    }
+
+    fn make(&mut self, bytes: u64) -> Slot {
+        let slot = place(self.slots.len());
+        self.slots.push(Entry { bytes, live_place: place(self.live.len()), rank: NOWHERE });
+        self.live.push(slot);
+        slot
+    }
+
+    fn revive(&mut self, slot: Slot, bytes: u64) {
+        let live_place = place(self.live.len());
+        self.slots[index(slot)] = Entry { bytes, live_place, rank: NOWHERE };
+        self.live.push(slot);
+    }
+
+    /// Makes an object the favourite of this rank, in the place of the one that was.
+    fn favour(&mut self, slot: Slot, rank: usize) {
+        match self.favourites.get_mut(rank) {
+            Some(holder) => {
+                let before = std::mem::replace(holder, slot);
+                self.slots[index(before)].rank = NOWHERE;
+                self.forget_size(self.slots[index(before)].bytes, before);
+            }
+            None => self.favourites.push(slot),
+        }
+        self.slots[index(slot)].rank = place(rank);
+        self.note_size(self.slots[index(slot)].bytes, slot);
+    }
+
+    fn note_size(&mut self, bytes: u64, slot: Slot) {
+        let at = self.by_size.partition_point(|entry| *entry < (bytes, slot));
+        self.by_size.insert(at, (bytes, slot));
+    }
+
+    fn forget_size(&mut self, bytes: u64, slot: Slot) {
+        if let Ok(at) = self.by_size.binary_search(&(bytes, slot)) {
+            self.by_size.remove(at);
+        }
+    }
+}
+
+fn index(slot: u32) -> usize {
+    usize::try_from(slot).unwrap_or(usize::MAX)
+}
+
+/// A position as a slot's number; the settings bound the number of slots far below 2^32.
+fn place(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(NOWHERE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(objects: &Objects) {
+        assert_eq!(objects.live.len() + objects.dead.len(), objects.slots.len());
+        for (at, slot) in objects.live.iter().enumerate() {
+            assert_eq!(index(objects.slots[index(*slot)].live_place), at);
+        }
+        assert_eq!(objects.by_size.len(), objects.favourites.len());
+        assert!(objects.by_size.is_sorted());
+        for (rank, slot) in objects.favourites.iter().enumerate() {
+            let entry = objects.slots[index(*slot)];
+            assert_eq!(index(entry.rank), rank);
+            assert_ne!(entry.live_place, NOWHERE, "favourites exist");
+            assert!(objects.by_size.binary_search(&(entry.bytes, *slot)).is_ok());
+        }
+    }
+
+    #[test]
+    fn every_index_over_the_objects_stays_right() {
+        let mut draw = Draw::new(5, 0);
+        let mut objects = Objects::new((1..=20).map(|n| n * 100), 60);
+        let mut deleted = 0;
+        for step in 0..5_000 {
+            let bytes = draw.below(5_000);
+            match draw.below(4) {
+                0 => deleted += u32::from(objects.delete(&mut draw).is_some()),
+                1 => {
+                    let slot = objects.popular(&mut draw);
+                    objects.overwrite(slot, bytes);
+                }
+                _ => drop(objects.store_new(bytes, &mut draw)),
+            }
+            check(&objects);
+            assert!(objects.slots.len() <= 60, "step {step}");
+        }
+        assert!(deleted > 100);
+    }
+
+    #[test]
+    fn a_read_finds_an_object_of_its_size() {
+        let mut draw = Draw::new(6, 0);
+        let objects = Objects::new([10, 20, 30, 1_000].into_iter(), 10);
+        for (asked, found) in [(1, 10), (14, 10), (16, 20), (500, 30), (9_999, 1_000)] {
+            assert_eq!(objects.bytes(objects.nearest(asked)), found);
+        }
+        assert_eq!(objects.bytes(objects.at_least(31, &mut draw)), 1_000);
+        assert_eq!(objects.bytes(objects.at_least(5_000, &mut draw)), 1_000);
+    }
+}

@@ -1,0 +1,89 @@
+//! What a model is: one thing that happens after another, and the books of it.
+
+use std::collections::BTreeMap;
+
+use domain::{Fact, Timestamp};
+
+use crate::arrivals::Arrival;
+
+/// Something that happened and has no identity yet: that is given when it is published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft<N> {
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub fact: Fact,
+    /// What the books need to know of it, where it is more than that it happened.
+    pub note: Option<N>,
+}
+
+/// A pure model of one side of the house.
+pub trait Model {
+    /// What its books need of one event.
+    type Note: Clone + std::fmt::Debug;
+    /// Its books.
+    type Books: Books<Note = Self::Note>;
+
+    /// Lets the next thing happen. Times ascend.
+    fn happen(&mut self, arrival: Arrival) -> Draft<Self::Note>;
+}
+
+/// What a model itself knows of the metrics, from its own state and without the pipeline's code.
+///
+/// Entries may come in any order: acknowledgements do.
+pub trait Books: Default {
+    /// What is entered.
+    type Note;
+
+    /// Enters what an acknowledged event did.
+    fn enter(&mut self, note: &Self::Note);
+
+    /// What the metrics must be after `published` distinct events, by their names.
+    fn metrics(&self, published: u64) -> BTreeMap<&'static str, serde_json::Value>;
+}
+
+/// The part of the books that one message fills.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<N> {
+    /// Events in it for the first time.
+    pub distinct: u64,
+    /// Events in it that were sent before.
+    pub duplicates: u64,
+    /// What the former did.
+    pub notes: Vec<N>,
+}
+
+impl<N> Default for Page<N> {
+    fn default() -> Self {
+        Self { distinct: 0, duplicates: 0, notes: Vec::new() }
+    }
+}
+
+/// The books of a run: only what the broker has acknowledged.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger<B> {
+    /// Distinct events acknowledged.
+    pub published: u64,
+    /// Events sent again, and acknowledged.
+    pub duplicates_sent: u64,
+    /// What the model knows.
+    pub books: B,
+}
+
+impl<B: Books> Ledger<B> {
+    /// Enters an acknowledged message.
+    pub fn enter(&mut self, page: &Page<B::Note>) {
+        self.published += page.distinct;
+        self.duplicates_sent += page.duplicates;
+        page.notes.iter().for_each(|note| self.books.enter(note));
+    }
+
+    /// The books as one JSON object.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "published": self.published,
+            "duplicates_sent": self.duplicates_sent,
+            "metrics": self.books.metrics(self.published),
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! Publishes a feed in time. The only part that waits.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bus::{Bus, PublishProgress, Publisher, PublisherLimits, service::BusConfig};
+use domain::Timestamp;
+use prometheus::{Gauge, IntCounter, IntGauge, Registry};
+use service_kit::{Clock, Condition, Context};
+
+use crate::{
+    draw::to_f64,
+    feed::{Feed, Message, Pulled},
+    model::{Ledger, Model, Page},
+};
+
+/// At high rates messages are made in ticks of this length: timers are not finer than a
+/// millisecond, and waking up for each message would cost more than the message.
+const TICK: Duration = Duration::from_millis(5);
+/// How often a wait for room is looked at, for metrics and readiness.
+const LOOK: Duration = Duration::from_millis(200);
+/// From this lag on the simulator says that it can't keep up, and below half of it that it can.
+const LAG_MAX_S: f64 = 1.0;
+
+/// What a run is given.
+pub(crate) struct Pacer<M: Model> {
+    pub(crate) feed: Feed<M>,
+    /// When event time starts.
+    pub(crate) start: Timestamp,
+}
+
+impl<M> Pacer<M>
+where
+    M: Model + 'static,
+    M::Note: Send + 'static,
+    M::Books: Send + 'static,
+{
+    /// Publishes until the feed ends or the service drains, then everything that is held back,
+    /// awaits every acknowledgement, and writes the books.
+    pub(crate) async fn run(
+        self,
+        context: Context,
+        bus: &BusConfig,
+        books: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let connected = bus::service::connect(bus, &context).await.context("connecting to NATS")?;
+        let Some(connected) = connected else {
+            // Nothing was taken, so nothing has to be finished.
+            return write_books(books, &Ledger::<M::Books>::default());
+        };
+        let Context { clock, lifecycle, registry, readiness, not_ready } = context;
+        not_ready.open();
+        let accounts = Arc::new(Mutex::new(Accounts::<M>::default()));
+        let entered = Arc::clone(&accounts);
+        let publisher = connected.publisher(PublisherLimits::default(), move |acknowledged| {
+            locked(&entered).acknowledge(&acknowledged.sealed.message_id);
+        });
+        let mut shell = Shell {
+            progress: publisher.progress(),
+            gauges: Gauges::register(&registry).context("metrics")?,
+            condition: readiness.condition("publisher"),
+            bus: connected,
+            clock,
+            publisher,
+            accounts,
+            behind: false,
+        };
+        shell.publish_all(self.feed, self.start, &lifecycle).await?;
+        shell.flush().await?;
+        let ledger = &locked(&shell.accounts).ledger;
+        tracing::info!(
+            published = ledger.published,
+            duplicates_sent = ledger.duplicates_sent,
+            "everything is acknowledged"
+        );
+        write_books(books, ledger)
+    }
+}
+
+/// The run with everything around it.
+struct Shell<M: Model> {
+    bus: Bus,
+    clock: Clock,
+    publisher: Publisher,
+    progress: Arc<PublishProgress>,
+    accounts: Arc<Mutex<Accounts<M>>>,
+    gauges: Gauges,
+    condition: Condition,
+    behind: bool,
+}
+
+impl<M: Model> Shell<M> {
+    async fn publish_all(
+        &mut self,
+        mut feed: Feed<M>,
+        start: Timestamp,
+        lifecycle: &service_kit::Lifecycle,
+    ) -> anyhow::Result<()> {
+        let started = self.clock.monotonic();
+        let mut draining = false;
+        loop {
+            if !draining && lifecycle.is_draining() {
+                draining = true;
+                tracing::info!(held = feed.held(), "draining: what is held back comes now");
+                feed.drain();
+            }
+            let now = event_time(start, self.clock.monotonic().saturating_sub(started));
+            match feed.pull(now) {
+                Pulled::Message(message) => self.publish(message, now).await?,
+                Pulled::Wait(until) => {
+                    self.look();
+                    let wait_us = u64::try_from(until.0 - now.0).unwrap_or(0);
+                    let wait = Duration::from_micros(wait_us).clamp(TICK, LOOK);
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = lifecycle.draining(), if !draining => {}
+                    }
+                }
+                Pulled::End => return Ok(()),
+            }
+        }
+    }
+
+    async fn publish(&mut self, message: Message<M::Note>, now: Timestamp) -> anyhow::Result<()> {
+        self.note_lag(now, message.due);
+        self.gauges.events.inc_by(message.page.distinct);
+        self.gauges.duplicates.inc_by(message.page.duplicates);
+        locked(&self.accounts).open(&message.sealed.message_id, message.page);
+        let publisher = &self.publisher;
+        let publishing = publisher.publish(message.sealed);
+        tokio::pin!(publishing);
+        loop {
+            tokio::select! {
+                published = &mut publishing => return published.context("publishing"),
+                () = tokio::time::sleep(LOOK) => {
+                    look(&self.bus, &self.progress, &self.gauges, &self.condition);
+                }
+            }
+        }
+    }
+
+    async fn flush(&self) -> anyhow::Result<()> {
+        let flushing = self.publisher.flush();
+        tokio::pin!(flushing);
+        loop {
+            tokio::select! {
+                flushed = &mut flushing => {
+                    flushed.context("awaiting the acknowledgements")?;
+                    return Ok(());
+                }
+                () = tokio::time::sleep(LOOK) => self.look(),
+            }
+        }
+    }
+
+    fn look(&self) {
+        look(&self.bus, &self.progress, &self.gauges, &self.condition);
+    }
+
+    fn note_lag(&mut self, now: Timestamp, due: Timestamp) {
+        let lag_s = to_f64(u64::try_from(now.0 - due.0).unwrap_or(0)) / 1e6;
+        self.gauges.lag.set(lag_s);
+        if !self.behind && lag_s > LAG_MAX_S {
+            self.behind = true;
+            tracing::warn!(lag_s, "can't keep up: events go out later than they should");
+        } else if self.behind && lag_s < LAG_MAX_S / 2.0 {
+            self.behind = false;
+            tracing::info!("caught up");
+        }
+    }
+}
+
+/// Tells readiness and metrics how publishing goes.
+fn look(bus: &Bus, progress: &PublishProgress, gauges: &Gauges, condition: &Condition) {
+    gauges.full.set(i64::from(progress.is_full()));
+    gauges.unconfirmed.set(i64::try_from(progress.in_flight()).unwrap_or(i64::MAX));
+    if progress.is_full() {
+        condition.fail("stream is full, waiting");
+    } else if !bus.is_connected() {
+        condition.fail("not connected to NATS, waiting");
+    } else {
+        condition.pass(format!("{} messages acknowledged", progress.messages()));
+    }
+}
+
+/// What is on its way and what was acknowledged.
+struct Accounts<M: Model> {
+    /// By message id. The same bytes may be on their way twice: an event alone in its message, and
+    /// the same event again.
+    open: BTreeMap<String, Page<M::Note>>,
+    ledger: Ledger<M::Books>,
+}
+
+impl<M: Model> Default for Accounts<M> {
+    fn default() -> Self {
+        Self { open: BTreeMap::new(), ledger: Ledger::default() }
+    }
+}
+
+impl<M: Model> Accounts<M> {
+    fn open(&mut self, message_id: &str, page: Page<M::Note>) {
+        let open = self.open.entry(message_id.to_owned()).or_default();
+        open.distinct += page.distinct;
+        open.duplicates += page.duplicates;
+        open.notes.extend(page.notes);
+    }
+
+    fn acknowledge(&mut self, message_id: &str) {
+        if let Some(page) = self.open.remove(message_id) {
+            self.ledger.enter(&page);
+        }
+    }
+}
+
+/// The metrics of the simulator itself.
+struct Gauges {
+    events: IntCounter,
+    duplicates: IntCounter,
+    lag: Gauge,
+    full: IntGauge,
+    unconfirmed: IntGauge,
+}
+
+impl Gauges {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauges = Self {
+            events: IntCounter::new(
+                "lakegauge_simulator_events_total",
+                "Distinct events handed to the publisher.",
+            )?,
+            duplicates: IntCounter::new(
+                "lakegauge_simulator_duplicates_total",
+                "Events handed to the publisher a second time, on purpose.",
+            )?,
+            lag: Gauge::new(
+                "lakegauge_simulator_lag_seconds",
+                "How much later than it should the last message went out; it grows while the \
+                 simulator or the broker can't keep up.",
+            )?,
+            full: IntGauge::new(
+                "lakegauge_simulator_stream_full",
+                "1 while the stream is full and publishing waits.",
+            )?,
+            unconfirmed: IntGauge::new(
+                "lakegauge_simulator_unconfirmed_messages",
+                "Messages that are sent and not yet acknowledged.",
+            )?,
+        };
+        registry.register(Box::new(gauges.events.clone()))?;
+        registry.register(Box::new(gauges.duplicates.clone()))?;
+        registry.register(Box::new(gauges.lag.clone()))?;
+        registry.register(Box::new(gauges.full.clone()))?;
+        registry.register(Box::new(gauges.unconfirmed.clone()))?;
+        Ok(gauges)
+    }
+}
+
+fn write_books<B: crate::model::Books>(
+    file: Option<&Path>,
+    ledger: &Ledger<B>,
+) -> anyhow::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let mut text = serde_json::to_string_pretty(&ledger.to_json())?;
+    text.push('\n');
+    // In place at once: whoever waits for the file never sees a part of it.
+    let partial = file.with_extension("partial");
+    std::fs::write(&partial, text)
+        .and_then(|()| std::fs::rename(&partial, file))
+        .with_context(|| format!("writing the books to {}", file.display()))
+}
+
+fn event_time(start: Timestamp, since: Duration) -> Timestamp {
+    let since_us = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+    Timestamp(start.0.saturating_add(since_us))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Entries are whole: a panic elsewhere can't leave one half made.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

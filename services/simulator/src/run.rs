@@ -1,0 +1,130 @@
+//! From settings to a running simulator.
+
+use anyhow::Context as _;
+use domain::{Run, Stream, Timestamp};
+use rand::{TryRng, rngs::SysRng};
+use service_kit::Context;
+use wire::{Format, Packer, Subjects};
+
+use crate::{
+    arrivals::{Arrivals, Traffic},
+    draw::Draw,
+    feed::{Feed, FeedParts},
+    model::Model,
+    pacer::Pacer,
+    scenario::Scenario,
+    settings::Common,
+};
+
+/// The purposes of the sources of randomness of one seed.
+const MODEL: u64 = 0;
+const ARRIVALS: u64 = 1;
+const EMISSION: u64 = 2;
+
+/// What everything in a run follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The seed of all randomness.
+    pub seed: u64,
+    /// The prefix of ids and object keys.
+    pub run: Run,
+    /// When event time starts.
+    pub start: Timestamp,
+}
+
+impl Origin {
+    /// The origin of a run with this name (or salt, if it has none).
+    pub fn new(seed: u64, start: Timestamp, name: Result<&str, u32>, stream: Stream) -> Self {
+        let salt = match name {
+            Ok(name) => salt_of(name, stream),
+            Err(salt) => salt,
+        };
+        let start_ms = u64::try_from(start.0.div_euclid(1_000)).unwrap_or(0);
+        Self { seed, run: Run::new(start_ms, salt), start }
+    }
+
+    /// What the settings say; the rest from the operating system and the clock.
+    fn load(common: &Common, now_us: i64, stream: Stream) -> anyhow::Result<Self> {
+        let entropy = || SysRng.try_next_u64().context("the operating system gives no randomness");
+        let seed = common.seed.map_or_else(entropy, Ok)?;
+        let start = common.start_time.unwrap_or(Timestamp(now_us));
+        let salt = u32::try_from(entropy()? >> 32)?;
+        Ok(Self::new(seed, start, common.run_id.as_deref().ok_or(salt), stream))
+    }
+
+    /// The randomness of a model.
+    pub fn model_draw(&self) -> Draw {
+        Draw::new(self.seed, MODEL)
+    }
+
+    /// The incidents of the run.
+    pub const fn scenario(&self, common: &Common) -> Scenario {
+        Scenario::new(common.incident, self.start)
+    }
+
+    /// A feed of a model, written to this subject.
+    pub fn feed<M: Model>(&self, model: M, common: &Common, subject: String) -> Feed<M> {
+        let traffic = Traffic {
+            rate_per_s: common.rate_per_s,
+            burst_events: common.burst_events,
+            peak_over_trough: common.peak_over_trough,
+        };
+        let draw = Draw::new(self.seed, ARRIVALS);
+        let parts = FeedParts {
+            pace: common.pace,
+            arrivals: Arrivals::new(draw, traffic, self.scenario(common), self.start),
+            draw: Draw::new(self.seed, EMISSION),
+            disorder: common.disorder,
+            run: self.run,
+            events: common.events,
+            packer: Packer::new(subject, common.format, common.packer),
+        };
+        Feed::new(model, parts, self.start)
+    }
+}
+
+/// Runs one simulator until it has published all its events, or the service drains.
+pub(crate) async fn run<M>(
+    context: Context,
+    common: Common,
+    stream: Stream,
+    subject: fn(&Subjects, u16, &str) -> String,
+    model: impl FnOnce(&Origin) -> M,
+) -> anyhow::Result<()>
+where
+    M: Model + 'static,
+    M::Note: Send + 'static,
+    M::Books: Send + 'static,
+{
+    let origin = Origin::load(&common, context.clock.now_us(), stream)?;
+    let format = match common.format {
+        Format::Json => "json",
+        Format::Bincode => "bincode",
+    };
+    tracing::info!(
+        seed = origin.seed,
+        run = %origin.run,
+        rate_per_s = common.rate_per_s,
+        format,
+        "the same seed, start time and run id give the same events again"
+    );
+    let subjects = Subjects::new(&common.bus.settings.subject_prefix);
+    let subject = subject(&subjects, stream.partition, &common.source);
+    let feed = origin.feed(model(&origin), &common, subject);
+    let pacer = Pacer { feed, start: origin.start };
+    pacer.run(context, &common.bus, common.books.as_deref()).await
+}
+
+/// Twenty bits from a name and the stream, so that the two simulators of one name differ (FNV-1a,
+/// folded).
+fn salt_of(name: &str, stream: Stream) -> u32 {
+    let hash = stream
+        .to_string()
+        .bytes()
+        .chain(*b"/")
+        .chain(name.bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    u32::try_from((hash ^ (hash >> 20) ^ (hash >> 40)) & 0xf_ffff).unwrap_or(0)
+}

@@ -1,0 +1,148 @@
+//! Who asks the warehouse: a few tenants for most of it, and mostly what they asked before.
+
+use crate::{
+    draw::{Choice, Draw, length, to_f64, to_u64},
+    lake::push_hex,
+};
+
+/// Shares of all queries by ranks of tenants, the first and last rank of each group, and how fast
+/// the share falls with the rank inside. Redset, 200 provisioned clusters: the top 1, 5, 10 and 20
+/// hold 13.6, 36.0, 50.8 and 69.7 %; the falls are chosen so that the Gini coefficient is 0.83
+/// (measured 0.84).
+const GROUPS: &[(u32, u32, f64, f64)] = &[
+    (1, 1, 0.136, 0.0),
+    (2, 5, 0.224, 0.12),
+    (6, 10, 0.148, 0.06),
+    (11, 20, 0.189, 0.05),
+    (21, 200, 0.303, 0.045),
+];
+/// Tenants that were measured, and the most that are simulated.
+pub const TENANTS_MAX: u32 = 200;
+/// Shapes of statements that a tenant may come back to.
+const SHAPES_KEPT: u64 = 64;
+/// Share of a tenant's queries that repeat an earlier one: on half of the clusters it is 80 % and
+/// more (van Renen et al. 2024). The ends are guesses.
+const REPEAT_MIN: f64 = 0.5;
+const REPEAT_MEDIAN: f64 = 0.8;
+const REPEAT_MAX: f64 = 0.98;
+/// Principals of a tenant at most.
+const PRINCIPALS_MAX: u64 = 6;
+
+/// One cluster or virtual warehouse and who uses it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenant {
+    pub(crate) warehouse: String,
+    pub(crate) database: String,
+    principals: Vec<String>,
+    /// Share of its queries that repeat an earlier one.
+    pub(crate) repeat_share: f64,
+    /// Shapes of statements so far.
+    shapes: u64,
+}
+
+impl Tenant {
+    fn new(rank: u32, repeat_share: f64, draw: &mut Draw) -> Self {
+        let principals = 1 + draw.below(PRINCIPALS_MAX);
+        Self {
+            warehouse: format!("wh-{rank:03}"),
+            database: format!("db-{:02}", rank % 40),
+            principals: (0..principals).map(|n| format!("wh-{rank:03}-user-{n}")).collect(),
+            repeat_share,
+            shapes: 0,
+        }
+    }
+
+    /// The principal of a session.
+    pub(crate) fn principal(&self, session: u32) -> &str {
+        let place = u64::from(session) % length(&self.principals);
+        &self.principals[usize::try_from(place).unwrap_or(0)]
+    }
+
+    /// The shape of its next statement, and whether it was asked before.
+    pub(crate) fn statement(&mut self, draw: &mut Draw) -> (String, bool) {
+        let repeats = self.shapes > 0 && draw.chance(self.repeat_share);
+        let number = if repeats {
+            let kept = self.shapes.min(SHAPES_KEPT);
+            self.shapes - 1 - draw.below(kept)
+        } else {
+            self.shapes += 1;
+            self.shapes - 1
+        };
+        (self.fingerprint(number), repeats)
+    }
+
+    /// Sixteen hexadecimal digits that differ between tenants and numbers.
+    fn fingerprint(&self, number: u64) -> String {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in self.warehouse.bytes().chain(number.to_le_bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        let mut text = String::with_capacity(16);
+        push_hex(&mut text, hash, 16);
+        text
+    }
+}
+
+/// All tenants, the busiest first.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenants {
+    all: Vec<Tenant>,
+    choice: Choice,
+    repeat_share: f64,
+}
+
+impl Tenants {
+    /// The `number` busiest tenants of the measured fleet.
+    pub(crate) fn new(number: u32, draw: &mut Draw) -> Self {
+        let number = number.clamp(1, TENANTS_MAX);
+        let weights: Vec<f64> = (1..=number).map(weight).collect();
+        let all: Vec<Tenant> = (1..=number)
+            .map(|rank| {
+                // Spread evenly over the ranks, so that a share does not depend on luck.
+                let u = (f64::from(rank) * 0.618_033_988_75).fract();
+                Tenant::new(rank, repeat_share(u), draw)
+            })
+            .collect();
+        let sum: f64 = weights.iter().sum();
+        let repeats: f64 =
+            all.iter().zip(&weights).map(|(tenant, weight)| tenant.repeat_share * weight).sum();
+        Self { choice: Choice::new(&weights), repeat_share: repeats / sum, all }
+    }
+
+    /// Share of all queries that repeat an earlier one.
+    pub(crate) const fn repeat_share(&self) -> f64 {
+        self.repeat_share
+    }
+
+    /// A tenant as often as it asks.
+    pub(crate) fn pick(&mut self, draw: &mut Draw) -> &mut Tenant {
+        let place = self.choice.pick(draw);
+        &mut self.all[place]
+    }
+
+    /// A tenant in the middle of the field: as a noisy one it is a change to see.
+    pub(crate) fn middle(&mut self) -> &mut Tenant {
+        let place = to_u64(to_f64(length(&self.all)) * 0.3);
+        &mut self.all[usize::try_from(place).unwrap_or(0)]
+    }
+}
+
+/// Share of all queries of the tenant of this rank, from 1.
+fn weight(rank: u32) -> f64 {
+    for (first, last, share, fall) in GROUPS {
+        if (*first..=*last).contains(&rank) {
+            let part = |rank: u32| (-fall * f64::from(rank - first)).exp();
+            return share * part(rank) / (*first..=*last).map(part).sum::<f64>();
+        }
+    }
+    0.0
+}
+
+/// The repeated share of the tenant that the share `u` of all tenants lies below.
+fn repeat_share(u: f64) -> f64 {
+    if u < 0.5 {
+        REPEAT_MIN + (REPEAT_MEDIAN - REPEAT_MIN) * 2.0 * u
+    } else {
+        REPEAT_MEDIAN + (REPEAT_MAX - REPEAT_MEDIAN) * 2.0 * (u - 0.5)
+    }
+}
