@@ -1,3 +1,4 @@
 //! Servers and executables for the integration tests.
 
 pub mod nats;
+pub mod postgres;

@@ -2,3 +2,7 @@
 
 mod bus_publisher;
 mod bus_topology;
+mod store_append;
+mod store_events;
+mod store_migrations;
+mod store_read;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use domain::{EventId, Identity, Mark, Rules, Seen, Timestamp, seen::Derived};
+use domain::{EventId, IdKind, Identity, Mark, Rules, Seen, Timestamp, seen::Derived};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::watch;
@@ -195,6 +195,7 @@ impl Archive {
         };
         let moved = append::epoch(&mut session.connection, self.stream, old.as_ref(), &new);
         if !self.in_time("beginning an epoch", moved).await? {
+            drop(session);
             return Err(self.fenced().await);
         }
         self.session = Some(session);
@@ -211,6 +212,7 @@ impl Archive {
         }
         let known = self.checkpoint.as_ref();
         if known.map(|known| known.mark) != batch.before {
+            drop(session);
             return Err(self.fenced().await);
         }
         if self.unanswered.take().is_none() {
@@ -226,6 +228,8 @@ impl Archive {
             (self.token, self.transaction),
         );
         let Some(written) = self.in_time("archiving a batch", written).await? else {
+            // Gives the lock back, which the next connection waits for.
+            drop(session);
             return Err(self.fenced().await);
         };
         self.unanswered = Some(written.appended.clone());
@@ -371,7 +375,7 @@ async fn stream_id(connection: &mut PgConnection, name: &str) -> Result<i16, Sto
     Ok(id)
 }
 
-async fn read_seen(
+pub(crate) async fn read_seen(
     connection: &mut PgConnection,
     stream: StreamId,
     checkpoint: &Checkpoint,
@@ -379,17 +383,16 @@ async fn read_seen(
 ) -> Result<Seen, StoreError> {
     let runs = decode_runs(&checkpoint.seen, rules)
         .map_err(|error| StoreError::Version(format!("the checkpoint's set of ids: {error}")))?;
-    let kept = derived_above(connection, stream, checkpoint.derived_floor, rules).await?;
+    let kept = derived_above(connection, stream, checkpoint.derived_floor).await?;
     let derived = Derived::restore(rules.derived_ids_max, kept, checkpoint.derived_floor);
     Ok(Seen::restore(runs, derived))
 }
 
-/// The derived identities above the floor: of rows and of counted letters.
+/// The derived identities above the floor, of rows and of counted letters: as many as the set holds.
 pub(crate) async fn derived_above(
     connection: &mut PgConnection,
     stream: StreamId,
     floor: Option<Identity>,
-    rules: &Rules,
 ) -> Result<BTreeSet<Identity>, StoreError> {
     let doing = "reading the derived ids back";
     let Some(side) = stream.side else { return Ok(BTreeSet::new()) };
@@ -397,7 +400,6 @@ pub(crate) async fn derived_above(
         floor.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.0, Uuid::from_bytes(*id.as_bytes())));
     // Nothing happened before 1970, and PostgreSQL's time does not reach back to the smallest number.
     let floor_at = Timestamptz(floor_at.max(-1));
-    let limit = i64::try_from(rules.derived_ids_max).unwrap_or(i64::MAX);
     let mut kept = BTreeSet::new();
     let mut rows = sqlx::query(match side {
         domain::Side::Lake => DERIVED_LAKE,
@@ -406,12 +408,15 @@ pub(crate) async fn derived_above(
     .bind(stream.id)
     .bind(floor_at)
     .bind(floor_id)
-    .bind(limit)
     .fetch(connection);
     while let Some(row) = rows.try_next().await.doing(doing)? {
         let at: Timestamptz = row.try_get(0).doing(doing)?;
         let id: Uuid = row.try_get(1).doing(doing)?;
-        kept.insert((Timestamp(at.0), EventId::from_bytes(*id.as_bytes())));
+        let id = EventId::from_bytes(*id.as_bytes());
+        // Letters of sequenced ids stand among them.
+        if matches!(id.kind(), IdKind::Derived) {
+            kept.insert((Timestamp(at.0), id));
+        }
     }
     Ok(kept)
 }
@@ -426,9 +431,7 @@ select occurred_at, id from (
     union all
     select occurred_at, id from lakegauge.dead_letter
     where stream = $1 and counted and (occurred_at, id) > ($2, $3)
-) as known
-order by occurred_at desc, id desc
-limit $4";
+) as known";
 
 const DERIVED_WAREHOUSE: &str = "
 select occurred_at, id from (
@@ -437,9 +440,7 @@ select occurred_at, id from (
     union all
     select occurred_at, id from lakegauge.dead_letter
     where stream = $1 and counted and (occurred_at, id) > ($2, $3)
-) as known
-order by occurred_at desc, id desc
-limit $4";
+) as known";
 
 /// The position before the first message of a stream that was never archived.
 pub(crate) fn sequence_of(mark: Option<Mark>) -> Result<i64, StoreError> {

@@ -1,7 +1,7 @@
 //! The archive in PostgreSQL. The only user of sqlx.
 //!
 //! Writing is [`Archive`]: one writer per stream, one transaction per [`Batch`]. Nothing else
-//! changes the archive. What is pure (encoding, the grid of partitions, the table of errors) stands
+//! changes the archive. Reading is [`ArchiveView`]: a stream at one moment, in counting order. What is pure (encoding, the grid of partitions, the table of errors) stands
 //! in modules without I/O.
 
 mod append;
@@ -17,6 +17,7 @@ mod letters;
 mod migrate;
 mod partitions;
 mod pg;
+mod read;
 mod rows;
 mod samples;
 pub mod service;
@@ -31,5 +32,6 @@ pub use error::StoreError;
 pub use grid::{Grid, Partition};
 pub use inspect::{ServerFacts, Tally, inspect, tally};
 pub use migrate::{Applied, check_version, migrate};
+pub use read::{ArchiveView, Counted, Totals, read_checkpoint, read_totals};
 pub use settings::StoreSettings;
 pub use sqlstate::{Recovery, recovery};

@@ -1,5 +1,7 @@
 //! Counting what stands in the archive, and what it still lacks.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use bus::{Bus, BusError, BusSettings};
 use event_store::StoreSettings;
@@ -21,20 +23,9 @@ pub(crate) async fn count(pipeline: &Pipeline) -> anyhow::Result<Archive> {
     let mut settings = StoreSettings::new(pipeline.database_url("reader")?, "lakegauge-up");
     settings.statement_timeout_ms = COUNT_MS_MAX;
     let tally = event_store::tally(&settings).await?;
-    let settings = BusSettings {
-        url: pipeline.nats_url(),
-        name: "lakegauge-up".to_owned(),
-        ..BusSettings::default()
-    };
-    let bus = Bus::connect(&settings).await?;
     let mut lag = 0_u64;
-    for stream in STREAMS {
-        let last = match bus.stream(stream).await {
-            Ok(status) => status.last_sequence,
-            Err(BusError::NoStream { .. }) => 0,
-            Err(error) => return Err(error).with_context(|| format!("asking for {stream}")),
-        };
-        let archived = tally.checkpoints.get(*stream).copied().unwrap_or(0);
+    for (stream, last) in last_sequences(&connect(pipeline).await?).await? {
+        let archived = tally.checkpoints.get(stream).copied().unwrap_or(0);
         lag = lag.saturating_add(last.saturating_sub(archived));
     }
     Ok(Archive {
@@ -43,4 +34,28 @@ pub(crate) async fn count(pipeline: &Pipeline) -> anyhow::Result<Archive> {
         duplicates: tally.duplicates,
         lag,
     })
+}
+
+/// A connection to the pipeline's NATS.
+pub(crate) async fn connect(pipeline: &Pipeline) -> anyhow::Result<Bus> {
+    let settings = BusSettings {
+        url: pipeline.nats_url(),
+        name: "lakegauge-up".to_owned(),
+        ..BusSettings::default()
+    };
+    Ok(Bus::connect(&settings).await?)
+}
+
+/// The sequence of the newest message of each stream.
+pub(crate) async fn last_sequences(bus: &Bus) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+    let mut last = BTreeMap::new();
+    for stream in STREAMS {
+        let sequence = match bus.stream(stream).await {
+            Ok(status) => status.last_sequence,
+            Err(BusError::NoStream { .. }) => 0,
+            Err(error) => return Err(error).with_context(|| format!("asking for {stream}")),
+        };
+        last.insert(*stream, sequence);
+    }
+    Ok(last)
 }

@@ -82,6 +82,10 @@ fn simulator(
     };
     flag("--rate", rate.to_string().into());
     flag("--books", books.clone().into());
+    if config.run_for.is_some() {
+        // A run that is over soon has no day: what is asked for is what comes.
+        flag("--daily-peak-over-trough", "1".into());
+    }
     if let Some(seed) = config.seed {
         flag("--seed", seed.to_string().into());
     }

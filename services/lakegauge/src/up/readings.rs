@@ -1,5 +1,7 @@
 //! What the parts say of themselves while they run.
 
+use std::collections::BTreeMap;
+
 use super::config::Config;
 use super::probe::{self, Page};
 
@@ -9,14 +11,20 @@ pub(crate) const ACCESSES: &str = "data_lake_numero_acessos";
 pub(crate) const RESPONSE_MS: &str = "data_warehouse_tempo_resposta_ms";
 pub(crate) const RECORDS: &str = "data_warehouse_registros_processados";
 
-/// Events acknowledged to a simulator.
-const PUBLISHED: &str = "lakegauge_simulator_acknowledged_total";
+/// Distinct events that a simulator has published.
+const PUBLISHED: &str = "lakegauge_simulator_events_total";
 /// Events that the archiver has committed.
 const ARCHIVED: &str = "lakegauge_archiver_events_total";
 /// Messages of each stream that are not archived.
 const ARCHIVER_LAG: &str = "lakegauge_archiver_lag_messages";
 /// Messages of each stream that are not counted.
 const AGGREGATOR_LAG: &str = "lakegauge_aggregator_lag_messages";
+/// Sequence of the last message of each stream that is archived.
+const ARCHIVER_POSITION: &str = "lakegauge_archiver_position";
+/// Sequence of the last message of each stream that is counted.
+const AGGREGATOR_POSITION: &str = "lakegauge_aggregator_position";
+/// The streams that are counted; the samples are only archived.
+const COUNTED: &[&str] = &["LAKE_0", "WAREHOUSE_0"];
 
 /// The four metrics at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -75,24 +83,63 @@ impl Readings {
             page(config, ports.aggregator_admin),
             page(config, ports.archiver_admin),
         );
-        let sum =
-            |page: &Option<Page>, name: &str| page.as_ref().and_then(|page| page.sum(name, ""));
-        let published = [&lake, &warehouse].into_iter().filter_map(|page| sum(page, PUBLISHED));
-        let published: Vec<f64> = published.collect();
+        let sum = |page: &Option<Page>, name: &str, label: &str| page.as_ref()?.sum(name, label);
+        let all = |parts: Vec<f64>| (!parts.is_empty()).then(|| parts.iter().sum());
+        let published = [&lake, &warehouse];
+        let inserted = |stream: &&str| {
+            sum(&archiver, ARCHIVED, &format!("result=\"inserted\",stream=\"{stream}\""))
+        };
         Self {
             four: metrics.as_ref().and_then(Four::read),
-            published: (!published.is_empty()).then(|| published.iter().sum()),
-            archived: sum(&archiver, ARCHIVED),
-            archiver_lag: sum(&archiver, ARCHIVER_LAG),
-            aggregator_lag: sum(&aggregator, AGGREGATOR_LAG),
+            published: all(published
+                .into_iter()
+                .filter_map(|page| sum(page, PUBLISHED, ""))
+                .collect()),
+            archived: all(COUNTED.iter().filter_map(inserted).collect()),
+            archiver_lag: sum(&archiver, ARCHIVER_LAG, ""),
+            aggregator_lag: sum(&aggregator, AGGREGATOR_LAG, ""),
         }
     }
+}
 
-    /// Whether everything that was published is archived and counted, by what the services say.
-    pub(crate) fn is_drained(&self) -> bool {
-        let nothing = |lag: Option<f64>| lag.is_some_and(|lag| lag < 0.5);
-        nothing(self.archiver_lag) && nothing(self.aggregator_lag)
+/// How far archiver and aggregator have come.
+///
+/// Lag is what a service heard of; a message that it has not been sent yet is not in it. Whether
+/// everything is done is seen from the streams' last sequences and these.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Positions {
+    archiver: Page,
+    aggregator: Page,
+}
+
+impl Positions {
+    /// Asks both; nothing if one does not answer.
+    pub(crate) async fn take(config: &Config) -> Option<Self> {
+        let (archiver, aggregator) = tokio::join!(
+            page(config, config.ports.archiver_admin),
+            page(config, config.ports.aggregator_admin),
+        );
+        Some(Self { archiver: archiver?, aggregator: aggregator? })
     }
+
+    /// Whether both have come as far as the last message of each stream.
+    pub(crate) fn reach(&self, last: &BTreeMap<&'static str, u64>) -> bool {
+        last.iter().filter(|(_, last)| **last > 0).all(|(stream, last)| {
+            let label = format!("stream=\"{stream}\"");
+            let at = |page: &Page, name| {
+                page.sum(name, &label).is_some_and(|at| at >= approximate(*last))
+            };
+            at(&self.archiver, ARCHIVER_POSITION)
+                && (!COUNTED.contains(stream) || at(&self.aggregator, AGGREGATOR_POSITION))
+        })
+    }
+}
+
+/// A count as metrics have it; beyond 2^53 it would be off by one.
+pub(crate) fn approximate(count: u64) -> f64 {
+    let high = u32::try_from(count >> 32).unwrap_or(u32::MAX);
+    let low = u32::try_from(count & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    f64::from(high) * 4_294_967_296.0 + f64::from(low)
 }
 
 async fn page(config: &Config, port: u16) -> Option<Page> {
@@ -117,11 +164,21 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_does_not_answer_is_not_drained() {
-        let mut readings =
-            Readings { archiver_lag: Some(0.0), aggregator_lag: None, ..Readings::default() };
-        assert!(!readings.is_drained());
-        readings.aggregator_lag = Some(0.0);
-        assert!(readings.is_drained());
+    fn everything_is_done_when_both_have_come_to_the_end_of_each_stream() {
+        let last = BTreeMap::from([("LAKE_0", 12), ("WAREHOUSE_0", 0), ("TELEMETRY", 3)]);
+        let positions = |archived: u64, counted: u64, samples: u64| Positions {
+            archiver: Page::parse(&format!(
+                "{ARCHIVER_POSITION}{{stream=\"LAKE_0\"}} {archived}\n\
+                 {ARCHIVER_POSITION}{{stream=\"TELEMETRY\"}} {samples}\n"
+            )),
+            aggregator: Page::parse(&format!(
+                "{AGGREGATOR_POSITION}{{stream=\"LAKE_0\"}} {counted}\n"
+            )),
+        };
+        assert!(positions(12, 12, 3).reach(&last));
+        assert!(!positions(11, 12, 3).reach(&last));
+        assert!(!positions(12, 11, 3).reach(&last));
+        assert!(!positions(12, 12, 2).reach(&last));
+        assert!(!Positions::default().reach(&last));
     }
 }

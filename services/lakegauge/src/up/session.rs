@@ -13,7 +13,7 @@ use super::config::Config;
 use super::console::Console;
 use super::line;
 use super::pipeline::Pipeline;
-use super::readings::{Four, Readings};
+use super::readings::{Four, Positions, Readings};
 use super::summary::{Archive, Books, Outcome, Summary};
 
 /// Between two live lines on a terminal.
@@ -220,10 +220,12 @@ async fn show(pipeline: &Pipeline, started: Duration) {
 async fn drain(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> anyhow::Result<()> {
     let begun = pipeline.clock.monotonic();
     let mut before = (begun, Readings::take(&pipeline.config).await);
-    let mut shown = begun;
+    let bus = archive::connect(pipeline).await?;
     loop {
-        let readings = Readings::take(&pipeline.config).await;
-        if readings.is_drained() {
+        // NATS may be starting again just now: what can't be asked is not done.
+        let last = archive::last_sequences(&bus).await.ok();
+        let positions = Positions::take(&pipeline.config).await;
+        if last.zip(positions).is_some_and(|(last, positions)| positions.reach(&last)) {
             return Ok(());
         }
         let now = pipeline.clock.monotonic();
@@ -233,12 +235,12 @@ async fn drain(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> anyho
             "not everything was archived and counted within {} s (--drain-max-s)",
             pipeline.config.drain_max.as_secs()
         );
-        if now.saturating_sub(shown) >= LIVE_EVERY {
-            let apart = now.saturating_sub(before.0);
+        let apart = now.saturating_sub(before.0);
+        if apart >= LIVE_EVERY {
+            let readings = Readings::take(&pipeline.config).await;
             let running = now.saturating_sub(started);
             pipeline.console.live(&line::line(running, &readings, &before.1, apart));
             before = (now, readings);
-            shown = now;
         }
         tokio::select! {
             () = tokio::time::sleep(DRAIN_EVERY) => {}

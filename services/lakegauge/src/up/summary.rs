@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::line::grouped;
-use super::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB};
+use super::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB, approximate};
 
 /// Difference that is allowed between two response times, as a share: both divide the same sums,
 /// and a quotient may be written with fewer digits.
@@ -227,13 +227,6 @@ fn model(books: &[Books]) -> BTreeMap<&'static str, f64> {
         .into_iter()
         .map(|name| (name, books.iter().filter_map(|book| book.metrics.get(name)).sum()))
         .collect()
-}
-
-/// For people; a count beyond 2^53 would be off by one.
-fn approximate(count: u64) -> f64 {
-    let high = u32::try_from(count >> 32).unwrap_or(u32::MAX);
-    let low = u32::try_from(count & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-    f64::from(high) * 4_294_967_296.0 + f64::from(low)
 }
 
 #[cfg(test)]

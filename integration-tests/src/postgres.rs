@@ -1,0 +1,420 @@
+//! A real PostgreSQL for each test: a private cluster of an installed one, or a given server.
+//!
+//! A cluster is a copy of one that was made once per machine and release, so it starts within half a
+//! second. It has the roles of Supabase, and its databases belong to a role that is no superuser.
+
+use std::{
+    net::TcpListener,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use event_store::StoreSettings;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Oldest release that is supported.
+const VERSION_MIN: u32 = 15;
+/// The superuser of private clusters.
+const ADMIN: &str = "lakegauge_admin";
+/// Who owns the databases, like Supabase's `postgres`: no superuser, may create roles.
+const OWNER: &str = "lakegauge_owner";
+/// Logs in as the archiver does.
+const ARCHIVER: &str = "lakegauge_test_archiver";
+/// Logs in as readers do.
+const READER: &str = "lakegauge_test_reader";
+/// What a server that was asked to stop or start gets.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+
+const GIVEN: [&str; 2] = ["TEST_DATABASE_URL", "DATABASE_URL"];
+
+/// The roles and the default rights of a Supabase project, as far as they matter here.
+const SUPABASE: &str = include_str!("postgres/supabase.sql");
+
+static NEXT_DATABASE: AtomicU32 = AtomicU32::new(0);
+/// Only one test at a time makes the template.
+static TEMPLATE: Mutex<()> = Mutex::new(());
+
+/// A server. Ends with the value, if it is a private one.
+#[derive(Debug)]
+pub struct PostgresServer {
+    /// `postgres://user@host:port`, without a database.
+    admin: String,
+    private: Option<Private>,
+}
+
+#[derive(Debug)]
+struct Private {
+    bin: PathBuf,
+    folder: TempDir,
+    port: u16,
+    user: Option<(u32, u32)>,
+    child: Option<Child>,
+}
+
+/// A migrated database of its own.
+#[derive(Clone, Debug)]
+pub struct Database {
+    name: String,
+    admin: String,
+}
+
+impl PostgresServer {
+    /// The server given by `TEST_DATABASE_URL` or `DATABASE_URL` (of a superuser), or a private one.
+    ///
+    /// # Errors
+    ///
+    /// There is neither; the error says what to provide.
+    pub fn start() -> anyhow::Result<Self> {
+        match given() {
+            Some(url) => {
+                let (server, _) =
+                    url.rsplit_once('/').context("the given URL names no database")?;
+                Ok(Self { admin: server.to_owned(), private: None })
+            }
+            None => Self::start_private(),
+        }
+    }
+
+    /// A private server, that can be stopped and started again.
+    ///
+    /// # Errors
+    ///
+    /// No PostgreSQL is installed, or it did not start.
+    pub fn start_private() -> anyhow::Result<Self> {
+        let bin = installed()?;
+        let user = if rustix::process::geteuid().is_root() { Some(server_user()?) } else { None };
+        let template = template(&bin, user)?;
+        let folder = tempfile::Builder::new().prefix("lakegauge-pg-").tempdir()?;
+        std::fs::set_permissions(
+            folder.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )?;
+        let copied =
+            Command::new("cp").arg("-a").arg(&template).arg(folder.path().join("data")).status()?;
+        ensure!(copied.success(), "the template cluster could not be copied");
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut private = Private { bin, folder, port, user, child: None };
+        private.start()?;
+        Ok(Self { admin: format!("postgres://{ADMIN}@127.0.0.1:{port}"), private: Some(private) })
+    }
+
+    /// A new database, migrated by an owner who is no superuser.
+    ///
+    /// # Errors
+    ///
+    /// It could not be made or migrated.
+    pub async fn database(&self) -> anyhow::Result<Database> {
+        let database = self.empty_database()?;
+        event_store::migrate(&database.owner(), |_| ()).await?;
+        database.logins()?;
+        Ok(database)
+    }
+
+    /// A new database without anything of ours.
+    ///
+    /// # Errors
+    ///
+    /// It could not be made.
+    pub fn empty_database(&self) -> anyhow::Result<Database> {
+        let number = NEXT_DATABASE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("lakegauge_test_{}_{number}", std::process::id());
+        let database = Database { name, admin: self.admin.clone() };
+        let all = Database { name: "postgres".to_owned(), admin: self.admin.clone() };
+        all.sql(&format!("drop database if exists {} with (force)", database.name))?;
+        if self.private.is_none() {
+            all.sql(&roles())?;
+        }
+        all.sql(&format!("create database {} owner {OWNER}", database.name))?;
+        database.sql(SUPABASE)?;
+        Ok(database)
+    }
+
+    /// Stops a private server at once, as a crash would: what was not committed is gone.
+    ///
+    /// # Errors
+    ///
+    /// It is not private, or did not end.
+    pub fn stop_immediately(&mut self) -> anyhow::Result<()> {
+        self.private()?.stop()
+    }
+
+    /// Starts a private server again, at the same address.
+    ///
+    /// # Errors
+    ///
+    /// It is not private, or did not start.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.private()?.start()
+    }
+
+    fn private(&mut self) -> anyhow::Result<&mut Private> {
+        self.private.as_mut().context("a given server cannot be stopped: use start_private")
+    }
+}
+
+impl Private {
+    fn start(&mut self) -> anyhow::Result<()> {
+        ensure!(self.child.is_none(), "it runs already");
+        let log = std::fs::File::create(self.folder.path().join("log"))?;
+        let mut command = Command::new(self.bin.join("postgres"));
+        command
+            .arg("-D")
+            .arg(self.folder.path().join("data"))
+            .args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        as_user(&mut command, self.user);
+        self.child = Some(command.spawn().context("starting postgres")?);
+        let probe = Database {
+            name: "postgres".to_owned(),
+            admin: format!("postgres://{ADMIN}@127.0.0.1:{}", self.port),
+        };
+        let tries = PATIENCE.as_millis() / POLL.as_millis();
+        for _ in 0..tries {
+            if probe.sql("select 1").is_ok() {
+                return Ok(());
+            }
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                let log = std::fs::read_to_string(self.folder.path().join("log"))?;
+                bail!("postgres ended with {status}: {log}");
+            }
+            std::thread::sleep(POLL);
+        }
+        bail!("postgres did not take connections within {PATIENCE:?}")
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process")?;
+        // The immediate shutdown: no transaction ends, no checkpoint is made.
+        kill_process(pid, Signal::QUIT)?;
+        child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            tracing::warn!(%error, "postgres was not stopped");
+        }
+    }
+}
+
+impl Database {
+    /// As the owner, who migrates.
+    pub fn owner(&self) -> StoreSettings {
+        self.settings(OWNER)
+    }
+
+    /// As the archiver.
+    pub fn archiver(&self) -> StoreSettings {
+        self.settings(ARCHIVER)
+    }
+
+    /// As a reader.
+    pub fn reader(&self) -> StoreSettings {
+        self.settings(READER)
+    }
+
+    /// The address as a role.
+    pub fn url_as(&self, role: &str) -> String {
+        match self.admin.split_once("://") {
+            Some((scheme, rest)) => {
+                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+                format!("{scheme}://{role}@{host}/{}?sslmode=disable", self.name)
+            }
+            None => self.admin.clone(),
+        }
+    }
+
+    /// Address of the archiver's login.
+    pub fn archiver_url(&self) -> String {
+        self.url_as(ARCHIVER)
+    }
+
+    /// Address of a reader's login.
+    pub fn reader_url(&self) -> String {
+        self.url_as(READER)
+    }
+
+    fn settings(&self, role: &str) -> StoreSettings {
+        StoreSettings::new(self.url_as(role), format!("test {role}"))
+    }
+
+    /// Runs SQL as superuser, by `psql`: eyes of their own. Gives back rows, fields by `|`.
+    ///
+    /// # Errors
+    ///
+    /// What the server answered.
+    pub fn sql(&self, sql: &str) -> anyhow::Result<Vec<String>> {
+        self.sql_as(None, sql)
+    }
+
+    /// Runs SQL under the rights of a role.
+    ///
+    /// # Errors
+    ///
+    /// What the server answered.
+    pub fn sql_as(&self, role: Option<&str>, sql: &str) -> anyhow::Result<Vec<String>> {
+        let set = role.map(|role| format!("set role {role};\n")).unwrap_or_default();
+        let output = Command::new("psql")
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"])
+            .arg(format!("{}/{}", self.admin, self.name))
+            .args(["-c", &format!("{set}{sql}")])
+            .env("PGCONNECT_TIMEOUT", "10")
+            .output()
+            .context("psql is not installed: install postgresql-client")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    /// One value, as text.
+    ///
+    /// # Errors
+    ///
+    /// What the server answered, or no row.
+    pub fn value(&self, sql: &str) -> anyhow::Result<String> {
+        self.sql(sql)?.into_iter().next().context("no row")
+    }
+
+    /// One number.
+    ///
+    /// # Errors
+    ///
+    /// What the server answered, or no number.
+    pub fn number(&self, sql: &str) -> anyhow::Result<i64> {
+        Ok(self.value(sql)?.parse()?)
+    }
+
+    fn logins(&self) -> anyhow::Result<()> {
+        self.sql(&format!(
+            "grant lakegauge_archiver to {ARCHIVER}; grant lakegauge_reader to {READER}"
+        ))?;
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests take their servers from the environment")]
+fn given() -> Option<String> {
+    GIVEN.iter().find_map(|key| std::env::var(key).ok()).filter(|url| !url.is_empty())
+}
+
+fn roles() -> String {
+    let mut sql = String::from("do $$ begin\n");
+    let roles = [
+        ("anon", "nologin"),
+        ("authenticated", "nologin"),
+        ("service_role", "nologin bypassrls"),
+        (OWNER, "login createdb createrole"),
+        (ARCHIVER, "login"),
+        (READER, "login"),
+    ];
+    for (role, options) in roles {
+        sql.push_str(&format!(
+            "if not exists (select from pg_roles where rolname = '{role}') then \
+             create role {role} {options}; end if;\n"
+        ));
+    }
+    sql.push_str("end $$");
+    sql
+}
+
+/// Folder of the newest installed release.
+fn installed() -> anyhow::Result<PathBuf> {
+    let missing = "no PostgreSQL 15 or newer: install it (Debian: apt-get install postgresql), or \
+                   give TEST_DATABASE_URL=postgres://superuser@host:port/postgres";
+    let releases = std::fs::read_dir("/usr/lib/postgresql").context(missing)?;
+    releases
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let release: u32 = path.file_name()?.to_str()?.parse().ok()?;
+            let bin = path.join("bin");
+            (release >= VERSION_MIN && bin.join("initdb").exists()).then_some((release, bin))
+        })
+        .max()
+        .map(|(_, bin)| bin)
+        .context(missing)
+}
+
+/// PostgreSQL refuses to run as root: the packages' user, from the list of users.
+fn server_user() -> anyhow::Result<(u32, u32)> {
+    let users = std::fs::read_to_string("/etc/passwd")?;
+    let fields = users.lines().find_map(|line| line.strip_prefix("postgres:"));
+    let mut numbers = fields.into_iter().flat_map(|fields| fields.split(':').skip(1).take(2));
+    match (numbers.next(), numbers.next()) {
+        (Some(user), Some(group)) => Ok((user.parse()?, group.parse()?)),
+        _ => bail!("PostgreSQL does not run as root, and there is no user postgres"),
+    }
+}
+
+fn as_user(command: &mut Command, user: Option<(u32, u32)>) {
+    if let Some((user, group)) = user {
+        command.uid(user).gid(group);
+    }
+}
+
+/// A cluster to copy, made once per machine, release and user.
+fn template(bin: &Path, user: Option<(u32, u32)>) -> anyhow::Result<PathBuf> {
+    let _only_one = TEMPLATE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let release = bin.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    let owner = rustix::process::geteuid().as_raw();
+    let name = format!("lakegauge-test-cluster-{}-{owner}", release.unwrap_or("0"));
+    let ready = std::env::temp_dir().join(name);
+    if ready.join("PG_VERSION").exists() {
+        return Ok(ready);
+    }
+    let folder = tempfile::Builder::new().prefix("lakegauge-initdb-").tempdir()?;
+    if let Some((user, group)) = user {
+        chown(folder.path(), Some(user), Some(group))?;
+    }
+    let data = folder.path().join("data");
+    let mut initdb = Command::new(bin.join("initdb"));
+    initdb
+        .args(["-U", ADMIN, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D"])
+        .arg(&data)
+        .current_dir("/")
+        .stdout(Stdio::null());
+    as_user(&mut initdb, user);
+    ensure!(initdb.status().context("running initdb")?.success(), "initdb failed");
+    // No test cuts the power; a killed server loses nothing that the system has.
+    let settings = "fsync = off\nshared_buffers = 64MB\nmax_wal_size = 1GB\njit = off\n";
+    let configuration = data.join("postgresql.conf");
+    let text = std::fs::read_to_string(&configuration)? + settings;
+    std::fs::write(&configuration, text)?;
+    let mut single = Command::new(bin.join("postgres"));
+    single
+        .args(["--single", "-j", "-D"])
+        .arg(&data)
+        .arg("postgres")
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    as_user(&mut single, user);
+    let mut single = single.spawn()?;
+    let input = single.stdin.take().context("no input")?;
+    std::io::Write::write_all(&mut &input, (roles() + ";\n\n").as_bytes())?;
+    drop(input);
+    ensure!(single.wait()?.success(), "the roles could not be made");
+    // Another process of the same kind may have been faster: its cluster is as good.
+    if std::fs::rename(&data, &ready).is_err() {
+        ensure!(ready.join("PG_VERSION").exists(), "the template could not be put in place");
+    }
+    Ok(ready)
+}

@@ -1,0 +1,344 @@
+//! One transaction a batch: rows, windows, letters, samples, ledger and checkpoint.
+
+#![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Event, Judgement, Reason, Refusal, Rules, Sample, SampleValues, Seen, Stream, Windows,
+};
+use event_store::{BatchBuilder, Letter, Recovery, StoreError};
+use integration_tests::postgres::{Database, PostgresServer};
+
+use crate::store_events::{
+    LENGTHS, access, append, at, derived, inventory, judged, mark, message, open, query,
+};
+
+async fn lake() -> (PostgresServer, Database) {
+    let server = PostgresServer::start().unwrap();
+    let database = server.database().await.unwrap();
+    (server, database)
+}
+
+/// What the windows of the archive say, in the words of the domain.
+fn windows(database: &Database, table: &str, name: &str, action: &str) -> Vec<String> {
+    let (bytes, duration) = if table == "lake_window" {
+        ("bytes", "duration_us")
+    } else {
+        ("bytes_scanned", "response_us")
+    };
+    database
+        .sql(&format!(
+            "select {name}, extract(epoch from window_start)::bigint, length_s, {action}, outcome, \
+             events, {bytes}, {duration}, sketch_buckets::text, sketch_counts::text \
+             from lakegauge.{table} order by 1, 2, 3, 4, 5"
+        ))
+        .unwrap()
+}
+
+fn expected_windows(events: &[Event]) -> Vec<String> {
+    let mut windows = Windows::default();
+    events.iter().for_each(|event| windows.add(&LENGTHS, event));
+    let mut lines: BTreeMap<_, String> = BTreeMap::new();
+    for (key, sums) in windows {
+        let list = |values: Vec<String>| format!("{{{}}}", values.join(","));
+        let line = format!(
+            "{}|{}|{}|{}|{}|{}|{}|{}|{}|{}",
+            key.name,
+            key.start_s,
+            key.length_s,
+            key.action,
+            key.outcome.code(),
+            sums.events,
+            sums.bytes,
+            sums.duration_us,
+            list(sums.sketch.iter().map(|(bucket, _)| bucket.to_string()).collect()),
+            list(sums.sketch.iter().map(|(_, count)| count.to_string()).collect()),
+        );
+        lines.insert(key, line);
+    }
+    lines.into_values().collect()
+}
+
+#[tokio::test]
+async fn rows_windows_ledger_and_checkpoint_move_together() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    let events: Vec<Event> = (0..1_000)
+        .map(|number| access(number, i64::try_from(number / 20).unwrap()))
+        .chain([inventory(1_000, 3)])
+        .collect();
+    let mut inserted = 0;
+    for part in events.chunks(300) {
+        let appended = append(&mut archive, &mut seen, part).await.unwrap();
+        inserted += appended.inserted;
+        assert_eq!((appended.duplicates, appended.dead, appended.too_old), (0, 0, 0));
+    }
+    assert_eq!(inserted, 1_001);
+    assert_eq!(database.number("select count(*) from lakegauge.lake_access").unwrap(), 1_000);
+    assert_eq!(database.number("select count(*) from lakegauge.lake_inventory").unwrap(), 1);
+    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), expected_windows(&events));
+    assert_eq!(
+        database.sql("select first, last, events, inserted from api.ledger order by 1").unwrap(),
+        ["1|1|300|300", "2|2|300|300", "3|3|300|300", "4|4|101|101"]
+    );
+    assert_eq!(
+        database.sql("select stream, epoch, sequence from api.checkpoint").unwrap(),
+        ["LAKE_0|1|4"]
+    );
+}
+
+#[tokio::test]
+async fn the_sum_of_sketches_in_sql_gives_the_percentiles_of_the_domain() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "WAREHOUSE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    let events: Vec<Event> =
+        (0..500).map(|number| query(number, i64::try_from(number % 90).unwrap())).collect();
+    for part in events.chunks(100) {
+        append(&mut archive, &mut seen, part).await.unwrap();
+    }
+    assert_eq!(
+        windows(&database, "warehouse_window", "warehouse", "statement"),
+        expected_windows(&events)
+    );
+    let mut sketch = domain::Sketch::default();
+    for event in &events {
+        let domain::Fact::WarehouseQuery(query) = &event.fact else { unreachable!() };
+        sketch.record(query.response_us());
+    }
+    for thousandths in [1, 500, 950, 990, 1_000] {
+        let said = database.number(&format!(
+            "select api.sketch_percentile(api.sketch_sum(sketch_buckets, sketch_counts), \
+             {thousandths} / 1000.0) from api.warehouse_window where length_s = 10"
+        ));
+        let said = u64::try_from(said.unwrap()).unwrap();
+        assert_eq!(Some(said), sketch.quantile(thousandths), "{thousandths}");
+    }
+}
+
+#[tokio::test]
+async fn redelivering_a_history_changes_nothing() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    let mut events: Vec<Event> = (0..200).map(|number| access(number, 1)).collect();
+    events.extend((0..50).map(|number| derived(number, 2)));
+    append(&mut archive, &mut seen, &events).await.unwrap();
+    let before = windows(&database, "lake_window", "bucket", "operation");
+    drop(archive);
+
+    // After a restart the sets come back from the checkpoint and the rows.
+    let mut archive = open(&database.archiver(), "LAKE_0", 2).await.unwrap();
+    let mut read_back = archive.seen(&Rules::default()).await.unwrap();
+    assert_eq!(read_back, seen);
+    let appended = append(&mut archive, &mut read_back, &events).await.unwrap();
+    assert_eq!((appended.inserted, appended.duplicates), (0, 250));
+    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), before);
+    assert_eq!(database.number("select count(*) from lakegauge.lake_access").unwrap(), 250);
+}
+
+#[tokio::test]
+async fn events_too_old_to_judge_are_judged_by_the_key_and_numbered_without_gaps() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    let known: Vec<Event> = (0..10).map(|number| access(number, 1)).collect();
+    append(&mut archive, &mut seen, &known).await.unwrap();
+    let mixed: Vec<Event> = (5..15).map(|number| access(number, 1)).collect();
+    let batch = judged(&archive, &seen, &mixed, Judgement::TooOld);
+    let appended = archive.append(&batch).await.unwrap();
+    assert_eq!((appended.inserted, appended.duplicates, appended.too_old), (5, 5, 5));
+    assert_eq!(appended.known_though_new, 0);
+    let batch = judged(&archive, &seen, &[inventory(20, 1), access(21, 1)], Judgement::TooOld);
+    assert_eq!(archive.append(&batch).await.unwrap().next_verdict, 8);
+    assert_eq!(
+        database
+            .sql(
+                "select verdict, sequence, index from lakegauge.lake_access where verdict > 0 \
+                  union all \
+                  select verdict, sequence, index from lakegauge.lake_inventory where verdict > 0 \
+                  order by 1"
+            )
+            .unwrap(),
+        ["1|2|5", "2|2|6", "3|2|7", "4|2|8", "5|2|9", "6|3|0", "7|3|1"]
+    );
+    let all: Vec<Event> = (0..15).chain([21]).map(|number| access(number, 1)).collect();
+    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), expected_windows(&all));
+}
+
+#[tokio::test]
+async fn a_row_that_the_sets_call_new_and_the_key_known_is_an_alarm_and_counted_once() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    append(&mut archive, &mut seen, &[access(0, 1), access(1, 1)]).await.unwrap();
+    let events = [access(1, 1), access(2, 1)];
+    let batch = judged(&archive, &seen, &events, Judgement::New);
+    let appended = archive.append(&batch).await.unwrap();
+    assert_eq!((appended.inserted, appended.duplicates, appended.known_though_new), (1, 1, 1));
+    let all = [access(0, 1), access(1, 1), access(2, 1)];
+    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), expected_windows(&all));
+}
+
+#[tokio::test]
+async fn a_row_that_the_server_refuses_becomes_a_counted_letter_and_the_rest_is_archived() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    let mut events: Vec<Event> = (0..100).map(|number| access(number, 1)).collect();
+    // Acceptance would have refused it; the server must as well.
+    let domain::Fact::LakeAccess(fact) = &mut events[37].fact else { unreachable!() };
+    fact.key = "a\0b".to_owned();
+    let appended = append(&mut archive, &mut seen, &events).await.unwrap();
+    assert_eq!((appended.inserted, appended.dead, appended.refused), (99, 1, 1));
+    assert_eq!(
+        database
+            .sql("select reason, counted, sqlstate, sequence, index from api.dead_letter")
+            .unwrap(),
+        ["refused_by_database|t|22021|1|37"]
+    );
+    let good: Vec<Event> =
+        events.iter().enumerate().filter(|(n, _)| *n != 37).map(|(_, e)| e.clone()).collect();
+    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), expected_windows(&good));
+}
+
+#[tokio::test]
+async fn letters_samples_and_losses_are_kept_once_and_a_differing_sample_is_an_alarm() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "TELEMETRY", 1).await.unwrap();
+    let seen = Seen::new(&Rules::default());
+    let sample = |used_bytes| Sample {
+        stream: Stream::lake(0),
+        epoch: 1,
+        sequence: 9,
+        broker_ns: 5,
+        values: SampleValues::Lake {
+            used_bytes,
+            accesses: 3,
+            buckets: BTreeMap::from([("raw".to_owned(), used_bytes)]),
+        },
+    };
+    let letter = Letter {
+        position: at(mark(1), 0),
+        broker_ns: 4,
+        refusal: Refusal::of_field(Reason::WrongField, "bytes", "is \"a\0\""),
+        bytes: b"\x00\xff{".to_vec(),
+        identity: None,
+    };
+    let build = |samples: Vec<Sample>, losses: Vec<(u64, u64)>| {
+        let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
+        let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
+        samples.into_iter().for_each(|sample| builder.sample(sample));
+        losses.into_iter().for_each(|(first, last)| builder.lost(first, last));
+        builder.letter(letter.clone());
+        builder.seal(mark(before.map_or(0, |before| before.sequence) + 5), &seen)
+    };
+    let first = build(vec![sample(10), sample(10)], vec![(2, 4)]);
+    let appended = archive.append(&first).await.unwrap();
+    assert_eq!((appended.inserted, appended.duplicates, appended.dead), (1, 1, 1));
+    assert_eq!(appended.samples_differing, 0);
+
+    let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
+    let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
+    builder.sample(sample(11));
+    builder.letter(letter.clone());
+    let appended = archive.append(&builder.seal(mark(9), &seen)).await.unwrap();
+    assert_eq!((appended.inserted, appended.duplicates, appended.dead), (0, 2, 0));
+    assert_eq!(appended.samples_differing, 1);
+    assert_eq!(
+        database.sql("select stream, used_bytes, buckets from api.sample").unwrap(),
+        ["LAKE_0|10|{\"raw\": 10}"],
+        "the first stays"
+    );
+    assert_eq!(
+        database.sql("select field, bytes from api.dead_letter").unwrap(),
+        ["bytes|\\x00ff7b"]
+    );
+    assert_eq!(database.sql("select first, last from api.declared_loss").unwrap(), ["2|4"]);
+}
+
+#[tokio::test]
+async fn a_second_writer_waits_and_one_that_lost_the_checkpoint_is_fenced() {
+    let (_server, database) = lake().await;
+    let mut first = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    append(&mut first, &mut seen, &[access(0, 1)]).await.unwrap();
+
+    let (waiting_for, mut watched) = tokio::sync::watch::channel(None);
+    let settings = database.archiver();
+    let second = tokio::spawn(async move {
+        event_store::Archive::open(&settings, "LAKE_0", [2; 16], waiting_for.into()).await
+    });
+    watched.wait_for(|holder: &Option<String>| holder.is_some()).await.unwrap();
+    let holder = watched.borrow().clone().unwrap();
+    assert!(holder.contains("lakegauge_test_archiver"), "{holder}");
+    assert!(!second.is_finished());
+
+    // The first loses its lock without knowing, and the second goes ahead.
+    let stale = message(&first, &mut seen, &[access(1, 1)]);
+    database
+        .sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+        .unwrap();
+    let mut second = second.await.unwrap().unwrap();
+    append(&mut second, &mut Seen::new(&Rules::default()), &[access(7, 1)]).await.unwrap();
+    drop(second);
+    let error = loop {
+        match first.append(&stale).await {
+            Err(error) if error.recovery() == Recovery::Retry => {}
+            Err(error) => break error,
+            Ok(appended) => panic!("a stale batch was taken: {appended:?}"),
+        }
+    };
+    assert!(matches!(error, StoreError::Fenced { sequence: 2, .. }), "{error}");
+    assert_eq!(database.number("select count(*) from lakegauge.lake_access").unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_new_epoch_closes_the_old_one_and_begins_before_its_first_message() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    append(&mut archive, &mut seen, &[access(0, 1)]).await.unwrap();
+    archive.begin_epoch(2, 99).await.unwrap();
+    assert!(archive.begin_epoch(2, 99).await.is_err());
+    let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
+    let mut after = mark(3);
+    after.epoch = 2;
+    let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
+    builder.event(at(after, 0), after.broker_ns, access(0, 1), seen.judge(access(0, 1).identity()));
+    let appended = archive.append(&builder.seal(after, &seen)).await.unwrap();
+    assert_eq!((appended.inserted, appended.duplicates), (0, 1));
+    assert_eq!(
+        database.sql("select epoch, first, last from api.ledger order by 1").unwrap(),
+        ["1|1|1", "2|1|3"]
+    );
+    assert_eq!(database.sql("select epoch, sequence from lakegauge.epoch").unwrap(), ["1|1"]);
+}
+
+#[tokio::test]
+async fn the_ledger_has_neither_gaps_nor_forks_nor_sums_that_do_not_agree() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    append(&mut archive, &mut seen, &[access(0, 1)]).await.unwrap();
+    append(&mut archive, &mut seen, &[access(1, 1)]).await.unwrap();
+    let insert = |values: &str| {
+        database.sql(&format!(
+            "insert into lakegauge.ledger (stream, epoch, first, last, previous, events, inserted, \
+             duplicates, dead) select id, {values} from lakegauge.stream"
+        ))
+    };
+    for (values, constraint) in [
+        ("1, 5, 6, 4, 1, 1, 0, 0", "fkey"),
+        ("1, 4, 6, 2, 1, 1, 0, 0", "check"),
+        ("1, 2, 6, 1, 1, 1, 0, 0", "previous"),
+        ("1, 1, 6, null, 1, 1, 0, 0", "previous"),
+        ("1, 3, 6, 2, 2, 1, 0, 0", "check"),
+    ] {
+        let refused = insert(values).unwrap_err().to_string();
+        assert!(refused.contains(constraint), "{values}: {refused}");
+    }
+    insert("1, 3, 6, 2, 1, 1, 0, 0").unwrap();
+}

@@ -1,0 +1,521 @@
+//! Reading the archive back: one interface, whatever form the events are kept in.
+
+use domain::{
+    Event, EventId, Fact, LakeAccess, LakeInventory, Mark, Operation, Outcome, Position, Rules,
+    Seen, Side, Statement, Stream, Timestamp, WarehouseQuery,
+};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    archive::read_seen,
+    batch::StreamId,
+    checkpoint::{self, Checkpoint},
+    error::{Doing, StoreError, unsigned, unsigned_32},
+    pg::Timestamptz,
+    rows::Kind,
+    settings::StoreSettings,
+};
+
+/// Events of one page, about: as fast as larger ones, and a few megabytes in memory.
+const PAGE_EVENTS: u64 = 10_000;
+
+/// An event at the position where it is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Its own position; of an event that was too old to judge, that of its verdict.
+    pub position: Position,
+    /// The event.
+    pub event: Event,
+}
+
+/// What the archive holds, for audits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows of events.
+    pub archived: u64,
+    /// Rows whose id another row has as well: must be 0.
+    pub duplicates_in_archive: u64,
+    /// Dead letters, closed ones included.
+    pub dead_lettered: u64,
+    /// Events, letters and samples that came again.
+    pub duplicates: u64,
+    /// What the ledger says was inserted, samples included.
+    pub ledger_inserted: u64,
+    /// Samples.
+    pub samples: u64,
+    /// Messages declared lost.
+    pub lost: u64,
+}
+
+/// A stream as it was at one moment: a transaction that sees nothing later.
+#[derive(Debug)]
+pub struct ArchiveView {
+    connection: PgConnection,
+    stream: StreamId,
+    checkpoint: Option<Checkpoint>,
+    /// Ranges left to read, the next one last.
+    ranges: Vec<Range>,
+    noted: bool,
+}
+
+/// Messages of one page.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    epoch: i32,
+    first: i64,
+    last: i64,
+    /// Earliest and latest time of the events in it, so that only their partitions are visited.
+    occurred: Option<(Timestamptz, Timestamptz)>,
+}
+
+const DOING: &str = "reading the archive";
+
+impl ArchiveView {
+    /// A view of a stream, from the first event that was archived.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be reached or read.
+    pub async fn open(settings: &StoreSettings, stream: Stream) -> Result<Self, StoreError> {
+        let mut connection = settings.connect().await?;
+        sqlx::raw_sql(
+            "set idle_in_transaction_session_timeout = 0; \
+             begin isolation level repeatable read read only",
+        )
+        .execute(&mut connection)
+        .await
+        .doing(DOING)?;
+        let name = stream.to_string();
+        let id: Option<i16> = sqlx::query_scalar("select id from lakegauge.stream where name = $1")
+            .bind(&name)
+            .fetch_optional(&mut connection)
+            .await
+            .doing(DOING)?;
+        let nothing = StreamId { id: 0, side: Some(stream.side) };
+        let Some(id) = id else {
+            return Ok(Self {
+                connection,
+                stream: nothing,
+                checkpoint: None,
+                ranges: Vec::new(),
+                noted: false,
+            });
+        };
+        let stream = StreamId { id, side: Some(stream.side) };
+        let checkpoint = checkpoint::read(&mut connection, stream).await?;
+        let ranges = ranges(&mut connection, stream).await?;
+        let noted = any_noted(&mut connection, stream).await?;
+        Ok(Self { connection, stream, checkpoint, ranges, noted })
+    }
+
+    /// How far the stream is archived in this view; none where nothing was.
+    pub const fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    /// The next events in counting order, about ten thousand; possibly none although more follow.
+    /// The first `None` is the end.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or holds a row that this program cannot read.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Counted>>, StoreError> {
+        let Some(range) = self.ranges.pop() else { return Ok(None) };
+        let mut page = Vec::new();
+        let kinds: &[Kind] = match self.stream.side {
+            Some(Side::Lake) => &[Kind::LakeAccess, Kind::LakeInventory],
+            Some(Side::Warehouse) => &[Kind::WarehouseQuery],
+            None => &[],
+        };
+        for kind in kinds {
+            if let Some(occurred) = range.occurred {
+                self.rows(*kind, range, occurred, &mut page).await?;
+            }
+            if self.noted {
+                self.noted_rows(*kind, range, &mut page).await?;
+            }
+        }
+        self.counted_letters(range, &mut page).await?;
+        page.sort_unstable_by_key(|counted| counted.position);
+        Ok(Some(page))
+    }
+
+    /// The sets of identities at the checkpoint of this view.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Archive::seen`].
+    pub async fn seen(&mut self, rules: &Rules) -> Result<Seen, StoreError> {
+        match &self.checkpoint {
+            None => Ok(Seen::new(rules)),
+            Some(checkpoint) => {
+                read_seen(&mut self.connection, self.stream, checkpoint, rules).await
+            }
+        }
+    }
+
+    async fn rows(
+        &mut self,
+        kind: Kind,
+        range: Range,
+        (from, to): (Timestamptz, Timestamptz),
+        page: &mut Vec<Counted>,
+    ) -> Result<(), StoreError> {
+        let query = match kind {
+            Kind::LakeAccess => sqlx::query(concat!(
+                "select epoch, sequence, index, occurred_at, id, operation, outcome, bytes, \
+                 object_bytes, duration_us, bucket, key, sequencer, principal \
+                 from lakegauge.lake_access ",
+                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
+                 and occurred_at between $5 and $6 and verdict is null"
+            )),
+            Kind::LakeInventory => sqlx::query(concat!(
+                "select epoch, sequence, index, occurred_at, id, objects, bytes, bucket \
+                 from lakegauge.lake_inventory ",
+                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
+                 and occurred_at between $5 and $6 and verdict is null"
+            )),
+            Kind::WarehouseQuery => sqlx::query(concat!(
+                "select epoch, sequence, index, occurred_at, id, statement, outcome, queued_us, \
+                 executed_us, rows_processed, rows_returned, bytes_scanned, cache_hit, warehouse, \
+                 database, principal, fingerprint from lakegauge.warehouse_query ",
+                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
+                 and occurred_at between $5 and $6 and verdict is null"
+            )),
+        };
+        let rows = query
+            .bind(self.stream.id)
+            .bind(range.epoch)
+            .bind(range.first)
+            .bind(range.last)
+            .bind(from)
+            .bind(to)
+            .fetch_all(&mut self.connection)
+            .await
+            .doing(DOING)?;
+        for row in &rows {
+            page.push(counted(kind, row)?);
+        }
+        Ok(())
+    }
+
+    async fn noted_rows(
+        &mut self,
+        kind: Kind,
+        range: Range,
+        page: &mut Vec<Counted>,
+    ) -> Result<(), StoreError> {
+        let query = match kind {
+            Kind::LakeAccess => sqlx::query(concat!(
+                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
+                 occurred_at, id, operation, outcome, bytes, object_bytes, duration_us, bucket, \
+                 key, sequencer, principal from lakegauge.lake_access ",
+                "where stream = $1 and verdict is not null and noted_epoch = $2 \
+                 and noted_sequence between $3 and $4"
+            )),
+            Kind::LakeInventory => sqlx::query(concat!(
+                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
+                 occurred_at, id, objects, bytes, bucket from lakegauge.lake_inventory ",
+                "where stream = $1 and verdict is not null and noted_epoch = $2 \
+                 and noted_sequence between $3 and $4"
+            )),
+            Kind::WarehouseQuery => sqlx::query(concat!(
+                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
+                 occurred_at, id, statement, outcome, queued_us, executed_us, rows_processed, \
+                 rows_returned, bytes_scanned, cache_hit, warehouse, database, principal, \
+                 fingerprint from lakegauge.warehouse_query ",
+                "where stream = $1 and verdict is not null and noted_epoch = $2 \
+                 and noted_sequence between $3 and $4"
+            )),
+        };
+        let rows = query
+            .bind(self.stream.id)
+            .bind(range.epoch)
+            .bind(range.first)
+            .bind(range.last)
+            .fetch_all(&mut self.connection)
+            .await
+            .doing(DOING)?;
+        for row in &rows {
+            page.push(counted(kind, row)?);
+        }
+        Ok(())
+    }
+
+    /// Events that only the database refused were counted; their letters hold them as JSON.
+    async fn counted_letters(
+        &mut self,
+        range: Range,
+        page: &mut Vec<Counted>,
+    ) -> Result<(), StoreError> {
+        let rows = sqlx::query(
+            "select epoch, sequence, index, bytes from lakegauge.dead_letter \
+             where stream = $1 and counted and closed_at is null and epoch = $2 \
+             and sequence between $3 and $4",
+        )
+        .bind(self.stream.id)
+        .bind(range.epoch)
+        .bind(range.first)
+        .bind(range.last)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        for row in &rows {
+            let bytes: Vec<u8> = row.try_get("bytes").doing(DOING)?;
+            let position = position(row)?;
+            let decoded = wire::json::decode_line(&bytes).map_err(|undecoded| {
+                StoreError::Inconsistent(format!(
+                    "the counted letter at {position:?} is not an event: {}",
+                    undecoded.refusal
+                ))
+            })?;
+            // Written by us, with its id.
+            let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
+            page.push(Counted { position, event });
+        }
+        Ok(())
+    }
+}
+
+/// How far a stream is archived, read by itself.
+///
+/// # Errors
+///
+/// The database cannot be reached or read.
+pub async fn read_checkpoint(
+    settings: &StoreSettings,
+    stream: &str,
+) -> Result<Option<Mark>, StoreError> {
+    let mut connection = settings.connect().await?;
+    let id: Option<i16> = sqlx::query_scalar("select id from lakegauge.stream where name = $1")
+        .bind(stream)
+        .fetch_optional(&mut connection)
+        .await
+        .doing(DOING)?;
+    let Some(id) = id else { return Ok(None) };
+    let checkpoint = checkpoint::read(&mut connection, StreamId::new(id, stream)).await?;
+    Ok(checkpoint.map(|checkpoint| checkpoint.mark))
+}
+
+/// Counts what the archive holds. Reads every row.
+///
+/// # Errors
+///
+/// The database cannot be reached or read.
+pub async fn read_totals(settings: &StoreSettings) -> Result<Totals, StoreError> {
+    let mut connection = settings.connect().await?;
+    sqlx::raw_sql("set statement_timeout = 0").execute(&mut connection).await.doing(DOING)?;
+    let row = sqlx::query(TOTALS).fetch_one(&mut connection).await.doing(DOING)?;
+    let number = |name: &str| {
+        let value: i64 = row.try_get(name).doing(DOING)?;
+        unsigned(value)
+    };
+    Ok(Totals {
+        archived: number("archived")?,
+        duplicates_in_archive: number("archived")? - number("distinct_ids")?,
+        dead_lettered: number("dead_lettered")?,
+        duplicates: number("duplicates")?,
+        ledger_inserted: number("ledger_inserted")?,
+        samples: number("samples")?,
+        lost: number("lost")?,
+    })
+}
+
+const TOTALS: &str = "
+with ids as (
+    select id, count(*) as rows
+    from (
+        select id from lakegauge.lake_access
+        union all
+        select id from lakegauge.lake_inventory
+        union all
+        select id from lakegauge.warehouse_query
+    ) as event
+    group by id
+)
+select (select coalesce(sum(rows), 0)::bigint from ids) as archived,
+    (select count(*) from ids) as distinct_ids,
+    (select count(*) from lakegauge.dead_letter) as dead_lettered,
+    (select coalesce(sum(duplicates), 0)::bigint from lakegauge.ledger) as duplicates,
+    (select coalesce(sum(inserted), 0)::bigint from lakegauge.ledger) as ledger_inserted,
+    (select count(*) from lakegauge.sample) as samples,
+    (select coalesce(sum(last - first + 1), 0)::bigint from lakegauge.declared_loss) as lost";
+
+async fn any_noted(connection: &mut PgConnection, stream: StreamId) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "select exists (select from lakegauge.lake_access \
+            where stream = $1 and verdict is not null and noted_sequence is not null) \
+         or exists (select from lakegauge.lake_inventory \
+            where stream = $1 and verdict is not null and noted_sequence is not null) \
+         or exists (select from lakegauge.warehouse_query \
+            where stream = $1 and verdict is not null and noted_sequence is not null)",
+    )
+    .bind(stream.id)
+    .fetch_one(connection)
+    .await
+    .doing(DOING)
+}
+
+/// The ledger as pages, the first one last. A large batch is cut by its messages.
+async fn ranges(connection: &mut PgConnection, stream: StreamId) -> Result<Vec<Range>, StoreError> {
+    let rows = sqlx::query(
+        "select epoch, first, last, events, occurred_from, occurred_to from lakegauge.ledger \
+         where stream = $1 order by epoch, last",
+    )
+    .bind(stream.id)
+    .fetch_all(connection)
+    .await
+    .doing(DOING)?;
+    let mut pages = Pages::default();
+    for row in &rows {
+        let from: Option<Timestamptz> = row.try_get("occurred_from").doing(DOING)?;
+        let to: Option<Timestamptz> = row.try_get("occurred_to").doing(DOING)?;
+        let range = Range {
+            epoch: row.try_get("epoch").doing(DOING)?,
+            first: row.try_get("first").doing(DOING)?,
+            last: row.try_get("last").doing(DOING)?,
+            occurred: from.zip(to),
+        };
+        pages.add(range, unsigned(row.try_get("events").doing(DOING)?)?);
+    }
+    Ok(pages.finish())
+}
+
+/// Joins small ranges and cuts large ones.
+#[derive(Debug, Default)]
+struct Pages {
+    done: Vec<Range>,
+    events: u64,
+}
+
+impl Pages {
+    fn add(&mut self, range: Range, events: u64) {
+        let parts = i64::try_from(events.div_ceil(PAGE_EVENTS).max(1)).unwrap_or(i64::MAX);
+        let messages = range.last - range.first + 1;
+        let step = (messages / parts.min(messages)).max(1);
+        if let Some(last) = self.done.last_mut()
+            && last.epoch == range.epoch
+            && self.events + events <= PAGE_EVENTS
+        {
+            last.last = range.last;
+            last.occurred = wider(last.occurred, range.occurred);
+            self.events += events;
+            return;
+        }
+        let mut first = range.first;
+        while first <= range.last {
+            let last = (first + step - 1).min(range.last);
+            self.done.push(Range { first, last, ..range });
+            first = last + 1;
+        }
+        self.events = if parts > 1 { PAGE_EVENTS } else { events };
+    }
+
+    fn finish(mut self) -> Vec<Range> {
+        self.done.reverse();
+        self.done
+    }
+}
+
+fn wider(
+    one: Option<(Timestamptz, Timestamptz)>,
+    other: Option<(Timestamptz, Timestamptz)>,
+) -> Option<(Timestamptz, Timestamptz)> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
+        (one, other) => one.or(other),
+    }
+}
+
+fn position(row: &PgRow) -> Result<Position, StoreError> {
+    Ok(Position {
+        epoch: unsigned_32(row.try_get("epoch").doing(DOING)?)?,
+        sequence: unsigned(row.try_get("sequence").doing(DOING)?)?,
+        index: unsigned_32(row.try_get("index").doing(DOING)?)?,
+    })
+}
+
+fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
+    let at: Timestamptz = row.try_get("occurred_at").doing(DOING)?;
+    let id: Uuid = row.try_get("id").doing(DOING)?;
+    let fact = match kind {
+        Kind::LakeAccess => Fact::LakeAccess(LakeAccess {
+            bucket: get(row, "bucket")?,
+            key: get(row, "key")?,
+            operation: code(row, "operation", Operation::from_code)?,
+            bytes: quantity(row, "bytes")?,
+            object_bytes: get::<Option<i64>>(row, "object_bytes")?.map(unsigned).transpose()?,
+            sequencer: get(row, "sequencer")?,
+            duration_us: quantity(row, "duration_us")?,
+            outcome: code(row, "outcome", Outcome::from_code)?,
+            principal: get(row, "principal")?,
+        }),
+        Kind::LakeInventory => Fact::LakeInventory(LakeInventory {
+            bucket: get(row, "bucket")?,
+            objects: quantity(row, "objects")?,
+            bytes: quantity(row, "bytes")?,
+        }),
+        Kind::WarehouseQuery => Fact::WarehouseQuery(WarehouseQuery {
+            warehouse: get(row, "warehouse")?,
+            database: get(row, "database")?,
+            statement: code(row, "statement", Statement::from_code)?,
+            queued_us: quantity(row, "queued_us")?,
+            executed_us: quantity(row, "executed_us")?,
+            rows_processed: quantity(row, "rows_processed")?,
+            rows_returned: quantity(row, "rows_returned")?,
+            bytes_scanned: quantity(row, "bytes_scanned")?,
+            cache_hit: get(row, "cache_hit")?,
+            outcome: code(row, "outcome", Outcome::from_code)?,
+            principal: get(row, "principal")?,
+            fingerprint: get(row, "fingerprint")?,
+        }),
+    };
+    let event =
+        Event { id: EventId::from_bytes(*id.as_bytes()), occurred_at: Timestamp(at.0), fact };
+    Ok(Counted { position: position(row)?, event })
+}
+
+fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(column).doing(DOING)
+}
+
+fn quantity(row: &PgRow, column: &str) -> Result<u64, StoreError> {
+    unsigned(get(row, column)?)
+}
+
+fn code<T>(row: &PgRow, column: &str, of: fn(u8) -> Option<T>) -> Result<T, StoreError> {
+    let code: i16 = get(row, column)?;
+    u8::try_from(code)
+        .ok()
+        .and_then(of)
+        .ok_or_else(|| StoreError::Inconsistent(format!("{column} has the unknown code {code}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages(batches: &[(i32, i64, i64, u64)]) -> Vec<(i32, i64, i64)> {
+        let mut pages = Pages::default();
+        for (epoch, first, last, events) in batches {
+            let range = Range { epoch: *epoch, first: *first, last: *last, occurred: None };
+            pages.add(range, *events);
+        }
+        pages.finish().iter().rev().map(|range| (range.epoch, range.first, range.last)).collect()
+    }
+
+    #[test]
+    fn small_batches_are_read_together_and_large_ones_in_parts() {
+        assert_eq!(pages(&[(1, 1, 5, 500), (1, 6, 9, 400)]), [(1, 1, 9)]);
+        assert_eq!(pages(&[(1, 1, 5, 500), (2, 1, 9, 400)]), [(1, 1, 5), (2, 1, 9)]);
+        assert_eq!(
+            pages(&[(1, 1, 300, 30_000), (1, 301, 310, 10)]),
+            [(1, 1, 100), (1, 101, 200), (1, 201, 300), (1, 301, 310)]
+        );
+        assert_eq!(pages(&[(1, 1, 1, 1_000_000)]), [(1, 1, 1)]);
+    }
+}
