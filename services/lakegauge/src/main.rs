@@ -4,10 +4,15 @@
 
 mod command;
 mod completions;
+mod decode;
 mod doctor;
 mod env_example;
 mod migrate;
+mod publish;
+mod readable;
+mod schema;
 mod services;
+mod tail;
 mod tools;
 mod up;
 

@@ -7,7 +7,7 @@ use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
 use service_kit::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
 use service_kit::{Flags, Service, Setting, Settings};
 
-use crate::{command, migrate, up};
+use crate::{command, migrate, publish, up};
 
 /// A subcommand that is a service.
 pub(crate) struct Entry {
@@ -105,6 +105,7 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
         sections.push((format!("lakegauge {}", entry.path.join(" ")), entry.settings.to_vec()));
     }
     sections.push(("lakegauge up".to_owned(), up::SETTINGS.to_vec()));
+    sections.push(("lakegauge publish".to_owned(), publish::SETTINGS.to_vec()));
     sections
 }
 
@@ -119,4 +120,5 @@ pub(crate) fn load_everything(settings: &mut Settings<'_>) {
     }
     migrate::load(settings);
     up::load(settings);
+    publish::load(settings);
 }

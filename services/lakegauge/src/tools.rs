@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
-use crate::{completions, doctor, env_example, migrate, up};
+use crate::{completions, decode, doctor, env_example, migrate, publish, schema, tail, up};
 
 /// A subcommand that is no service: it does one thing and ends.
 struct Tool {
@@ -15,6 +15,10 @@ struct Tool {
 /// In the order of the help.
 const TOOLS: &[Tool] = &[
     Tool { command: up::command, run: up::run },
+    Tool { command: publish::command, run: publish::run },
+    Tool { command: tail::command, run: tail::run },
+    Tool { command: decode::command, run: decode::run },
+    Tool { command: schema::command, run: schema::run },
     Tool { command: migrate::command, run: migrate::run },
     Tool { command: doctor::command, run: doctor::run },
     Tool { command: env_example::command, run: env_example::run },

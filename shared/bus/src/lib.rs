@@ -22,6 +22,7 @@ mod snapshots;
 mod stream;
 mod subscription;
 mod topology;
+mod watch;
 
 pub use connection::Bus;
 pub use epochs::{EpochWatch, Epochs};
@@ -32,3 +33,4 @@ pub use settings::BusSettings;
 pub use snapshots::{Found, Loaded, Pointer, Snapshots};
 pub use stream::{Comparison, Delivery, StreamStatus};
 pub use topology::{Applied, Topology, TopologyOverrides};
+pub use watch::{Seen, Watch};

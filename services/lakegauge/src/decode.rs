@@ -1,0 +1,109 @@
+//! `lakegauge decode`: a payload on standard input becomes JSON lines.
+//!
+//! Made for `nats sub 'lake.access.>' --translate 'lakegauge decode'`, which hands over no headers:
+//! the form is recognised by the bytes.
+
+use std::io::{Read as _, Write};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{ArgMatches, Command};
+use wire::{Format, Raw, json::Decoded};
+
+/// Bytes that a payload may have: the largest that a NATS server can be set to take.
+const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+
+pub(crate) fn command() -> Command {
+    Command::new("decode").about("Turn a message on standard input into JSON lines").after_help(
+        "Example: nats sub 'lake.access.>' --translate 'lakegauge decode'\n\
+         Exit status: 0 if everything was decoded, 1 otherwise.",
+    )
+}
+
+pub(crate) fn run(_: &ArgMatches) -> ExitCode {
+    crate::command::report(decode())
+}
+
+fn decode() -> anyhow::Result<()> {
+    let mut payload = Vec::new();
+    let mut input = std::io::stdin().lock().take(PAYLOAD_BYTES_MAX + 1);
+    input.read_to_end(&mut payload).context("standard input can't be read")?;
+    anyhow::ensure!(
+        u64::try_from(payload.len()).is_ok_and(|bytes| bytes <= PAYLOAD_BYTES_MAX),
+        "the payload has more than {PAYLOAD_BYTES_MAX} bytes"
+    );
+    let mut lines = Vec::new();
+    let outcome = write_lines(&mut lines, &payload);
+    std::io::stdout().write_all(&lines)?;
+    outcome
+}
+
+/// Writes what can be decoded; what cannot is in the error.
+fn write_lines(lines: &mut Vec<u8>, payload: &[u8]) -> anyhow::Result<()> {
+    if wire::decode_sample(payload).is_ok() {
+        // What the aggregator publishes of its metrics is JSON already.
+        lines.extend_from_slice(payload);
+        lines.push(b'\n');
+        return Ok(());
+    }
+    let content_type = Format::of_bytes(payload).content_type();
+    let raw = wire::decode(Some(content_type), payload)
+        .map_err(|refusal| anyhow::anyhow!("the message can't be decoded: {refusal}"))?;
+    let mut problems = Vec::new();
+    for (index, Raw { bytes, decoded }) in raw.into_iter().enumerate() {
+        match decoded {
+            Ok(decoded) => write_event(lines, bytes, decoded),
+            Err(undecoded) => problems.push(format!("item {index}: {}", undecoded.refusal)),
+        }
+    }
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n       "));
+    Ok(())
+}
+
+/// Writes an event; one without an id as it came, since to give it one would be to invent it.
+pub(crate) fn write_event(lines: &mut Vec<u8>, bytes: &[u8], decoded: Decoded) {
+    match decoded.id {
+        Some(id) => wire::json::write_line(lines, &decoded.or_id(|| id)),
+        None => lines.extend(bytes.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte })),
+    }
+    lines.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCESS: &str = r#"{"type":"lake.access","id":"01a20724-c520-81a6-aaf3-780000000000","occurred_at":"2026-11-23T06:43:00.123456Z","bucket":"raw","key":"k","operation":"read","bytes":1,"duration_us":2,"outcome":"ok","principal":""}"#;
+    const INVENTORY: &str = r#"{"type":"lake.inventory","bucket":"raw","objects":1,"bytes":2,"as_of":"2026-11-23T06:43:00Z"}"#;
+
+    fn lines(payload: &[u8]) -> (String, Option<String>) {
+        let mut lines = Vec::new();
+        let outcome = write_lines(&mut lines, payload);
+        (String::from_utf8(lines).unwrap(), outcome.err().map(|error| error.to_string()))
+    }
+
+    #[test]
+    fn both_forms_are_recognised_by_their_bytes() {
+        let event = wire::json::decode_line(ACCESS.as_bytes()).unwrap();
+        let event = event.or_id(|| unreachable!("it has one"));
+        for format in [Format::Json, Format::Bincode] {
+            let sealed = wire::seal("s", format, &[event.clone(), event.clone()]);
+            assert_eq!(lines(&sealed.payload), (format!("{ACCESS}\n{ACCESS}\n"), None));
+        }
+    }
+
+    #[test]
+    fn an_event_without_an_id_stays_without_one_and_on_one_line() {
+        let payload = INVENTORY.replace(',', ",\n");
+        let expected = format!("{}\n", INVENTORY.replace(',', ", "));
+        assert_eq!(lines(payload.as_bytes()), (expected, None));
+    }
+
+    #[test]
+    fn what_can_be_decoded_is_printed_and_the_rest_named() {
+        let (text, error) = lines(format!("{INVENTORY}\n{{}}\n{INVENTORY}").as_bytes());
+        assert_eq!(text, format!("{INVENTORY}\n{INVENTORY}\n"));
+        assert_eq!(error.unwrap(), "item 1: missing_field: type: must be there: a text");
+        assert!(lines(b"").1.unwrap().contains("the payload is empty"));
+    }
+}

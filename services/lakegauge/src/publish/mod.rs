@@ -1,0 +1,299 @@
+//! `lakegauge publish`: events from a file or standard input, every acknowledgement awaited.
+
+mod input;
+mod lanes;
+mod lines;
+mod progress;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::{Bus, BusSettings};
+use clap::{Arg, ArgMatches, Command, value_parser};
+use domain::Timestamp;
+use service_kit::{Clock, Environment, Setting, Settings};
+use tokio::sync::mpsc;
+use wire::Format;
+
+use crate::command as flags;
+use input::Line;
+use lanes::Lanes;
+use lines::{Identifier, NoEvent};
+use progress::Progress;
+
+/// Pieces of input that were read and not yet published: each is what one read gave.
+const PIECES_MAX: usize = 8;
+/// How long an interrupted run waits for the acknowledgements of what it has sent.
+const INTERRUPTED_FLUSH: Duration = Duration::from_secs(10);
+
+const SOURCE: Setting = Setting {
+    key: "PUBLISH_SOURCE",
+    flag: "source",
+    default: Some("publish"),
+    help: "Name of the source: part of the subject, and of the ids of events that have none. The \
+           same line of the same source, at the same of its occurrences, counts once.",
+    secret: false,
+};
+const FORMAT: Setting = Setting {
+    key: "PUBLISH_FORMAT",
+    flag: "format",
+    default: Some("json"),
+    help: "Form of the messages: json (readable) or bincode (smaller and faster).",
+    secret: false,
+};
+const STRICT: Setting = Setting {
+    key: "PUBLISH_STRICT",
+    flag: "strict",
+    default: Some("false"),
+    help: "Stop at the first line that is refused.",
+    secret: false,
+};
+const LINES_WITHOUT_ID_MAX: Setting = Setting {
+    key: "PUBLISH_LINES_WITHOUT_ID_MAX",
+    flag: "lines-without-id-max",
+    default: Some("16000000"),
+    help: "Lines without an id that are remembered, to tell identical ones apart: about 40 bytes \
+           of memory each.",
+    secret: false,
+};
+
+/// How a tool reaches NATS: what services need on top, to make streams, is none of its business.
+pub(crate) const NATS_SETTINGS: &[Setting] =
+    bus::service::SETTINGS.split_at(bus::settings::SETTINGS.len()).0;
+
+/// The settings of the tool itself; those of NATS come on top.
+pub(crate) const SETTINGS: &[Setting] = &[SOURCE, FORMAT, STRICT, LINES_WITHOUT_ID_MAX];
+
+#[derive(Debug)]
+struct Config {
+    bus: BusSettings,
+    source: String,
+    format: Format,
+    strict: bool,
+    lines_without_id_max: usize,
+}
+
+impl Config {
+    /// Reads every setting; problems are recorded in the settings.
+    fn load(settings: &mut Settings<'_>) -> Option<Self> {
+        let formats = [Format::Json, Format::Bincode].map(|format| (format.name(), format));
+        let bus = bus::service::load("lakegauge publish", settings);
+        let source = settings.text(&SOURCE);
+        let format = settings.choice(&FORMAT, &formats);
+        let strict = settings.switch(&STRICT);
+        let lines_without_id_max = settings.parse(&LINES_WITHOUT_ID_MAX);
+        Some(Self {
+            bus: bus?.settings,
+            source: source?,
+            format: format?,
+            strict: strict?,
+            lines_without_id_max: lines_without_id_max?,
+        })
+    }
+}
+
+/// Reads the settings of the tool itself and those of NATS.
+pub(crate) fn load(settings: &mut Settings<'_>) {
+    // The problems are in the settings.
+    drop(Config::load(settings));
+}
+
+pub(crate) fn command() -> Command {
+    let command = Command::new("publish")
+        .about("Publish events from a file or standard input, and wait until they are stored")
+        .after_help(
+            "One JSON object a line (see `lakegauge schema`), plain, gzip or zstd. A line that is \
+             no event is\nreported with its number and reason and does not stop the rest.\n\
+             Exit status: 0 if every line was acknowledged, 1 otherwise, 64 for wrong arguments.\n\
+             Example: jq -c -f to-events.jq access.log | lakegauge publish --source edge -",
+        )
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .default_value("-")
+                .help("File to read; - for standard input"),
+        );
+    flags::with_settings(command, SETTINGS.iter().chain(NATS_SETTINGS))
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let given = flags::flags(matches, SETTINGS.iter().chain(NATS_SETTINGS));
+    let mut settings = Settings::new(&given, &Environment);
+    let config = Config::load(&mut settings);
+    if let Err(problems) = settings.finish() {
+        return flags::report(Err(problems.into()));
+    }
+    let file = matches.get_one::<PathBuf>("file").cloned();
+    let (Some(config), Some(file)) = (config, file) else {
+        return ExitCode::from(crate::EXIT_USAGE);
+    };
+    flags::report(flags::block_on(publish(config, file)))
+}
+
+/// Why no more lines are read.
+#[derive(Debug)]
+enum End {
+    /// Every line was.
+    Complete,
+    /// A line was refused, and `--strict` was given.
+    Strict,
+    /// A signal.
+    Interrupted,
+}
+
+async fn publish(config: Config, file: PathBuf) -> anyhow::Result<()> {
+    let (raw, bytes) = open(&file)?;
+    let bus = Bus::connect(&config.bus).await?;
+    let progress = Progress::new(bytes);
+    let lines = read_in_the_background(progress.count(raw))?;
+    let mut run = Run::new(&config, bus, &progress);
+    let ended = run.lines(lines).await;
+    let flushed = run.flush(&ended).await;
+    let told = progress.end()?;
+    let ended = ended?;
+    flushed?;
+    match ended {
+        End::Interrupted => anyhow::bail!("interrupted"),
+        End::Complete | End::Strict => {}
+    }
+    anyhow::ensure!(told.refused == 0, "{} of {} lines were refused", told.refused, told.lines);
+    anyhow::ensure!(
+        told.acknowledged == told.lines,
+        "only {} of {} lines were acknowledged",
+        told.acknowledged,
+        told.lines
+    );
+    Ok(())
+}
+
+/// The input and its size, where it has one.
+fn open(path: &PathBuf) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
+    if path.as_os_str() == "-" {
+        return Ok((Box::new(io::stdin()), None));
+    }
+    let file = File::open(path).with_context(|| format!("can't open {}", path.display()))?;
+    let about = file.metadata().with_context(|| format!("can't open {}", path.display()))?;
+    anyhow::ensure!(!about.is_dir(), "{} is a directory", path.display());
+    let bytes = about.is_file().then_some(about.len());
+    Ok((Box::new(file), bytes))
+}
+
+/// What a thread of its own reads, since standard input can only be waited for by blocking.
+type Pieces = mpsc::Receiver<io::Result<Vec<Line>>>;
+
+fn read_in_the_background(raw: impl Read + Send + 'static) -> anyhow::Result<Pieces> {
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let read = move || {
+        let ended = input::unpacked(raw).and_then(|input| {
+            input::read_lines(input, |lines| sender.blocking_send(Ok(lines)).is_ok())
+        });
+        if let Err(error) = ended {
+            // Nobody to tell when the other side has stopped already.
+            drop(sender.blocking_send(Err(error)));
+        }
+    };
+    let thread = std::thread::Builder::new().name("input".to_owned());
+    thread.spawn(read).context("no thread to read with")?;
+    Ok(receiver)
+}
+
+struct Run<'a> {
+    strict: bool,
+    clock: Clock,
+    identifier: Identifier,
+    lanes: Lanes,
+    progress: &'a Progress,
+}
+
+impl<'a> Run<'a> {
+    fn new(config: &Config, bus: Bus, progress: &'a Progress) -> Self {
+        Self {
+            strict: config.strict,
+            clock: Clock::system(),
+            identifier: Identifier::new(config.source.clone(), config.lines_without_id_max),
+            lanes: Lanes::new(bus, &config.bus, &config.source, config.format, progress.counts()),
+            progress,
+        }
+    }
+
+    /// Publishes line after line. What is not yet full is sent when it is due, so that a slow source
+    /// is seen at once.
+    async fn lines(&mut self, mut pieces: Pieces) -> anyhow::Result<End> {
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
+        loop {
+            let now_ms = self.clock.monotonic_ms();
+            let wait_ms = self.lanes.poll_timeout().map(|due_ms| due_ms.saturating_sub(now_ms));
+            let due = async {
+                match wait_ms {
+                    Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                interrupted = &mut interrupted => return interrupted.map(|()| End::Interrupted).map_err(Into::into),
+                piece = pieces.recv() => match piece {
+                    None => return Ok(End::Complete),
+                    Some(piece) => {
+                        let lines = piece.context("the input can't be read")?;
+                        let published = self.piece(lines);
+                        tokio::select! {
+                            interrupted = &mut interrupted => return interrupted.map(|()| End::Interrupted).map_err(Into::into),
+                            goes_on = published => if !goes_on? { return Ok(End::Strict) },
+                        }
+                    }
+                },
+                () = due => {
+                    let now_ms = self.clock.monotonic_ms();
+                    self.lanes.handle_timeout(now_ms).await?;
+                }
+            }
+        }
+    }
+
+    /// Publishes some lines; says whether to go on.
+    async fn piece(&mut self, lines: Vec<Line>) -> anyhow::Result<bool> {
+        for line in lines {
+            self.progress.line();
+            if let Err(refusal) = self.line(&line).await? {
+                self.progress.refused(line.number, &refusal);
+                if self.strict {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn line(&mut self, line: &Line) -> anyhow::Result<Result<(), domain::Refusal>> {
+        let text = match &line.text {
+            Ok(text) => text,
+            Err(refusal) => return Ok(Err(refusal.clone())),
+        };
+        let event = match self.identifier.event(text) {
+            Ok(event) => event,
+            Err(NoEvent::Refused(refusal)) => return Ok(Err(refusal)),
+            Err(NoEvent::TooMany(error)) => return Err(error.into()),
+        };
+        let now = Timestamp(self.clock.now_us());
+        let now_ms = self.clock.monotonic_ms();
+        self.lanes.push(&event, now, now_ms).await
+    }
+
+    /// Waits for the acknowledgement of everything that was sent, for a while only if somebody wants
+    /// to go.
+    async fn flush(&mut self, ended: &anyhow::Result<End>) -> anyhow::Result<()> {
+        let flushed = self.lanes.flush();
+        match ended {
+            Ok(End::Complete | End::Strict) => flushed.await,
+            Ok(End::Interrupted) | Err(_) => {
+                tokio::time::timeout(INTERRUPTED_FLUSH, flushed).await.unwrap_or(Ok(()))
+            }
+        }
+    }
+}

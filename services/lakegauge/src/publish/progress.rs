@@ -1,0 +1,158 @@
+//! What a run has done so far, for the one who waits for it.
+
+use std::io::{IsTerminal as _, Read, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bus::PublishProgress;
+use domain::Refusal;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::readable;
+
+/// Between two looks at the counts.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Counts that several tasks add to.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    lines: AtomicU64,
+    refused: AtomicU64,
+    /// Events in acknowledged messages.
+    pub(crate) acknowledged: AtomicU64,
+    /// Of these, events in messages that the broker had already.
+    pub(crate) duplicates: AtomicU64,
+    publishers: Mutex<Vec<Arc<PublishProgress>>>,
+}
+
+impl Counts {
+    /// Watches a publisher: while its stream is full, that is said.
+    pub(crate) fn watch(&self, publisher: Arc<PublishProgress>) {
+        self.publishers.lock().unwrap_or_else(PoisonError::into_inner).push(publisher);
+    }
+
+    fn is_full(&self) -> bool {
+        let publishers = self.publishers.lock().unwrap_or_else(PoisonError::into_inner);
+        publishers.iter().any(|publisher| publisher.is_full())
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            lines: self.lines.load(Ordering::Relaxed),
+            acknowledged: self.acknowledged.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The counts at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Lines that are not blank.
+    pub(crate) lines: u64,
+    /// Lines whose event the broker has stored.
+    pub(crate) acknowledged: u64,
+    /// Of these, lines in messages that the broker had already.
+    pub(crate) duplicates: u64,
+    /// Lines that are no event, or none that would be counted.
+    pub(crate) refused: u64,
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { lines, acknowledged, duplicates, refused } = self;
+        write!(
+            f,
+            "{lines} lines, {acknowledged} acknowledged, {duplicates} duplicates, {refused} refused"
+        )
+    }
+}
+
+/// The bar on a terminal, and the words about what goes wrong anywhere.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    counts: Arc<Counts>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// For an input of so many bytes, where that is known. Must be called within a runtime.
+    pub(crate) fn new(bytes: Option<u64>) -> Self {
+        let bar = match bytes {
+            Some(bytes) => ProgressBar::new(bytes)
+                .with_style(style("{bar:30} {bytes}/{total_bytes}  {msg}  {elapsed}, {eta} to go")),
+            None => {
+                ProgressBar::no_length().with_style(style("{spinner} {bytes}  {msg}  {elapsed}"))
+            }
+        };
+        if !std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let progress = Self { bar, counts: Arc::default(), ended: Arc::default() };
+        tokio::spawn(look(progress.bar.clone(), progress.counts(), Arc::clone(&progress.ended)));
+        progress
+    }
+
+    /// Counts the bytes of the input as they are read.
+    pub(crate) fn count<R: Read + Send>(&self, raw: R) -> impl Read + Send + use<R> {
+        self.bar.wrap_read(raw)
+    }
+
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// A line that is not blank was read.
+    pub(crate) fn line(&self) {
+        self.counts.lines.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A line was refused.
+    pub(crate) fn refused(&self, number: u64, refusal: &Refusal) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        let text = readable::plain(&format!("line {number}: {refusal}"));
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    /// Takes the bar away and prints the counts.
+    ///
+    /// # Errors
+    ///
+    /// Standard output can't be written.
+    pub(crate) fn end(&self) -> std::io::Result<Told> {
+        self.ended.store(true, Ordering::Relaxed);
+        self.bar.finish_and_clear();
+        let told = self.counts.told();
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{told}")?;
+        stdout.flush()?;
+        Ok(told)
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Keeps the bar's words true, and says once when the stream is full and when it has room again.
+async fn look(bar: ProgressBar, counts: Arc<Counts>, ended: Arc<AtomicBool>) {
+    let mut was_full = false;
+    while !ended.load(Ordering::Relaxed) {
+        let is_full = counts.is_full();
+        if is_full != was_full {
+            let text = if is_full {
+                "the stream is full: waiting until the archiver has made room"
+            } else {
+                "the stream has room again"
+            };
+            bar.suspend(|| eprintln!("{text}"));
+            was_full = is_full;
+        }
+        let told = counts.told();
+        bar.set_message(format!("{} acknowledged, {} refused", told.acknowledged, told.refused));
+        tokio::time::sleep(LOOK).await;
+    }
+}
