@@ -66,12 +66,54 @@ pub(crate) fn no_answer(error: &dyn std::error::Error, what: &str) -> BusError {
 pub(crate) fn client_error(error: &(dyn std::error::Error + 'static), what: &str) -> BusError {
     let mut current = Some(error);
     while let Some(cause) = current {
-        if let Some(server) = cause.downcast_ref::<jetstream::Error>() {
-            return server_error(server, what);
+        if let Some(server) = answer(cause) {
+            return server_error(&server, what);
+        }
+        if is_no_message(cause) {
+            return BusError::Server {
+                what: what.to_owned(),
+                detail: cause.to_string(),
+                code: 404,
+                error_code: NO_MESSAGE_FOUND,
+            };
         }
         current = cause.source();
     }
     no_answer(error, what)
+}
+
+/// The server's answer in one of the client's errors, some of which keep it in their kind instead
+/// of their source.
+fn answer(error: &(dyn std::error::Error + 'static)) -> Option<jetstream::Error> {
+    use jetstream::context::{GetStreamError, GetStreamErrorKind};
+    use jetstream::stream::{ConsumerError, ConsumerErrorKind};
+    use jetstream::stream::{RawMessageError, RawMessageErrorKind};
+    if let Some(error) = error.downcast_ref::<jetstream::Error>() {
+        return Some(error.clone());
+    }
+    if let Some(error) = error.downcast_ref::<ConsumerError>()
+        && let ConsumerErrorKind::JetStream(error) = error.kind()
+    {
+        return Some(error);
+    }
+    if let Some(error) = error.downcast_ref::<GetStreamError>()
+        && let GetStreamErrorKind::JetStream(error) = error.kind()
+    {
+        return Some(error);
+    }
+    if let Some(error) = error.downcast_ref::<RawMessageError>()
+        && let RawMessageErrorKind::JetStream(error) = error.kind()
+    {
+        return Some(error);
+    }
+    None
+}
+
+fn is_no_message(error: &(dyn std::error::Error + 'static)) -> bool {
+    use jetstream::stream::{RawMessageError, RawMessageErrorKind};
+    error
+        .downcast_ref::<RawMessageError>()
+        .is_some_and(|error| error.kind() == RawMessageErrorKind::NoMessageFound)
 }
 
 /// An error with its causes, each said once.

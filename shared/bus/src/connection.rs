@@ -59,8 +59,8 @@ impl Bus {
             generation: watch::Sender::new(0),
             denials: Mutex::new(BTreeMap::new()),
         });
-        let options = options(settings, Arc::clone(&state)).await?;
         let addresses = addresses(settings)?;
+        let options = options(settings, &addresses, Arc::clone(&state)).await?;
         let client =
             options.connect(addresses).await.map_err(|error| connect_error(&error, settings))?;
         let found = client.server_info().version;
@@ -71,6 +71,11 @@ impl Bus {
                 needed: SERVER_NEEDED_TEXT,
             });
         }
+        // The event of this first connection comes on its own time; readers take what comes later
+        // for a reconnect.
+        let mut generation = state.generation.subscribe();
+        let first = generation.wait_for(|generation| *generation > 0);
+        let _told_or_lost = tokio::time::timeout(settings.connect_timeout, first).await;
         let context = jetstream::context::ContextBuilder::new()
             .timeout(settings.request_timeout)
             .max_ack_inflight(ACK_INFLIGHT_MAX)
@@ -177,6 +182,7 @@ impl ConnectionState {
 
 async fn options(
     settings: &BusSettings,
+    addresses: &[ServerAddr],
     state: Arc<ConnectionState>,
 ) -> Result<ConnectOptions, BusError> {
     if let Some(problem) = settings.problems().into_iter().next() {
@@ -206,6 +212,13 @@ async fn options(
     }
     if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
         options = options.user_and_password(user.clone(), password.clone());
+    } else if let Some(address) = addresses.iter().find(|address| address.has_user_pass()) {
+        // The client reads only the host from an address.
+        let user = percent_decoded(address.username().unwrap_or_default());
+        options = match address.password() {
+            Some(password) => options.user_and_password(user, percent_decoded(password)),
+            None => options.token(user),
+        };
     }
     if let Some(path) = &settings.ca_file {
         options = options.add_root_certificates(path.clone());
@@ -225,6 +238,23 @@ fn addresses(settings: &BusSettings) -> Result<Vec<ServerAddr>, BusError> {
             })
         })
         .collect()
+}
+
+/// Text of an address, where `%40` stands for `@`.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = (first == b'%').then(|| tail.split_at_checked(2)).flatten();
+        let decoded = escaped.and_then(|(digits, tail)| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            Some((u8::from_str_radix(digits, 16).ok()?, tail))
+        });
+        let (byte, tail) = decoded.unwrap_or((first, tail));
+        bytes.push(byte);
+        rest = tail;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn connect_error(error: &async_nats::ConnectError, settings: &BusSettings) -> BusError {
@@ -287,6 +317,12 @@ mod tests {
         for version in ["2.9.10", "2.11.9", "1.4", "", "unknown"] {
             assert!(!new_enough(version), "{version}");
         }
+    }
+
+    #[test]
+    fn a_password_in_an_address_may_hold_any_character() {
+        assert_eq!(percent_decoded("p%40ss%2Fw%"), "p@ss/w%");
+        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
     }
 
     #[test]

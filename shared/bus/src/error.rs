@@ -95,7 +95,7 @@ pub enum BusError {
     /// The streams don't fit into the space that the server has for them.
     #[error(
         "no room for stream {stream} ({detail}): raise max_file_store in nats-server.conf or the \
-         account's limit, or lower EVENT_STREAM_MAX_BYTES"
+         account's limit, or lower NATS_EVENT_STREAM_MAX_BYTES"
     )]
     NoRoom {
         /// Its name on the server.
