@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bus::{Bus, BusSettings};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -180,7 +180,11 @@ impl NatsServer {
     ///
     /// It can't be signalled.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        // Its threads stop one by one: only then is it certain that nothing more is answered.
+        let child = self.child.as_ref().context("the server is not running")?;
+        waitpid(Some(Pid::from_child(child)), WaitOptions::UNTRACED)?;
+        Ok(())
     }
 
     /// `kill -CONT`.

@@ -1,6 +1,8 @@
 //! All integration tests: one binary, many modules.
 
 mod bus_publisher;
+mod bus_reader;
+mod bus_snapshots;
 mod bus_topology;
 mod store_append;
 mod store_events;

@@ -1,0 +1,140 @@
+//! A few lines of the NATS protocol by hand: what an operator or a foreign client does to the
+//! server, without the product's own code.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// For one answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The one subscription of a connection.
+const INBOX: &str = "_INBOX.raw";
+
+/// A connection with one inbox.
+#[derive(Debug)]
+pub struct RawNats {
+    stream: BufReader<TcpStream>,
+}
+
+impl RawNats {
+    /// Connects to a server without a login.
+    ///
+    /// # Errors
+    ///
+    /// No server there, or one that wants a login.
+    pub async fn connect(port: u16) -> Result<Self> {
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
+        let mut info = String::new();
+        stream.read_line(&mut info).await?;
+        ensure!(info.starts_with("INFO "), "no NATS server: {info}");
+        let mut client = Self { stream };
+        client.write("CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}").await?;
+        client.write(&format!("SUB {INBOX}.* 1")).await?;
+        client.write("PING").await?;
+        client.line_beginning_with("PONG").await?;
+        Ok(client)
+    }
+
+    /// Asks JetStream and gives its answer, which may be an error of its own.
+    ///
+    /// # Errors
+    ///
+    /// No answer.
+    pub async fn ask(&mut self, subject: &str, body: &Value) -> Result<Value> {
+        let answers = self.collect(&format!("$JS.API.{subject}"), &body.to_string(), 1).await?;
+        let answer = answers.first().context("no answer")?;
+        serde_json::from_slice(answer).with_context(|| format!("answer to {subject}"))
+    }
+
+    /// Asks JetStream for something that it must do.
+    ///
+    /// # Errors
+    ///
+    /// No answer, or an error.
+    pub async fn demand(&mut self, subject: &str, body: &Value) -> Result<Value> {
+        let answer = self.ask(subject, body).await?;
+        if let Some(error) = answer.get("error") {
+            bail!("{subject}: {error}");
+        }
+        Ok(answer)
+    }
+
+    /// Publishes and waits for the acknowledgement.
+    ///
+    /// # Errors
+    ///
+    /// It was not stored.
+    pub async fn publish(&mut self, subject: &str, payload: &str) -> Result<Value> {
+        let answers = self.collect(subject, payload, 1).await?;
+        let answer: Value = serde_json::from_slice(answers.first().context("no answer")?)?;
+        ensure!(answer.get("error").is_none(), "{subject}: {answer}");
+        Ok(answer)
+    }
+
+    /// Takes messages from a consumer as a second puller would; gives how many came.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke.
+    pub async fn take(&mut self, stream: &str, consumer: &str, count: usize) -> Result<usize> {
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+        let body = format!("{{\"batch\":{count},\"expires\":5000000000}}");
+        Ok(self.collect(&subject, &body, count).await?.len())
+    }
+
+    async fn collect(&mut self, subject: &str, body: &str, count: usize) -> Result<Vec<Vec<u8>>> {
+        self.write(&format!("PUB {subject} {INBOX}.a {}\r\n{body}", body.len())).await?;
+        let mut payloads = Vec::new();
+        while payloads.len() < count {
+            payloads.push(
+                tokio::time::timeout(ANSWER_MAX, self.message())
+                    .await
+                    .with_context(|| format!("no answer to {subject}"))??,
+            );
+        }
+        Ok(payloads)
+    }
+
+    async fn message(&mut self) -> Result<Vec<u8>> {
+        loop {
+            let mut line = String::new();
+            ensure!(self.stream.read_line(&mut line).await? > 0, "the server hung up");
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.first().copied() {
+                Some("PING") => self.write("PONG").await?,
+                Some(kind @ ("MSG" | "HMSG")) => {
+                    let total: usize = words.last().context("no length")?.parse()?;
+                    let headers: usize = match (kind, words.len().checked_sub(2)) {
+                        ("HMSG", Some(at)) => words.get(at).context("no length")?.parse()?,
+                        _ => 0,
+                    };
+                    let mut payload = vec![0; total + 2];
+                    self.stream.read_exact(&mut payload).await?;
+                    payload.truncate(total);
+                    return Ok(payload.split_off(headers));
+                }
+                Some("-ERR") => bail!("the server says {line}"),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    async fn line_beginning_with(&mut self, beginning: &str) -> Result<()> {
+        loop {
+            let mut line = String::new();
+            ensure!(self.stream.read_line(&mut line).await? > 0, "the server hung up");
+            if line.starts_with(beginning) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write(&mut self, line: &str) -> Result<()> {
+        self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).await?;
+        Ok(())
+    }
+}

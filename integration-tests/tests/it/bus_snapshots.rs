@@ -1,0 +1,244 @@
+//! Snapshots and epochs change hands by compare-and-set, and a full pipeline does not stop them.
+
+use std::time::Duration;
+
+use bus::{Bus, BusError, Found, PublisherLimits, Snapshots, Topology, TopologyOverrides};
+use domain::{Mark, Rules};
+use integration_tests::nats::NatsServer;
+use integration_tests::raw_nats::RawNats;
+use serde_json::{Value, json};
+use wire::Sealed;
+
+/// Far above what any condition here takes, and below what a person waits for.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+async fn bus_with_streams(server: &NatsServer) -> Bus {
+    let bus = server.bus("test").await.expect("a connection");
+    let small =
+        TopologyOverrides { event_stream_max_bytes: Some(1 << 20), ..TopologyOverrides::default() };
+    let topology = Topology::embedded("", &small, &Rules::default());
+    bus.apply_topology(&topology).await.expect("the streams");
+    bus
+}
+
+fn mark(sequence: u64) -> Mark {
+    Mark { epoch: 3, sequence, broker_ns: 1_763_880_180_123_456_789, created_ns: 17 }
+}
+
+/// Bytes that no compression or repetition makes small.
+fn state(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+async fn found(snapshots: &Snapshots, stream: &str) -> (u64, Found) {
+    let loaded = snapshots.load(stream).await.expect("an answer");
+    (loaded.revision, loaded.found)
+}
+
+/// Messages in the object store, of one kind: `C` for pieces, `M` for names.
+async fn objects(raw: &mut RawNats, kind: &str) -> usize {
+    let filter = format!("$O.LAKEGAUGE_SNAPSHOTS.{kind}.>");
+    let info = raw
+        .demand("STREAM.INFO.OBJ_LAKEGAUGE_SNAPSHOTS", &json!({ "subjects_filter": filter }))
+        .await
+        .expect("the bucket");
+    info["state"]["subjects"].as_object().map_or(0, serde_json::Map::len)
+}
+
+#[tokio::test]
+async fn a_snapshot_comes_back_bit_for_bit_with_its_mark() {
+    let server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let snapshots = bus.snapshots();
+    assert_eq!(found(&snapshots, "LAKE_0").await, (0, Found::Nothing));
+    let mut revision = 0;
+    for (sequence, length) in [(1, 0), (2, 1), (3, 512 * 1_024), (4, 5_000_001)] {
+        let bytes = state(sequence, length);
+        revision = snapshots.store("LAKE_0", &bytes, &mark(sequence), revision).await.unwrap();
+        let (now, Found::Whole(pointer, loaded)) = found(&snapshots, "LAKE_0").await else {
+            panic!("no snapshot")
+        };
+        assert_eq!((now, pointer.mark), (revision, mark(sequence)));
+        assert_eq!(pointer.bytes, u64::try_from(length).unwrap());
+        assert!(loaded == bytes, "other bytes of length {}", loaded.len());
+        let (named, named_revision) = snapshots.pointer("LAKE_0").await.unwrap().unwrap();
+        assert_eq!((named, named_revision), (pointer, revision));
+    }
+    assert_eq!(found(&snapshots, "WAREHOUSE_0").await, (0, Found::Nothing));
+}
+
+#[tokio::test]
+async fn old_snapshots_leave_no_bytes_and_no_tombstones_behind() {
+    let server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let snapshots = bus.snapshots();
+    let mut raw = RawNats::connect(server.port()).await.unwrap();
+    let other = state(0, 100_000);
+    snapshots.store("WAREHOUSE_0", &other, &mark(1), 0).await.unwrap();
+    let mut revision = 0;
+    for sequence in 1..=20 {
+        let bytes = state(sequence, 1_000_000);
+        revision = snapshots.store("LAKE_0", &bytes, &mark(sequence), revision).await.unwrap();
+    }
+    assert_eq!((objects(&mut raw, "M").await, objects(&mut raw, "C").await), (2, 2));
+    let (_, Found::Whole(_, loaded)) = found(&snapshots, "WAREHOUSE_0").await else {
+        panic!("the other stream's snapshot is gone")
+    };
+    assert!(loaded == other);
+}
+
+#[tokio::test]
+async fn of_two_owners_only_one_can_store() {
+    let server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let snapshots = bus.snapshots();
+    let first = snapshots.store("LAKE_0", &state(1, 1_000), &mark(1), 0).await.unwrap();
+    for stale in [0, first - 1, first + 1] {
+        let error = snapshots.store("LAKE_0", &state(2, 1_000), &mark(2), stale).await.unwrap_err();
+        assert!(matches!(error, BusError::Superseded { .. }), "{error}");
+    }
+    let (revision, Found::Whole(pointer, _)) = found(&snapshots, "LAKE_0").await else {
+        panic!("no snapshot")
+    };
+    assert_eq!((revision, pointer.mark.sequence), (first, 1));
+    // What the losers uploaded goes with the winner's next snapshot.
+    snapshots.store("LAKE_0", &state(3, 1_000), &mark(3), first).await.unwrap();
+    let mut raw = RawNats::connect(server.port()).await.unwrap();
+    assert_eq!((objects(&mut raw, "M").await, objects(&mut raw, "C").await), (1, 1));
+}
+
+#[tokio::test]
+async fn damage_is_found_and_another_snapshot_heals_it() {
+    let server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let snapshots = bus.snapshots();
+    let mut raw = RawNats::connect(server.port()).await.unwrap();
+    let mut revision = snapshots.store("LAKE_0", &state(1, 2_000_000), &mark(1), 0).await.unwrap();
+    // One piece of the object is gone.
+    let piece = json!({ "seq": 1, "next_by_subj": "$O.LAKEGAUGE_SNAPSHOTS.C.>" });
+    let get = "STREAM.MSG.GET.OBJ_LAKEGAUGE_SNAPSHOTS";
+    let sequence = raw.demand(get, &piece).await.unwrap()["message"]["seq"].clone();
+    raw.demand("STREAM.MSG.DELETE.OBJ_LAKEGAUGE_SNAPSHOTS", &json!({ "seq": sequence }))
+        .await
+        .unwrap();
+    assert!(matches!(found(&snapshots, "LAKE_0").await, (r, Found::Damaged(_)) if r == revision));
+    revision = snapshots.store("LAKE_0", &state(2, 10), &mark(2), revision).await.unwrap();
+    // The whole object is gone.
+    let everything = json!({ "filter": "$O.LAKEGAUGE_SNAPSHOTS.>" });
+    raw.demand("STREAM.PURGE.OBJ_LAKEGAUGE_SNAPSHOTS", &everything).await.unwrap();
+    assert!(matches!(found(&snapshots, "LAKE_0").await, (r, Found::Damaged(_)) if r == revision));
+    revision = snapshots.store("LAKE_0", &state(3, 10), &mark(3), revision).await.unwrap();
+    assert!(matches!(found(&snapshots, "LAKE_0").await, (r, Found::Whole(..)) if r == revision));
+    // The pointer names another digest than the bytes have.
+    let entry = pointer_json(&mut raw).await;
+    let mut forged = entry.clone();
+    forged["digest"] = json!("00");
+    raw.publish("$KV.LAKEGAUGE.snapshot.LAKE_0", &forged.to_string()).await.unwrap();
+    let (revision, damaged) = found(&snapshots, "LAKE_0").await;
+    assert!(matches!(damaged, Found::Damaged(why) if why.contains("digest")));
+    // The pointer is no pointer, or another stream's.
+    let mut others = entry;
+    others["stream"] = json!("LAKE_1");
+    for text in ["hello".to_owned(), others.to_string()] {
+        raw.publish("$KV.LAKEGAUGE.snapshot.LAKE_0", &text).await.unwrap();
+        assert!(matches!(found(&snapshots, "LAKE_0").await.1, Found::Damaged(_)));
+    }
+    snapshots.store("LAKE_0", &state(4, 10), &mark(4), revision + 2).await.unwrap();
+    assert!(matches!(found(&snapshots, "LAKE_0").await.1, Found::Whole(..)));
+}
+
+async fn pointer_json(raw: &mut RawNats) -> Value {
+    let last = json!({ "last_by_subj": "$KV.LAKEGAUGE.snapshot.LAKE_0" });
+    let answer = raw.demand("STREAM.MSG.GET.KV_LAKEGAUGE", &last).await.expect("the pointer");
+    let data = answer["message"]["data"].as_str().expect("its bytes").to_owned();
+    serde_json::from_slice(&base64(&data)).expect("JSON")
+}
+
+/// Enough of base64 to read what the server wrote.
+fn base64(text: &str) -> Vec<u8> {
+    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_usize, 0);
+    for digit in text.chars().filter_map(|digit| DIGITS.find(digit)) {
+        bits = bits << 6 | digit;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from(bits >> count & 0xff).expect("eight bits"));
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_full_event_stream_does_not_stop_snapshots_and_epochs() {
+    let server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let publisher = bus.publisher(PublisherLimits::default(), |_| {});
+    let progress = publisher.progress();
+    for number in 0..12 {
+        let payload = state(number, 100_000);
+        let sealed = Sealed::new("lake.access.0.test".to_owned(), "application/json", payload, 1);
+        publisher.publish(sealed).await.unwrap();
+    }
+    tokio::time::timeout(DEADLINE, async {
+        while !progress.is_full() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let revision =
+        bus.snapshots().store("LAKE_0", &state(1, 3_000_000), &mark(1), 0).await.unwrap();
+    assert!(
+        matches!(found(&bus.snapshots(), "LAKE_0").await, (r, Found::Whole(..)) if r == revision)
+    );
+    assert_eq!(bus.epochs().raise("LAKE_0", 0).await, Ok(1));
+    assert!(progress.is_full());
+}
+
+#[tokio::test]
+async fn two_that_find_the_same_trouble_agree_on_one_epoch() {
+    let server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let epochs = bus.epochs();
+    assert_eq!(epochs.get("LAKE_0").await, Ok(None));
+    let mut finders = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let epochs = epochs.clone();
+        finders.spawn(async move { epochs.raise("LAKE_0", 4).await });
+    }
+    for agreed in finders.join_all().await {
+        assert_eq!(agreed, Ok(5));
+    }
+    assert_eq!(epochs.get("LAKE_0").await, Ok(Some(5)));
+    assert_eq!(epochs.raise("LAKE_0", 5).await, Ok(6));
+    assert_eq!(epochs.raise("LAKE_0", 2).await, Ok(6), "raised above it already");
+    assert_eq!(epochs.get("WAREHOUSE_0").await, Ok(None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_sees_every_raise_also_across_a_killed_server() {
+    let mut server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let other = server.bus("other").await.unwrap();
+    let mut watch = bus.epochs().watch("LAKE_0", Duration::from_millis(20));
+    assert_eq!(watch.current(), None);
+    other.epochs().raise("LAKE_0", 0).await.unwrap();
+    let changed = tokio::time::timeout(DEADLINE, watch.changed()).await.unwrap();
+    assert_eq!(changed, Ok(Some(1)));
+    server.kill();
+    server.restart().await.unwrap();
+    let raised = async {
+        loop {
+            match other.epochs().raise("LAKE_0", 1).await {
+                Ok(epoch) => return epoch,
+                Err(error) => assert_eq!(error.recovery(), bus::Recovery::Retry, "{error}"),
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(DEADLINE, raised).await.unwrap(), 2);
+    let changed = tokio::time::timeout(DEADLINE, watch.changed()).await.unwrap();
+    assert_eq!(changed, Ok(Some(2)));
+}
