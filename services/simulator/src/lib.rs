@@ -6,6 +6,7 @@
 //! pipeline's own fold, so that the two can be compared.
 
 pub mod arrivals;
+pub mod describe;
 pub mod draw;
 pub mod emission;
 pub mod feed;
@@ -17,5 +18,8 @@ mod run;
 pub mod scenario;
 pub mod settings;
 pub mod warehouse;
+
+#[cfg(test)]
+mod tests;
 
 pub use run::Origin;

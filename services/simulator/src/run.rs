@@ -8,6 +8,7 @@ use wire::{Format, Packer, Subjects};
 
 use crate::{
     arrivals::{Arrivals, Traffic},
+    describe::SAMPLE_SEED,
     draw::Draw,
     feed::{Feed, FeedParts},
     model::Model,
@@ -20,6 +21,8 @@ use crate::{
 const MODEL: u64 = 0;
 const ARRIVALS: u64 = 1;
 const EMISSION: u64 = 2;
+/// 2026-01-01T00:00:00Z: when a sample to describe begins.
+const SAMPLE_START: Timestamp = Timestamp(1_767_225_600_000_000);
 
 /// What everything in a run follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,22 +60,33 @@ impl Origin {
         Draw::new(self.seed, MODEL)
     }
 
+    /// The origin of a sample to describe: a fixed seed unless one is set, a fixed time.
+    pub(crate) fn of_a_sample(common: &Common) -> Self {
+        let start = common.start_time.unwrap_or(SAMPLE_START);
+        let seed = common.seed.unwrap_or(SAMPLE_SEED);
+        Self { seed, run: Run::new(0, 0), start }
+    }
+
     /// The incidents of the run.
     pub const fn scenario(&self, common: &Common) -> Scenario {
         Scenario::new(common.incident, self.start)
     }
 
-    /// A feed of a model, written to this subject.
-    pub fn feed<M: Model>(&self, model: M, common: &Common, subject: String) -> Feed<M> {
+    /// When things happen in the run.
+    pub fn arrivals(&self, common: &Common, scenario: Scenario) -> Arrivals {
         let traffic = Traffic {
             rate_per_s: common.rate_per_s,
             burst_events: common.burst_events,
             peak_over_trough: common.peak_over_trough,
         };
-        let draw = Draw::new(self.seed, ARRIVALS);
+        Arrivals::new(Draw::new(self.seed, ARRIVALS), traffic, scenario, self.start)
+    }
+
+    /// A feed of a model, written to this subject.
+    pub fn feed<M: Model>(&self, model: M, common: &Common, subject: String) -> Feed<M> {
         let parts = FeedParts {
             pace: common.pace,
-            arrivals: Arrivals::new(draw, traffic, self.scenario(common), self.start),
+            arrivals: self.arrivals(common, self.scenario(common)),
             draw: Draw::new(self.seed, EMISSION),
             disorder: common.disorder,
             run: self.run,

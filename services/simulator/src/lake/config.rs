@@ -8,9 +8,8 @@ use crate::{
     settings::{Common, load_mix, simulator_settings},
 };
 
-/// Objects that exist when a run starts, all of them asked for: with the keys that are written
-/// meanwhile about as many as the 10,000 measured requests touched.
-const OBJECTS_AT_START: u32 = 1_250;
+/// Objects that exist when a run starts: some times as many as are asked for again and again.
+const OBJECTS_AT_START: u32 = 10_000;
 
 simulator_settings! {
     "SIMULATE_LAKE", rate = "1000", source = "lake-simulator", burst = "18",

@@ -2,6 +2,7 @@
 
 mod books;
 mod config;
+mod describe;
 mod model;
 mod objects;
 
@@ -11,6 +12,7 @@ use wire::Subjects;
 
 pub use books::{Change, LakeBooks};
 pub use config::{Config, SETTINGS};
+pub use describe::describe;
 pub(crate) use model::push_hex;
 pub use model::{Lake, LakeShape, OBJECT_BYTES, READ_BYTES, WHOLE_READ_SHARE};
 

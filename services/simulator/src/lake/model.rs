@@ -38,6 +38,11 @@ pub const READ_BYTES: &[(f64, f64)] = &[
 ];
 /// Share of the reads that get the whole object: the same trace.
 pub const WHOLE_READ_SHARE: f64 = 0.658;
+/// Objects that are asked for again and again, and the share of the requests that ask for any
+/// object instead: chosen so that 10,000 requests ask for as many objects, and for as many of them
+/// once, as was measured.
+const FAVOURITES: usize = 1_100;
+const SELDOM_SHARE: f64 = 0.01;
 /// Spread of durations around their median, as the standard deviation of the logarithm. No trace
 /// of object store latencies was at hand: these are what such stores show from nearby.
 const DURATION_SIGMA: f64 = 0.6;
@@ -108,7 +113,7 @@ impl Lake {
             failures: Choice::new(&failures),
             read_bytes: Quantiles::new(READ_BYTES),
             object_bytes,
-            objects: Objects::new(sizes.into_iter(), slots_max),
+            objects: Objects::new(sizes.into_iter(), FAVOURITES, slots_max),
             bucket_places: (0..BUCKET_PLACES).map(|_| bucket_choice.pick(&mut draw)).collect(),
             principals: (0..shape.principals.max(1)).map(|n| format!("user-{n:02}")).collect(),
             run: run.to_string(),
@@ -144,7 +149,11 @@ impl Lake {
         match operation {
             Operation::Read => self.read(),
             Operation::Head | Operation::Other => {
-                let slot = self.objects.popular(&mut self.draw);
+                let slot = if self.draw.chance(SELDOM_SHARE) {
+                    self.objects.any(&mut self.draw)
+                } else {
+                    self.objects.popular(&mut self.draw)
+                };
                 Done::seen(slot, operation, 0, self.objects.bytes(slot))
             }
             Operation::List => Done { object_bytes: None, ..Done::seen(0, operation, 0, 0) },

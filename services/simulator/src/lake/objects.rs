@@ -1,12 +1,11 @@
 //! The objects of the simulated lake: which exist, how large they are, which are asked for.
 
-use crate::draw::{Choice, Draw, to_f64};
+use crate::draw::{Choice, Draw};
 
 const NOWHERE: u32 = u32::MAX;
-/// Popularity falls with the rank as `(rank + SHIFT)^-SLOPE`: with the share of plain writes this
-/// gives the measured shares of the most popular objects.
-const SLOPE: f64 = 0.62;
-const SHIFT: f64 = 0.0;
+/// Popularity falls with the rank as `1 / rank + FLOOR`: with the reads by size, the objects asked
+/// for once and those written, this gives the shares of the most popular objects as measured.
+const FLOOR: f64 = 0.009_5;
 /// Share of new objects that become popular, each in the place of another: the favourites of one
 /// hour are not those of the next.
 const ADOPTED_SHARE: f64 = 0.1;
@@ -40,8 +39,13 @@ struct Entry {
 }
 
 impl Objects {
-    /// Objects that exist already, all of them favourites; at most `slots_max` keys are ever made.
-    pub(crate) fn new(sizes: impl Iterator<Item = u64>, slots_max: usize) -> Self {
+    /// Objects that exist already, the first of them favourites; at most `slots_max` keys are ever
+    /// made.
+    pub(crate) fn new(
+        sizes: impl Iterator<Item = u64>,
+        favourites: usize,
+        slots_max: usize,
+    ) -> Self {
         let mut objects = Self {
             slots: Vec::new(),
             live: Vec::new(),
@@ -53,10 +57,12 @@ impl Objects {
         };
         for bytes in sizes {
             let slot = objects.make(bytes);
-            objects.favour(slot, objects.favourites.len());
+            if objects.favourites.len() < favourites {
+                objects.favour(slot, objects.favourites.len());
+            }
         }
         let weights: Vec<f64> = (0..objects.favourites.len())
-            .map(|rank| (to_f64(place(rank).into()) + 1.0 + SHIFT).powf(-SLOPE))
+            .map(|rank| 1.0 / (f64::from(place(rank)) + 1.0) + FLOOR)
             .collect();
         objects.popularity = Choice::new(&weights);
         objects
@@ -70,6 +76,11 @@ impl Objects {
     /// An object as often as it is popular.
     pub(crate) fn popular(&self, draw: &mut Draw) -> Slot {
         self.favourites[self.popularity.pick(draw)]
+    }
+
+    /// Some object, popular or not.
+    pub(crate) fn any(&self, draw: &mut Draw) -> Slot {
+        self.live[draw.index(self.live.len())]
     }
 
     /// The favourite whose size is nearest to `bytes`.
@@ -103,7 +114,7 @@ impl Objects {
             self.revive(slot, bytes);
             return slot;
         }
-        let slot = self.live[draw.index(self.live.len())];
+        let slot = self.any(draw);
         self.overwrite(slot, bytes);
         slot
     }
@@ -124,7 +135,7 @@ impl Objects {
         if self.live.len() <= self.favourites.len() + 1 {
             return None;
         }
-        let slot = self.live[draw.index(self.live.len())];
+        let slot = self.any(draw);
         let entry = self.slots[index(slot)];
         self.live.swap_remove(index(entry.live_place));
         if let Some(moved) = self.live.get(index(entry.live_place)) {
@@ -142,7 +153,7 @@ impl Objects {
     /// An existing object that is no favourite; there is one.
     fn plain(&self, draw: &mut Draw) -> Slot {
         loop {
-            let slot = self.live[draw.index(self.live.len())];
+            let slot = self.any(draw);
             if self.slots[index(slot)].rank == NOWHERE {
                 return slot;
             }
@@ -219,7 +230,7 @@ mod tests {
     #[test]
     fn every_index_over_the_objects_stays_right() {
         let mut draw = Draw::new(5, 0);
-        let mut objects = Objects::new((1..=20).map(|n| n * 100), 60);
+        let mut objects = Objects::new((1..=20).map(|n| n * 100), 12, 60);
         let mut deleted = 0;
         for step in 0..5_000 {
             let bytes = draw.below(5_000);
@@ -240,7 +251,7 @@ mod tests {
     #[test]
     fn a_read_finds_an_object_of_its_size() {
         let mut draw = Draw::new(6, 0);
-        let objects = Objects::new([10, 20, 30, 1_000].into_iter(), 10);
+        let objects = Objects::new([10, 20, 30, 1_000].into_iter(), 4, 10);
         for (asked, found) in [(1, 10), (14, 10), (16, 20), (500, 30), (9_999, 1_000)] {
             assert_eq!(objects.bytes(objects.nearest(asked)), found);
         }

@@ -2,6 +2,7 @@
 
 mod books;
 mod config;
+mod describe;
 mod model;
 mod tenants;
 
@@ -11,6 +12,7 @@ use wire::Subjects;
 
 pub use books::{Finished, WarehouseBooks};
 pub use config::{Config, SETTINGS};
+pub use describe::describe;
 pub use model::{RUNTIME_EDGES_S, RUNTIME_PERCENT, Warehouse, WarehouseShape};
 pub use tenants::TENANTS_MAX;
 

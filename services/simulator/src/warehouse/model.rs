@@ -70,6 +70,8 @@ pub struct Warehouse {
     tenants: Tenants,
     /// Probability that a repeated, fast read is answered from the cache.
     cached: f64,
+    /// Share of the fast queries that are.
+    fast_cached: f64,
 }
 
 /// How queries end that do not end well, with weights. Redset says "aborted"; the split is a guess.
@@ -93,13 +95,16 @@ impl Warehouse {
             .sum();
         let failures: Vec<f64> = FAILURES.iter().map(|(_, weight)| *weight).collect();
         let tenants = Tenants::new(shape.warehouses, &mut draw);
-        let eligible =
-            selects * tenants.repeat_share() * CACHED_RANK_MAX * (1.0 - shape.failure_share);
+        // Of the fast queries, those that may be answered from the cache.
+        let eligible = selects * tenants.repeat_share() * (1.0 - shape.failure_share);
+        let wanted = shape.cache_hit_share / CACHED_RANK_MAX;
+        let cached = if eligible > 0.0 { (wanted / eligible).min(1.0) } else { 0.0 };
         Self {
             statements: Choice::new(&mix),
             failures: Choice::new(&failures),
             runtime_s: Quantiles::from_buckets(RUNTIME_EDGES_S, RUNTIME_PERCENT),
-            cached: if eligible > 0.0 { shape.cache_hit_share / eligible } else { 0.0 },
+            fast_cached: cached * eligible,
+            cached,
             tenants,
             draw,
             shape,
@@ -118,13 +123,22 @@ impl Warehouse {
         }
     }
 
+    /// Rank among the queries that are not answered from the cache, of which the fast ones are
+    /// fewer, from the rank among all.
+    fn rank_uncached(&self, runtime_rank: f64) -> f64 {
+        let cached = self.fast_cached;
+        let fast = runtime_rank.min(CACHED_RANK_MAX) * (1.0 - cached);
+        let slow = (runtime_rank - CACHED_RANK_MAX).max(0.0);
+        (fast + slow) / (1.0 - cached * CACHED_RANK_MAX)
+    }
+
     /// Bytes scanned by a query whose run time has this rank among all.
     fn scanned(&mut self, runtime_rank: f64) -> u64 {
         if self.draw.chance(SMALL_SCAN_SHARE) {
             return to_u64(self.draw.log_uniform(1e3, 1e6));
         }
         let follows = self.draw.chance(SCAN_FOLLOWS_RUNTIME);
-        let rank = if follows { runtime_rank } else { self.draw.unit() };
+        let rank = if follows { self.rank_uncached(runtime_rank) } else { self.draw.unit() };
         let z = probit(SCANNED_BELOW_MB + (1.0 - SCANNED_BELOW_MB) * rank);
         let bytes = (SCANNED_LN_MEDIAN + SCANNED_LN_SIGMA * z).exp();
         to_u64(bytes.clamp(1e6, SCANNED_MAX))

@@ -1,0 +1,202 @@
+//! What a model generates beside what was published.
+
+use std::fmt::Write as _;
+
+use crate::draw::{length, to_f64, to_u64};
+
+/// Events in a description's sample.
+pub const SAMPLE_EVENTS: u32 = 1_000_000;
+/// The seed of a description, unless one is given.
+pub const SAMPLE_SEED: u64 = 1;
+
+/// How near the generated figure must be to the published one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Within {
+    /// Relative to the published figure, in per cent.
+    Percent(f64),
+    /// Of shares, in percentage points.
+    Points(f64),
+    /// It is shown, not held to.
+    Free,
+}
+
+/// Medians.
+pub const MEDIAN: Within = Within::Percent(5.0);
+/// The 99th percentile and what is as uncertain.
+pub const TAIL: Within = Within::Percent(15.0);
+/// Shares.
+pub const SHARE: Within = Within::Points(1.0);
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A share of all, as a fraction.
+    Share,
+    /// Bytes.
+    Bytes,
+    /// Microseconds.
+    Micros,
+    /// A number.
+    Plain,
+}
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// What it is.
+    pub what: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// What the model generates.
+    pub generated: f64,
+    /// What was published, if anything was.
+    pub published: Option<f64>,
+    /// How near both must be.
+    pub within: Within,
+    /// Where it was published, or that it is a guess.
+    pub source: &'static str,
+}
+
+impl Row {
+    /// Whether the generated figure is as near to the published one as it must be.
+    pub fn holds(&self) -> bool {
+        let Some(published) = self.published else { return true };
+        match self.within {
+            Within::Percent(percent) => (self.generated / published - 1.0).abs() * 100.0 <= percent,
+            Within::Points(points) => (self.generated - published).abs() * 100.0 <= points,
+            Within::Free => true,
+        }
+    }
+}
+
+/// The rows as a table for people.
+pub fn render(rows: &[Row]) -> String {
+    let mut lines: Vec<[String; 5]> =
+        vec![["", "generated", "published", "within", "source"].map(str::to_owned)];
+    for row in rows {
+        let within = match (row.published, row.within) {
+            (None, _) | (_, Within::Free) => String::new(),
+            (Some(_), Within::Percent(percent)) => format!("{percent} %"),
+            (Some(_), Within::Points(points)) => format!("{points} points"),
+        };
+        let within = if row.holds() { within } else { format!("NOT {within}") };
+        lines.push([
+            row.what.clone(),
+            text_of(row.generated, row.unit),
+            row.published.map_or_else(String::new, |figure| text_of(figure, row.unit)),
+            within,
+            row.source.to_owned(),
+        ]);
+    }
+    let width = |column: usize| {
+        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default()
+    };
+    let widths = [width(0), width(1), width(2), width(3)];
+    let mut text = String::new();
+    for [what, generated, published, within, source] in &lines {
+        let line = format!(
+            "{what:<w0$}  {generated:>w1$}  {published:>w2$}  {within:<w3$}  {source}",
+            w0 = widths[0],
+            w1 = widths[1],
+            w2 = widths[2],
+            w3 = widths[3],
+        );
+        // Writing to a string can't fail.
+        writeln!(text, "{}", line.trim_end()).unwrap_or_default();
+    }
+    text
+}
+
+fn text_of(figure: f64, unit: Unit) -> String {
+    let scaled = |steps: &[(f64, &str)]| {
+        let step = steps.iter().rev().find(|(size, _)| figure.abs() >= *size).unwrap_or(&steps[0]);
+        format!("{} {}", three_digits(figure / step.0), step.1)
+    };
+    match unit {
+        Unit::Share => format!("{:.2} %", figure * 100.0),
+        Unit::Bytes => scaled(&[(1.0, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")]),
+        Unit::Micros => scaled(&[(1.0, "µs"), (1e3, "ms"), (1e6, "s"), (3.6e9, "h")]),
+        Unit::Plain => three_digits(figure),
+    }
+}
+
+fn three_digits(figure: f64) -> String {
+    let size = figure.abs();
+    if size >= 99.95 {
+        format!("{figure:.0}")
+    } else if size >= 9.995 {
+        format!("{figure:.1}")
+    } else {
+        format!("{figure:.2}")
+    }
+}
+
+/// A sample of one quantity.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sampled(Vec<u64>);
+
+impl Sampled {
+    pub(crate) fn push(&mut self, value: u64) {
+        self.0.push(value);
+    }
+
+    pub(crate) fn len(&self) -> f64 {
+        to_f64(length(&self.0))
+    }
+
+    /// The smallest value that the share `u` of the sample is not above; 0 of an empty one.
+    pub(crate) fn quantile(&mut self, u: f64) -> f64 {
+        self.0.sort_unstable();
+        let rank = (self.len() * u).ceil() - 1.0;
+        self.0.get(usize::try_from(to_u64(rank)).unwrap_or(0)).map_or(0.0, |value| to_f64(*value))
+    }
+
+    pub(crate) fn mean(&self) -> f64 {
+        if self.0.is_empty() {
+            0.0
+        } else {
+            self.0.iter().copied().map(to_f64).sum::<f64>() / self.len()
+        }
+    }
+
+    /// The share of the values for which this holds.
+    pub(crate) fn share(&self, holds: impl Fn(u64) -> bool) -> f64 {
+        let held = self.0.iter().filter(|value| holds(**value)).count();
+        to_f64(u64::try_from(held).unwrap_or(0)) / self.len().max(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(generated: f64, within: Within) -> Row {
+        let (what, unit) = ("size".to_owned(), Unit::Bytes);
+        Row { what, unit, generated, published: Some(0.5), within, source: "a trace" }
+    }
+
+    #[test]
+    fn a_row_holds_as_far_as_it_says() {
+        assert!(row(0.52, MEDIAN).holds() && !row(0.53, MEDIAN).holds());
+        assert!(row(0.509, SHARE).holds() && !row(0.511, SHARE).holds());
+        assert!(row(9.0, Within::Free).holds());
+    }
+
+    #[test]
+    fn a_table_has_a_line_a_row_and_says_what_does_not_hold() {
+        let rows = [row(65_760.0, Within::Free), row(0.6, MEDIAN)];
+        let text = render(&rows);
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.contains("65.8 kB") && text.contains("NOT 5 %"), "{text}");
+    }
+
+    #[test]
+    fn quantiles_of_a_sample_are_of_its_values() {
+        let mut sampled = Sampled::default();
+        (1..=100).rev().for_each(|value| sampled.push(value));
+        assert_eq!(sampled.quantile(0.5), 50.0);
+        assert_eq!(sampled.quantile(0.99), 99.0);
+        assert_eq!(sampled.quantile(0.0), 1.0);
+        assert_eq!(Sampled::default().quantile(0.5), 0.0);
+    }
+}
