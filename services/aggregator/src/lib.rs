@@ -1,1 +1,22 @@
-//! Derives the four metrics.
+//! Counts the streams and serves the four metrics.
+//!
+//! Per stream: the state is found (snapshot, stream or archive), then every message is counted in
+//! order, samples are published as the broker's time passes, and snapshots are stored. The metrics
+//! port answers 503 until every stream has reached what was its last sequence at start, so that no
+//! scrape sees a partial state.
+//!
+//! A crash at any point changes nothing: the state in memory is the fold of the stream up to its
+//! mark, and the next process folds the same.
+
+mod board;
+mod config;
+pub mod exposition;
+pub mod fold;
+mod follow;
+mod metrics;
+mod origin;
+mod rebuild;
+mod run;
+
+pub use config::{Config, METRICS_ADDR, SETTINGS};
+pub use run::run;

@@ -1,0 +1,211 @@
+//! One stream's messages to its state, its samples and its counts. Pure.
+
+use domain::{
+    Mark, Reason, Sample, Stream, StreamState, Timestamp, lake::LakeEffect, state::Applied,
+};
+use wire::{Item, Place};
+
+/// A message as the broker gave it.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The broker's sequence.
+    pub sequence: u64,
+    /// The broker's timestamp, in nanoseconds since 1970.
+    pub broker_ns: i64,
+    /// Subject, without the prefix.
+    pub subject: &'a str,
+    /// `Content-Type` header.
+    pub content_type: Option<&'a str>,
+    /// Body.
+    pub payload: &'a [u8],
+}
+
+/// What became of the events of one message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Counted for the first time.
+    pub counted: u64,
+    /// Counted before.
+    pub duplicates: u64,
+    /// Too old to judge: the archive decides.
+    pub too_old: u64,
+    /// Dead letters, in their order.
+    pub refused: Vec<Reason>,
+    /// Unknown fields that were ignored.
+    pub fields_ignored: u64,
+    /// Effects worth a count of their own.
+    pub effects: Vec<LakeEffect>,
+}
+
+/// The state of one stream and how far it has read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamFold {
+    state: StreamState,
+    mark: Mark,
+}
+
+impl StreamFold {
+    /// A state after the message at `mark`.
+    pub const fn new(state: StreamState, mark: Mark) -> Self {
+        Self { state, mark }
+    }
+
+    /// The stream.
+    pub const fn stream(&self) -> Stream {
+        self.state.stream()
+    }
+
+    /// The state.
+    pub const fn state(&self) -> &StreamState {
+        &self.state
+    }
+
+    /// The last message that is counted in.
+    pub const fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// The sample that is due before a message with this broker timestamp: what the metrics were
+    /// after the last message, if that one lies in another interval.
+    ///
+    /// It depends on the stream only, not on when it is read, so that the same position always
+    /// gives the same values.
+    pub fn sample_before(&self, broker_ns: i64) -> Option<Sample> {
+        if self.mark.sequence == 0 {
+            return None;
+        }
+        let interval_s = i64::from(self.state.rules().sample_interval_s);
+        let slot = |ns| Timestamp::from_nanos(ns).slot(interval_s);
+        (slot(self.mark.broker_ns) != slot(broker_ns)).then(|| Sample {
+            stream: self.state.stream(),
+            epoch: self.mark.epoch,
+            sequence: self.mark.sequence,
+            broker_ns: self.mark.broker_ns,
+            values: self.state.sample(),
+        })
+    }
+
+    /// Counts a message and moves the mark to it. A sequence that was passed changes nothing.
+    pub fn message(&mut self, message: &Message<'_>) -> Counts {
+        let mut counts = Counts::default();
+        if message.sequence <= self.mark.sequence {
+            return counts;
+        }
+        let place = Place {
+            stream: self.state.stream(),
+            sequence: message.sequence,
+            broker_ns: message.broker_ns,
+            subject: message.subject,
+        };
+        let reading = wire::read(&place, message.content_type, message.payload, self.state.rules());
+        counts.fields_ignored = reading.fields_ignored;
+        for item in reading.items {
+            match item {
+                Item::Event(event) => match self.state.apply(&event) {
+                    Applied::Counted(LakeEffect::Plain) => counts.counted += 1,
+                    Applied::Counted(effect) => {
+                        counts.counted += 1;
+                        counts.effects.push(effect);
+                    }
+                    Applied::Duplicate => counts.duplicates += 1,
+                    Applied::TooOld => counts.too_old += 1,
+                },
+                Item::Refused(refused) => counts.refused.push(refused.refusal.reason),
+            }
+        }
+        self.mark = Mark { sequence: message.sequence, broker_ns: message.broker_ns, ..self.mark };
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, SampleValues};
+    use wire::{Format, Sealed};
+
+    use super::*;
+
+    const SECOND_NS: i64 = 1_000_000_000;
+    const START_NS: i64 = 1_700_000_000 * SECOND_NS;
+
+    fn write(number: u64) -> Event {
+        let fact = Fact::LakeAccess(LakeAccess {
+            bucket: "raw".to_owned(),
+            key: format!("key-{}", number % 3),
+            operation: Operation::Write,
+            bytes: number + 1,
+            object_bytes: None,
+            sequencer: None,
+            duration_us: 1,
+            outcome: Outcome::Ok,
+            principal: String::new(),
+        });
+        let micros = START_NS / 1_000 + i64::try_from(number).unwrap();
+        Event {
+            id: EventId::sequenced(Run::new(1, 1), number),
+            occurred_at: Timestamp(micros),
+            fact,
+        }
+    }
+
+    fn sealed(numbers: std::ops::Range<u64>, format: Format) -> Sealed {
+        let events: Vec<_> = numbers.map(write).collect();
+        wire::seal("lake.access.0.test", format, &events)
+    }
+
+    fn fold() -> StreamFold {
+        let state = StreamState::new(Stream::lake(0), Rules::default());
+        StreamFold::new(state, Mark { epoch: 1, sequence: 0, broker_ns: 0, created_ns: 5 })
+    }
+
+    fn message<'a>(sealed: &'a Sealed, sequence: u64, second: i64) -> Message<'a> {
+        Message {
+            sequence,
+            broker_ns: START_NS + second * SECOND_NS,
+            subject: &sealed.subject,
+            content_type: Some(sealed.content_type),
+            payload: &sealed.payload,
+        }
+    }
+
+    #[test]
+    fn both_formats_count_alike_and_a_passed_sequence_changes_nothing() {
+        let json = sealed(0..5, Format::Json);
+        let binary = sealed(3..8, Format::Bincode);
+        let mut fold = fold();
+        assert_eq!(fold.message(&message(&json, 1, 1)).counted, 5);
+        let counts = fold.message(&message(&binary, 4, 1));
+        assert_eq!((counts.counted, counts.duplicates), (3, 2));
+        let before = fold.clone();
+        assert_eq!(fold.message(&message(&binary, 4, 1)), Counts::default());
+        assert_eq!(fold, before);
+    }
+
+    #[test]
+    fn garbage_is_one_refusal_and_moves_the_mark() {
+        let mut fold = fold();
+        let garbage = Message {
+            sequence: 9,
+            broker_ns: START_NS,
+            subject: "lake.access.0.x",
+            content_type: None,
+            payload: b"\xff\x00 no json",
+        };
+        let counts = fold.message(&garbage);
+        assert_eq!(counts.refused, [Reason::Undecodable]);
+        assert_eq!((counts.counted, fold.mark().sequence), (0, 9));
+    }
+
+    #[test]
+    fn a_sample_is_due_when_the_brokers_time_enters_another_interval() {
+        let mut fold = fold();
+        assert_eq!(fold.sample_before(START_NS), None, "nothing was counted yet");
+        fold.message(&message(&sealed(0..2, Format::Json), 1, 3));
+        assert_eq!(fold.sample_before(START_NS + 9 * SECOND_NS), None);
+        let sample = fold.sample_before(START_NS + 10 * SECOND_NS).unwrap();
+        assert_eq!((sample.epoch, sample.sequence), (1, 1));
+        assert_eq!(sample.broker_ns, START_NS + 3 * SECOND_NS);
+        let buckets = [("raw".to_owned(), 3)].into();
+        assert_eq!(sample.values, SampleValues::Lake { used_bytes: 3, accesses: 2, buckets });
+    }
+}

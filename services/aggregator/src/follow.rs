@@ -1,0 +1,215 @@
+//! The shell around one stream's fold: reads, publishes samples, stores snapshots.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bus::{Bus, BusError, Comparison, Delivery, EpochWatch, Publisher, Read, Reader};
+use domain::{Mark, Stream};
+use service_kit::{Clock, Lifecycle};
+use tokio::sync::watch;
+use wire::Subjects;
+
+use crate::{
+    fold::{Message, StreamFold},
+    metrics::StreamMetrics,
+};
+
+/// The fold of a stream, shared with the scrapes: a message is counted whole or not at all.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared(Arc<Mutex<StreamFold>>);
+
+impl Shared {
+    /// Shares a fold.
+    pub(crate) fn new(fold: StreamFold) -> Self {
+        Self(Arc::new(Mutex::new(fold)))
+    }
+
+    /// The fold between two messages.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, StreamFold> {
+        // The fold is total: nothing panics between its changes.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What ended following.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The service drains.
+    Drained,
+    /// The stream is in another epoch: find its state again.
+    Epoch(String),
+}
+
+/// One stream and what is needed to follow it.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    /// The connection.
+    pub(crate) bus: Bus,
+    /// The stream.
+    pub(crate) stream: Stream,
+    /// Its state.
+    pub(crate) shared: Shared,
+    /// Where its samples go.
+    pub(crate) samples: Arc<Publisher>,
+    /// Subjects under our prefix.
+    pub(crate) subjects: Subjects,
+    /// Its metrics.
+    pub(crate) metrics: StreamMetrics,
+    /// Raised to true when it has reached what was the stream's last sequence at start.
+    pub(crate) caught_up: watch::Sender<bool>,
+    /// That sequence.
+    pub(crate) target: u64,
+}
+
+impl Follower {
+    /// Counts the stream until the service drains or the epoch changes.
+    ///
+    /// # Errors
+    ///
+    /// What no retry can mend.
+    pub(crate) async fn follow(
+        &self,
+        mut reader: Reader,
+        mut epochs: EpochWatch,
+        lifecycle: &Lifecycle,
+    ) -> anyhow::Result<Ended> {
+        let epoch = self.shared.lock().mark().epoch;
+        self.reached(self.shared.lock().mark().sequence);
+        loop {
+            let read = tokio::select! {
+                () = lifecycle.draining() => return Ok(Ended::Drained),
+                changed = epochs.changed() => {
+                    match changed? {
+                        Some(now) if now != epoch => {
+                            return Ok(Ended::Epoch(format!("epoch {now} is in force")));
+                        }
+                        Some(_) | None => continue,
+                    }
+                }
+                read = reader.next() => read?,
+            };
+            match read {
+                Read::Message(delivery) => self.message(&delivery).await?,
+                Read::Deleted { first, last } => {
+                    tracing::warn!(stream = %self.stream, first, last, "messages were deleted");
+                    self.reached(last);
+                }
+                Read::Subscribed(_) => {
+                    if let Some(why) = self.differs().await? {
+                        return Ok(Ended::Epoch(why));
+                    }
+                }
+                Read::Changed(why) => return Ok(Ended::Epoch(why)),
+            }
+        }
+    }
+
+    async fn message(&self, delivery: &Delivery) -> Result<(), BusError> {
+        let sample = self.shared.lock().sample_before(delivery.broker_ns);
+        if let Some(sample) = sample {
+            // Before the message is counted, so that a snapshot that holds the message can wait
+            // for the sample's acknowledgement.
+            self.samples.publish(wire::encode_sample(&self.subjects, &sample)).await?;
+            self.metrics.observe_sample();
+        }
+        let message = Message {
+            sequence: delivery.sequence,
+            broker_ns: delivery.broker_ns,
+            subject: self.subjects.strip(&delivery.subject),
+            content_type: delivery.content_type.as_deref(),
+            payload: &delivery.payload,
+        };
+        let counts = self.shared.lock().message(&message);
+        self.metrics.observe_message(&counts, delivery.sequence, delivery.pending);
+        self.reached(delivery.sequence);
+        Ok(())
+    }
+
+    /// Why the message at our mark is not the one that was counted.
+    async fn differs(&self) -> Result<Option<String>, BusError> {
+        let mark = self.shared.lock().mark();
+        match self.bus.compare(&self.stream.to_string(), &mark).await {
+            Ok(Comparison::Same | Comparison::Deleted) => Ok(None),
+            Ok(Comparison::Other(why)) => Ok(Some(why)),
+            // The reader will subscribe again, and the question will be asked again.
+            Err(error) if error.recovery() == bus::Recovery::Retry => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn reached(&self, sequence: u64) {
+        if sequence >= self.target {
+            self.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
+        }
+    }
+}
+
+/// Stores snapshots of one stream.
+#[derive(Debug)]
+pub(crate) struct Snapshotter {
+    /// The connection.
+    pub(crate) bus: Bus,
+    /// The state.
+    pub(crate) shared: Shared,
+    /// The samples: a snapshot is stored only after every sample up to it was acknowledged.
+    pub(crate) samples: Arc<Publisher>,
+    /// Its metrics.
+    pub(crate) metrics: StreamMetrics,
+    /// Stamps the metrics.
+    pub(crate) clock: Clock,
+    /// Revision of the pointer that the next snapshot replaces.
+    pub(crate) revision: u64,
+    /// How far the last snapshot reaches.
+    pub(crate) stored: Mark,
+}
+
+impl Snapshotter {
+    /// Stores a snapshot each interval until told to stop, then one more.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Superseded`]: another aggregator counts this stream. What passes is tried again
+    /// at the next interval.
+    pub(crate) async fn run(
+        mut self,
+        interval: Duration,
+        stop: Lifecycle,
+    ) -> Result<u64, BusError> {
+        loop {
+            let draining = tokio::select! {
+                () = stop.draining() => true,
+                () = tokio::time::sleep(interval) => false,
+            };
+            match self.store().await {
+                Ok(()) => {}
+                Err(error) if error.recovery() == bus::Recovery::Retry => {
+                    self.metrics.observe_snapshot_failure();
+                    tracing::warn!(%error, "snapshot not stored; the next one tries again");
+                }
+                Err(error) => return Err(error),
+            }
+            if draining {
+                return Ok(self.revision);
+            }
+        }
+    }
+
+    async fn store(&mut self) -> Result<(), BusError> {
+        let (stream, bytes, mark) = {
+            let fold = self.shared.lock();
+            let mark = fold.mark();
+            if mark == self.stored || mark.sequence == 0 {
+                return Ok(());
+            }
+            (fold.stream(), wire::snapshot::encode_state(fold.state(), &mark), mark)
+        };
+        self.samples.flush().await?;
+        let snapshots = self.bus.snapshots();
+        self.revision = snapshots.store(&stream.to_string(), &bytes, &mark, self.revision).await?;
+        self.stored = mark;
+        self.metrics.observe_snapshot(mark.sequence, bytes.len(), self.clock.now_us());
+        Ok(())
+    }
+}

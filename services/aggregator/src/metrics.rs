@@ -1,0 +1,232 @@
+//! The aggregator's own metrics, on the admin port: how it is doing, not what the lake is doing.
+
+use domain::lake::LakeEffect;
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+};
+
+use crate::fold::Counts;
+
+/// The metrics of all streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    messages: IntCounterVec,
+    events: IntCounterVec,
+    dead_letters: IntCounterVec,
+    effects: IntCounterVec,
+    fields_ignored: IntCounterVec,
+    position: IntGaugeVec,
+    lag: IntGaugeVec,
+    samples: IntCounterVec,
+    snapshot_position: IntGaugeVec,
+    snapshot_bytes: IntGaugeVec,
+    snapshot_time: IntGaugeVec,
+    snapshot_failures: IntCounterVec,
+    rebuilds: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    ///
+    /// A name that is taken: a mistake of ours.
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            messages: counters(
+                registry,
+                "lakegauge_aggregator_messages_total",
+                "Messages read.",
+                &[],
+            )?,
+            events: counters(
+                registry,
+                "lakegauge_aggregator_events_total",
+                "Accepted events by what became of them; too_old ones await the archive's verdict.",
+                &["judgement"],
+            )?,
+            dead_letters: counters(
+                registry,
+                "lakegauge_aggregator_dead_letters_total",
+                "Events that were not accepted; the archiver keeps their bytes.",
+                &["reason"],
+            )?,
+            effects: counters(
+                registry,
+                "lakegauge_aggregator_lake_effects_total",
+                "Counted lake events that could not change used space as they said.",
+                &["effect"],
+            )?,
+            fields_ignored: counters(
+                registry,
+                "lakegauge_aggregator_fields_ignored_total",
+                "Unknown fields in JSON events.",
+                &[],
+            )?,
+            position: gauges(
+                registry,
+                "lakegauge_aggregator_position",
+                "Sequence of the last message counted.",
+            )?,
+            lag: gauges(
+                registry,
+                "lakegauge_aggregator_lag_messages",
+                "Messages of the stream that are not counted yet.",
+            )?,
+            samples: counters(
+                registry,
+                "lakegauge_aggregator_samples_total",
+                "Samples published.",
+                &[],
+            )?,
+            snapshot_position: gauges(
+                registry,
+                "lakegauge_aggregator_snapshot_position",
+                "Sequence that the last snapshot reaches to.",
+            )?,
+            snapshot_bytes: gauges(
+                registry,
+                "lakegauge_aggregator_snapshot_bytes",
+                "Size of the last snapshot.",
+            )?,
+            snapshot_time: gauges(
+                registry,
+                "lakegauge_aggregator_snapshot_timestamp_seconds",
+                "When the last snapshot was stored; 0 before the first of this process.",
+            )?,
+            snapshot_failures: counters(
+                registry,
+                "lakegauge_aggregator_snapshot_failures_total",
+                "Snapshots that could not be stored; the next one tries again.",
+                &[],
+            )?,
+            rebuilds: counters(
+                registry,
+                "lakegauge_aggregator_rebuilds_total",
+                "Rebuilds of the state from the archive.",
+                &[],
+            )?,
+        })
+    }
+
+    /// The metrics of one stream, every known label at 0.
+    pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {
+        let judged = |judgement| self.events.with_label_values(&[stream, judgement]);
+        StreamMetrics {
+            stream: stream.to_owned(),
+            all: self.clone(),
+            messages: self.messages.with_label_values(&[stream]),
+            counted: judged("counted"),
+            duplicates: judged("duplicate"),
+            too_old: judged("too_old"),
+            position: self.position.with_label_values(&[stream]),
+            lag: self.lag.with_label_values(&[stream]),
+            samples: self.samples.with_label_values(&[stream]),
+            rebuilds: self.rebuilds.with_label_values(&[stream]),
+            snapshot_failures: self.snapshot_failures.with_label_values(&[stream]),
+        }
+    }
+}
+
+/// The metrics of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamMetrics {
+    stream: String,
+    all: Metrics,
+    messages: IntCounter,
+    counted: IntCounter,
+    duplicates: IntCounter,
+    too_old: IntCounter,
+    position: IntGauge,
+    lag: IntGauge,
+    samples: IntCounter,
+    rebuilds: IntCounter,
+    snapshot_failures: IntCounter,
+}
+
+impl StreamMetrics {
+    /// A message was counted; so many stand behind it.
+    pub(crate) fn observe_message(&self, counts: &Counts, sequence: u64, pending: u64) {
+        self.messages.inc();
+        self.counted.inc_by(counts.counted);
+        self.duplicates.inc_by(counts.duplicates);
+        self.too_old.inc_by(counts.too_old);
+        for reason in &counts.refused {
+            self.all.dead_letters.with_label_values(&[&self.stream, reason.name()]).inc();
+        }
+        for effect in &counts.effects {
+            self.all.effects.with_label_values(&[self.stream.as_str(), name(*effect)]).inc();
+        }
+        if counts.fields_ignored > 0 {
+            let fields = self.all.fields_ignored.with_label_values(&[&self.stream]);
+            fields.inc_by(counts.fields_ignored);
+        }
+        self.observe_position(sequence, pending);
+    }
+
+    /// The stream was read up to a sequence; so many messages stand behind it.
+    pub(crate) fn observe_position(&self, sequence: u64, pending: u64) {
+        self.position.set(clamped(sequence));
+        self.lag.set(clamped(pending));
+    }
+
+    /// A sample was published.
+    pub(crate) fn observe_sample(&self) {
+        self.samples.inc();
+    }
+
+    /// The state is rebuilt from the archive.
+    pub(crate) fn observe_rebuild(&self) {
+        self.rebuilds.inc();
+    }
+
+    /// A snapshot was stored, at a time in microseconds since 1970.
+    pub(crate) fn observe_snapshot(&self, sequence: u64, bytes: usize, now_us: i64) {
+        let labels = [self.stream.as_str()];
+        self.all.snapshot_position.with_label_values(&labels).set(clamped(sequence));
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.all.snapshot_bytes.with_label_values(&labels).set(bytes);
+        self.all.snapshot_time.with_label_values(&labels).set(now_us / 1_000_000);
+    }
+
+    /// A snapshot could not be stored.
+    pub(crate) fn observe_snapshot_failure(&self) {
+        self.snapshot_failures.inc();
+    }
+}
+
+const fn name(effect: LakeEffect) -> &'static str {
+    match effect {
+        LakeEffect::Plain => "plain",
+        LakeEffect::Unordered => "unordered",
+        LakeEffect::InventoryOutdated => "inventory_outdated",
+        LakeEffect::InventoryTooOld => "inventory_too_old",
+        LakeEffect::InventoryWithoutLabel => "inventory_without_label",
+    }
+}
+
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let labels: Vec<&str> = ["stream"].iter().chain(labels).copied().collect();
+    registered(registry, IntCounterVec::new(Opts::new(name, help), &labels)?)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), &["stream"])?)
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
