@@ -1,0 +1,87 @@
+//! When a batch is due: by its number of events, or by the age of its oldest. Performs no I/O and
+//! reads no clock.
+
+/// Bounds of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchLimits {
+    /// Events from which on a batch is due.
+    pub(crate) events_max: u64,
+    /// Age of the oldest message from which on a batch is due, in milliseconds.
+    pub(crate) age_ms_max: u64,
+}
+
+/// Tells when what was collected is due.
+#[derive(Clone, Debug)]
+pub(crate) struct Batcher {
+    limits: BatchLimits,
+    events: u64,
+    /// Set exactly while something is collected.
+    deadline_ms: Option<u64>,
+}
+
+impl Batcher {
+    pub(crate) const fn new(limits: BatchLimits) -> Self {
+        Self { limits, events: 0, deadline_ms: None }
+    }
+
+    /// A message with so many events was added. One without events counts as one: its position is
+    /// worth a transaction too.
+    pub(crate) fn push(&mut self, now_ms: u64, events: u64) {
+        self.events += events.max(1);
+        self.deadline_ms.get_or_insert(now_ms.saturating_add(self.limits.age_ms_max));
+    }
+
+    /// When to ask [`Batcher::is_due`] again.
+    pub(crate) const fn poll_timeout(&self) -> Option<u64> {
+        self.deadline_ms
+    }
+
+    /// Whether the batch should be handed over.
+    pub(crate) fn is_due(&self, now_ms: u64) -> bool {
+        self.is_full() || self.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
+    }
+
+    /// Whether nothing more may be added.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.events >= self.limits.events_max
+    }
+
+    /// Whether nothing was added.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.deadline_ms.is_none()
+    }
+
+    /// The batch was handed over.
+    pub(crate) const fn flush(&mut self) {
+        self.events = 0;
+        self.deadline_ms = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: BatchLimits = BatchLimits { events_max: 10, age_ms_max: 5 };
+
+    #[test]
+    fn a_batch_is_due_by_number() {
+        let mut batcher = Batcher::new(LIMITS);
+        batcher.push(0, 9);
+        assert!(!batcher.is_due(0));
+        batcher.push(0, 0);
+        assert!(batcher.is_due(0) && batcher.is_full());
+        batcher.flush();
+        assert!(batcher.is_empty() && !batcher.is_due(u64::MAX));
+    }
+
+    #[test]
+    fn the_age_of_a_batch_is_that_of_its_oldest_message() {
+        let mut batcher = Batcher::new(LIMITS);
+        assert_eq!(batcher.poll_timeout(), None);
+        batcher.push(100, 1);
+        batcher.push(104, 1);
+        assert_eq!(batcher.poll_timeout(), Some(105));
+        assert!(!batcher.is_due(104) && batcher.is_due(105));
+    }
+}

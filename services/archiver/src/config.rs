@@ -1,0 +1,122 @@
+//! The archiver's settings.
+
+use std::time::Duration;
+
+use bus::service::BusConfig;
+use event_store::StoreSettings;
+use service_kit::{Setting, Settings};
+
+use crate::batcher::BatchLimits;
+
+const PARTITIONS: Setting = Setting {
+    key: "ARCHIVER_PARTITIONS",
+    flag: "partitions",
+    default: Some("0"),
+    help: "The partitions of lake and warehouse that this archiver writes, with commas between \
+           them; the samples are written by the one that has partition 0.",
+    secret: false,
+};
+const BATCH_EVENTS_MAX: Setting = Setting {
+    key: "ARCHIVER_BATCH_EVENTS_MAX",
+    flag: "batch-events-max",
+    default: Some("20000"),
+    help: "Events from which on a transaction is begun. Below 5,000 half of the speed is lost; \
+           10,000 take about 8 MB of memory.",
+    secret: false,
+};
+const BATCH_AGE_MS_MAX: Setting = Setting {
+    key: "ARCHIVER_BATCH_AGE_MS_MAX",
+    flag: "batch-age-ms-max",
+    default: Some("500"),
+    help: "Longest time that an event waits for its transaction to begin.",
+    secret: false,
+};
+const TRIM_INTERVAL_MS: Setting = Setting {
+    key: "ARCHIVER_TRIM_INTERVAL_MS",
+    flag: "trim-interval-ms",
+    default: Some("5000"),
+    help: "Time between two attempts to trim a stream.",
+    secret: false,
+};
+const STREAM_KEEP_S: Setting = Setting {
+    key: "ARCHIVER_STREAM_KEEP_S",
+    flag: "stream-keep-s",
+    default: Some("86400"),
+    help: "Messages younger than this stay in the stream although they are archived, as long as \
+           half of its room is free.",
+    secret: false,
+};
+const AWAIT_AGGREGATOR: Setting = Setting {
+    key: "ARCHIVER_AWAIT_AGGREGATOR",
+    flag: "await-aggregator",
+    default: Some("true"),
+    help: "Whether streams are trimmed only below the aggregator's snapshot. Set it to false where \
+           no aggregator runs, or a stream fills up for good.",
+    secret: false,
+};
+const EPOCH_CHECK_MS: Setting = Setting {
+    key: "ARCHIVER_EPOCH_CHECK_MS",
+    flag: "epoch-check-ms",
+    default: Some("1000"),
+    help: "How often the epoch of each stream is looked up: how late it is noticed that another \
+           service found a stream made again.",
+    secret: false,
+};
+
+/// The archiver's own settings; those of bus and archive stand with them.
+pub const SETTINGS: &[Setting] = &[
+    PARTITIONS,
+    BATCH_EVENTS_MAX,
+    BATCH_AGE_MS_MAX,
+    TRIM_INTERVAL_MS,
+    STREAM_KEEP_S,
+    AWAIT_AGGREGATOR,
+    EPOCH_CHECK_MS,
+];
+
+/// What the archiver is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) bus: BusConfig,
+    pub(crate) store: StoreSettings,
+    pub(crate) partitions: Vec<u16>,
+    pub(crate) limits: BatchLimits,
+    pub(crate) trim_interval: Duration,
+    pub(crate) keep: Duration,
+    pub(crate) await_aggregator: bool,
+    pub(crate) epoch_check: Duration,
+}
+
+impl Config {
+    /// Reads every setting; problems are collected in `settings`.
+    pub fn load(settings: &mut Settings<'_>) -> Option<Self> {
+        let bus = bus::service::load("archiver", settings);
+        let store = event_store::service::load("lakegauge-archiver", settings);
+        let partitions = partitions(settings);
+        let events_max = settings.in_range(&BATCH_EVENTS_MAX, 1..=1_000_000);
+        let age_ms_max = settings.parse(&BATCH_AGE_MS_MAX);
+        let trim_interval = settings.duration_ms(&TRIM_INTERVAL_MS);
+        let keep_s = settings.parse(&STREAM_KEEP_S);
+        let await_aggregator = settings.switch(&AWAIT_AGGREGATOR);
+        let epoch_check = settings.duration_ms(&EPOCH_CHECK_MS);
+        Some(Self {
+            bus: bus?,
+            store: store?,
+            partitions: partitions?,
+            limits: BatchLimits { events_max: events_max?, age_ms_max: age_ms_max? },
+            trim_interval: trim_interval?,
+            keep: Duration::from_secs(keep_s?),
+            await_aggregator: await_aggregator?,
+            epoch_check: epoch_check?,
+        })
+    }
+}
+
+fn partitions(settings: &mut Settings<'_>) -> Option<Vec<u16>> {
+    let text = settings.text(&PARTITIONS)?;
+    let numbers: Result<Vec<u16>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    if numbers.is_err() {
+        settings.problem(&PARTITIONS, "must be numbers with commas between them");
+    }
+    numbers.ok()
+}

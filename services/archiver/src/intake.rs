@@ -1,0 +1,137 @@
+//! Messages to a batch: decoded, accepted, judged. Pure.
+
+use domain::{Judgement, Mark, Position, Reason, Rules, Seen, Stream};
+use event_store::{Batch, BatchBuilder, Letter, StreamId};
+use wire::{Item, Place};
+
+/// What a stream carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// Events of this stream, by these rules.
+    Events(Stream, Rules),
+    /// Samples.
+    Samples,
+}
+
+impl Carries {
+    fn window_lengths_s(&self) -> &[u32] {
+        match self {
+            Self::Events(_, rules) => &rules.window_lengths_s,
+            Self::Samples => &[],
+        }
+    }
+}
+
+/// A message as the broker gave it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub(crate) sequence: u64,
+    pub(crate) broker_ns: i64,
+    /// Without the prefix.
+    pub(crate) subject: &'a str,
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) payload: &'a [u8],
+}
+
+/// What became of the events of a message, for the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) events: u64,
+    pub(crate) refused: Vec<Reason>,
+}
+
+/// Judges messages in order and collects them into batches.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    stream: StreamId,
+    carries: Carries,
+    seen: Seen,
+    /// The last message that was added.
+    mark: Mark,
+    builder: BatchBuilder,
+}
+
+impl Intake {
+    /// Goes on after a checkpoint with the sets as they were there.
+    pub(crate) fn new(stream: StreamId, carries: Carries, seen: Seen, mark: Mark) -> Self {
+        let builder = BatchBuilder::new(stream, carries.window_lengths_s(), Some(mark));
+        Self { stream, carries, seen, mark, builder }
+    }
+
+    /// Adds a message.
+    pub(crate) fn message(&mut self, message: &Message<'_>) -> Counts {
+        let counts = match &self.carries {
+            Carries::Events(stream, rules) => {
+                let place = Place {
+                    stream: *stream,
+                    sequence: message.sequence,
+                    broker_ns: message.broker_ns,
+                    subject: message.subject,
+                };
+                let reading = wire::read(&place, message.content_type, message.payload, rules);
+                self.events(message, reading.items)
+            }
+            Carries::Samples => self.sample(message),
+        };
+        self.mark = Mark { sequence: message.sequence, broker_ns: message.broker_ns, ..self.mark };
+        counts
+    }
+
+    fn events(&mut self, message: &Message<'_>, items: Vec<Item>) -> Counts {
+        let mut counts = Counts::default();
+        for (index, item) in (0..).zip(items) {
+            let position = Position { epoch: self.mark.epoch, sequence: message.sequence, index };
+            counts.events += 1;
+            match item {
+                Item::Event(event) => {
+                    let judgement: Judgement = self.seen.judge(event.identity());
+                    self.builder.event(position, message.broker_ns, event, judgement);
+                }
+                Item::Refused(refused) => {
+                    counts.refused.push(refused.refusal.reason);
+                    self.builder.letter(Letter {
+                        position,
+                        broker_ns: message.broker_ns,
+                        refusal: refused.refusal,
+                        bytes: refused.bytes,
+                        identity: refused.identity,
+                    });
+                }
+            }
+        }
+        counts
+    }
+
+    fn sample(&mut self, message: &Message<'_>) -> Counts {
+        match wire::decode_sample(message.payload) {
+            Ok(sample) => {
+                self.builder.sample(sample);
+                Counts { events: 1, refused: Vec::new() }
+            }
+            Err(refusal) => {
+                let position =
+                    Position { epoch: self.mark.epoch, sequence: message.sequence, index: 0 };
+                let refused = vec![refusal.reason];
+                self.builder.letter(Letter {
+                    position,
+                    broker_ns: message.broker_ns,
+                    refusal,
+                    bytes: message.payload.to_vec(),
+                    identity: None,
+                });
+                Counts { events: 1, refused }
+            }
+        }
+    }
+
+    /// Declares messages lost that the broker deleted. They go with the next message.
+    pub(crate) fn lost(&mut self, first: u64, last: u64) {
+        self.builder.lost(first, last);
+    }
+
+    /// Ends the batch and begins the next one behind it.
+    pub(crate) fn seal(&mut self) -> Batch {
+        let next = BatchBuilder::new(self.stream, self.carries.window_lengths_s(), Some(self.mark));
+        std::mem::replace(&mut self.builder, next).seal(self.mark, &self.seen)
+    }
+}

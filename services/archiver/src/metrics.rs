@@ -1,0 +1,203 @@
+//! The archiver's own metrics, on the admin port.
+
+use std::time::Duration;
+
+use domain::Reason;
+use event_store::Appended;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector,
+};
+
+/// Boundaries of the commit's duration, in seconds.
+const COMMIT_SECONDS: [f64; 12] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The metrics of all streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    events: IntCounterVec,
+    dead_letters: IntCounterVec,
+    too_old: IntCounterVec,
+    position: IntGaugeVec,
+    lag: IntGaugeVec,
+    commit: HistogramVec,
+    retries: IntCounterVec,
+    last_commit: IntGaugeVec,
+    trimmed_below: IntGaugeVec,
+    lost: IntCounterVec,
+    alarms: IntCounterVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name, help, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registered(registry, vec)
+        };
+        let gauge = |name, help| {
+            registered(registry, IntGaugeVec::new(Opts::new(name, help), &["stream"])?)
+        };
+        let commit = HistogramOpts::new(
+            "lakegauge_archiver_commit_duration_seconds",
+            "Time from the first statement of a transaction to the answer to its commit.",
+        )
+        .buckets(COMMIT_SECONDS.to_vec());
+        Ok(Self {
+            events: counter(
+                "lakegauge_archiver_events_total",
+                "Events, letters and samples committed, by what became of them.",
+                &["stream", "result"],
+            )?,
+            dead_letters: counter(
+                "lakegauge_archiver_dead_letters_total",
+                "Dead letters read, by reason.",
+                &["stream", "reason"],
+            )?,
+            too_old: counter(
+                "lakegauge_archiver_too_old_total",
+                "Rows inserted that were too old to judge; each has a verdict number.",
+                &["stream"],
+            )?,
+            position: gauge(
+                "lakegauge_archiver_position",
+                "Sequence of the last message committed.",
+            )?,
+            lag: gauge(
+                "lakegauge_archiver_lag_messages",
+                "Messages of the stream that are not committed yet.",
+            )?,
+            commit: registered(registry, HistogramVec::new(commit, &["stream"])?)?,
+            retries: counter(
+                "lakegauge_archiver_retries_total",
+                "Batches that failed and were tried again.",
+                &["stream"],
+            )?,
+            last_commit: gauge(
+                "lakegauge_archiver_last_commit_timestamp_seconds",
+                "When the last transaction was committed; 0 before the first of this process.",
+            )?,
+            trimmed_below: gauge(
+                "lakegauge_archiver_trimmed_below",
+                "Sequence below which the stream was trimmed by this process.",
+            )?,
+            lost: counter(
+                "lakegauge_archiver_lost_messages_total",
+                "Messages that the broker deleted before they could be archived.",
+                &["stream"],
+            )?,
+            alarms: counter(
+                "lakegauge_archiver_alarms_total",
+                "What must never happen: known_though_new, a row that the sets call new and the \
+                 key calls known; sample_differs, two samples of one position; stuck, a batch that \
+                 keeps failing.",
+                &["stream", "alarm"],
+            )?,
+        })
+    }
+
+    pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {
+        let event = |result| self.events.with_label_values(&[stream, result]);
+        let alarm = |alarm| self.alarms.with_label_values(&[stream, alarm]);
+        StreamMetrics {
+            stream: stream.to_owned(),
+            dead_letters: self.dead_letters.clone(),
+            inserted: event("inserted"),
+            duplicates: event("duplicate"),
+            dead: event("dead"),
+            too_old: self.too_old.with_label_values(&[stream]),
+            position: self.position.with_label_values(&[stream]),
+            lag: self.lag.with_label_values(&[stream]),
+            commit: self.commit.with_label_values(&[stream]),
+            retries: self.retries.with_label_values(&[stream]),
+            last_commit: self.last_commit.with_label_values(&[stream]),
+            trimmed_below: self.trimmed_below.with_label_values(&[stream]),
+            lost: self.lost.with_label_values(&[stream]),
+            known_though_new: alarm("known_though_new"),
+            sample_differs: alarm("sample_differs"),
+            stuck: alarm("stuck"),
+        }
+    }
+}
+
+/// The metrics of one stream.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamMetrics {
+    stream: String,
+    dead_letters: IntCounterVec,
+    inserted: IntCounter,
+    duplicates: IntCounter,
+    dead: IntCounter,
+    too_old: IntCounter,
+    position: IntGauge,
+    lag: IntGauge,
+    commit: Histogram,
+    retries: IntCounter,
+    last_commit: IntGauge,
+    trimmed_below: IntGauge,
+    lost: IntCounter,
+    known_though_new: IntCounter,
+    sample_differs: IntCounter,
+    stuck: IntCounter,
+}
+
+impl StreamMetrics {
+    pub(crate) fn observe_refusal(&self, reason: Reason) {
+        self.dead_letters.with_label_values(&[&self.stream, reason.name()]).inc();
+    }
+
+    /// A transaction was committed at a time in microseconds since 1970.
+    pub(crate) fn observe_commit(
+        &self,
+        appended: &Appended,
+        sequence: u64,
+        took: Duration,
+        now_us: i64,
+    ) {
+        self.inserted.inc_by(appended.inserted);
+        self.duplicates.inc_by(appended.duplicates);
+        self.dead.inc_by(appended.dead);
+        self.too_old.inc_by(appended.too_old);
+        self.known_though_new.inc_by(appended.known_though_new);
+        self.sample_differs.inc_by(appended.samples_differing);
+        self.commit.observe(took.as_secs_f64());
+        self.last_commit.set(now_us / 1_000_000);
+        self.observe_position(sequence);
+    }
+
+    pub(crate) fn observe_position(&self, sequence: u64) {
+        self.position.set(clamped(sequence));
+    }
+
+    pub(crate) fn observe_lag(&self, messages: u64) {
+        self.lag.set(clamped(messages));
+    }
+
+    pub(crate) fn observe_retry(&self) {
+        self.retries.inc();
+    }
+
+    pub(crate) fn observe_stuck(&self) {
+        self.stuck.inc();
+    }
+
+    pub(crate) fn observe_trim(&self, below: u64) {
+        self.trimmed_below.set(clamped(below));
+    }
+
+    pub(crate) fn observe_loss(&self, messages: u64) {
+        self.lost.inc_by(messages);
+    }
+}
+
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

@@ -1,0 +1,72 @@
+//! Wires the archiver: connections and one task a stream.
+
+use anyhow::Context as _;
+use domain::Stream;
+use service_kit::{Context, Jitter};
+use wire::Subjects;
+
+use crate::{config::Config, metrics::Metrics, stream::StreamTask, trim::TrimRules};
+
+/// The stream that carries the samples of every aggregator.
+const SAMPLES: &str = "TELEMETRY";
+/// The partition whose archiver writes the samples.
+const SAMPLES_PARTITION: u16 = 0;
+
+/// Runs the archiver until it is told to drain.
+///
+/// # Errors
+///
+/// What no retry can mend: refused logins, unknown rules, a database of another version.
+pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
+    let metrics = Metrics::new(&context.registry).context("metrics")?;
+    let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
+    let mut jitter = context.jitter();
+    for (name, stream) in streams(&config.partitions) {
+        let task = StreamTask {
+            bus: bus.clone(),
+            store: config.store.clone(),
+            stream,
+            limits: config.limits,
+            trim_rules: TrimRules {
+                keep: config.keep,
+                await_snapshot: stream.is_some() && config.await_aggregator,
+            },
+            trim_interval: config.trim_interval,
+            epoch_check: config.epoch_check,
+            subjects: Subjects::new(&config.bus.settings.subject_prefix),
+            metrics: metrics.of_stream(&name),
+            condition: context.readiness.condition("archive"),
+            lifecycle: context.lifecycle.clone(),
+            clock: context.clock.clone(),
+            token: token(&mut jitter),
+            name,
+        };
+        task.condition.fail("opening the archive");
+        let jitter = Jitter::seeded(jitter.below(u64::MAX));
+        context.lifecycle.spawn("stream", task.run(jitter));
+    }
+    context.not_ready.open();
+    context.lifecycle.draining().await;
+    Ok(())
+}
+
+fn streams(partitions: &[u16]) -> Vec<(String, Option<Stream>)> {
+    let mut streams = Vec::new();
+    for partition in partitions {
+        for stream in [Stream::lake(*partition), Stream::warehouse(*partition)] {
+            streams.push((stream.to_string(), Some(stream)));
+        }
+    }
+    if partitions.contains(&SAMPLES_PARTITION) {
+        streams.push((SAMPLES.to_owned(), None));
+    }
+    streams
+}
+
+/// Another value in each process, so that a writer never takes another's checkpoint for its own.
+fn token(jitter: &mut Jitter) -> [u8; 16] {
+    let mut token = [0; 16];
+    token[..8].copy_from_slice(&jitter.below(u64::MAX).to_be_bytes());
+    token[8..].copy_from_slice(&jitter.below(u64::MAX).to_be_bytes());
+    token
+}

@@ -1,0 +1,405 @@
+//! The shell around one stream: opens its archive, reads, commits, acknowledges.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use bus::{Bus, BusError, Comparison, Delivery, EpochWatch, Read, Reader, ReaderSettings};
+use domain::{Mark, Rules, Stream};
+use event_store::{Archive, Batch, Recovery, StoreError, StoreSettings};
+use service_kit::{Backoff, Clock, Jitter, Lifecycle, readiness::Condition};
+use tokio::sync::{mpsc, watch};
+use wire::Subjects;
+
+use crate::{
+    batcher::{BatchLimits, Batcher},
+    intake::{Carries, Intake, Message},
+    metrics::StreamMetrics,
+    trim::{self, TrimRules},
+};
+
+/// First and longest pause before what failed is tried again.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
+/// Attempts at one batch in a row after which people should look: about half a minute.
+const STUCK_ATTEMPTS: u32 = 10;
+
+/// One stream and what is needed to archive it.
+#[derive(Debug)]
+pub(crate) struct StreamTask {
+    pub(crate) bus: Bus,
+    pub(crate) store: StoreSettings,
+    /// Its name, without the prefix.
+    pub(crate) name: String,
+    /// Which events it carries; none: samples.
+    pub(crate) stream: Option<Stream>,
+    pub(crate) limits: BatchLimits,
+    pub(crate) trim_rules: TrimRules,
+    pub(crate) trim_interval: Duration,
+    pub(crate) epoch_check: Duration,
+    pub(crate) subjects: Subjects,
+    pub(crate) metrics: StreamMetrics,
+    pub(crate) condition: Condition,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) clock: Clock,
+    /// Tells this writer from every other.
+    pub(crate) token: [u8; 16],
+}
+
+/// What ended one round.
+enum Ended {
+    Drained,
+    /// Start again from the checkpoint.
+    Again(String),
+}
+
+/// The archive of a stream at a position in an epoch that is in force.
+struct Opened {
+    archive: Archive,
+    carries: Carries,
+    mark: Mark,
+}
+
+impl StreamTask {
+    /// Archives the stream until the service drains.
+    ///
+    /// # Errors
+    ///
+    /// What only a person can change.
+    pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
+        loop {
+            match self.round(&mut jitter).await {
+                Ok(Ended::Drained) => return Ok(()),
+                Ok(Ended::Again(why)) => {
+                    tracing::warn!(stream = self.name, why, "starting again from the checkpoint");
+                    backoff.reset();
+                }
+                Err(error) if passes(&error) => {
+                    let error = format!("{error:#}");
+                    self.condition.fail(error.clone());
+                    tracing::warn!(stream = self.name, error, "waiting");
+                }
+                Err(error) => return Err(error.context(format!("stream {}", self.name))),
+            }
+            tokio::select! {
+                () = self.lifecycle.draining() => return Ok(()),
+                () = tokio::time::sleep(backoff.next(&mut jitter)) => {}
+            }
+        }
+    }
+
+    async fn round(&self, jitter: &mut Jitter) -> anyhow::Result<Ended> {
+        let opened = tokio::select! {
+            () = self.lifecycle.draining() => return Ok(Ended::Drained),
+            opened = self.open() => opened?,
+        };
+        let Opened { mut archive, carries, mark } = opened;
+        let seen = match &carries {
+            Carries::Events(_, rules) => archive.seen(rules).await?,
+            Carries::Samples => domain::Seen::new(&Rules::default()),
+        };
+        tracing::info!(
+            stream = self.name,
+            epoch = mark.epoch,
+            sequence = mark.sequence,
+            "archiving after the checkpoint"
+        );
+        self.condition.pass("archiving");
+        self.metrics.observe_position(mark.sequence);
+        let reader = self.bus.reader(ReaderSettings {
+            acknowledge: true,
+            ..ReaderSettings::new(&self.name, "archiver", mark.sequence)
+        });
+        let epochs = self.bus.epochs().watch(&self.name, self.epoch_check);
+        let intake = Intake::new(archive.stream(), carries, seen, mark);
+        let (batches, to_commit) = mpsc::channel(1);
+        let (committed, commits) = watch::channel(mark);
+        let committer = self.committer(archive, committed, jitter.below(u64::MAX));
+        let trimming = self.trim_forever(commits.clone());
+        let reading = Reading {
+            task: self,
+            reader,
+            epochs,
+            intake,
+            batcher: Batcher::new(self.limits),
+            batches,
+            commits,
+        };
+        tokio::select! {
+            // In this order: what is committed is never overtaken by the end of trimming.
+            biased;
+            ended = async { tokio::join!(reading.run(), committer.run(to_commit)) } => {
+                let (ended, committed) = ended;
+                committed?;
+                ended
+            }
+            () = trimming => unreachable!("trimming has no end"),
+        }
+    }
+
+    /// Opens the archive, and makes its epoch the one in force.
+    async fn open(&self) -> anyhow::Result<Opened> {
+        let waiting_for = Arc::new(watch::Sender::new(None));
+        let mut waits = waiting_for.subscribe();
+        let opening = Archive::open(&self.store, &self.name, self.token, waiting_for);
+        tokio::pin!(opening);
+        let mut archive = loop {
+            tokio::select! {
+                opened = &mut opening => break opened?,
+                Ok(()) = waits.changed() => {
+                    if let Some(holder) = waits.borrow_and_update().clone() {
+                        self.condition.fail(format!("waiting for the lock that {holder} holds"));
+                    }
+                }
+            }
+        };
+        let status = self.bus.stream(&self.name).await?;
+        let carries = match self.stream {
+            Some(stream) => {
+                let rules = Rules::from_metadata(&status.metadata)
+                    .with_context(|| format!("the rules of stream {stream}"))?;
+                Carries::Events(stream, rules)
+            }
+            None => Carries::Samples,
+        };
+        let known = archive.checkpoint().map(|checkpoint| checkpoint.mark);
+        let epoch = self.epoch(known).await?;
+        if known.is_none_or(|known| known.epoch < epoch) {
+            if let Some(known) = known {
+                tracing::error!(
+                    stream = self.name,
+                    closed = known.epoch,
+                    at = known.sequence,
+                    epoch,
+                    "the stream is another: a new epoch begins, read from its first message"
+                );
+            }
+            archive.begin_epoch(epoch, status.created_ns).await?;
+        }
+        let mark = archive.checkpoint().map(|checkpoint| checkpoint.mark);
+        let mark = mark.context("an opened archive has a checkpoint")?;
+        Ok(Opened { archive, carries, mark })
+    }
+
+    /// The epoch in force, raised if the stream is not the one that the checkpoint speaks of.
+    async fn epoch(&self, known: Option<Mark>) -> Result<u32, BusError> {
+        let epochs = self.bus.epochs();
+        let Some(known) = known else { return epochs.raise(&self.name, 0).await };
+        match self.bus.compare(&self.name, &known).await? {
+            // The entry may be gone with a bucket that was lost: never below the checkpoint.
+            Comparison::Same | Comparison::Deleted => {
+                epochs.raise(&self.name, known.epoch.saturating_sub(1)).await
+            }
+            Comparison::Other(why) => {
+                tracing::error!(stream = self.name, why, "the stream is another");
+                epochs.raise(&self.name, known.epoch).await
+            }
+        }
+    }
+
+    fn committer(
+        &self,
+        archive: Archive,
+        committed: watch::Sender<Mark>,
+        seed: u64,
+    ) -> Committer<'_> {
+        Committer { task: self, archive, committed, jitter: Jitter::seeded(seed) }
+    }
+
+    async fn trim_forever(&self, commits: watch::Receiver<Mark>) {
+        loop {
+            tokio::time::sleep(self.trim_interval).await;
+            let mark = *commits.borrow();
+            let now_us = self.clock.now_us();
+            match trim::trim(&self.bus, &self.name, &mark, &self.trim_rules, now_us).await {
+                Ok(Some(below)) => {
+                    tracing::debug!(stream = self.name, below, "trimmed");
+                    self.metrics.observe_trim(below);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(stream = self.name, %error, "not trimmed yet"),
+            }
+        }
+    }
+}
+
+/// Reads, judges and hands batches over.
+struct Reading<'a> {
+    task: &'a StreamTask,
+    reader: Reader,
+    epochs: EpochWatch,
+    intake: Intake,
+    batcher: Batcher,
+    batches: mpsc::Sender<Batch>,
+    commits: watch::Receiver<Mark>,
+}
+
+impl Reading<'_> {
+    async fn run(mut self) -> anyhow::Result<Ended> {
+        let ended = self.read().await?;
+        if matches!(ended, Ended::Drained) && !self.batcher.is_empty() {
+            // What was read is finished; a committer that is gone says itself why.
+            let batch = self.intake.seal();
+            drop(self.batches.send(batch).await);
+        }
+        Ok(ended)
+    }
+
+    async fn read(&mut self) -> anyhow::Result<Ended> {
+        let epoch = self.commits.borrow().epoch;
+        let batches = self.batches.clone();
+        loop {
+            let now_ms = self.task.clock.monotonic_ms();
+            let is_due = self.batcher.is_due(now_ms);
+            let wait = self.batcher.poll_timeout().map(|at| at.saturating_sub(now_ms));
+            tokio::select! {
+                () = self.task.lifecycle.draining() => return Ok(Ended::Drained),
+                place = batches.reserve(), if is_due => match place {
+                    Ok(place) => {
+                        place.send(self.intake.seal());
+                        self.batcher.flush();
+                    }
+                    Err(_) => return Ok(Ended::Again("the committer ended".to_owned())),
+                },
+                () = tokio::time::sleep(Duration::from_millis(wait.unwrap_or(0))),
+                    if wait.is_some() && !is_due => {}
+                changed = self.commits.changed() => {
+                    if changed.is_err() {
+                        return Ok(Ended::Again("the committer ended".to_owned()));
+                    }
+                    let committed = *self.commits.borrow_and_update();
+                    // Only for `nats consumer report`: nothing depends on it.
+                    drop(self.reader.acknowledge(committed.sequence).await);
+                }
+                changed = self.epochs.changed() => {
+                    if let Some(now) = changed?.filter(|now| *now != epoch) {
+                        return Ok(Ended::Again(format!("epoch {now} is in force")));
+                    }
+                }
+                read = self.reader.next(), if !self.batcher.is_full() => {
+                    if let Some(ended) = self.take(read?).await? {
+                        return Ok(ended);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, read: Read) -> anyhow::Result<Option<Ended>> {
+        match read {
+            Read::Message(delivery) => {
+                self.message(&delivery);
+                Ok(None)
+            }
+            Read::Deleted { first, last } => {
+                tracing::error!(
+                    stream = self.task.name,
+                    first,
+                    last,
+                    "deleted before they were archived: declared lost"
+                );
+                self.task.metrics.observe_loss(last - first + 1);
+                self.intake.lost(first, last);
+                Ok(None)
+            }
+            Read::Subscribed(_) => {
+                let mark = *self.commits.borrow();
+                match self.task.bus.compare(&self.task.name, &mark).await {
+                    Ok(Comparison::Same | Comparison::Deleted) => Ok(None),
+                    Ok(Comparison::Other(why)) => Ok(Some(Ended::Again(why))),
+                    // It will subscribe again, and the question will be asked again.
+                    Err(error) if error.recovery() == bus::Recovery::Retry => Ok(None),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Read::Changed(why) => {
+                let epoch = self.commits.borrow().epoch;
+                self.task.bus.epochs().raise(&self.task.name, epoch).await?;
+                Ok(Some(Ended::Again(why)))
+            }
+        }
+    }
+
+    fn message(&mut self, delivery: &Delivery) {
+        let counts = self.intake.message(&Message {
+            sequence: delivery.sequence,
+            broker_ns: delivery.broker_ns,
+            subject: self.task.subjects.strip(&delivery.subject),
+            content_type: delivery.content_type.as_deref(),
+            payload: &delivery.payload,
+        });
+        for reason in counts.refused {
+            self.task.metrics.observe_refusal(reason);
+        }
+        self.batcher.push(self.task.clock.monotonic_ms(), counts.events);
+        let newest = delivery.sequence.saturating_add(delivery.pending);
+        self.task.metrics.observe_lag(newest.saturating_sub(self.commits.borrow().sequence));
+    }
+}
+
+/// Commits batches in order, each until it is committed.
+struct Committer<'a> {
+    task: &'a StreamTask,
+    archive: Archive,
+    committed: watch::Sender<Mark>,
+    jitter: Jitter,
+}
+
+impl Committer<'_> {
+    /// Commits first; only then does the reader hear of it and acknowledge.
+    async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
+        while let Some(batch) = batches.recv().await {
+            self.commit(&batch).await?;
+            self.committed.send_replace(batch.after());
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
+        loop {
+            let began = self.task.clock.monotonic();
+            let error = match self.archive.append(batch).await {
+                Ok(appended) => {
+                    let took = self.task.clock.monotonic().saturating_sub(began);
+                    let (sequence, now_us) = (batch.after().sequence, self.task.clock.now_us());
+                    self.task.metrics.observe_commit(&appended, sequence, took, now_us);
+                    self.task.condition.pass("archiving");
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if !waits(error.recovery()) {
+                return Err(error.into());
+            }
+            self.task.metrics.observe_retry();
+            if backoff.attempts() == STUCK_ATTEMPTS {
+                self.task.metrics.observe_stuck();
+            }
+            self.task.condition.fail(error.to_string());
+            tracing::warn!(stream = self.task.name, %error, "batch not committed, trying again");
+            tokio::time::sleep(backoff.next(&mut self.jitter)).await;
+        }
+    }
+}
+
+/// Whether an error of the archive passes by itself, or once somebody has acted, without a restart.
+const fn waits(recovery: Recovery) -> bool {
+    match recovery {
+        Recovery::Retry | Recovery::RetryAlarm | Recovery::Pause => true,
+        Recovery::Duplicate | Recovery::MakePartition | Recovery::IsolateRow | Recovery::Stop => {
+            false
+        }
+    }
+}
+
+/// Whether another round may succeed.
+fn passes(error: &anyhow::Error) -> bool {
+    if let Some(error) = error.downcast_ref::<BusError>() {
+        return error.recovery() == bus::Recovery::Retry;
+    }
+    error.downcast_ref::<StoreError>().is_some_and(|error| {
+        // Fenced: the checkpoint is read again, and what is judged with it.
+        matches!(error, StoreError::Fenced { .. }) || waits(error.recovery())
+    })
+}
