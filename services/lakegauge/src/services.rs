@@ -40,7 +40,33 @@ impl Shared {
 }
 
 /// In the order of the help.
-pub(crate) const SERVICES: &[Entry] = &[];
+pub(crate) const SERVICES: &[Entry] = &[
+    Entry {
+        path: &["aggregate"],
+        about: "Count the events and serve the four metrics",
+        service: Service { name: "aggregator", version: VERSION, admin_addr: "127.0.0.1:8013" },
+        shared: &[Shared::Nats, Shared::Archive],
+        settings: aggregator::SETTINGS,
+        load: |settings| drop(aggregator::Config::load(settings)),
+        run: |service, flags| {
+            service_kit::main(service, flags, aggregator::Config::load, aggregator::run)
+        },
+    },
+    Entry {
+        path: &["archive"],
+        about: "Write every event into the archive, exactly once",
+        service: Service { name: "archiver", version: VERSION, admin_addr: "127.0.0.1:8014" },
+        shared: &[Shared::Nats, Shared::Archive],
+        settings: archiver::SETTINGS,
+        load: |settings| drop(archiver::Config::load(settings)),
+        run: |service, flags| {
+            service_kit::main(service, flags, archiver::Config::load, archiver::run)
+        },
+    },
+];
+
+/// The release, in `--version`, in the logs and in the metrics.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Words that only group services.
 const GROUPS: &[(&str, &str)] =
