@@ -42,6 +42,34 @@ impl Shared {
 /// In the order of the help.
 pub(crate) const SERVICES: &[Entry] = &[
     Entry {
+        path: &["simulate", "lake"],
+        about: "Make object store requests, and keep the books of what the metrics must be",
+        service: Service { name: "lake-simulator", version: VERSION, admin_addr: "127.0.0.1:8011" },
+        shared: &[Shared::Nats],
+        settings: simulator::lake::SETTINGS,
+        load: |settings| drop(simulator::lake::Config::load(settings)),
+        run: |service, flags| {
+            use simulator::lake::{Config, run};
+            service_kit::main(service, flags, Config::load, run)
+        },
+    },
+    Entry {
+        path: &["simulate", "warehouse"],
+        about: "Make queries, and keep the books of what the metrics must be",
+        service: Service {
+            name: "warehouse-simulator",
+            version: VERSION,
+            admin_addr: "127.0.0.1:8012",
+        },
+        shared: &[Shared::Nats],
+        settings: simulator::warehouse::SETTINGS,
+        load: |settings| drop(simulator::warehouse::Config::load(settings)),
+        run: |service, flags| {
+            use simulator::warehouse::{Config, run};
+            service_kit::main(service, flags, Config::load, run)
+        },
+    },
+    Entry {
         path: &["aggregate"],
         about: "Count the events and serve the four metrics",
         service: Service { name: "aggregator", version: VERSION, admin_addr: "127.0.0.1:8013" },
