@@ -79,10 +79,11 @@ macro_rules! simulator_settings {
 
         const OWN: &[Setting] = &[$($own),*];
 
-        /// Every setting of this simulator, those of the bus among them.
-        pub const SETTINGS: &[Setting] = &crate::settings::joined::<
-            { crate::settings::NAMES_LEN + OWN.len() + bus::service::SETTINGS.len() },
-        >(&NAMES.all(), OWN);
+        /// This simulator's own settings; those of the bus stand with it.
+        pub const SETTINGS: &[Setting] =
+            &crate::settings::joined::<{ crate::settings::NAMES_LEN + OWN.len() }>(
+                &NAMES.all(), OWN,
+            );
     };
 }
 pub(crate) use simulator_settings;
@@ -131,18 +132,12 @@ impl Names {
     }
 }
 
-/// One table of both parts and the settings of the bus.
+/// One table of both parts.
 pub(crate) const fn joined<const N: usize>(shared: &[Setting], own: &[Setting]) -> [Setting; N] {
     let mut all = [shared[0]; N];
     let mut at = 0;
     while at < N {
-        all[at] = if at < shared.len() {
-            shared[at]
-        } else if at < shared.len() + own.len() {
-            own[at - shared.len()]
-        } else {
-            bus::service::SETTINGS[at - shared.len() - own.len()]
-        };
+        all[at] = if at < shared.len() { shared[at] } else { own[at - shared.len()] };
         at += 1;
     }
     all
