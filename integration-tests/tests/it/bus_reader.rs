@@ -238,6 +238,20 @@ async fn the_lag_of_an_acknowledging_reader_shows_on_the_server() {
 }
 
 #[tokio::test]
+async fn what_the_server_gives_again_is_dropped() {
+    let server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    publish(&bus, 1..51).await;
+    let mut reader = bus.reader(archiver(0));
+    expect(&mut reader, 1..=50).await;
+    let mut raw = RawNats::connect(server.port()).await.unwrap();
+    raw.demand("CONSUMER.RESET.LAKE_0.archiver", &json!({ "seq": 11 })).await.unwrap();
+    publish(&bus, 51..101).await;
+    expect(&mut reader, 51..=100).await;
+    assert!(reader.progress().repeated() > 0, "nothing was given again");
+}
+
+#[tokio::test]
 async fn a_deleted_consumer_is_made_again_at_the_position() {
     let server = NatsServer::start().await.unwrap();
     let bus = bus_with_streams(&server).await;

@@ -110,6 +110,25 @@ async fn of_two_owners_only_one_can_store() {
 }
 
 #[tokio::test]
+async fn what_a_crash_left_behind_is_deleted_once_it_is_old_and_nothing_else_is() {
+    let server = NatsServer::start().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let mut raw = RawNats::connect(server.port()).await.unwrap();
+    bus.snapshots().store("WAREHOUSE_0", &state(0, 1_000), &mark(1), 0).await.unwrap();
+    // Pieces whose name was never written.
+    raw.publish("$O.LAKEGAUGE_SNAPSHOTS.C.half", "half of a snapshot").await.unwrap();
+    let young = bus.snapshots();
+    let revision = young.store("LAKE_0", &state(1, 1_000), &mark(1), 0).await.unwrap();
+    assert_eq!((objects(&mut raw, "M").await, objects(&mut raw, "C").await), (2, 3));
+    let old = bus.snapshots().with_left_behind_age(Duration::ZERO);
+    old.store("LAKE_0", &state(2, 1_000), &mark(2), revision).await.unwrap();
+    assert_eq!((objects(&mut raw, "M").await, objects(&mut raw, "C").await), (2, 2));
+    for stream in ["LAKE_0", "WAREHOUSE_0"] {
+        assert!(matches!(found(&old, stream).await.1, Found::Whole(..)));
+    }
+}
+
+#[tokio::test]
 async fn damage_is_found_and_another_snapshot_heals_it() {
     let server = NatsServer::start().await.unwrap();
     let bus = bus_with_streams(&server).await;

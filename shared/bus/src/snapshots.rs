@@ -1,5 +1,8 @@
 //! Snapshots: bytes in an object store under a new name each, and a pointer that says which holds.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use async_nats::jetstream::{self, kv, object_store::ObjectMetadata};
 use bytes::Bytes;
 use domain::Mark;
@@ -22,10 +25,15 @@ const OBJECTS: &str = "LAKEGAUGE_SNAPSHOTS";
 /// the server's `max_payload` of 1 MiB.
 const CHUNK_BYTES: usize = 512 * 1_024;
 
+/// An upload that has not moved for this long is left from a crash. Far above the time that one
+/// piece of it may take.
+const LEFT_BEHIND_AGE: Duration = Duration::from_secs(600);
+
 /// The snapshots of all streams.
 #[derive(Clone, Debug)]
 pub struct Snapshots {
     bus: Bus,
+    left_behind_age: Duration,
 }
 
 /// Which object holds the state of a stream at which position.
@@ -77,11 +85,17 @@ struct StoredPointer {
 impl Bus {
     /// The snapshots.
     pub fn snapshots(&self) -> Snapshots {
-        Snapshots { bus: self.clone() }
+        Snapshots { bus: self.clone(), left_behind_age: LEFT_BEHIND_AGE }
     }
 }
 
 impl Snapshots {
+    /// The same with another age from which on an upload counts as left behind.
+    #[must_use]
+    pub fn with_left_behind_age(self, left_behind_age: Duration) -> Self {
+        Self { left_behind_age, ..self }
+    }
+
     /// The pointer of a stream and its revision, without the bytes.
     ///
     /// # Errors
@@ -147,6 +161,7 @@ impl Snapshots {
         let unique = self.bus.client().new_inbox();
         let unique = unique.rsplit('.').next().unwrap_or_default();
         let object = format!("{stream}.{}.{}.{unique}", mark.epoch, mark.sequence);
+        self.make_room(stream).await;
         self.upload(&object, bytes).await?;
         let stored = StoredPointer {
             object: object.clone(),
@@ -160,10 +175,24 @@ impl Snapshots {
         };
         let revision = self.point(stream, &stored, revision).await?;
         // Old objects cost room, not truth: the next call tries again.
-        if let Err(error) = self.delete_others(stream, &object).await {
+        // Whoever else uploads for this stream has lost the race by now.
+        if let Err(error) = self.sweep(stream, &object, Duration::ZERO).await {
             tracing::warn!(stream, %error, "can't delete old snapshots yet");
         }
         Ok(revision)
+    }
+
+    /// Deletes what crashes left behind: the bucket has room for the old snapshot and the new one,
+    /// not for a third. If it can't, the upload says so or succeeds all the same.
+    async fn make_room(&self, stream: &str) {
+        let kept = match self.pointer(stream).await {
+            Ok(pointer) => pointer.map_or(String::new(), |(pointer, _)| pointer.object),
+            // What it points to is not known, so nothing is certain to be in nobody's use.
+            Err(_) => return,
+        };
+        if let Err(error) = self.sweep(stream, &kept, self.left_behind_age).await {
+            tracing::warn!(stream, %error, "can't delete what crashes left behind yet");
+        }
     }
 
     async fn point(
@@ -258,41 +287,65 @@ impl Snapshots {
         Ok(Ok(bytes.into()))
     }
 
-    /// Deletes every object of a stream but one, and leaves no tombstone.
-    async fn delete_others(&self, stream: &str, keep: &str) -> Result<(), BusError> {
+    /// Deletes the objects of a stream but one that are at least this old, and pieces that belong
+    /// to no object and are left from a crash. Leaves no tombstones.
+    async fn sweep(&self, stream: &str, keep: &str, age: Duration) -> Result<(), BusError> {
         let bucket = self.bucket();
         let (name, what) = (format!("OBJ_{bucket}"), format!("objects of bucket {bucket}"));
-        let info: Subjects = api::request(
+        let info: Listing = api::request(
             &self.bus.context,
             format!("STREAM.INFO.{name}"),
-            &json!({ "subjects_filter": format!("$O.{bucket}.M.>") }),
+            &json!({ "subjects_filter": format!("$O.{bucket}.>") }),
             &what,
         )
         .await
         .map_err(|error| named(error, &name))?;
-        let handle = self
-            .bus
-            .context
-            .get_stream_no_info(&name)
-            .await
-            .map_err(|error| api::client_error(&error, &what))?;
-        let ours = format!("{stream}.");
-        for subject in info.state.subjects.unwrap_or_default().into_keys() {
-            let message = handle
-                .get_last_raw_message_by_subject(&subject)
-                .await
-                .map_err(|error| api::client_error(&error, &what))?;
+        let (ours, pieces) = (format!("{stream}."), format!("$O.{bucket}.C."));
+        let subjects: Vec<String> = info.state.subjects.unwrap_or_default().into_keys().collect();
+        let mut known = BTreeSet::new();
+        for subject in subjects.iter().filter(|subject| !subject.starts_with(&pieces)) {
+            let message = self.last(&name, subject).await?;
             let object: ObjectEntry =
                 serde_json::from_slice(&message.payload).map_err(|error| BusError::Garbled {
                     what: what.clone(),
                     detail: error.to_string(),
                 })?;
-            if object.name.starts_with(&ours) && object.name != keep {
-                self.purge(&name, &format!("$O.{bucket}.C.{}", object.nuid)).await?;
-                self.purge(&name, &subject).await?;
+            let piece = format!("{pieces}{}", object.nuid);
+            let is_old = info.ts - message.time >= age;
+            if is_old && object.name.starts_with(&ours) && object.name != keep {
+                // The name goes last: without it nobody would find the pieces before they are old.
+                self.purge(&name, &piece).await?;
+                self.purge(&name, subject).await?;
+            }
+            known.insert(piece);
+        }
+        for piece in subjects.iter().filter(|subject| subject.starts_with(&pieces)) {
+            if !known.contains(piece) {
+                let message = self.last(&name, piece).await?;
+                if info.ts - message.time >= self.left_behind_age {
+                    self.purge(&name, piece).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    async fn last(
+        &self,
+        name: &str,
+        subject: &str,
+    ) -> Result<jetstream::message::StreamMessage, BusError> {
+        let what = format!("last message of {subject}");
+        let handle = self
+            .bus
+            .context
+            .get_stream_no_info(name)
+            .await
+            .map_err(|error| api::client_error(&error, &what))?;
+        handle
+            .get_last_raw_message_by_subject(subject)
+            .await
+            .map_err(|error| api::client_error(&error, &what))
     }
 
     async fn purge(&self, name: &str, subject: &str) -> Result<(), BusError> {
@@ -331,13 +384,16 @@ impl Snapshots {
 }
 
 #[derive(Deserialize)]
-struct Subjects {
+struct Listing {
+    /// The server's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    ts: time::OffsetDateTime,
     state: SubjectsState,
 }
 
 #[derive(Deserialize)]
 struct SubjectsState {
-    subjects: Option<std::collections::BTreeMap<String, u64>>,
+    subjects: Option<BTreeMap<String, u64>>,
 }
 
 #[derive(Deserialize)]
