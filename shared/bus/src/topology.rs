@@ -15,7 +15,8 @@ use crate::{
 
 /// In the order in which the streams are made: the buckets for pointers and snapshots reserve
 /// their room before the event streams get theirs, since a full store that can't take a snapshot
-/// would never be trimmed.
+/// would never be trimmed. The buckets don't allow direct reads: a follower of a cluster may answer
+/// those with an older pointer or epoch than the one in force.
 const DECLARATIONS: &str = include_str!("../../../nats/streams.json");
 
 const KV_PREFIX: &str = "KV_";
