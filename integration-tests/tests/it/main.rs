@@ -5,6 +5,7 @@ mod bus_reader;
 mod bus_snapshots;
 mod bus_topology;
 mod store_append;
+mod store_crash;
 mod store_events;
 mod store_migrations;
 mod store_read;

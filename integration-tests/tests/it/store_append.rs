@@ -296,6 +296,24 @@ async fn a_second_writer_waits_and_one_that_lost_the_checkpoint_is_fenced() {
 }
 
 #[tokio::test]
+async fn a_writer_that_still_believes_in_its_lock_is_stopped_by_the_checkpoint() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    append(&mut archive, &mut seen, &[access(0, 1)]).await.unwrap();
+    database.sql("update lakegauge.checkpoint set writer = gen_random_uuid()").unwrap();
+    let batch = message(&archive, &mut seen, &[access(1, 1)]);
+    let error = archive.append(&batch).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { sequence: 1, .. }), "{error}");
+    assert_eq!(error.recovery(), Recovery::Stop);
+    assert_eq!(database.number("select count(*) from lakegauge.lake_access").unwrap(), 1);
+    assert_eq!(
+        windows(&database, "lake_window", "bucket", "operation"),
+        expected_windows(&[access(0, 1)])
+    );
+}
+
+#[tokio::test]
 async fn a_new_epoch_closes_the_old_one_and_begins_before_its_first_message() {
     let (_server, database) = lake().await;
     let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
