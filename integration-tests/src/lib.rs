@@ -1,5 +1,6 @@
 //! Servers and executables for the integration tests.
 
+pub mod executable;
 pub mod nats;
 pub mod postgres;
 pub mod raw_nats;

@@ -4,6 +4,7 @@ mod bus_publisher;
 mod bus_reader;
 mod bus_snapshots;
 mod bus_topology;
+mod real_input;
 mod store_append;
 mod store_crash;
 mod store_events;
