@@ -98,7 +98,8 @@ const LOG_STATEMENTS: Setting = setting(
     "UP_LOG_STATEMENTS",
     "log-statements",
     Some("false"),
-    "PostgreSQL logs every statement with its duration, as JSON, under the data directory.",
+    "PostgreSQL logs every statement with its duration and plan, as JSON, under the data directory: \
+     events for `lakegauge publish` (docs/real-input.md). It costs throughput.",
 );
 const BIND: Setting = setting(
     "UP_BIND",

@@ -13,6 +13,18 @@ use super::config::Config;
 use super::datadir::{DataDir, is_reachable_by_others};
 use super::process::{Spec, User};
 
+/// What makes the log one of every statement, with its duration and the rows that it read.
+const LOG_STATEMENTS: &[(&str, &str)] = &[
+    ("log_timezone", "UTC"),
+    ("log_min_duration_statement", "0"),
+    ("compute_query_id", "on"),
+    ("session_preload_libraries", "auto_explain"),
+    ("auto_explain.log_min_duration", "0"),
+    ("auto_explain.log_analyze", "on"),
+    ("auto_explain.log_buffers", "on"),
+    ("auto_explain.log_timing", "off"),
+    ("auto_explain.log_format", "json"),
+];
 /// Oldest release that is supported, as Supabase runs it.
 const VERSION_MIN: u32 = 15;
 /// The database of the archive.
@@ -64,7 +76,6 @@ impl Postgres {
         } else {
             String::new()
         };
-        let statements = if config.log_statements { "0" } else { "-1" };
         let settings = [
             ("port", self.port.to_string()),
             ("listen_addresses", "127.0.0.1".to_owned()),
@@ -82,12 +93,14 @@ impl Postgres {
             // A week of logs, each day over the one of the week before.
             ("log_filename", "postgresql-%a.log".to_owned()),
             ("log_truncate_on_rotation", "on".to_owned()),
-            ("log_min_duration_statement", statements.to_owned()),
         ];
+        let settings = settings.into_iter().map(|(name, value)| format!("{name}={value}"));
+        let logging = if config.log_statements { LOG_STATEMENTS } else { &[] };
+        let logging = logging.iter().map(|(name, value)| format!("{name}={value}"));
         let mut arguments = vec!["-D".into(), self.cluster.clone().into()];
-        for (name, value) in settings {
+        for setting in settings.chain(logging) {
             arguments.push("-c".into());
-            arguments.push(format!("{name}={value}").into());
+            arguments.push(setting.into());
         }
         Spec {
             name: "postgres",
@@ -323,6 +336,21 @@ fn major_of(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_are_logged_as_the_documentation_says() {
+        let page = include_str!("../../../../docs/real-input.md");
+        let block =
+            page.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let documented: Vec<(&str, &str)> = block
+            .lines()
+            .map(|line| line.split_once(" = ").unwrap())
+            .map(|(name, value)| (name, value.trim_matches('\'')))
+            // These are set in any case.
+            .filter(|(name, _)| !matches!(*name, "logging_collector" | "log_destination"))
+            .collect();
+        assert_eq!(documented, LOG_STATEMENTS);
+    }
 
     #[test]
     fn versions_are_read_from_what_the_server_says() {
