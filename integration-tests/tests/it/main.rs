@@ -1,5 +1,6 @@
 //! All integration tests: one binary, many modules.
 
+mod architecture;
 mod bus_publisher;
 mod bus_reader;
 mod bus_snapshots;
