@@ -31,7 +31,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Packages that only one crate may use.
-const OWNERS: &[(&str, &str)] = &[("async-nats", "bus"), ("bincode", "wire"), ("sqlx", "event-store")];
+const OWNERS: &[(&str, &str)] =
+    &[("async-nats", "bus"), ("bincode", "wire"), ("sqlx", "event-store")];
 
 /// Crates that do no I/O, and what they therefore never use.
 const PURE: &[&str] = &["domain", "wire"];
