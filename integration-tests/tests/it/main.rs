@@ -6,6 +6,7 @@ mod bus_reader;
 mod bus_snapshots;
 mod bus_topology;
 mod real_input;
+mod simulators;
 mod store_append;
 mod store_crash;
 mod store_events;
