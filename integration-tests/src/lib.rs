@@ -4,3 +4,4 @@ pub mod executable;
 pub mod nats;
 pub mod postgres;
 pub mod raw_nats;
+pub mod service;

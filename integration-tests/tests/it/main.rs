@@ -1,6 +1,7 @@
 //! All integration tests: one binary, many modules.
 
 mod architecture;
+mod archiver_service;
 mod bus_publisher;
 mod bus_reader;
 mod bus_snapshots;

@@ -11,10 +11,10 @@ use domain::{
 use event_store::{Appended, Archive, Batch, BatchBuilder, StoreError, StoreSettings};
 use tokio::sync::watch;
 
-/// 2026-11-23T10:00:00Z.
-pub(crate) const START: Timestamp = Timestamp(1_795_428_000_000_000);
+/// 2024-01-01T00:00:00Z: before any broker's time.
+pub(crate) const START: Timestamp = Timestamp(1_704_067_200_000_000);
 pub(crate) const CREATED_NS: i64 = 77;
-const RUN: Run = Run::new(1_795_428_000_000, 1);
+const RUN: Run = Run::new(1_704_067_200_000, 1);
 
 pub(crate) fn access(number: u64, seconds: i64) -> Event {
     Event {
