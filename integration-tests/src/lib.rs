@@ -4,4 +4,5 @@ pub mod executable;
 pub mod nats;
 pub mod postgres;
 pub mod raw_nats;
+pub mod running;
 pub mod service;

@@ -6,6 +6,7 @@ mod bus_publisher;
 mod bus_reader;
 mod bus_snapshots;
 mod bus_topology;
+mod operation;
 mod real_input;
 mod simulators;
 mod store_append;

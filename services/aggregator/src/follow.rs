@@ -75,8 +75,10 @@ impl Follower {
         mut epochs: EpochWatch,
         lifecycle: &Lifecycle,
     ) -> anyhow::Result<Ended> {
-        let epoch = self.shared.lock().mark().epoch;
-        self.reached(self.shared.lock().mark().sequence);
+        let mark = self.shared.lock().mark();
+        let epoch = mark.epoch;
+        self.metrics.observe_position(mark.sequence, self.target.saturating_sub(mark.sequence));
+        self.reached(mark.sequence);
         loop {
             let read = tokio::select! {
                 () = lifecycle.draining() => return Ok(Ended::Drained),

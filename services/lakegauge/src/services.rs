@@ -1,11 +1,13 @@
 //! The services: long-running, each with the frame of service-kit.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Command};
+use anyhow::Context as _;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
 use service_kit::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
-use service_kit::{Flags, Service, Setting, Settings};
+use service_kit::{Environment, Flags, Service, Setting, Settings};
 
 use crate::{command, migrate, publish, up};
 
@@ -21,6 +23,9 @@ pub(crate) struct Entry {
     run: fn(&Service, &Flags) -> ExitCode,
     /// Reads the settings for their problems only.
     load: fn(&mut Settings<'_>),
+    /// What it generates beside what was published, for those that generate; nothing where a
+    /// setting is wrong.
+    describe: Option<fn(&mut Settings<'_>) -> Option<String>>,
 }
 
 /// Settings that several services read.
@@ -48,6 +53,10 @@ pub(crate) const SERVICES: &[Entry] = &[
         shared: &[Shared::Nats],
         settings: simulator::lake::SETTINGS,
         load: |settings| drop(simulator::lake::Config::load(settings)),
+        describe: Some(|settings| {
+            use simulator::lake::{Config, describe};
+            Some(simulator::describe::render(&describe(&Config::load(settings)?)))
+        }),
         run: |service, flags| {
             use simulator::lake::{Config, run};
             service_kit::main(service, flags, Config::load, run)
@@ -64,6 +73,10 @@ pub(crate) const SERVICES: &[Entry] = &[
         shared: &[Shared::Nats],
         settings: simulator::warehouse::SETTINGS,
         load: |settings| drop(simulator::warehouse::Config::load(settings)),
+        describe: Some(|settings| {
+            use simulator::warehouse::{Config, describe};
+            Some(simulator::describe::render(&describe(&Config::load(settings)?)))
+        }),
         run: |service, flags| {
             use simulator::warehouse::{Config, run};
             service_kit::main(service, flags, Config::load, run)
@@ -76,6 +89,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         shared: &[Shared::Nats, Shared::Archive],
         settings: aggregator::SETTINGS,
         load: |settings| drop(aggregator::Config::load(settings)),
+        describe: None,
         run: |service, flags| {
             service_kit::main(service, flags, aggregator::Config::load, aggregator::run)
         },
@@ -87,6 +101,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         shared: &[Shared::Nats, Shared::Archive],
         settings: archiver::SETTINGS,
         load: |settings| drop(archiver::Config::load(settings)),
+        describe: None,
         run: |service, flags| {
             service_kit::main(service, flags, archiver::Config::load, archiver::run)
         },
@@ -95,6 +110,9 @@ pub(crate) const SERVICES: &[Entry] = &[
 
 /// The release, in `--version`, in the logs and in the metrics.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Flag of the simulators.
+const DESCRIBE: &str = "describe";
 
 /// Words that only group services.
 const GROUPS: &[(&str, &str)] =
@@ -112,7 +130,14 @@ impl Entry {
         let command = Command::new(name).about(self.about).after_help(
             "SIGTERM and SIGINT drain: what was taken is finished. A second signal gives up.",
         );
-        command::with_settings(command, &self.all_settings())
+        let command = command::with_settings(command, &self.all_settings());
+        if self.describe.is_none() {
+            return command;
+        }
+        command.arg(Arg::new(DESCRIBE).long(DESCRIBE).action(ArgAction::SetTrue).help(
+            "Print what is generated with these settings (percentiles, shares) beside the \
+             published figures and their sources, and end",
+        ))
     }
 }
 
@@ -143,7 +168,21 @@ pub(crate) fn run(matches: &ArgMatches) -> Option<ExitCode> {
     });
     let (entry, matches) = entry?;
     let flags = command::flags(matches, &entry.all_settings());
+    if let Some(describe) = entry.describe.filter(|_| matches.get_flag(DESCRIBE)) {
+        return Some(command::report(print_description(describe, &flags)));
+    }
     Some((entry.run)(&entry.service, &flags))
+}
+
+fn print_description(
+    describe: fn(&mut Settings<'_>) -> Option<String>,
+    flags: &Flags,
+) -> anyhow::Result<()> {
+    let mut settings = Settings::new(flags, &Environment);
+    let description = describe(&mut settings);
+    settings.finish()?;
+    let text = description.context("the settings could not be loaded")?;
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
 /// Every setting under the title of its part, for the example of an environment.

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::config::Config;
 use super::datadir::DataDir;
 use super::probe;
-use super::process::Spec;
+use super::process::{Orphaned, Spec};
 
 /// Oldest release that knows every option of our streams.
 const VERSION_MIN: (u32, u32) = (2, 12);
@@ -89,6 +89,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
         user: None,
         log: dir.log("nats"),
         stop: Signal::TERM,
+        orphaned: Orphaned::Stopped,
         grace: config.grace,
         may_finish: false,
     })

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::config::Config;
 use super::datadir::DataDir;
-use super::process::Spec;
+use super::process::{Orphaned, Spec};
 
 /// A service to start.
 struct Service {
@@ -125,6 +125,7 @@ fn spec(config: &Config, dir: &DataDir, service: &Service) -> anyhow::Result<Spe
         user: None,
         log: dir.log(service.name),
         stop: Signal::TERM,
+        orphaned: Orphaned::Killed,
         grace: config.grace,
         may_finish: service.may_finish,
     })

@@ -17,6 +17,8 @@ use super::{nats, parts, probe, prometheus};
 
 /// How long NATS, PostgreSQL and Prometheus may take to start; a recovery after a crash is in it.
 const SERVER_START_MAX: Duration = Duration::from_secs(120);
+/// How often to look whether a killed `up`'s parts are gone, [`ASK_AGAIN`] apart: five seconds.
+const PREDECESSOR_LOOKS: u32 = 50;
 /// Lines of a log that are shown when its part can't run.
 const LOG_LINES_SHOWN: usize = 5;
 
@@ -52,7 +54,9 @@ impl Pipeline {
         clock: Clock,
     ) -> anyhow::Result<Self> {
         let dir = DataDir::open(&config.data_dir)?;
-        settle_ports(&mut config).await?;
+        // Parts of an `up` that was killed may still be ending.
+        let looks = if dir.at("addresses.json").exists() { PREDECESSOR_LOOKS } else { 1 };
+        settle_ports(&mut config, looks).await?;
         let nats = nats::find(&config);
         let prometheus = prometheus::find(&config);
         if !dir.at("postgres/PG_VERSION").exists() {
@@ -75,6 +79,13 @@ impl Pipeline {
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
         let spec = nats::spec(&self.config, &self.dir, self.tools.nats.clone())?;
         self.launch(spec)?;
+        // Waited for shortly only: a process of another kind may have got its number.
+        for _ in 0..PREDECESSOR_LOOKS {
+            if !self.tools.postgres.has_predecessor() {
+                break;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
         let spec = self.tools.postgres.spec(&self.config, &self.dir);
         self.launch(spec)?;
         self.wait("nats", async |this| nats::is_up(&this.config).await).await?;
@@ -259,19 +270,29 @@ impl Pipeline {
     }
 }
 
-/// Checks every port, and finds a free one for each that is 0.
-async fn settle_ports(config: &mut Config) -> anyhow::Result<()> {
+/// Checks every port, and finds a free one for each that is 0. One that is taken is looked at so
+/// many times.
+async fn settle_ports(config: &mut Config, looks: u32) -> anyhow::Result<()> {
+    let mut looks_left = looks;
     let mut taken = Vec::new();
     // Held until all are settled, so that no port is chosen twice.
     let mut held = Vec::new();
     for (setting, bind, port) in config.ports_mut() {
-        match tokio::net::TcpListener::bind((bind, *port)).await {
-            Ok(listener) => {
-                *port = listener.local_addr().context("a port has no number")?.port();
-                held.push(listener);
-            }
-            Err(error) => {
-                taken.push(format!("{bind}:{port} (--{}, {error})", setting.flag));
+        loop {
+            match tokio::net::TcpListener::bind((bind, *port)).await {
+                Ok(listener) => {
+                    *port = listener.local_addr().context("a port has no number")?.port();
+                    held.push(listener);
+                    break;
+                }
+                Err(_) if looks_left > 1 => {
+                    looks_left -= 1;
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(error) => {
+                    taken.push(format!("{bind}:{port} (--{}, {error})", setting.flag));
+                    break;
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::config::Config;
 use super::datadir::{DataDir, is_reachable_by_others};
-use super::process::{Spec, User};
+use super::process::{Orphaned, Spec, User};
 
 /// What makes the log one of every statement, with its duration and the rows that it read.
 const LOG_STATEMENTS: &[(&str, &str)] = &[
@@ -111,9 +111,20 @@ impl Postgres {
             log: dir.log("postgres"),
             // The fast shutdown: transactions are ended, everything is written.
             stop: Signal::INT,
+            orphaned: Orphaned::Stopped,
             grace: config.grace,
             may_finish: false,
         }
+    }
+
+    /// Whether a server of an earlier `up`, which was killed, still runs on the cluster.
+    pub(crate) fn has_predecessor(&self) -> bool {
+        let pid = std::fs::read_to_string(self.cluster.join("postmaster.pid")).ok();
+        let pid = pid.as_deref().and_then(|text| text.lines().next()).and_then(|line| {
+            line.trim().parse::<i32>().ok().and_then(rustix::process::Pid::from_raw)
+        });
+        // One of another user's may have the number; PostgreSQL itself looks closer.
+        pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
     }
 
     /// Whether it takes connections.

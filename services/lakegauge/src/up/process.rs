@@ -33,6 +33,16 @@ pub(crate) struct User {
     pub(crate) gid: u32,
 }
 
+/// What becomes of a part whose `up` was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orphaned {
+    /// It ends as it is asked to: a server closes its files.
+    Stopped,
+    /// It is killed, which a service survives without loss; draining would wait for servers that
+    /// are gone, and keep its port from the next `up`.
+    Killed,
+}
+
 /// How a part is started and stopped.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
@@ -45,6 +55,8 @@ pub(crate) struct Spec {
     pub(crate) log: PathBuf,
     /// What asks it to end well.
     pub(crate) stop: Signal,
+    /// What it is sent when `up` is killed.
+    pub(crate) orphaned: Orphaned,
     /// How long it may take then.
     pub(crate) grace: Duration,
     /// Whether ending with 0 is being done, rather than dying.
@@ -58,7 +70,7 @@ impl Spec {
         let mut command = match tether() {
             Some(tether) => {
                 let mut command = std::process::Command::new(tether);
-                command.arg("--pdeathsig").arg(signal_name(self.stop));
+                command.arg("--pdeathsig").arg(self.orphan_signal());
                 if let Some(user) = &self.user {
                     command
                         .arg(format!("--reuid={}", user.uid))
@@ -89,6 +101,14 @@ impl Spec {
             .stdout(Stdio::from(log.try_clone().context("can't share a log")?))
             .stderr(Stdio::from(log));
         Ok(command.into())
+    }
+
+    fn orphan_signal(&self) -> &'static str {
+        match self.orphaned {
+            Orphaned::Killed => "KILL",
+            Orphaned::Stopped if self.stop == Signal::INT => "INT",
+            Orphaned::Stopped => "TERM",
+        }
     }
 }
 
@@ -309,10 +329,6 @@ fn tether() -> Option<PathBuf> {
     ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
-fn signal_name(signal: Signal) -> &'static str {
-    if signal == Signal::INT { "INT" } else { "TERM" }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,6 +343,7 @@ mod tests {
             user: None,
             log: scratch.path().join("log"),
             stop: Signal::TERM,
+            orphaned: Orphaned::Killed,
             grace,
             may_finish: true,
         };

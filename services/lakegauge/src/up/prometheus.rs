@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::config::Config;
 use super::datadir::DataDir;
 use super::probe;
-use super::process::Spec;
+use super::process::{Orphaned, Spec};
 
 /// The same file that stands in the tree; the targets are beside it.
 const CONFIGURATION: &str = include_str!("../../../../prometheus/prometheus.yml");
@@ -60,6 +60,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
         user: None,
         log: dir.log("prometheus"),
         stop: Signal::TERM,
+        orphaned: Orphaned::Stopped,
         grace: config.grace,
         may_finish: false,
     })

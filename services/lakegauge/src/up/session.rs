@@ -125,6 +125,10 @@ async fn live(pipeline: &mut Pipeline, mut stop: Stop) -> anyhow::Result<Outcome
         () = signalled(&mut stop, 1) => anyhow::bail!("stopped before everything had started"),
     }
     write_state(pipeline)?;
+    // What an earlier run left in the streams is not this one's growth.
+    let left_behind = drain(pipeline, &mut stop, pipeline.clock.monotonic(), None).await;
+    pipeline.console.settle();
+    left_behind?;
     let before = baseline(pipeline).await?;
     let started = pipeline.clock.monotonic();
     let simulators = pipeline.config.simulators;
@@ -137,7 +141,8 @@ async fn live(pipeline: &mut Pipeline, mut stop: Stop) -> anyhow::Result<Outcome
     pipeline.console.say("  draining");
     pipeline.stop(&["lake-simulator", "warehouse-simulator"]).await;
     let seconds = pipeline.clock.monotonic().saturating_sub(started).as_secs_f64();
-    let drained = drain(pipeline, &mut stop, started).await;
+    let longest = Some(pipeline.config.drain_max);
+    let drained = drain(pipeline, &mut stop, started, longest).await;
     pipeline.console.settle();
 
     let mut outcome = Outcome {
@@ -216,11 +221,19 @@ async fn show(pipeline: &Pipeline, started: Duration) {
     }
 }
 
-/// Waits until everything that was published is archived and counted.
-async fn drain(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> anyhow::Result<()> {
+/// Waits until everything that was published is archived and counted, so long at most.
+async fn drain(
+    pipeline: &Pipeline,
+    stop: &mut Stop,
+    started: Duration,
+    longest: Option<Duration>,
+) -> anyhow::Result<()> {
     let begun = pipeline.clock.monotonic();
     let mut before = (begun, Readings::take(&pipeline.config).await);
     let bus = archive::connect(pipeline).await?;
+    let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
+    // Ctrl-C while draining is the one that does not wait, whoever began to drain.
+    let hurry = (*stop.borrow()).saturating_add(1);
     loop {
         // NATS may be starting again just now: what can't be asked is not done.
         let last = archive::last_sequences(&bus).await.ok();
@@ -230,13 +243,14 @@ async fn drain(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> anyho
         }
         let now = pipeline.clock.monotonic();
         let waited = now.saturating_sub(begun);
-        anyhow::ensure!(
-            waited < pipeline.config.drain_max,
-            "not everything was archived and counted within {} s (--drain-max-s)",
-            pipeline.config.drain_max.as_secs()
-        );
+        if let Some(longest) = longest.filter(|longest| waited >= *longest) {
+            let seconds = longest.as_secs();
+            anyhow::bail!(
+                "not everything was archived and counted within {seconds} s (--drain-max-s)"
+            );
+        }
         let apart = now.saturating_sub(before.0);
-        if apart >= LIVE_EVERY {
+        if apart >= every {
             let readings = Readings::take(&pipeline.config).await;
             let running = now.saturating_sub(started);
             pipeline.console.live(&line::line(running, &readings, &before.1, apart));
@@ -244,7 +258,7 @@ async fn drain(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> anyho
         }
         tokio::select! {
             () = tokio::time::sleep(DRAIN_EVERY) => {}
-            () = signalled(stop, 2) => anyhow::bail!("stopped before everything was archived"),
+            () = signalled(stop, hurry) => anyhow::bail!("stopped before everything was archived"),
             error = pipeline.unusable() => return Err(error),
         }
     }

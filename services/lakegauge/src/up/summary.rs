@@ -71,12 +71,15 @@ pub(crate) struct Summary {
     lag: Option<u64>,
     events_per_second: Option<f64>,
     seconds: f64,
+    #[serde(serialize_with = "whole_where_whole")]
     metrics: Option<BTreeMap<&'static str, f64>>,
+    #[serde(serialize_with = "whole_where_whole")]
     model: Option<BTreeMap<&'static str, f64>>,
     healthy: bool,
     sums_agree: bool,
     restarts: BTreeMap<&'static str, u32>,
     problems: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Summary {
@@ -105,6 +108,12 @@ impl Summary {
             }
             (Some(_), None) => {}
         }
+        let mut notes = Vec::new();
+        if outcome.simulators && !outcome.response_comparable {
+            notes.push(format!(
+                "{RESPONSE_MS} is not compared: queries of the run before may be in its minute"
+            ));
+        }
         let archived = outcome.archive.map(|archive| archive.events);
         Self {
             published,
@@ -122,6 +131,7 @@ impl Summary {
             sums_agree: sums.is_empty(),
             restarts: outcome.restarts,
             problems: healthy.into_iter().chain(sums).collect(),
+            notes,
         }
     }
 
@@ -161,6 +171,9 @@ impl Summary {
         }
         for problem in &self.problems {
             text.push_str(&format!("  ! {problem}\n"));
+        }
+        for note in &self.notes {
+            text.push_str(&format!("  {note}\n"));
         }
         text.push_str(if self.is_good() {
             "  every part was healthy and the sums agree"
@@ -229,6 +242,21 @@ fn model(books: &[Books]) -> BTreeMap<&'static str, f64> {
         .collect()
 }
 
+/// Counts without a fraction, as those who compare them with integers expect.
+fn whole_where_whole<S: serde::Serializer>(
+    numbers: &Option<BTreeMap<&'static str, f64>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let numbers: Option<BTreeMap<&str, serde_json::Value>> = numbers.as_ref().map(|numbers| {
+        let written = |number: f64| match format!("{number}").parse::<i64>() {
+            Ok(whole) => serde_json::Value::from(whole),
+            Err(_) => serde_json::Value::from(number),
+        };
+        numbers.iter().map(|(name, number)| (*name, written(*number))).collect()
+    });
+    numbers.serialize(serializer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +288,7 @@ mod tests {
         assert_eq!(summary.events_per_second, Some(9.9));
         let json = serde_json::to_value(&summary).unwrap();
         assert_eq!(json["metrics"], json["model"]);
+        assert!(json["metrics"][ACCESSES].is_u64() && json["metrics"][USED_GB].is_f64());
         assert_eq!(json["duplicates_in_archive"], 0);
     }
 

@@ -1,0 +1,134 @@
+//! The executable as an operator meets it: settings, shutdown, and the pipeline by one command.
+
+use integration_tests::nats::NatsServer;
+use integration_tests::postgres::PostgresServer;
+use integration_tests::running::{Running, get};
+use serde_json::Value;
+
+/// Every port of `up` is a free one, so that several can run at once.
+const FREE_PORTS: &[&str] = &[
+    "--nats-port=0",
+    "--nats-monitor-port=0",
+    "--postgres-port=0",
+    "--prometheus-port=0",
+    "--metrics-port=0",
+    "--lake-admin-port=0",
+    "--warehouse-admin-port=0",
+    "--aggregator-admin-port=0",
+    "--archiver-admin-port=0",
+];
+
+/// A folder that PostgreSQL's own user can enter too.
+fn scratch() -> std::io::Result<tempfile::TempDir> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = tempfile::Builder::new().prefix("lakegauge-up-").tempdir()?;
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755))?;
+    Ok(scratch)
+}
+
+#[test]
+fn wrong_settings_are_all_named_at_once_and_leave_with_64() {
+    let environment = [("ADMIN_ADDR", "here"), ("LOG_FORMAT", "json"), ("METRICS_ADDR", "there")];
+    let mut aggregator = Running::start(&["aggregate"], &environment).unwrap();
+    assert_eq!(aggregator.wait().unwrap().code(), Some(64));
+    let said = aggregator.said();
+    for key in ["ADMIN_ADDR (--admin-addr)", "METRICS_ADDR (--metrics-addr)"] {
+        assert!(said.contains(key), "{said}");
+    }
+    assert!(!said.contains("there"), "a value may be a secret: {said}");
+}
+
+#[test]
+fn a_wrong_command_line_leaves_with_64_and_help_with_0() {
+    let status =
+        |arguments: &[&str]| Running::start(arguments, &[]).unwrap().wait().unwrap().code();
+    assert_eq!(status(&["no-such-thing"]), Some(64));
+    assert_eq!(status(&["up", "--no-such-flag"]), Some(64));
+    assert_eq!(status(&["up", "--help"]), Some(0));
+    assert_eq!(status(&["--version"]), Some(0));
+    assert_eq!(status(&["completions", "bash"]), Some(0));
+}
+
+#[tokio::test]
+async fn every_service_drains_on_sigterm_and_says_0() {
+    let nats = NatsServer::start().await.unwrap();
+    let postgres = PostgresServer::start().unwrap();
+    let database = postgres.database().await.unwrap();
+    let (archiver_url, reader_url, nats_url) =
+        (database.archiver_url(), database.reader_url(), nats.url());
+    let settings = |database: &'static str| -> Vec<(&str, &str)> {
+        let database = match database {
+            "archiver" => Some(("DATABASE_URL", archiver_url.as_str())),
+            "reader" => Some(("DATABASE_URL", reader_url.as_str())),
+            _ => None,
+        };
+        [
+            ("NATS_URL", nats_url.as_str()),
+            ("ADMIN_ADDR", "127.0.0.1:0"),
+            ("METRICS_ADDR", "127.0.0.1:0"),
+            ("LOG_FORMAT", "json"),
+        ]
+        .into_iter()
+        .chain(database)
+        .collect()
+    };
+    let mut services = vec![
+        Running::start(&["archive"], &settings("archiver")).unwrap(),
+        Running::start(&["aggregate"], &settings("reader")).unwrap(),
+        Running::start(&["simulate", "lake", "--rate", "50"], &settings("none")).unwrap(),
+        Running::start(&["simulate", "warehouse", "--rate", "50"], &settings("none")).unwrap(),
+    ];
+    for service in &mut services {
+        let admin = service.wait_until_ready().unwrap();
+        assert_eq!(get(admin, "/livez").unwrap().0, 200);
+        let metrics = get(admin, "/metrics").unwrap().1;
+        assert!(metrics.contains("lakegauge_build_info{"), "{metrics}");
+    }
+    // Producers first, as anybody stops a pipeline.
+    for service in services.iter_mut().rev() {
+        service.terminate().unwrap();
+        let status = service.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", service.said());
+        assert!(service.said().contains("\"drained\""), "{}", service.said());
+    }
+}
+
+#[test]
+fn the_pipeline_by_one_command_agrees_with_the_books_and_goes_on_where_it_ended() {
+    let scratch = scratch().unwrap();
+    let data = scratch.path().join("data").display().to_string();
+    let summary = scratch.path().join("summary.json");
+    let summary_path = summary.display().to_string();
+    for run in 0..2 {
+        let mut arguments = vec!["up", "--for=4s", "--rate=400", "--no-prometheus"];
+        arguments.extend(["--data-dir", &data, "--summary-json", &summary_path]);
+        arguments.extend(FREE_PORTS);
+        let mut up = Running::start(&arguments, &[]).unwrap();
+        let status = up.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "run {run}: {}", up.said());
+        let text = std::fs::read_to_string(&summary).unwrap();
+        let summary: Value = serde_json::from_str(&text).unwrap();
+        let number = |name: &str| summary[name].as_u64().unwrap();
+        assert!(number("published") > 400, "{text}");
+        assert_eq!(number("published"), number("archived") + number("dead_lettered"), "{text}");
+        assert_eq!((number("duplicates_in_archive"), number("lag")), (0, 0), "{text}");
+        for counter in ["data_lake_numero_acessos", "data_warehouse_registros_processados"] {
+            assert_eq!(summary["metrics"][counter], summary["model"][counter], "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_data_directory_in_use_is_refused_by_name() {
+    let scratch = scratch().unwrap();
+    let data = scratch.path().join("data").display().to_string();
+    let mut arguments = vec!["up", "--no-simulators", "--no-prometheus", "--data-dir", &data];
+    arguments.extend(FREE_PORTS);
+    let mut first = Running::start(&arguments, &[]).unwrap();
+    first.wait_for_line("lag ").unwrap();
+    let mut second = Running::start(&arguments, &[]).unwrap();
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+    assert!(second.said().contains("another `up` is using"), "{}", second.said());
+    first.terminate().unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(0), "{}", first.said());
+}
