@@ -14,3 +14,4 @@ mod store_crash;
 mod store_events;
 mod store_migrations;
 mod store_read;
+mod store_trouble;

@@ -184,6 +184,18 @@ impl Batch {
         self.duplicates + u64::try_from(kept).expect("a length fits into 64 bits")
     }
 
+    /// What is copied: each statement with the data that follows it.
+    pub fn copies(&self) -> Vec<(&'static str, Vec<u8>)> {
+        Kind::ALL
+            .into_iter()
+            .zip(&self.copies)
+            .filter(|(_, buffer)| buffer.rows() > 0)
+            .map(|(kind, buffer)| {
+                (kind.copy(), [buffer.bytes(), CopyBuffer::TRAILER.as_slice()].concat())
+            })
+            .collect()
+    }
+
     /// The last message in it.
     pub const fn after(&self) -> Mark {
         self.after
