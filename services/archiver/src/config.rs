@@ -19,9 +19,9 @@ const PARTITIONS: Setting = Setting {
 const BATCH_EVENTS_MAX: Setting = Setting {
     key: "ARCHIVER_BATCH_EVENTS_MAX",
     flag: "batch-events-max",
-    default: Some("20000"),
-    help: "Events from which on a transaction is begun. Below 5,000 half of the speed is lost; \
-           10,000 take about 8 MB of memory.",
+    default: Some("10000"),
+    help: "Events from which on a transaction is begun. Below 5,000 half of the speed is lost; up \
+           to three batches of each stream are in memory, 10,000 events take about 8 MB.",
     secret: false,
 };
 const BATCH_AGE_MS_MAX: Setting = Setting {

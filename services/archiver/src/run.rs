@@ -41,7 +41,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             token: token(&mut jitter),
             name,
         };
-        task.condition.fail("opening the archive");
+        task.condition.fail(format!("{}: opening the archive", task.name));
         let jitter = Jitter::seeded(jitter.below(u64::MAX));
         context.lifecycle.spawn("stream", task.run(jitter));
     }

@@ -76,7 +76,7 @@ impl StreamTask {
                 }
                 Err(error) if passes(&error) => {
                     let error = format!("{error:#}");
-                    self.condition.fail(error.clone());
+                    self.condition.fail(format!("{}: {error}", self.name));
                     tracing::warn!(stream = self.name, error, "waiting");
                 }
                 Err(error) => return Err(error.context(format!("stream {}", self.name))),
@@ -104,7 +104,7 @@ impl StreamTask {
             sequence = mark.sequence,
             "archiving after the checkpoint"
         );
-        self.condition.pass("archiving");
+        self.condition.pass(format!("{}: archiving", self.name));
         self.metrics.observe_position(mark.sequence);
         let reader = self.bus.reader(ReaderSettings {
             acknowledge: true,
@@ -148,7 +148,10 @@ impl StreamTask {
                 opened = &mut opening => break opened?,
                 Ok(()) = waits.changed() => {
                     if let Some(holder) = waits.borrow_and_update().clone() {
-                        self.condition.fail(format!("waiting for the lock that {holder} holds"));
+                        let name = &self.name;
+                        self.condition.fail(format!(
+                            "{name}: waiting for the lock that {holder} holds"
+                        ));
                     }
                 }
             }
@@ -364,7 +367,7 @@ impl Committer<'_> {
                     let took = self.task.clock.monotonic().saturating_sub(began);
                     let (sequence, now_us) = (batch.after().sequence, self.task.clock.now_us());
                     self.task.metrics.observe_commit(&appended, sequence, took, now_us);
-                    self.task.condition.pass("archiving");
+                    self.task.condition.pass(format!("{}: archiving", self.task.name));
                     return Ok(());
                 }
                 Err(error) => error,
@@ -376,7 +379,7 @@ impl Committer<'_> {
             if backoff.attempts() == STUCK_ATTEMPTS {
                 self.task.metrics.observe_stuck();
             }
-            self.task.condition.fail(error.to_string());
+            self.task.condition.fail(format!("{}: {error}", self.task.name));
             tracing::warn!(stream = self.task.name, %error, "batch not committed, trying again");
             tokio::time::sleep(backoff.next(&mut self.jitter)).await;
         }

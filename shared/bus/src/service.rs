@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use domain::Rules;
-use service_kit::{Backoff, Context, Setting, Settings};
+use service_kit::{Backoff, Condition, Context, Setting, Settings};
 
 use crate::{
     connection::Bus,
@@ -16,6 +16,8 @@ use crate::{
 /// First and longest pause before the server is asked again.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
+/// How late readiness may tell that the connection was lost or stands again.
+const CONNECTION_POLL: Duration = Duration::from_millis(500);
 
 const EVENT_STREAM_MAX_BYTES: Setting = Setting {
     key: "NATS_EVENT_STREAM_MAX_BYTES",
@@ -138,7 +140,7 @@ pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus
     loop {
         let error = match attempt(config).await {
             Ok(bus) => {
-                condition.pass(format!("connected, version {}", bus.server_version()));
+                tokio::spawn(watch_connection(bus.clone(), condition));
                 return Ok(Some(bus));
             }
             Err(error) if error.recovery() == Recovery::Retry => error,
@@ -153,6 +155,18 @@ pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus
             () = context.lifecycle.draining() => return Ok(None),
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Keeps readiness true to the connection for as long as the process lives.
+async fn watch_connection(bus: Bus, condition: Condition) {
+    loop {
+        if bus.is_connected() {
+            condition.pass(format!("connected, version {}", bus.server_version()));
+        } else {
+            condition.fail("the connection is lost; connecting again by itself");
+        }
+        tokio::time::sleep(CONNECTION_POLL).await;
     }
 }
 
