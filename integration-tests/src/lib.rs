@@ -2,6 +2,7 @@
 
 pub mod executable;
 pub mod nats;
+pub mod pipeline;
 pub mod postgres;
 pub mod raw_nats;
 pub mod running;

@@ -1,0 +1,435 @@
+//! The whole pipeline for a test: servers of its own, and the services as processes of their own.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bus::Bus;
+use domain::Side;
+use event_store::read_checkpoint;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use service_kit::Clock;
+use tempfile::TempDir;
+
+use crate::executable::lakegauge;
+use crate::nats::{NatsServer, free_port};
+use crate::postgres::{Database, PostgresServer};
+
+/// Longest wait for a condition. Far above what any takes: a busy machine is slow, not broken.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(20);
+/// For one answer over HTTP.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The streams of events.
+pub const STREAMS: [&str; 2] = ["LAKE_0", "WAREHOUSE_0"];
+/// The stream of samples.
+const SAMPLES: &str = "TELEMETRY";
+/// The four metrics.
+pub const FOUR: [&str; 4] = [
+    "data_lake_espaco_utilizado_gb",
+    "data_lake_numero_acessos",
+    "data_warehouse_tempo_resposta_ms",
+    "data_warehouse_registros_processados",
+];
+
+/// Settings of every service: short intervals, so that within seconds there are snapshots and
+/// samples to go wrong.
+const SETTINGS: [(&str, &str); 6] = [
+    ("NATS_STREAM_RULES", "sample_interval_s=1"),
+    ("SNAPSHOT_INTERVAL_MS", "300"),
+    ("ARCHIVER_BATCH_EVENTS_MAX", "2000"),
+    ("ARCHIVER_BATCH_AGE_MS_MAX", "100"),
+    ("ARCHIVER_TRIM_INTERVAL_MS", "200"),
+    ("LOG_FORMAT", "json"),
+];
+
+/// A service that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Counts.
+    Aggregator,
+    /// Archives.
+    Archiver,
+}
+
+/// What a simulator is asked for; the same gives the same events.
+#[derive(Clone, Copy, Debug)]
+pub struct Traffic {
+    /// Distinct events.
+    pub events: u64,
+    /// Events per second.
+    pub rate: u64,
+    /// `json` or `bincode`.
+    pub format: &'static str,
+}
+
+/// A service that runs, or ran. Killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    admin: u16,
+}
+
+/// NATS, PostgreSQL, and the services that were started.
+#[derive(Debug)]
+pub struct Pipeline {
+    // Before the servers: services are killed first.
+    parts: BTreeMap<Part, Process>,
+    /// The broker.
+    pub nats: NatsServer,
+    /// The database server.
+    pub postgres: PostgresServer,
+    /// The archive.
+    pub database: Database,
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+    ports: BTreeMap<Part, u16>,
+    metrics_port: u16,
+    started: u32,
+}
+
+/// The four metrics as they were shown, in the order of [`FOUR`].
+pub type Four = [f64; 4];
+
+impl Pipeline {
+    /// Starts the servers, with these settings for every service on top of the harness's own.
+    ///
+    /// # Errors
+    ///
+    /// A server is missing or does not start.
+    pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
+        let nats = NatsServer::start().await?;
+        let postgres = PostgresServer::start_private()?;
+        let database = postgres.database().await?;
+        let mut all: BTreeMap<&str, &str> = SETTINGS.into_iter().collect();
+        all.extend(settings.iter().copied());
+        let settings = all.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = settings.chain([("NATS_URL".to_owned(), nats.url())]).collect();
+        Ok(Self {
+            parts: BTreeMap::new(),
+            nats,
+            postgres,
+            database,
+            folder: tempfile::Builder::new().prefix("lakegauge-pipeline-").tempdir()?,
+            settings,
+            ports: BTreeMap::from([
+                (Part::Aggregator, free_port()?),
+                (Part::Archiver, free_port()?),
+            ]),
+            metrics_port: free_port()?,
+            started: 0,
+        })
+    }
+
+    /// Starts a service that is not running, always at the same ports.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn run(&mut self, part: Part) -> Result<()> {
+        let admin = self.ports.get(&part).copied().context("no port")?;
+        let (word, url) = match part {
+            Part::Aggregator => ("aggregate", self.database.reader_url()),
+            Part::Archiver => ("archive", self.database.archiver_url()),
+        };
+        let metrics = format!("127.0.0.1:{}", self.metrics_port);
+        let own = [("DATABASE_URL", url.as_str()), ("METRICS_ADDR", metrics.as_str())];
+        let process = self.process(&[word], &own, admin)?;
+        ensure!(self.parts.insert(part, process).is_none(), "{part:?} runs already");
+        Ok(())
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    ///
+    /// It is not running.
+    pub fn kill(&mut self, part: Part) -> Result<()> {
+        let mut process = self.parts.remove(&part).context("it is not running")?;
+        ensure!(process.child.try_wait()?.is_none(), "it had ended by itself:\n{}", process.log());
+        process.child.kill()?;
+        process.child.wait()?;
+        Ok(())
+    }
+
+    /// Ends a service as an operator would, and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// It does not end, or not with status 0.
+    pub async fn stop(&mut self, part: Part) -> Result<()> {
+        let mut process = self.parts.remove(&part).context("it is not running")?;
+        kill_process(Pid::from_child(&process.child), Signal::TERM)?;
+        let status = process.wait().await?;
+        ensure!(status.success(), "{part:?} ended with {status}:\n{}", process.log());
+        Ok(())
+    }
+
+    /// A service that runs.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn part(&self, part: Part) -> Result<&Process> {
+        self.parts.get(&part).context("it is not running")
+    }
+
+    /// Starts a simulator of one side.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn simulate(&mut self, side: Side, traffic: Traffic) -> Result<Simulator> {
+        let name = match side {
+            Side::Lake => "lake",
+            Side::Warehouse => "warehouse",
+        };
+        let books = self.folder.path().join(format!("books-{}.json", self.started));
+        let (events, rate) = (traffic.events.to_string(), traffic.rate.to_string());
+        let file = books.display().to_string();
+        let arguments = [
+            ["simulate", name],
+            ["--events", &events],
+            ["--rate", &rate],
+            ["--format", traffic.format],
+            ["--books", &file],
+            ["--seed", "7"],
+            ["--run-id", "crash"],
+            ["--start-time", "2025-11-03T12:00:00Z"],
+            ["--daily-peak-over-trough", "1"],
+            // Enough of both to be met on each side of a kill.
+            ["--late-share", "0.02"],
+            ["--duplicate-share", "0.02"],
+        ];
+        let process = self.process(arguments.as_flattened(), &[], free_port()?)?;
+        Ok(Simulator { process, books })
+    }
+
+    fn process(
+        &mut self,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        admin: u16,
+    ) -> Result<Process> {
+        self.started += 1;
+        let log = self.folder.path().join(format!("log-{}", self.started));
+        let output = File::create(&log)?;
+        let child = Command::new(lakegauge()?)
+            .args(arguments)
+            .env_clear()
+            .envs(self.settings.iter().map(|(key, value)| (key, value)))
+            .envs(environment.iter().copied())
+            .env("ADMIN_ADDR", format!("127.0.0.1:{admin}"))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .context("can't start lakegauge")?;
+        Ok(Process { child, log, admin })
+    }
+
+    /// The four metrics; none while they are refused (503) or nobody listens.
+    ///
+    /// # Errors
+    ///
+    /// Anything in between: a page without one of them, or with one twice.
+    pub fn four(&self) -> Result<Option<Four>> {
+        four(self.metrics_port)
+    }
+
+    /// Where the four metrics are.
+    pub fn metrics_port(&self) -> u16 {
+        self.metrics_port
+    }
+
+    /// A connection of the test's own.
+    ///
+    /// # Errors
+    ///
+    /// What the broker said.
+    pub async fn bus(&self) -> Result<Bus> {
+        self.nats.bus("test").await
+    }
+
+    /// Waits until both services have read everything, the samples too.
+    ///
+    /// # Errors
+    ///
+    /// They don't get there; their logs are in the text.
+    pub async fn rest(&self) -> Result<()> {
+        let bus = self.bus().await?;
+        let rested = until("rest", async || {
+            for name in STREAMS {
+                let last = bus.stream(name).await?.last_sequence;
+                let label = format!("{{stream=\"{name}\"}}");
+                let series = format!("lakegauge_aggregator_position{label}");
+                if self.part(Part::Aggregator)?.metric(&series) != Some(to_f64(last)) {
+                    return Ok(false);
+                }
+            }
+            for name in STREAMS.into_iter().chain([SAMPLES]) {
+                let last = bus.stream(name).await?.last_sequence;
+                let mark = read_checkpoint(&self.database.archiver(), name).await?;
+                if mark.map_or(0, |mark| mark.sequence) != last {
+                    return Ok(false);
+                }
+            }
+            Ok(self.four()?.is_some())
+        })
+        .await;
+        rested.with_context(|| {
+            let logs: Vec<String> = self.parts.values().map(Process::log_end).collect();
+            logs.join("\n---\n")
+        })
+    }
+}
+
+/// A simulator that runs, or ran.
+#[derive(Debug)]
+pub struct Simulator {
+    /// The process.
+    pub process: Process,
+    books: PathBuf,
+}
+
+impl Simulator {
+    /// Waits until everything is acknowledged, and gives its books.
+    ///
+    /// # Errors
+    ///
+    /// It does not end, or not with status 0.
+    pub async fn finish(mut self) -> Result<Value> {
+        let status = self.process.wait().await?;
+        ensure!(status.success(), "it ended with {status}:\n{}", self.process.log());
+        Ok(serde_json::from_slice(&fs::read(&self.books)?)?)
+    }
+}
+
+impl Process {
+    /// Everything it has written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
+    }
+
+    /// One series of the admin port, by name and labels as they stand on the page.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let (status, page) = get(self.admin, "/metrics").ok()?;
+        let mut values =
+            page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        (status == 200).then(|| values.next()?.parse().ok())?
+    }
+
+    /// What `/readyz` answers; none if nobody does.
+    pub fn readiness(&self) -> Option<(u16, String)> {
+        get(self.admin, "/readyz?verbose").ok()
+    }
+
+    /// Whether it has not ended.
+    ///
+    /// # Errors
+    ///
+    /// The system does not say.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    async fn wait(&mut self) -> Result<ExitStatus> {
+        let child = &mut self.child;
+        let mut ended = None;
+        let waited = until("its end", async || {
+            ended = child.try_wait()?;
+            Ok(ended.is_some())
+        })
+        .await;
+        waited.with_context(|| self.log_end())?;
+        ended.context("it has not ended")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Waits for a condition.
+///
+/// # Errors
+///
+/// It does not come true in time, or can't be looked at.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let clock = Clock::system();
+    let deadline = clock.monotonic() + PATIENCE;
+    while clock.monotonic() < deadline {
+        if condition().await? {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    bail!("no {what} after {} s", PATIENCE.as_secs())
+}
+
+/// The four metrics at a port; none while they are refused (503) or nobody listens.
+///
+/// # Errors
+///
+/// Anything in between.
+pub fn four(port: u16) -> Result<Option<Four>> {
+    let Ok((status, page)) = get(port, "/metrics") else { return Ok(None) };
+    if status == 503 {
+        return Ok(None);
+    }
+    ensure!(status == 200, "status {status}");
+    let mut four = Four::default();
+    for (value, name) in four.iter_mut().zip(FOUR) {
+        let mut series = page.lines().filter(|line| line.starts_with(name));
+        let line = series.next().with_context(|| format!("no {name}:\n{page}"))?;
+        ensure!(series.next().is_none(), "{name} more than once");
+        *value = line.strip_prefix(name).context("its name")?.trim().parse()?;
+    }
+    Ok(Some(four))
+}
+
+/// Status and body of a page.
+///
+/// # Errors
+///
+/// Nobody answers, or not a whole page.
+pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let (head, body) = text.split_once("\r\n\r\n").context("no answer in HTTP")?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    // A server that dies while it answers has not answered.
+    ensure!(length.is_none_or(|length| length == body.len()), "half a page");
+    Ok((status.context("no status")?, body.to_owned()))
+}
+
+/// A sequence as metrics show it; exact far beyond what a test reaches.
+pub fn to_f64(sequence: u64) -> f64 {
+    f64::from(u32::try_from(sequence).unwrap_or(u32::MAX))
+}

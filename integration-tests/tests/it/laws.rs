@@ -1,0 +1,190 @@
+//! What must hold of every archive at rest, whatever happened before.
+
+#![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
+
+use std::collections::BTreeMap;
+
+use domain::{Rules, SampleValues, Stream, StreamState, state::Applied};
+use event_store::{ArchiveView, Counted, read_totals};
+use integration_tests::pipeline::{FOUR, Part, Pipeline};
+use integration_tests::postgres::Database;
+use serde_json::Value;
+
+/// Windows, rows and metrics of a pipeline at rest: what must not depend on what happened.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Shown {
+    pub(crate) four: [f64; 4],
+    pub(crate) windows: Vec<String>,
+    /// Number and digest of the rows, without their positions and the number of their stream.
+    pub(crate) rows: Vec<String>,
+}
+
+impl Shown {
+    /// Both are equal; what differs is named, and not all that does not.
+    pub(crate) fn assert_equals(&self, other: &Self) {
+        assert_eq!(self.four, other.four, "{FOUR:?}");
+        assert_eq!(self.rows, other.rows, "number and digest of rows");
+        for (own, others) in self.windows.iter().zip(&other.windows) {
+            assert_eq!(own, others);
+        }
+        assert_eq!(self.windows.len(), other.windows.len());
+    }
+}
+
+const WINDOWS: &str = "
+    select to_jsonb(w) - 'revision' - 'changed_at' from lakegauge.lake_window as w
+        order by window_start, length_s, bucket, operation, outcome;
+    select to_jsonb(w) - 'revision' - 'changed_at' from lakegauge.warehouse_window as w
+        order by window_start, length_s, warehouse, statement, outcome";
+
+const ROWS: &str = "
+    select count(*), md5(string_agg(md5((to_jsonb(r) - 'sequence' - 'index' - 'epoch' - 'stream')::text), ''
+        order by occurred_at, id)) from lakegauge.lake_access as r;
+    select count(*), md5(string_agg(md5((to_jsonb(r) - 'sequence' - 'index' - 'epoch' - 'stream')::text), ''
+        order by occurred_at, id)) from lakegauge.warehouse_query as r";
+
+/// Windows that differ from what plain SQL adds up from the rows.
+const WINDOWS_WRONG: &str = "
+    with lengths as (select unnest(array[10, 60]) as length_s),
+    lake as (
+        select to_timestamp(floor(extract(epoch from occurred_at) / length_s) * length_s)
+                as window_start, length_s, bucket as name, operation as action, outcome,
+            count(*) as events, sum(bytes) as bytes, sum(duration_us) as duration_us
+        from lakegauge.lake_access, lengths group by 1, 2, 3, 4, 5
+    ), warehouse as (
+        select to_timestamp(floor(extract(epoch from occurred_at) / length_s) * length_s)
+                as window_start, length_s, warehouse as name, statement as action, outcome,
+            count(*) as events, sum(bytes_scanned) as bytes,
+            sum(queued_us + executed_us) as duration_us
+        from lakegauge.warehouse_query, lengths group by 1, 2, 3, 4, 5
+    ), kept_lake as (
+        select window_start, length_s, bucket, operation, outcome, events, bytes, duration_us
+        from lakegauge.lake_window
+    ), kept_warehouse as (
+        select window_start, length_s, warehouse, statement, outcome, events, bytes_scanned,
+            response_us from lakegauge.warehouse_window
+    )
+    select (select count(*) from (table lake except table kept_lake) as a)
+        + (select count(*) from (table kept_lake except table lake) as b)
+        + (select count(*) from (table warehouse except table kept_warehouse) as c)
+        + (select count(*) from (table kept_warehouse except table warehouse) as d)
+        + (select count(*) from lakegauge.lake_window
+            where events <> (select sum(count) from unnest(sketch_counts) as s (count)))";
+
+/// Ranges that do not begin where the one before ended, streams that do not begin at 1, and
+/// checkpoints that the ledger does not reach.
+const LEDGER_WRONG: &str = "
+    select (select count(*) from (
+            select first, lag(last, 1, 0) over (partition by stream, epoch order by last) as before
+            from lakegauge.ledger) as ranges where first <> before + 1)
+        + (select count(*) from lakegauge.ledger where events <> inserted + duplicates + dead)
+        + (select count(*) from lakegauge.checkpoint as c where sequence <>
+            (select coalesce(max(last), 0) from lakegauge.ledger as l
+             where l.stream = c.stream and l.epoch = c.epoch))";
+
+const ALARMS: &[&str] = &["known_though_new", "sample_differs", "stuck"];
+
+/// Checks the archive of a pipeline at rest, and gives what it shows.
+pub(crate) async fn hold(pipeline: &Pipeline) -> Shown {
+    pipeline.rest().await.unwrap();
+    let database = &pipeline.database;
+    assert_eq!(database.number(WINDOWS_WRONG).unwrap(), 0, "windows of exactly the rows");
+    assert_eq!(database.number(LEDGER_WRONG).unwrap(), 0, "a contiguous ledger");
+    let totals = read_totals(&database.archiver()).await.unwrap();
+    assert_eq!((totals.duplicates_in_archive, totals.lost), (0, 0));
+    assert_eq!(
+        totals.ledger_inserted,
+        totals.archived + totals.samples,
+        "the ledger says what is there"
+    );
+    let archiver = pipeline.part(Part::Archiver).unwrap();
+    for stream in ["LAKE_0", "WAREHOUSE_0", "TELEMETRY"] {
+        for alarm in ALARMS {
+            let series =
+                format!("lakegauge_archiver_alarms_total{{alarm=\"{alarm}\",stream=\"{stream}\"}}");
+            assert_eq!(archiver.metric(&series), Some(0.0), "{series}");
+        }
+    }
+    let bus = pipeline.bus().await.unwrap();
+    for stream in ["LAKE_0", "WAREHOUSE_0"] {
+        let epoch = bus.epochs().get(stream).await.unwrap();
+        assert_eq!(epoch, Some(1), "nobody took {stream} for another stream");
+    }
+    samples_equal_the_fold(database, Stream::lake(0)).await;
+    samples_equal_the_fold(database, Stream::warehouse(0)).await;
+    Shown {
+        four: pipeline.four().unwrap().unwrap(),
+        windows: database.sql(WINDOWS).unwrap(),
+        rows: database.sql(ROWS).unwrap(),
+    }
+}
+
+/// What the simulators' books say must be shown and archived.
+pub(crate) fn agree_with_the_books(shown: &Shown, database: &Database, books: &[Value]) {
+    let published: u64 = books.iter().map(|books| books["published"].as_u64().unwrap()).sum();
+    let rows = "select (select count(*) from lakegauge.lake_access)
+        + (select count(*) from lakegauge.warehouse_query)";
+    assert_eq!(database.number(rows).unwrap(), i64::try_from(published).unwrap());
+    for (value, name) in shown.four.iter().zip(FOUR) {
+        let of_books = books.iter().find_map(|books| books["metrics"][name].as_f64());
+        if let Some(of_books) = of_books {
+            assert!(
+                (value - of_books).abs() <= of_books.abs() * 1e-12,
+                "{name}: {value} {of_books}"
+            );
+        }
+    }
+}
+
+/// Each sample is what the fold of the archive has at its position.
+async fn samples_equal_the_fold(database: &Database, stream: Stream) {
+    let mut samples = samples(database, stream);
+    let mut view = ArchiveView::open(&database.archiver(), stream).await.unwrap();
+    let mut events: Vec<Counted> = Vec::new();
+    while let Some(page) = view.next_page().await.unwrap() {
+        events.extend(page);
+    }
+    assert!(!samples.is_empty() || events.is_empty(), "no sample of {stream}");
+    let mut state = StreamState::new(stream, Rules::default());
+    for counted in events {
+        while let Some(sample) = samples.first_entry()
+            && *sample.key() < counted.position.sequence
+        {
+            let (sequence, values) = sample.remove_entry();
+            assert_eq!(values, state.sample(), "the sample of {stream} at {sequence}");
+        }
+        if state.apply(&counted.event) == Applied::TooOld {
+            state.count(&counted.event);
+        }
+    }
+    for (sequence, values) in samples {
+        assert_eq!(values, state.sample(), "the sample of {stream} at {sequence}");
+    }
+}
+
+fn samples(database: &Database, stream: Stream) -> BTreeMap<u64, SampleValues> {
+    let rows = database.sql(&format!(
+        "select to_jsonb(s) || jsonb_build_object('response', response_us_in_window::text,
+            'read', records::text)
+        from lakegauge.sample as s join lakegauge.stream as t on t.id = s.stream
+        where t.name = '{stream}' order by sequence"
+    ));
+    let sample = |row: String| {
+        let row: Value = serde_json::from_str(&row).unwrap();
+        let wide = |name: &str| row[name].as_str().unwrap().parse().unwrap();
+        let values = match row["used_bytes"].as_i64() {
+            Some(used_bytes) => SampleValues::Lake {
+                used_bytes,
+                accesses: row["accesses"].as_u64().unwrap(),
+                buckets: serde_json::from_value(row["buckets"].clone()).unwrap(),
+            },
+            None => SampleValues::Warehouse {
+                queries_in_window: row["queries_in_window"].as_u64().unwrap(),
+                response_us_in_window: wide("response"),
+                records: wide("read"),
+            },
+        };
+        (row["sequence"].as_u64().unwrap(), values)
+    };
+    rows.unwrap().into_iter().map(sample).collect()
+}
