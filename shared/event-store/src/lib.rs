@@ -32,6 +32,6 @@ pub use error::StoreError;
 pub use grid::{Grid, Partition};
 pub use inspect::{ServerFacts, Tally, inspect, tally};
 pub use migrate::{Applied, check_version, migrate};
-pub use read::{ArchiveView, Counted, Totals, read_checkpoint, read_totals};
+pub use read::{ArchiveView, Counted, read_checkpoint};
 pub use settings::StoreSettings;
 pub use sqlstate::{Recovery, recovery};

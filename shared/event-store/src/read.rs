@@ -29,25 +29,6 @@ pub struct Counted {
     pub event: Event,
 }
 
-/// What the archive holds, for audits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Rows of events.
-    pub archived: u64,
-    /// Rows whose id another row has as well: must be 0.
-    pub duplicates_in_archive: u64,
-    /// Dead letters, closed ones included.
-    pub dead_lettered: u64,
-    /// Events, letters and samples that came again.
-    pub duplicates: u64,
-    /// What the ledger says was inserted, samples included.
-    pub ledger_inserted: u64,
-    /// Samples.
-    pub samples: u64,
-    /// Messages declared lost.
-    pub lost: u64,
-}
-
 /// A stream as it was at one moment: a transaction that sees nothing later.
 #[derive(Debug)]
 pub struct ArchiveView {
@@ -297,50 +278,6 @@ pub async fn read_checkpoint(
     let checkpoint = checkpoint::read(&mut connection, StreamId::new(id, stream)).await?;
     Ok(checkpoint.map(|checkpoint| checkpoint.mark))
 }
-
-/// Counts what the archive holds. Reads every row.
-///
-/// # Errors
-///
-/// The database cannot be reached or read.
-pub async fn read_totals(settings: &StoreSettings) -> Result<Totals, StoreError> {
-    let mut connection = settings.connect().await?;
-    sqlx::raw_sql("set statement_timeout = 0").execute(&mut connection).await.doing(DOING)?;
-    let row = sqlx::query(TOTALS).fetch_one(&mut connection).await.doing(DOING)?;
-    let number = |name: &str| {
-        let value: i64 = row.try_get(name).doing(DOING)?;
-        unsigned(value)
-    };
-    Ok(Totals {
-        archived: number("archived")?,
-        duplicates_in_archive: number("archived")? - number("distinct_ids")?,
-        dead_lettered: number("dead_lettered")?,
-        duplicates: number("duplicates")?,
-        ledger_inserted: number("ledger_inserted")?,
-        samples: number("samples")?,
-        lost: number("lost")?,
-    })
-}
-
-const TOTALS: &str = "
-with ids as (
-    select id, count(*) as rows
-    from (
-        select id from lakegauge.lake_access
-        union all
-        select id from lakegauge.lake_inventory
-        union all
-        select id from lakegauge.warehouse_query
-    ) as event
-    group by id
-)
-select (select coalesce(sum(rows), 0)::bigint from ids) as archived,
-    (select count(*) from ids) as distinct_ids,
-    (select count(*) from lakegauge.dead_letter) as dead_lettered,
-    (select coalesce(sum(duplicates), 0)::bigint from lakegauge.ledger) as duplicates,
-    (select coalesce(sum(inserted), 0)::bigint from lakegauge.ledger) as ledger_inserted,
-    (select count(*) from lakegauge.sample) as samples,
-    (select coalesce(sum(last - first + 1), 0)::bigint from lakegauge.declared_loss) as lost";
 
 async fn any_noted(connection: &mut PgConnection, stream: StreamId) -> Result<bool, StoreError> {
     sqlx::query_scalar(
