@@ -217,7 +217,6 @@ async fn a_named_run_puts_the_same_bytes_into_the_stream_again() {
         let given = [
             ("EVENTS", "2000"),
             ("RATE", "2000"),
-            ("SEED", "7"),
             ("RUN_ID", "again"),
             ("START_TIME", "2026-01-01T12:00:00Z"),
         ];

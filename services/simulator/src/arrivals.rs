@@ -28,6 +28,9 @@ const LONG_OVER_MEAN: f64 = 2.05;
 /// Mean number of requests in a session that gives the measured gaps: a coefficient of variation
 /// of 5.85.
 pub const BURST_EVENTS_MEASURED: f64 = 18.0;
+/// The rate at which sessions were measured. Below it sessions are smaller instead of rarer, so that
+/// a slow lake is not silent for minutes.
+pub const RATE_MEASURED: f64 = 3.1;
 /// When the day has its peak, in seconds after midnight UTC.
 const PEAK_S: i64 = 14 * 3_600;
 
@@ -36,7 +39,7 @@ const PEAK_S: i64 = 14 * 3_600;
 pub struct Traffic {
     /// Mean over a day, in events per second.
     pub rate_per_s: f64,
-    /// Mean number of events in a session; 1 is without bursts.
+    /// Mean number of events in a session, at [`RATE_MEASURED`] and above; 1 is without bursts.
     pub burst_events: f64,
     /// The busiest hour's rate over the quietest hour's; 1 is without a daily curve.
     pub peak_over_trough: f64,
@@ -57,6 +60,8 @@ pub struct Arrivals {
     draw: Draw,
     traffic: Traffic,
     scenario: Scenario,
+    /// Mean number of events in a session.
+    session_events: f64,
     /// How far the daily curve swings around its mean.
     swing: f64,
     /// When the next session starts, in microseconds; kept as a float so that gaps below a
@@ -74,7 +79,9 @@ impl Arrivals {
     /// Arrivals from `origin` on.
     pub fn new(draw: Draw, traffic: Traffic, scenario: Scenario, origin: Timestamp) -> Self {
         let swing = (traffic.peak_over_trough - 1.0) / (traffic.peak_over_trough + 1.0);
+        let slowness = (traffic.rate_per_s / RATE_MEASURED).min(1.0);
         let mut arrivals = Self {
+            session_events: (traffic.burst_events * slowness).max(1.0),
             draw,
             traffic,
             scenario,
@@ -105,8 +112,13 @@ impl Arrivals {
         }
     }
 
-    /// A session for something that happens at a time given from outside.
-    pub fn stranger(&mut self) -> u32 {
+    /// An arrival at a time given from outside, or after the silence that is in force then.
+    pub fn at(&mut self, at: Timestamp) -> Arrival {
+        let at = self.scenario.silent_until(at).unwrap_or(at);
+        Arrival { at, session: self.new_session() }
+    }
+
+    fn new_session(&mut self) -> u32 {
         self.sessions = self.sessions.wrapping_add(1);
         self.sessions
     }
@@ -117,8 +129,8 @@ impl Arrivals {
     }
 
     fn begin(&mut self, at: Timestamp) -> Arrival {
-        let session = self.stranger();
-        let mean = self.traffic.burst_events;
+        let session = self.new_session();
+        let mean = self.session_events;
         let over = if self.draw.chance(SHORT_SHARE) { SHORT_OVER_MEAN } else { LONG_OVER_MEAN };
         let left = if mean <= 1.0 { 0 } else { self.draw.geometric(mean * over) - 1 };
         if left > 0 {
@@ -150,10 +162,9 @@ impl Arrivals {
         if let Some(end) = self.scenario.silent_until(at) {
             self.next_session_us = to_f64(u64::try_from(end.0 - self.origin.0).unwrap_or(0));
         }
-        let size = self.traffic.burst_events.max(1.0);
         let rate =
             self.traffic.rate_per_s * daily_curve(self.swing, at) * self.scenario.rate_factor(at);
-        self.next_session_us += self.draw.exponential(1e6 * size / rate);
+        self.next_session_us += self.draw.exponential(1e6 * self.session_events / rate);
     }
 }
 
@@ -237,6 +248,14 @@ mod tests {
         let found = Spread::measure(&mut arrivals(3.1, BURST_EVENTS_MEASURED, 1.0), 1_000_000);
         assert!((found.gap_cv / 5.85 - 1.0).abs() < 0.05, "{found:?}");
         assert!((found.fano_per_s / 41.7 - 1.0).abs() < 0.10, "{found:?}");
+    }
+
+    #[test]
+    fn a_slow_lake_is_not_silent_for_minutes() {
+        let mut arrivals = arrivals(1.0, BURST_EVENTS_MEASURED, 1.0);
+        let times: Vec<i64> = (0..10_000).map(|_| arrivals.advance().at.0).collect();
+        let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(longest.is_some_and(|us| us < 70 * MICROS_PER_SECOND), "{longest:?}");
     }
 
     #[test]

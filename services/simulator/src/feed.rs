@@ -165,7 +165,7 @@ impl<M: Model> Feed<M> {
         self.clock.1 += 1;
         let since = (now.0 - read_before.0).max(0);
         let at = Timestamp(read_before.0 + since * step / CLOCK_STEPS).max(self.reached).min(now);
-        Arrival { at, session: self.arrivals.stranger() }
+        self.arrivals.at(at)
     }
 
     fn emit(&mut self, due: Timestamp) -> Option<Emitted<M::Note>> {

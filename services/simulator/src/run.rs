@@ -49,7 +49,9 @@ impl Origin {
     /// What the settings say; the rest from the operating system and the clock.
     fn load(common: &Common, now_us: i64, stream: Stream) -> anyhow::Result<Self> {
         let entropy = || SysRng.try_next_u64().context("the operating system gives no randomness");
-        let seed = common.seed.map_or_else(entropy, Ok)?;
+        // A run that has a name is the same run again, also without a seed.
+        let named = common.run_id.as_deref().map(|name| hash_of(name, stream));
+        let seed = common.seed.or(named).map_or_else(entropy, Ok)?;
         let start = common.start_time.unwrap_or(Timestamp(now_us));
         let salt = u32::try_from(entropy()? >> 32)?;
         Ok(Self::new(seed, start, common.run_id.as_deref().ok_or(salt), stream))
@@ -129,16 +131,20 @@ where
     pacer.run(context, &common.bus, common.books.as_deref()).await
 }
 
-/// Twenty bits from a name and the stream, so that the two simulators of one name differ (FNV-1a,
-/// folded).
+/// Twenty bits from a name and the stream, so that the two simulators of one name differ.
 fn salt_of(name: &str, stream: Stream) -> u32 {
-    let hash = stream
+    let hash = hash_of(name, stream);
+    u32::try_from((hash ^ (hash >> 20) ^ (hash >> 40)) & 0xf_ffff).unwrap_or(0)
+}
+
+/// FNV-1a of a name and the stream.
+fn hash_of(name: &str, stream: Stream) -> u64 {
+    stream
         .to_string()
         .bytes()
         .chain(*b"/")
         .chain(name.bytes())
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-    u32::try_from((hash ^ (hash >> 20) ^ (hash >> 40)) & 0xf_ffff).unwrap_or(0)
+        })
 }

@@ -37,15 +37,16 @@ macro_rules! simulator_settings {
                 "Events per second, the mean over a day, from 0.001 on; `max` is as fast as the \
                  machine allows, with event times from the clock."),
             seed: setting(concat!($prefix, "_SEED"), "seed", None,
-                "Number that the traffic follows from; without it each run is another."),
+                "Number that the traffic follows from; without it the run id decides, and without that \
+                 each run is another."),
             events: setting(concat!($prefix, "_EVENTS"), "events", None,
                 "Distinct events to publish before ending; without it the run has no end."),
             start_time: setting(concat!($prefix, "_START_TIME"), "start-time", None,
                 "Time of the first events (RFC 3339); without it now. A time ahead of the \
                  broker's clock makes dead letters."),
             run_id: setting(concat!($prefix, "_RUN_ID"), "run-id", None,
-                "Names the run: with seed and start time it makes ids and object keys the same \
-                 again; without it each run is another."),
+                "Names the run: with the same start time it is the same run again, ids and object \
+                 keys included; without it each run is another."),
             format: setting(concat!($prefix, "_FORMAT"), "format", Some("auto"),
                 "Form of messages: json, bincode, or auto: JSON up to 10,000 events/s."),
             scenario: setting(concat!($prefix, "_SCENARIO"), "scenario", Some("none"),
@@ -63,7 +64,7 @@ macro_rules! simulator_settings {
                 "Rate at the busiest time of the day (14:00 UTC) over that at the quietest, around \
                  the mean; 1 keeps the rate the same all day."),
             burst_events: setting(concat!($prefix, "_BURST_EVENTS"), "burst-events", Some($burst),
-                "Mean number of events in a burst; 1 is without bursts."),
+                "Mean number of events in a burst, fewer below 3.1 events/s; 1 is without bursts."),
             source: setting(concat!($prefix, "_SOURCE"), "source", Some($source),
                 "Last token of the subject."),
             books: setting(concat!($prefix, "_BOOKS_FILE"), "books", None,

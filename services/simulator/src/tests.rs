@@ -352,6 +352,23 @@ fn at_full_speed_times_come_from_the_clock_and_ascend() {
 }
 
 #[test]
+fn silence_holds_at_full_speed_too() {
+    let config = lake_config(&[("RATE", "max"), ("SCENARIO", "silence"), ("LATE_SHARE", "0")]);
+    let mut feed = lake_feed(&config, origin(1, "max"));
+    assert!(matches!(feed.pull(START.plus_seconds(1)), Pulled::Message(_)));
+    let quiet = START.plus_seconds(20);
+    let until = loop {
+        match feed.pull(quiet) {
+            Pulled::Message(message) => assert!(message.due <= quiet),
+            Pulled::Wait(until) => break until,
+            Pulled::End => panic!("there is always more"),
+        }
+    };
+    assert!(until > quiet);
+    assert!(matches!(feed.pull(START.plus_seconds(61)), Pulled::Message(_)));
+}
+
+#[test]
 fn the_form_follows_the_rate() {
     let form = |rate| lake_config(&[("RATE", rate)]).common.format;
     assert_eq!(form("10000"), Format::Json);

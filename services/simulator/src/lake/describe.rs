@@ -6,7 +6,7 @@ use domain::{Fact, LakeAccess, Operation, Outcome};
 
 use crate::{
     Origin,
-    arrivals::{Arrivals, Spread, Traffic},
+    arrivals::{Arrivals, RATE_MEASURED, Spread, Traffic},
     describe::{MEDIAN, Row, SAMPLE_EVENTS, SHARE, Sampled, TAIL, Unit, Within},
     draw::{Draw, length, to_f64},
     lake::{Config, Lake, LakeShape, WHOLE_READ_SHARE},
@@ -18,8 +18,6 @@ const IBM: &str = "IBM COS trace 000, SNIA, first 10,000 requests (54 min)";
 const GUESS: &str = "no published figure";
 /// Requests in which popularity was measured.
 const WINDOW: usize = 10_000;
-/// Rate at which bursts were measured, in requests per second.
-const MEASURED_RATE: f64 = 3.1;
 
 /// Draws a sample with these settings, calm and with a fixed seed unless one is set.
 pub fn describe(config: &Config) -> Vec<Row> {
@@ -214,7 +212,7 @@ impl Sample {
 /// is more of them at once.
 fn bursts(config: &Config) -> Vec<Row> {
     let traffic = Traffic {
-        rate_per_s: MEASURED_RATE,
+        rate_per_s: RATE_MEASURED,
         burst_events: config.common.burst_events,
         peak_over_trough: 1.0,
     };
