@@ -62,7 +62,7 @@ impl Pipeline {
         if !dir.at("postgres/PG_VERSION").exists() {
             console.say("  making a PostgreSQL cluster");
         }
-        let postgres = Postgres::prepare(&config, &dir);
+        let postgres = Postgres::prepare(&config, &dir).await;
         let problems: Vec<String> = [nats.as_ref().err(), prometheus.as_ref().err()]
             .into_iter()
             .chain([postgres.as_ref().err()])
@@ -91,9 +91,9 @@ impl Pipeline {
         self.wait("nats", async |this| nats::is_up(&this.config).await).await?;
         self.wait("postgres", async |this| this.tools.postgres.is_up()).await?;
 
-        self.tools.postgres.make_database(&self.dir)?;
+        self.tools.postgres.make_database(&self.dir).await?;
         self.migrate().await?;
-        self.tools.postgres.make_logins(&self.dir)?;
+        self.tools.postgres.make_logins(&self.dir).await?;
         let reader = self.database_url("reader")?;
         self.dir.write_private("database-url", &reader)?;
 

@@ -2,12 +2,12 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt as _;
 
 use super::config::Config;
 use super::datadir::{DataDir, is_reachable_by_others};
@@ -56,7 +56,7 @@ impl Postgres {
     /// # Errors
     ///
     /// They are missing, of the wrong version, or the cluster can't be made.
-    pub(crate) fn prepare(config: &Config, dir: &DataDir) -> anyhow::Result<Self> {
+    pub(crate) async fn prepare(config: &Config, dir: &DataDir) -> anyhow::Result<Self> {
         let user = if rustix::process::geteuid().is_root() { Some(server_user()?) } else { None };
         let cluster = cluster_path(dir, user.as_ref())?;
         let made_by = std::fs::read_to_string(cluster.join("PG_VERSION")).ok();
@@ -64,7 +64,7 @@ impl Postgres {
         let bin = find(config, made_by)?;
         let this = Self { bin, cluster, user, port: config.ports.postgres };
         if made_by.is_none() {
-            this.make_cluster(dir)?;
+            this.make_cluster(dir).await?;
         }
         Ok(this)
     }
@@ -139,7 +139,7 @@ impl Postgres {
     }
 
     /// Makes the database and its owner, where they are missing.
-    pub(crate) fn make_database(&self, dir: &DataDir) -> anyhow::Result<()> {
+    pub(crate) async fn make_database(&self, dir: &DataDir) -> anyhow::Result<()> {
         let owner = dir.password("owner")?;
         self.run_sql(
             dir,
@@ -153,10 +153,11 @@ impl Postgres {
                  revoke all on database {DATABASE} from public;"
             ),
         )
+        .await
     }
 
     /// Gives each service a role of its own; after the migrations, which make the groups.
-    pub(crate) fn make_logins(&self, dir: &DataDir) -> anyhow::Result<()> {
+    pub(crate) async fn make_logins(&self, dir: &DataDir) -> anyhow::Result<()> {
         let mut sql = String::new();
         for (login, group) in LOGINS {
             let password = dir.password(login)?;
@@ -168,7 +169,7 @@ impl Postgres {
                  grant connect on database {DATABASE} to {login};\n"
             ));
         }
-        self.run_sql(dir, DATABASE, &sql)
+        self.run_sql(dir, DATABASE, &sql).await
     }
 
     /// The address for a role, with its password: never for a log or an argument.
@@ -178,7 +179,16 @@ impl Postgres {
         Ok(format!("postgresql://{name}:{password}@127.0.0.1:{}/{DATABASE}", self.port))
     }
 
-    fn make_cluster(&self, dir: &DataDir) -> anyhow::Result<()> {
+    /// Under another name first: one that was cut off in the middle looks complete.
+    async fn make_cluster(&self, dir: &DataDir) -> anyhow::Result<()> {
+        let mut making = self.cluster.clone().into_os_string();
+        making.push(".making");
+        let making = PathBuf::from(making);
+        if making.exists() {
+            std::fs::remove_dir_all(&making)
+                .with_context(|| format!("can't remove {}", making.display()))?;
+        }
+        give_folder(&making, self.user.as_ref())?;
         // In a file that initdb can read: the server's user can't enter our secrets.
         let mut password = tempfile::NamedTempFile::new().context("no file for a password")?;
         password.write_all(dir.password("superuser")?.as_bytes())?;
@@ -189,15 +199,16 @@ impl Postgres {
         let mut command = self.tool("initdb");
         command
             .arg("--pgdata")
-            .arg(&self.cluster)
+            .arg(&making)
             .arg("--pwfile")
             .arg(password.path())
             .args(["--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"])
             .args(["--auth-local=trust", "--auth-host=scram-sha-256"]);
-        feed(command, "").context("initdb")
+        feed(command, "").await.context("initdb")?;
+        std::fs::rename(&making, &self.cluster).context("can't put the cluster in its place")
     }
 
-    fn run_sql(&self, dir: &DataDir, database: &str, sql: &str) -> anyhow::Result<()> {
+    async fn run_sql(&self, dir: &DataDir, database: &str, sql: &str) -> anyhow::Result<()> {
         let mut command = self.tool("psql");
         command
             .env("PGPASSWORD", dir.password("superuser")?)
@@ -205,11 +216,11 @@ impl Postgres {
             .arg(format!("--port={}", self.port))
             .arg("--username=postgres")
             .arg(format!("--dbname={database}"));
-        feed(command, sql).context("psql")
+        feed(command, sql).await.context("psql")
     }
 
-    fn tool(&self, name: &str) -> Command {
-        let mut command = Command::new(self.bin.join(name));
+    fn tool(&self, name: &str) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(self.bin.join(name));
         if let Some(user) = &self.user {
             command.uid(user.uid).gid(user.gid);
         }
@@ -219,18 +230,19 @@ impl Postgres {
     }
 }
 
-/// Runs a command with a text on its standard input; its errors become ours.
-fn feed(mut command: Command, text: &str) -> anyhow::Result<()> {
+/// Runs a command with a text on its standard input; its errors become ours. It ends with us.
+async fn feed(mut command: tokio::process::Command, text: &str) -> anyhow::Result<()> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .context("can't be started")?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes()).context("would not read")?;
+        stdin.write_all(text.as_bytes()).await.context("would not read")?;
     }
-    let output = child.wait_with_output().context("can't be waited for")?;
+    let output = child.wait_with_output().await.context("can't be waited for")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "{}: {}", output.status, errors.trim());
     Ok(())
@@ -262,11 +274,10 @@ fn account(accounts: &str, name: &str) -> Option<User> {
 /// elsewhere, which is new for each data directory.
 fn cluster_path(dir: &DataDir, user: Option<&User>) -> anyhow::Result<PathBuf> {
     let here = dir.at("postgres");
-    let Some(user) = user else {
-        std::fs::create_dir_all(&here).context("can't make the folder of PostgreSQL")?;
-        std::fs::set_permissions(&here, std::fs::Permissions::from_mode(0o700))?;
+    if user.is_none() {
+        give_folder(&here, None)?;
         return Ok(here);
-    };
+    }
     if let Ok(target) = std::fs::read_link(&here)
         && target.is_dir()
     {
@@ -283,11 +294,17 @@ fn cluster_path(dir: &DataDir, user: Option<&User>) -> anyhow::Result<PathBuf> {
             .with_context(|| format!("can't link {} to {}", here.display(), elsewhere.display()))?;
         elsewhere
     };
-    std::fs::create_dir_all(&cluster).context("can't make the folder of PostgreSQL")?;
-    std::fs::set_permissions(&cluster, std::fs::Permissions::from_mode(0o700))?;
-    chown(&cluster, Some(user.uid), Some(user.gid))
-        .with_context(|| format!("can't give {} to {}", cluster.display(), user.name))?;
+    give_folder(&cluster, user)?;
     Ok(cluster)
+}
+
+/// Makes a folder where there is none, for the server's user alone.
+fn give_folder(folder: &Path, user: Option<&User>) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).context("can't make the folder of PostgreSQL")?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+    let Some(user) = user else { return Ok(()) };
+    chown(folder, Some(user.uid), Some(user.gid))
+        .with_context(|| format!("can't give {} to {}", folder.display(), user.name))
 }
 
 /// The directory with the executables; of the cluster's version where there is a cluster.

@@ -32,9 +32,12 @@ const RESPONSE_WINDOW_US: i64 = 61_000_000;
 /// It can't be started, or a part can't run.
 pub(crate) async fn run(config: Config) -> anyhow::Result<bool> {
     let console = Console::stdout();
-    let stop = stop_on_signals()?;
+    let mut stop = stop_on_signals()?;
     let clock = Clock::system();
-    let mut pipeline = Pipeline::prepare(config, console, clock).await?;
+    let mut pipeline = tokio::select! {
+        prepared = Pipeline::prepare(config, console, clock) => prepared?,
+        () = signalled(&mut stop, 1) => anyhow::bail!("stopped before anything was started"),
+    };
     announce(&pipeline);
     let outcome = live(&mut pipeline, stop).await;
     pipeline.console.settle();
