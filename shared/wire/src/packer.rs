@@ -57,7 +57,11 @@ impl Packer {
             }
             Format::Bincode => v1::write_item(&mut self.item, event),
         }
-        let fits = self.body.len() + self.item.len() <= self.limits.bytes_max;
+        let frame = match self.format {
+            Format::Json => 0,
+            Format::Bincode => v1::FRAME_BYTES_MAX,
+        };
+        let fits = self.body.len() + self.item.len() + frame <= self.limits.bytes_max;
         let before = if fits { None } else { self.flush() };
         if self.events == 0 {
             self.since_ms = now_ms;
@@ -147,22 +151,26 @@ mod tests {
 
     #[test]
     fn no_message_is_larger_than_its_bound_unless_one_event_is() {
-        for format in [Format::Json, Format::Bincode] {
-            let limits = PackerLimits { events_max: 1_000, bytes_max: 2_000, ..LIMITS };
+        // Bounds one byte apart, so that some end just where an event does.
+        for (format, bytes_max) in [Format::Json, Format::Bincode]
+            .into_iter()
+            .flat_map(|format| (1_900..2_100).map(move |bytes_max| (format, bytes_max)))
+        {
+            let limits = PackerLimits { events_max: 1_000, bytes_max, ..LIMITS };
             let mut packer = packer(format, limits);
             let large = fixtures::access_of(&"k".repeat(3_000));
             let mut sealed = Vec::new();
-            for number in 0..200 {
+            for number in 0..100 {
                 sealed.extend(packer.push(0, &fixtures::access_of(&number.to_string())));
-                if number == 100 {
+                if number == 50 {
                     sealed.extend(packer.push(0, &large));
                 }
             }
             sealed.extend(packer.flush());
-            assert_eq!(sealed.iter().map(|sealed| sealed.events).sum::<usize>(), 201);
+            assert_eq!(sealed.iter().map(|sealed| sealed.events).sum::<usize>(), 101);
             let beyond: Vec<&Sealed> =
-                sealed.iter().filter(|sealed| sealed.payload.len() > 2_000).collect();
-            assert_eq!(beyond.len(), 1, "{format:?}");
+                sealed.iter().filter(|sealed| sealed.payload.len() > bytes_max).collect();
+            assert_eq!(beyond.len(), 1, "{format:?} {bytes_max}");
             assert_eq!(beyond[0].events, 1);
         }
     }

@@ -19,6 +19,8 @@ pub(crate) const VERSION: u8 = 1;
 const CLAIM_BYTES_MAX: usize = 8 << 20;
 /// Version and number of events take no more.
 const HEAD_BYTES_MAX: usize = 10;
+/// What a payload holds besides its events and one more event's length.
+pub(crate) const FRAME_BYTES_MAX: usize = HEAD_BYTES_MAX + 9;
 /// Bytes to make room for per event: most are shorter.
 const EVENT_BYTES_HINT: usize = 160;
 
