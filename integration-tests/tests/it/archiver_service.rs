@@ -140,6 +140,24 @@ async fn until(service: &Service, what: &str, mut condition: impl FnMut() -> boo
     panic!("waited in vain for {what}; the service wrote:\n{}", service.log().unwrap());
 }
 
+/// Waits until the lake's stream could have been trimmed several times from now on.
+async fn several_trims(archiver: &Service) {
+    let trims = || series(archiver, "lakegauge_archiver_trims_total{stream=\"LAKE_0\"}");
+    let mut wanted = None;
+    until(archiver, "several chances to trim", || {
+        let now = trims();
+        wanted = wanted.or_else(|| now.map(|now| now + 3.0));
+        now >= wanted && wanted.is_some()
+    })
+    .await;
+}
+
+/// The value of one series of the admin port.
+fn series(service: &Service, series: &str) -> Option<f64> {
+    let (_, page) = service.get("/metrics").ok()?;
+    page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
 fn events(numbers: std::ops::Range<u64>) -> Vec<Event> {
     numbers.map(|number| access(number, i64::try_from(number / 1_000).unwrap())).collect()
 }
@@ -158,6 +176,10 @@ async fn rows_are_events_in_their_order_whenever_the_archiver_is_killed() {
     }
     pipeline.archived("LAKE_0", &archiver).await;
     pipeline.check(60_000);
+    until(&archiver, "a lag of nothing", || {
+        series(&archiver, "lakegauge_archiver_lag_messages{stream=\"LAKE_0\"}") == Some(0.0)
+    })
+    .await;
     assert!(pipeline.read_back(Stream::lake(0)).await == all, "other events, or in another order");
 }
 
@@ -324,14 +346,13 @@ async fn a_stream_is_trimmed_below_the_checkpoint_and_never_at_it() {
     pipeline.publish(&events(0..5_000)).await;
     let kept = pipeline.archiver_with(&[("ARCHIVER_AWAIT_AGGREGATOR", "false")]);
     pipeline.archived("LAKE_0", &kept).await;
-    // Several chances to trim, all within the time that is kept.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // All within the time that is kept.
+    several_trims(&kept).await;
     assert_eq!(pipeline.bus.stream("LAKE_0").await.unwrap().first_sequence, 1);
     drop(kept);
 
     let waiting = pipeline.archiver_with(&[("ARCHIVER_STREAM_KEEP_S", "0")]);
-    until(&waiting, "the archiver to be ready", || waiting.is_ready()).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    several_trims(&waiting).await;
     let status = pipeline.bus.stream("LAKE_0").await.unwrap();
     assert_eq!(status.first_sequence, 1, "no snapshot has passed it");
     drop(waiting);

@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     last_commit: IntGaugeVec,
     trimmed_below: IntGaugeVec,
+    trims: IntCounterVec,
     lost: IntCounterVec,
     alarms: IntCounterVec,
 }
@@ -81,6 +82,11 @@ impl Metrics {
                 "lakegauge_archiver_trimmed_below",
                 "Sequence below which the stream was trimmed by this process.",
             )?,
+            trims: counter(
+                "lakegauge_archiver_trims_total",
+                "Times that the stream was trimmed as far as is allowed, if only by nothing.",
+                &["stream"],
+            )?,
             lost: counter(
                 "lakegauge_archiver_lost_messages_total",
                 "Messages that the broker deleted before they could be archived.",
@@ -112,6 +118,7 @@ impl Metrics {
             retries: self.retries.with_label_values(&[stream]),
             last_commit: self.last_commit.with_label_values(&[stream]),
             trimmed_below: self.trimmed_below.with_label_values(&[stream]),
+            trims: self.trims.with_label_values(&[stream]),
             lost: self.lost.with_label_values(&[stream]),
             known_though_new: alarm("known_though_new"),
             sample_differs: alarm("sample_differs"),
@@ -135,6 +142,7 @@ pub(crate) struct StreamMetrics {
     retries: IntCounter,
     last_commit: IntGauge,
     trimmed_below: IntGauge,
+    trims: IntCounter,
     lost: IntCounter,
     known_though_new: IntCounter,
     sample_differs: IntCounter,
@@ -181,8 +189,12 @@ impl StreamMetrics {
         self.stuck.inc();
     }
 
-    pub(crate) fn observe_trim(&self, below: u64) {
-        self.trimmed_below.set(clamped(below));
+    /// The stream was trimmed as far as is allowed; below this sequence, if anything was deleted.
+    pub(crate) fn observe_trim(&self, below: Option<u64>) {
+        self.trims.inc();
+        if let Some(below) = below {
+            self.trimmed_below.set(clamped(below));
+        }
     }
 
     pub(crate) fn observe_loss(&self, messages: u64) {

@@ -124,6 +124,7 @@ impl StreamTask {
             batcher: Batcher::new(self.limits),
             batches,
             commits,
+            newest: 0,
         };
         tokio::select! {
             // In this order: what is committed is never overtaken by the end of trimming.
@@ -215,11 +216,10 @@ impl StreamTask {
             let mark = *commits.borrow();
             let now_us = self.clock.now_us();
             match trim::trim(&self.bus, &self.name, &mark, &self.trim_rules, now_us).await {
-                Ok(Some(below)) => {
-                    tracing::debug!(stream = self.name, below, "trimmed");
+                Ok(below) => {
+                    tracing::debug!(stream = self.name, below, "trimmed as far as is allowed");
                     self.metrics.observe_trim(below);
                 }
-                Ok(None) => {}
                 Err(error) => tracing::warn!(stream = self.name, %error, "not trimmed yet"),
             }
         }
@@ -235,6 +235,8 @@ struct Reading<'a> {
     batcher: Batcher,
     batches: mpsc::Sender<Batch>,
     commits: watch::Receiver<Mark>,
+    /// The newest sequence of the stream, as the broker said with the last message.
+    newest: u64,
 }
 
 impl Reading<'_> {
@@ -271,6 +273,7 @@ impl Reading<'_> {
                         return Ok(Ended::Again("the committer ended".to_owned()));
                     }
                     let committed = *self.commits.borrow_and_update();
+                    self.tell_lag(&committed);
                     // Only for `nats consumer report`: nothing depends on it.
                     drop(self.reader.acknowledge(committed.sequence).await);
                 }
@@ -335,8 +338,12 @@ impl Reading<'_> {
             self.task.metrics.observe_refusal(reason);
         }
         self.batcher.push(self.task.clock.monotonic_ms(), counts.events);
-        let newest = delivery.sequence.saturating_add(delivery.pending);
-        self.task.metrics.observe_lag(newest.saturating_sub(self.commits.borrow().sequence));
+        self.newest = delivery.sequence.saturating_add(delivery.pending);
+        self.tell_lag(&self.commits.borrow());
+    }
+
+    fn tell_lag(&self, committed: &Mark) {
+        self.task.metrics.observe_lag(self.newest.saturating_sub(committed.sequence));
     }
 }
 
