@@ -75,6 +75,26 @@ impl RawNats {
         Ok(answer)
     }
 
+    /// Subscribes as `nats sub` would; [`RawNats::received`] gives what comes.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke.
+    pub async fn subscribe(&mut self, subject: &str) -> Result<()> {
+        self.write(&format!("SUB {subject} 2")).await?;
+        self.write("PING").await?;
+        self.line_beginning_with("PONG").await
+    }
+
+    /// The payload of the next message.
+    ///
+    /// # Errors
+    ///
+    /// None came in time.
+    pub async fn received(&mut self) -> Result<Vec<u8>> {
+        tokio::time::timeout(ANSWER_MAX, self.message()).await.context("no message")?
+    }
+
     /// Takes messages from a consumer as a second puller would; gives how many came.
     ///
     /// # Errors

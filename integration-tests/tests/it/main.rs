@@ -7,6 +7,7 @@ mod bus_reader;
 mod bus_snapshots;
 mod bus_topology;
 mod crash;
+mod foreign;
 mod laws;
 mod operation;
 mod outage;
