@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
+use std::time::Duration;
+
 use domain::Side;
 use event_store::read_checkpoint;
 use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, to_f64, until};
@@ -10,15 +12,34 @@ use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, to_f64, un
 use crate::laws;
 
 const TRAFFIC: Traffic = Traffic { events: 24_000, rate: 4_000, format: "json" };
+/// The same rate for half a minute: the outages take twenty seconds of it.
+const LONG_TRAFFIC: Traffic = Traffic { events: 120_000, ..TRAFFIC };
+/// How long a server stays away with `LAKEGAUGE_TEST_FULL`, from when it was noticed on.
+const AWAY: Duration = Duration::from_secs(20);
 /// About a quarter of the events' bytes: the stream is full long before the end.
 const SMALL_STREAM_BYTES: &str = "2000000";
+
+fn is_full() -> bool {
+    std::env::var_os("LAKEGAUGE_TEST_FULL").is_some()
+}
+
+fn traffic() -> Traffic {
+    if is_full() { LONG_TRAFFIC } else { TRAFFIC }
+}
+
+/// The outage itself: nothing waits for its end but the services.
+async fn stay_away() {
+    if is_full() {
+        tokio::time::sleep(AWAY).await;
+    }
+}
 
 async fn start(settings: &[(&str, &str)], parts: &[Part]) -> (Pipeline, Simulator) {
     let mut pipeline = Pipeline::start(settings).await.unwrap();
     for part in parts {
         pipeline.run(*part).unwrap();
     }
-    let simulator = pipeline.simulate(Side::Lake, TRAFFIC).unwrap();
+    let simulator = pipeline.simulate(Side::Lake, traffic()).unwrap();
     (pipeline, simulator)
 }
 
@@ -41,7 +62,7 @@ async fn not_ready(pipeline: &Pipeline, part: Part) {
 
 async fn nothing_is_lost(pipeline: &Pipeline, simulator: Simulator) {
     let books = simulator.finish().await.unwrap();
-    assert_eq!(books["published"], TRAFFIC.events);
+    assert_eq!(books["published"], traffic().events);
     let shown = laws::hold(pipeline).await;
     laws::agree_with_the_books(&shown, &pipeline.database, &[books]);
 }
@@ -60,6 +81,7 @@ async fn postgresql_is_stopped_under_load_and_the_archiver_catches_up_by_itself(
         Ok(position.is_some_and(|position| position >= to_f64(then + 20)))
     });
     counted.await.unwrap();
+    stay_away().await;
     pipeline.postgres.start_again().unwrap();
     nothing_is_lost(&pipeline, simulator).await;
 }
@@ -73,6 +95,7 @@ async fn nats_is_killed_under_load_and_everybody_goes_on_by_themselves() {
         Ok(simulator.process.readiness().is_some_and(|(status, _)| status == 503))
     });
     noticed.await.unwrap();
+    stay_away().await;
     pipeline.nats.restart().await.unwrap();
     assert!(simulator.process.is_running().unwrap(), "it was killed under load");
     nothing_is_lost(&pipeline, simulator).await;

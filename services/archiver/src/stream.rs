@@ -20,7 +20,8 @@ use crate::{
 /// First and longest pause before what failed is tried again.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
-/// Attempts at one batch in a row after which people should look: about half a minute.
+/// Attempts at one batch in a row after which people should look, where the server itself is in
+/// trouble: about half a minute.
 const STUCK_ATTEMPTS: u32 = 10;
 
 /// One stream and what is needed to archive it.
@@ -367,6 +368,7 @@ impl Committer<'_> {
 
     async fn commit(&mut self, batch: &Batch) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
+        let mut alarmed = false;
         loop {
             let began = self.task.clock.monotonic();
             let error = match self.archive.append(batch).await {
@@ -383,7 +385,9 @@ impl Committer<'_> {
                 return Err(error.into());
             }
             self.task.metrics.observe_retry();
-            if backoff.attempts() == STUCK_ATTEMPTS {
+            if is_stuck(error.recovery(), backoff.attempts())
+                && !std::mem::replace(&mut alarmed, true)
+            {
                 self.task.metrics.observe_stuck();
             }
             self.task.condition.fail(format!("{}: {error}", self.task.name));
@@ -403,6 +407,20 @@ const fn waits(recovery: Recovery) -> bool {
     }
 }
 
+/// Whether people should look at a batch that failed after so many attempts. A server that is away
+/// is told by readiness and comes back by itself; one that can't write needs somebody.
+const fn is_stuck(recovery: Recovery, attempts: u32) -> bool {
+    match recovery {
+        Recovery::Pause => true,
+        Recovery::RetryAlarm => attempts >= STUCK_ATTEMPTS,
+        Recovery::Retry
+        | Recovery::Duplicate
+        | Recovery::MakePartition
+        | Recovery::IsolateRow
+        | Recovery::Stop => false,
+    }
+}
+
 /// Whether another round may succeed.
 fn passes(error: &anyhow::Error) -> bool {
     if let Some(error) = error.downcast_ref::<BusError>() {
@@ -412,4 +430,17 @@ fn passes(error: &anyhow::Error) -> bool {
         // Fenced: the checkpoint is read again, and what is judged with it.
         matches!(error, StoreError::Fenced { .. }) || waits(error.recovery())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_called_where_waiting_alone_does_not_help() {
+        assert!(is_stuck(Recovery::Pause, 0), "nothing can be written");
+        assert!(!is_stuck(Recovery::RetryAlarm, STUCK_ATTEMPTS - 1));
+        assert!(is_stuck(Recovery::RetryAlarm, STUCK_ATTEMPTS));
+        assert!(!is_stuck(Recovery::Retry, u32::MAX), "it comes back by itself");
+    }
 }
