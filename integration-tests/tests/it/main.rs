@@ -2,6 +2,7 @@
 
 mod architecture;
 mod archiver_service;
+mod bus_logins;
 mod bus_publisher;
 mod bus_reader;
 mod bus_snapshots;
