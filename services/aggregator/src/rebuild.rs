@@ -37,18 +37,20 @@ pub(crate) async fn from_archive(
         anyhow::bail!("the checkpoint of stream {stream} is gone");
     };
     let mut state = StreamState::new(stream, rules.clone());
-    let mut events = 0_u64;
+    let (mut events, mut unexpected) = (0_u64, 0_u64);
     while let Some(page) = view.next_page().await? {
         for counted in &page {
-            // A row that the sets can't judge was counted by its verdict.
-            if state.apply(&counted.event) == Applied::TooOld {
-                state.count(&counted.event);
+            match state.recount(&counted.event, counted.verdict) {
+                Applied::Counted(_) => events += 1,
+                Applied::Duplicate | Applied::TooOld => unexpected += 1,
             }
-            events += 1;
         }
         if lifecycle.is_draining() {
             return Ok(None);
         }
+    }
+    if unexpected > 0 {
+        tracing::error!(%stream, unexpected, "rows of the archive that live can't have counted");
     }
     tracing::info!(%stream, events, sequence = mark.sequence, epoch, "rebuilt from the archive");
     Ok(Some(StreamFold::new(state, mark)))

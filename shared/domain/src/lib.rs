@@ -18,6 +18,7 @@ pub mod space;
 pub mod state;
 pub mod stream;
 pub mod time;
+pub mod verdict;
 pub mod warehouse;
 pub mod window;
 
@@ -37,4 +38,5 @@ pub use sketch::Sketch;
 pub use state::{Applied, Metrics, StreamState};
 pub use stream::{Mark, Position, Stream};
 pub use time::Timestamp;
+pub use verdict::AppliedVerdict;
 pub use window::{WindowKey, WindowSums, Windows};

@@ -10,6 +10,7 @@ use crate::{
     sample::SampleValues,
     seen::{Judgement, Seen},
     stream::Stream,
+    verdict::{AppliedVerdict, Turn},
     warehouse::WarehouseState,
 };
 
@@ -40,6 +41,8 @@ pub struct StreamState {
     stream: Stream,
     rules: Rules,
     seen: Seen,
+    /// The number of the last verdict counted; 0 before the first.
+    verdicts: u64,
     metrics: Metrics,
 }
 
@@ -51,12 +54,18 @@ impl StreamState {
             Side::Lake => Metrics::Lake(LakeState::new(&rules)),
             Side::Warehouse => Metrics::Warehouse(WarehouseState::new(&rules)),
         };
-        Self { stream, rules, seen, metrics }
+        Self { stream, rules, seen, verdicts: 0, metrics }
     }
 
     /// What was stored of an earlier one with the same rules.
-    pub const fn restore(stream: Stream, rules: Rules, seen: Seen, metrics: Metrics) -> Self {
-        Self { stream, rules, seen, metrics }
+    pub const fn restore(
+        stream: Stream,
+        rules: Rules,
+        seen: Seen,
+        verdicts: u64,
+        metrics: Metrics,
+    ) -> Self {
+        Self { stream, rules, seen, verdicts, metrics }
     }
 
     /// The stream.
@@ -74,6 +83,11 @@ impl StreamState {
         &self.seen
     }
 
+    /// The number of the last verdict counted; 0 before the first.
+    pub const fn verdicts(&self) -> u64 {
+        self.verdicts
+    }
+
     /// The metrics.
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -85,6 +99,36 @@ impl StreamState {
             Judgement::New => Applied::Counted(self.count(event)),
             Judgement::Duplicate => Applied::Duplicate,
             Judgement::TooOld => Applied::TooOld,
+        }
+    }
+
+    /// Counts an event by the archive's verdict, if its number is the next one: neither a verdict
+    /// that comes again nor one out of its turn changes anything. Total.
+    pub fn apply_verdict(&mut self, number: u64, event: &Event) -> AppliedVerdict {
+        match Turn::of(number, self.verdicts) {
+            Turn::Next => {
+                self.verdicts = number;
+                AppliedVerdict::Counted(self.count(event))
+            }
+            Turn::Passed => AppliedVerdict::Passed,
+            Turn::Ahead => AppliedVerdict::Ahead,
+        }
+    }
+
+    /// Folds what the archive holds, in counting order, to what was live: an event without a verdict
+    /// is judged and counted; one with a verdict counts without a look at the sets, which could not
+    /// judge it then either.
+    ///
+    /// Every row of an archive was counted once, so anything but [`Applied::Counted`] says that rows
+    /// are missing, doubled or out of order.
+    pub fn recount(&mut self, event: &Event, verdict: Option<u64>) -> Applied {
+        match verdict {
+            None => self.apply(event),
+            Some(number) => match self.apply_verdict(number, event) {
+                AppliedVerdict::Counted(effect) => Applied::Counted(effect),
+                AppliedVerdict::Passed => Applied::Duplicate,
+                AppliedVerdict::Ahead => Applied::TooOld,
+            },
         }
     }
 

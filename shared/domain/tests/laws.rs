@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use domain::{
-    Event, EventId, Fact, LakeAccess, LakeInventory, Metrics, Operation, Outcome, Rules, Run,
-    Statement, Stream, StreamState, Timestamp, WarehouseQuery, Windows, state::Applied,
+    AppliedVerdict, Event, EventId, Fact, LakeAccess, LakeInventory, Metrics, Operation, Outcome,
+    Rules, Run, Statement, Stream, StreamState, Timestamp, WarehouseQuery, Windows, state::Applied,
 };
 use proptest::prelude::*;
 
@@ -213,7 +213,7 @@ proptest! {
     ) {
         let rules = Rules { derived_ids_max, runs_max, holes_per_run_max, ..Rules::default() };
         let mut state = StreamState::new(Stream::lake(0), rules);
-        let mut counted = std::collections::BTreeSet::new();
+        let mut counted = BTreeSet::new();
         for event in &events {
             match state.apply(event) {
                 Applied::Counted(_) => prop_assert!(counted.insert(event.identity())),
@@ -221,6 +221,60 @@ proptest! {
                 Applied::TooOld => {}
             }
         }
+    }
+
+    /// The archive's key decides what the sets can't, its verdicts come late and twice, and still
+    /// every identity counts once, and what the archive holds in counting order is what live has.
+    #[test]
+    fn recounting_what_was_counted_gives_the_same_state(
+        events in history(prop_oneof![4 => access(), 1 => inventory()]),
+        derived_ids_max in 1_usize..6,
+        runs_max in 1_usize..3,
+        holes_per_run_max in 1_usize..3,
+        delay in 0_usize..20,
+    ) {
+        let rules = Rules { derived_ids_max, runs_max, holes_per_run_max, ..Rules::default() };
+        let mut live = StreamState::new(Stream::lake(0), rules.clone());
+        let mut known = BTreeSet::new();
+        let mut archive = Vec::new();
+        let (mut given, mut on_the_way) = (0, VecDeque::new());
+        let last = events.len();
+        for (place, event) in events.iter().enumerate() {
+            match live.apply(event) {
+                Applied::Counted(_) => {
+                    prop_assert!(known.insert(event.identity()));
+                    archive.push((event, None));
+                }
+                Applied::Duplicate => prop_assert!(known.contains(&event.identity())),
+                Applied::TooOld if known.insert(event.identity()) => {
+                    given += 1;
+                    on_the_way.push_back((place + delay, given, event));
+                }
+                Applied::TooOld => {}
+            }
+            while let Some((due, number, event)) = on_the_way.pop_front() {
+                if due > place && place + 1 < last {
+                    on_the_way.push_front((due, number, event));
+                    break;
+                }
+                prop_assert_eq!(live.apply_verdict(number + 1, event), AppliedVerdict::Ahead);
+                let applied = live.apply_verdict(number, event);
+                prop_assert!(matches!(applied, AppliedVerdict::Counted(_)));
+                prop_assert_eq!(live.apply_verdict(number, event), AppliedVerdict::Passed);
+                archive.push((event, Some(number)));
+            }
+        }
+        let identities: BTreeSet<_> = events.iter().map(Event::identity).collect();
+        prop_assert_eq!(known, identities);
+        let Metrics::Lake(lake) = live.metrics() else { unreachable!() };
+        let accesses = archive.iter().filter(|(event, _)| is_access(event)).count();
+        prop_assert_eq!(lake.accesses, u64::try_from(accesses).unwrap());
+        let mut recounted = StreamState::new(Stream::lake(0), rules);
+        for (event, verdict) in archive {
+            prop_assert!(matches!(recounted.recount(event, verdict), Applied::Counted(_)));
+        }
+        prop_assert_eq!(recounted.verdicts(), given);
+        prop_assert_eq!(recounted, live);
     }
 
     #[test]
@@ -240,6 +294,13 @@ proptest! {
             prop_assert_eq!(counted, u64::try_from(events.len()).unwrap());
             prop_assert_eq!(sketched, counted);
         }
+    }
+}
+
+fn is_access(event: &Event) -> bool {
+    match event.fact {
+        Fact::LakeAccess(_) => true,
+        Fact::LakeInventory(_) | Fact::WarehouseQuery(_) => false,
     }
 }
 

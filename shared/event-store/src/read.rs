@@ -25,6 +25,8 @@ const PAGE_EVENTS: u64 = 10_000;
 pub struct Counted {
     /// Its own position; of an event that was too old to judge, that of its verdict.
     pub position: Position,
+    /// The number of its verdict, if it was too old to judge.
+    pub verdict: Option<u64>,
     /// The event.
     pub event: Event,
 }
@@ -145,20 +147,20 @@ impl ArchiveView {
     ) -> Result<(), StoreError> {
         let query = match kind {
             Kind::LakeAccess => sqlx::query(concat!(
-                "select epoch, sequence, index, occurred_at, id, operation, outcome, bytes, \
+                "select epoch, sequence, index, verdict, occurred_at, id, operation, outcome, bytes, \
                  object_bytes, duration_us, bucket, key, sequencer, principal \
                  from lakegauge.lake_access ",
                 "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
                  and occurred_at between $5 and $6 and verdict is null"
             )),
             Kind::LakeInventory => sqlx::query(concat!(
-                "select epoch, sequence, index, occurred_at, id, objects, bytes, bucket \
+                "select epoch, sequence, index, verdict, occurred_at, id, objects, bytes, bucket \
                  from lakegauge.lake_inventory ",
                 "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
                  and occurred_at between $5 and $6 and verdict is null"
             )),
             Kind::WarehouseQuery => sqlx::query(concat!(
-                "select epoch, sequence, index, occurred_at, id, statement, outcome, queued_us, \
+                "select epoch, sequence, index, verdict, occurred_at, id, statement, outcome, queued_us, \
                  executed_us, rows_processed, rows_returned, bytes_scanned, cache_hit, warehouse, \
                  database, principal, fingerprint from lakegauge.warehouse_query ",
                 "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
@@ -190,20 +192,20 @@ impl ArchiveView {
         let query = match kind {
             Kind::LakeAccess => sqlx::query(concat!(
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 occurred_at, id, operation, outcome, bytes, object_bytes, duration_us, bucket, \
+                 verdict, occurred_at, id, operation, outcome, bytes, object_bytes, duration_us, bucket, \
                  key, sequencer, principal from lakegauge.lake_access ",
                 "where stream = $1 and verdict is not null and noted_epoch = $2 \
                  and noted_sequence between $3 and $4"
             )),
             Kind::LakeInventory => sqlx::query(concat!(
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 occurred_at, id, objects, bytes, bucket from lakegauge.lake_inventory ",
+                 verdict, occurred_at, id, objects, bytes, bucket from lakegauge.lake_inventory ",
                 "where stream = $1 and verdict is not null and noted_epoch = $2 \
                  and noted_sequence between $3 and $4"
             )),
             Kind::WarehouseQuery => sqlx::query(concat!(
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 occurred_at, id, statement, outcome, queued_us, executed_us, rows_processed, \
+                 verdict, occurred_at, id, statement, outcome, queued_us, executed_us, rows_processed, \
                  rows_returned, bytes_scanned, cache_hit, warehouse, database, principal, \
                  fingerprint from lakegauge.warehouse_query ",
                 "where stream = $1 and verdict is not null and noted_epoch = $2 \
@@ -253,7 +255,7 @@ impl ArchiveView {
             })?;
             // Written by us, with its id.
             let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
-            page.push(Counted { position, event });
+            page.push(Counted { position, verdict: None, event });
         }
         Ok(())
     }
@@ -410,7 +412,8 @@ fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
     };
     let event =
         Event { id: EventId::from_bytes(*id.as_bytes()), occurred_at: Timestamp(at.0), fact };
-    Ok(Counted { position: position(row)?, event })
+    let verdict = get::<Option<i64>>(row, "verdict")?.map(unsigned).transpose()?;
+    Ok(Counted { position: position(row)?, verdict, event })
 }
 
 fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T, StoreError>

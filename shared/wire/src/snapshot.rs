@@ -18,8 +18,12 @@ use domain::{
     warehouse::{Responses, WarehouseState, WarehouseSums},
 };
 
-/// The version of the bytes that this program writes and reads. Version 1 of the rules.
-pub const SNAPSHOT_VERSION: u8 = 1;
+/// The version of a state's bytes that this program writes and reads. Version 1 of the rules.
+/// 2: the number of verdicts counted.
+pub const SNAPSHOT_VERSION: u8 = 2;
+/// The version of the bytes of the archiver's sets, which have a history of their own: a checkpoint
+/// of another version could not be rebuilt from anything.
+const RUNS_VERSION: u8 = 1;
 /// Most that decoding may claim, in bytes: above the largest state that [`Rules`] allow by default
 /// (500,000 objects and 250,000 ids: about 60 MB), below what a machine has.
 const DECODED_BYTES_MAX: usize = 1 << 30;
@@ -34,8 +38,13 @@ const CONFIG: config::Configuration<
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// Written by another release.
-    #[error("the snapshot has version {0}, this program reads version {SNAPSHOT_VERSION}")]
-    Version(u8),
+    #[error("the snapshot has version {found}, this program reads version {known}")]
+    Version {
+        /// The version of the bytes.
+        found: u8,
+        /// The version that is known.
+        known: u8,
+    },
     /// Nothing at all.
     #[error("the snapshot is empty")]
     Empty,
@@ -56,7 +65,7 @@ type RunsForm = (Option<RunKey>, Vec<(RunKey, u64, u64, Vec<(u64, u64)>)>);
 
 /// The sequenced ids of a stream as bytes, for the archiver's checkpoint.
 pub fn encode_runs(runs: &Runs) -> Vec<u8> {
-    let mut bytes = vec![SNAPSHOT_VERSION];
+    let mut bytes = vec![RUNS_VERSION];
     put(&mut bytes, &runs_form(runs));
     bytes
 }
@@ -67,7 +76,7 @@ pub fn encode_runs(runs: &Runs) -> Vec<u8> {
 ///
 /// Bytes of another version, cut or damaged ones.
 pub fn decode_runs(bytes: &[u8], rules: &Rules) -> Result<Runs, SnapshotError> {
-    let mut rest = versioned(bytes)?;
+    let mut rest = versioned(bytes, RUNS_VERSION)?;
     let form = take(&mut rest)?;
     finished(rest)?;
     Ok(runs_of(form, rules))
@@ -79,6 +88,7 @@ pub fn encode_state(state: &StreamState, mark: &Mark) -> Vec<u8> {
     put(&mut bytes, &state.stream().to_string());
     put(&mut bytes, &state.rules().to_metadata());
     put(&mut bytes, &(mark.epoch, mark.sequence, mark.broker_ns, mark.created_ns));
+    put(&mut bytes, &state.verdicts());
     put(&mut bytes, &runs_form(state.seen().runs()));
     let derived = state.seen().derived();
     put(&mut bytes, &derived.floor().map(identity_form));
@@ -99,13 +109,14 @@ pub fn encode_state(state: &StreamState, mark: &Mark) -> Vec<u8> {
 ///
 /// Bytes of another version, cut or damaged ones.
 pub fn decode_state(bytes: &[u8]) -> Result<(StreamState, Mark), SnapshotError> {
-    let mut rest = versioned(bytes)?;
+    let mut rest = versioned(bytes, SNAPSHOT_VERSION)?;
     let stream: String = take(&mut rest)?;
     let stream = Stream::from_name(&stream).ok_or(SnapshotError::Impossible("stream"))?;
     let rules: BTreeMap<String, String> = take(&mut rest)?;
     let rules =
         Rules::from_metadata(&rules).map_err(|_| SnapshotError::Impossible("set of rules"))?;
     let (epoch, sequence, broker_ns, created_ns) = take(&mut rest)?;
+    let verdicts = take(&mut rest)?;
     let runs = runs_of(take(&mut rest)?, &rules);
     let floor: Option<IdentityKey> = take(&mut rest)?;
     let ids: u64 = take(&mut rest)?;
@@ -118,7 +129,8 @@ pub fn decode_state(bytes: &[u8]) -> Result<(StreamState, Mark), SnapshotError> 
         domain::Side::Warehouse => Metrics::Warehouse(take_warehouse(&mut rest, &rules)?),
     };
     finished(rest)?;
-    let state = StreamState::restore(stream, rules, Seen::restore(runs, derived), metrics);
+    let seen = Seen::restore(runs, derived);
+    let state = StreamState::restore(stream, rules, seen, verdicts, metrics);
     Ok((state, Mark { epoch, sequence, broker_ns, created_ns }))
 }
 
@@ -133,11 +145,11 @@ fn take<T: Decode<()>>(rest: &mut &[u8]) -> Result<T, SnapshotError> {
     Ok(value)
 }
 
-fn versioned(bytes: &[u8]) -> Result<&[u8], SnapshotError> {
+fn versioned(bytes: &[u8], known: u8) -> Result<&[u8], SnapshotError> {
     match bytes.split_first() {
         None => Err(SnapshotError::Empty),
-        Some((&SNAPSHOT_VERSION, rest)) => Ok(rest),
-        Some((version, _)) => Err(SnapshotError::Version(*version)),
+        Some((version, rest)) if *version == known => Ok(rest),
+        Some((version, _)) => Err(SnapshotError::Version { found: *version, known }),
     }
 }
 
@@ -381,6 +393,7 @@ mod tests {
         for number in 0..300 {
             lake.apply(&lake_event(number));
             warehouse.apply(&query(number));
+            warehouse.apply_verdict(number / 2, &query(number));
         }
         [lake, warehouse]
     }
@@ -414,7 +427,7 @@ mod tests {
             assert!(matches!(decode_state(&longer), Err(SnapshotError::Impossible("length"))));
             let mut foreign = bytes;
             foreign[0] = SNAPSHOT_VERSION + 1;
-            assert!(matches!(decode_state(&foreign), Err(SnapshotError::Version(_))));
+            assert!(matches!(decode_state(&foreign), Err(SnapshotError::Version { .. })));
         }
     }
 }
