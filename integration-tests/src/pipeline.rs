@@ -17,7 +17,7 @@ use serde_json::Value;
 use service_kit::Clock;
 use tempfile::TempDir;
 
-use crate::executable::lakegauge;
+use crate::executable::{Ended, finish, lakegauge};
 use crate::nats::{NatsServer, free_port};
 use crate::postgres::{Database, PostgresServer};
 
@@ -211,6 +211,25 @@ impl Pipeline {
         ];
         let process = self.process(arguments.as_flattened(), &[], free_port()?)?;
         Ok(Simulator { process, books })
+    }
+
+    /// Runs a tool to its end, with the settings of the services and this address of the archive.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started, or wrote something that is no text.
+    pub fn tool<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+        database_url: &str,
+    ) -> Result<Ended> {
+        let mut command = Command::new(lakegauge()?);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.settings.iter().map(|(key, value)| (key, value)))
+            .env("DATABASE_URL", database_url);
+        finish(command, b"")
     }
 
     fn process(

@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("simulator", &["domain", "wire", "bus", "service-kit"]),
     ("aggregator", &["domain", "wire", "bus", "event-store", "service-kit"]),
     ("archiver", &["domain", "wire", "bus", "event-store", "service-kit"]),
+    ("replay", &["domain", "wire", "bus", "event-store", "service-kit"]),
     (
         "lakegauge",
         &[
@@ -28,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "simulator",
             "aggregator",
             "archiver",
+            "replay",
         ],
     ),
 ];

@@ -20,3 +20,4 @@ mod store_events;
 mod store_migrations;
 mod store_read;
 mod store_trouble;
+mod verify;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::Bus;
-use domain::{Mark, Rules, Stream, StreamState, state::Applied};
+use domain::{Applied, Mark, Rules, Stream};
 use event_store::{ArchiveView, StoreSettings, read_checkpoint};
 use service_kit::Lifecycle;
 
@@ -36,7 +36,7 @@ pub(crate) async fn from_archive(
     let Some(mark) = view.checkpoint().map(|checkpoint| checkpoint.mark) else {
         anyhow::bail!("the checkpoint of stream {stream} is gone");
     };
-    let mut state = StreamState::new(stream, rules.clone());
+    let mut state = view.origin(rules);
     let (mut events, mut unexpected) = (0_u64, 0_u64);
     while let Some(page) = view.next_page().await? {
         for counted in &page {

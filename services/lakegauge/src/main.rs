@@ -10,6 +10,7 @@ mod env_example;
 mod migrate;
 mod publish;
 mod readable;
+mod replay;
 mod schema;
 mod services;
 mod tail;

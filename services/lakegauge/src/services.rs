@@ -9,7 +9,7 @@ use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
 use service_kit::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
 use service_kit::{Environment, Flags, Service, Setting, Settings};
 
-use crate::{command, migrate, publish, up};
+use crate::{command, migrate, publish, replay, up};
 
 /// A subcommand that is a service.
 pub(crate) struct Entry {
@@ -199,6 +199,7 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     }
     sections.push(("lakegauge up".to_owned(), up::SETTINGS.to_vec()));
     sections.push(("lakegauge publish".to_owned(), publish::SETTINGS.to_vec()));
+    sections.push(("lakegauge replay".to_owned(), replay::SETTINGS.to_vec()));
     sections
 }
 
@@ -214,4 +215,5 @@ pub(crate) fn load_everything(settings: &mut Settings<'_>) {
     migrate::load(settings);
     up::load(settings);
     publish::load(settings);
+    replay::load(settings);
 }

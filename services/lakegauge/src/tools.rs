@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
-use crate::{completions, decode, doctor, env_example, migrate, publish, schema, tail, up};
+use crate::{completions, decode, doctor, env_example, migrate, publish, replay, schema, tail, up};
 
 /// A subcommand that is no service: it does one thing and ends.
 struct Tool {
@@ -16,6 +16,7 @@ struct Tool {
 const TOOLS: &[Tool] = &[
     Tool { command: up::command, run: up::run },
     Tool { command: publish::command, run: publish::run },
+    Tool { command: replay::command, run: replay::run },
     Tool { command: tail::command, run: tail::run },
     Tool { command: decode::command, run: decode::run },
     Tool { command: schema::command, run: schema::run },

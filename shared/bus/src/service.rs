@@ -77,6 +77,8 @@ pub struct BusConfig {
     pub settings: BusSettings,
     /// The streams that must stand.
     pub topology: Topology,
+    /// The rules that streams get which are made now.
+    pub rules: Rules,
 }
 
 /// Reads every setting of the bus, for a connection of this name.
@@ -99,8 +101,9 @@ pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<BusConfig> {
     let rules = rules_from(&rules).map_err(|why| settings.problem(&STREAM_RULES, &why));
     match loaded {
         Ok(loaded) => {
-            let topology = Topology::embedded(&loaded.subject_prefix, &overrides, &rules.ok()?);
-            Some(BusConfig { settings: loaded, topology })
+            let rules = rules.ok()?;
+            let topology = Topology::embedded(&loaded.subject_prefix, &overrides, &rules);
+            Some(BusConfig { settings: loaded, topology, rules })
         }
         Err(problems) => {
             for problem in problems {

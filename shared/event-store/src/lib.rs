@@ -22,7 +22,9 @@ mod rows;
 mod samples;
 pub mod service;
 mod settings;
+mod span;
 mod sqlstate;
+mod view;
 mod windows;
 
 pub use archive::{Appended, Archive};
@@ -34,4 +36,6 @@ pub use inspect::{ServerFacts, Tally, inspect, tally};
 pub use migrate::{Applied, check_version, migrate};
 pub use read::{ArchiveView, Counted, read_checkpoint};
 pub use settings::StoreSettings;
+pub use span::WindowRow;
 pub use sqlstate::{Recovery, recovery};
+pub use view::{Loss, Range};

@@ -2,7 +2,7 @@
 
 use domain::{
     Event, EventId, Fact, LakeAccess, LakeInventory, Mark, Operation, Outcome, Position, Rules,
-    Seen, Side, Statement, Stream, Timestamp, WarehouseQuery,
+    Seen, Side, Statement, Stream, StreamState, Timestamp, WarehouseQuery
 };
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
@@ -34,8 +34,9 @@ pub struct Counted {
 /// A stream as it was at one moment: a transaction that sees nothing later.
 #[derive(Debug)]
 pub struct ArchiveView {
-    connection: PgConnection,
-    stream: StreamId,
+    pub(crate) connection: PgConnection,
+    pub(crate) stream: StreamId,
+    name: Stream,
     checkpoint: Option<Checkpoint>,
     /// Ranges left to read, the next one last.
     ranges: Vec<Range>,
@@ -52,7 +53,7 @@ struct Range {
     occurred: Option<(Timestamptz, Timestamptz)>,
 }
 
-const DOING: &str = "reading the archive";
+pub(crate) const DOING: &str = "reading the archive";
 
 impl ArchiveView {
     /// A view of a stream, from the first event that was archived.
@@ -69,27 +70,62 @@ impl ArchiveView {
         .execute(&mut connection)
         .await
         .doing(DOING)?;
-        let name = stream.to_string();
+        Self::of_stream(connection, stream).await
+    }
+
+    /// The same moment, but another stream, from its first event.
+    ///
+    /// # Errors
+    ///
+    /// The database failed; the view is gone then.
+    pub async fn turn_to(self, stream: Stream) -> Result<Self, StoreError> {
+        Self::of_stream(self.connection, stream).await
+    }
+
+    async fn of_stream(mut connection: PgConnection, name: Stream) -> Result<Self, StoreError> {
         let id: Option<i16> = sqlx::query_scalar("select id from lakegauge.stream where name = $1")
-            .bind(&name)
+            .bind(name.to_string())
             .fetch_optional(&mut connection)
             .await
             .doing(DOING)?;
-        let nothing = StreamId { id: 0, side: Some(stream.side) };
+        let nothing = StreamId { id: 0, side: Some(name.side) };
         let Some(id) = id else {
             return Ok(Self {
                 connection,
                 stream: nothing,
+                name,
                 checkpoint: None,
                 ranges: Vec::new(),
                 noted: false,
             });
         };
-        let stream = StreamId { id, side: Some(stream.side) };
+        let stream = StreamId { id, side: Some(name.side) };
         let checkpoint = checkpoint::read(&mut connection, stream).await?;
         let ranges = ranges(&mut connection, stream).await?;
         let noted = any_noted(&mut connection, stream).await?;
-        Ok(Self { connection, stream, checkpoint, ranges, noted })
+        Ok(Self { connection, stream, name, checkpoint, ranges, noted })
+    }
+
+    /// The stream whose events it gives.
+    pub const fn stream(&self) -> Stream {
+        self.name
+    }
+
+    /// The state to begin a fold with: what stands before the first event of the archive.
+    pub fn origin(&self, rules: &Rules) -> StreamState {
+        StreamState::new(self.name, rules.clone())
+    }
+
+    /// Leaves out pages in which everything is counted at or before a position. The page with the
+    /// position itself still comes whole.
+    pub fn skip_to(&mut self, after: Position) {
+        let passed = |range: &Range| {
+            (i64::from(after.epoch), after.sequence)
+                > (i64::from(range.epoch), u64::try_from(range.last).unwrap_or(0))
+        };
+        while self.ranges.last().is_some_and(passed) {
+            self.ranges.pop();
+        }
     }
 
     /// How far the stream is archived in this view; none where nothing was.
@@ -416,18 +452,18 @@ fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
     Ok(Counted { position: position(row)?, verdict, event })
 }
 
-fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T, StoreError>
+pub(crate) fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
     row.try_get(column).doing(DOING)
 }
 
-fn quantity(row: &PgRow, column: &str) -> Result<u64, StoreError> {
+pub(crate) fn quantity(row: &PgRow, column: &str) -> Result<u64, StoreError> {
     unsigned(get(row, column)?)
 }
 
-fn code<T>(row: &PgRow, column: &str, of: fn(u8) -> Option<T>) -> Result<T, StoreError> {
+pub(crate) fn code<T>(row: &PgRow, column: &str, of: fn(u8) -> Option<T>) -> Result<T, StoreError> {
     let code: i16 = get(row, column)?;
     u8::try_from(code)
         .ok()

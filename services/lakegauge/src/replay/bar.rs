@@ -1,0 +1,65 @@
+//! The bar of a replay or a verification.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use ::replay::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio_util::task::AbortOnDropHandle;
+
+/// Between two looks at the counts.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A bar on a terminal, until it is dropped; elsewhere a line each time something else begins.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Bar {
+    /// Shows this progress. Must be called within a runtime.
+    pub(crate) fn new(progress: &Progress) -> Self {
+        let bar = ProgressBar::no_length();
+        let is_terminal = std::io::stderr().is_terminal();
+        if !is_terminal {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let looking = look(bar.clone(), progress.clone(), is_terminal);
+        Self { bar, _task: AbortOnDropHandle::new(tokio::spawn(looking)) }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+const BOUNDED: &str =
+    "{msg} {bar:30} {human_pos}/{human_len} events, {per_sec}, {elapsed}, {eta} to go";
+const UNBOUNDED: &str = "{spinner} {msg}, {human_pos} events, {per_sec}, {elapsed}";
+
+async fn look(bar: ProgressBar, progress: Progress, is_terminal: bool) {
+    let mut doing = String::new();
+    loop {
+        let now = progress.doing();
+        let (done, total) = progress.events();
+        if now != doing {
+            if !is_terminal {
+                eprintln!("{now}");
+            }
+            let template = if total > 0 { BOUNDED } else { UNBOUNDED };
+            let style = ProgressStyle::with_template(template);
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.reset();
+            bar.set_message(now.clone());
+            doing = now;
+        }
+        if total > 0 {
+            bar.set_length(total);
+        }
+        bar.set_position(done);
+        tokio::time::sleep(LOOK).await;
+    }
+}

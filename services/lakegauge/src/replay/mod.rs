@@ -1,0 +1,81 @@
+//! `lakegauge replay`: the archive read again, as a proof or as events.
+
+mod bar;
+mod verify;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bus::service::BusConfig;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use event_store::StoreSettings;
+use service_kit::logs::LogConfig;
+use service_kit::{Environment, Setting, Settings};
+
+use crate::command as flags;
+
+const REACH_TIMEOUT_MS: Setting = Setting {
+    key: "REPLAY_REACH_TIMEOUT_MS",
+    flag: "reach-timeout-ms",
+    default: Some("60000"),
+    help: "How long `replay --verify` waits for the archive to reach the aggregator's snapshot.",
+    secret: false,
+};
+
+/// The settings of the tool itself; those of NATS and of the archive come on top.
+pub(crate) const SETTINGS: &[Setting] = &[REACH_TIMEOUT_MS];
+
+#[derive(Debug)]
+struct Config {
+    bus: BusConfig,
+    store: StoreSettings,
+    reach_timeout: Duration,
+}
+
+impl Config {
+    fn load(settings: &mut Settings<'_>) -> Option<Self> {
+        let bus = bus::service::load("lakegauge replay", settings);
+        let store = event_store::service::load("lakegauge-replay", settings);
+        let reach_timeout = settings.duration_ms(&REACH_TIMEOUT_MS);
+        Some(Self { bus: bus?, store: store?, reach_timeout: reach_timeout? })
+    }
+}
+
+/// Reads the settings of the tool itself, of NATS and of the archive.
+pub(crate) fn load(settings: &mut Settings<'_>) {
+    // The problems are in the settings.
+    drop(Config::load(settings));
+}
+
+fn all_settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().chain(bus::service::SETTINGS).chain(event_store::service::SETTINGS)
+}
+
+pub(crate) fn command() -> Command {
+    let command = Command::new("replay")
+        .about("Read the archive again: as a proof that it gives what was shown, or as events")
+        .after_help(
+            "--verify folds the archive and compares the result with the aggregator's snapshot,\n\
+             with every sample and with every window. It only reads, beside live traffic too.\n\
+             Exit status: 0 done and identical, 1 failed or something differs, 64 wrong arguments.",
+        );
+    let command = verify::arguments(command).arg(
+        Arg::new("json")
+            .long("json")
+            .action(ArgAction::SetTrue)
+            .help("Print the result as one JSON object"),
+    );
+    flags::with_settings(command, all_settings())
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let given = flags::flags(matches, all_settings());
+    let mut settings = Settings::new(&given, &Environment);
+    LogConfig::load(&mut settings).install();
+    let config = Config::load(&mut settings);
+    if let Err(problems) = settings.finish() {
+        return flags::report(Err(problems.into()));
+    }
+    let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
+    flags::report_status(flags::block_on(verify::run(config, matches)))
+}

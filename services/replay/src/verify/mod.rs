@@ -1,0 +1,79 @@
+//! fold(archive) = live, as an operator can ask for it.
+//!
+//! Everything is read from one repeatable-read transaction, so it works beside live traffic: the
+//! rows of each stream are folded up to the position of the aggregator's snapshot and compared with
+//! it to the bit, then on to the end of the archive; on the way each sample is compared with the
+//! fold at its position. Then every window aggregate is compared with its rows.
+
+mod difference;
+mod reference;
+mod report;
+mod samples;
+mod stream;
+mod windows;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context as _;
+use bus::Bus;
+use domain::{Rules, Side, Stream};
+use event_store::{ArchiveView, StoreSettings};
+
+use crate::Progress;
+use reference::References;
+pub use reference::Snapshot;
+pub use report::{Report, SideReport, StreamReport};
+
+/// What the archive is compared with.
+#[derive(Debug)]
+pub enum Against {
+    /// The snapshots of the aggregators on this bus.
+    Bus(Bus),
+    /// Snapshots that were kept in files.
+    Snapshots(Vec<Snapshot>),
+    /// Only the archive is looked at, for this reason.
+    Nothing(String),
+}
+
+/// What to verify.
+#[derive(Debug)]
+pub struct Verify {
+    /// The archive.
+    pub store: StoreSettings,
+    /// What it is compared with.
+    pub against: Against,
+    /// The rules by which a stream is folded that nobody else names rules for.
+    pub rules: Rules,
+    /// Longest wait for the archive to reach a snapshot.
+    pub reach_timeout: Duration,
+}
+
+/// Verifies the archive. What differs stands in the report; nothing is changed.
+///
+/// # Errors
+///
+/// Bus or archive can't be read, or the archive does not reach the snapshot in time.
+pub async fn verify(what: &Verify, progress: &Progress) -> anyhow::Result<Report> {
+    progress.begin("waiting for the archive", 0);
+    let references = References::find(what).await?;
+    references.wait_for_archive(&what.store, what.reach_timeout).await?;
+    // The first stream is as good as any: its view shows which there are.
+    let mut view = ArchiveView::open(&what.store, Stream::lake(0)).await?;
+    let mut streams = view.streams().await?;
+    streams.sort_unstable();
+    let mut report = Report::default();
+    let mut lengths: BTreeMap<Side, Vec<u32>> = BTreeMap::new();
+    for stream in streams {
+        let (reference, rules, notes) = references.of(stream);
+        report.not_compared.extend(notes);
+        lengths.entry(stream.side).or_insert_with(|| rules.window_lengths_s.clone());
+        view = view.turn_to(stream).await?;
+        let of_stream = stream::verify(&mut view, rules, reference, progress).await;
+        report.streams.push(of_stream.with_context(|| format!("stream {stream}"))?);
+    }
+    for (side, lengths_s) in lengths {
+        report.sides.push(windows::verify(&mut view, side, &lengths_s, progress).await?);
+    }
+    report.finish();
+    Ok(report)
+}

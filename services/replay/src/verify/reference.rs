@@ -1,0 +1,176 @@
+//! What the archive is compared with: snapshots, and the rules that each stream follows.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context as _;
+use bus::{Bus, BusError, Found};
+use domain::{Mark, Rules, Stream, StreamState};
+use event_store::{ArchiveView, StoreSettings, read_checkpoint};
+
+use super::{Against, Verify};
+
+/// How often the archive's checkpoint is looked up while it is waited for.
+const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
+
+/// An aggregator's state at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The state.
+    pub state: StreamState,
+    /// The last message that is counted in.
+    pub mark: Mark,
+    /// As it was stored.
+    pub bytes: Vec<u8>,
+}
+
+impl Snapshot {
+    /// Reads a snapshot from its bytes.
+    ///
+    /// # Errors
+    ///
+    /// They are of another version, cut or damaged.
+    pub fn read(bytes: Vec<u8>) -> anyhow::Result<Self> {
+        let (state, mark) = wire::snapshot::decode_state(&bytes)?;
+        Ok(Self { state, mark, bytes })
+    }
+}
+
+/// What is known of one stream besides its archive.
+#[derive(Debug)]
+struct Reference {
+    snapshot: Result<Snapshot, String>,
+    rules: Option<Rules>,
+}
+
+/// What is known of every stream besides its archive.
+#[derive(Debug)]
+pub(super) struct References {
+    of: BTreeMap<Stream, Reference>,
+    rules: Rules,
+    /// Why a stream that is not among them is not compared.
+    otherwise: String,
+}
+
+impl References {
+    /// Asks the bus, or takes what was given.
+    pub(super) async fn find(what: &Verify) -> anyhow::Result<Self> {
+        let mut of = BTreeMap::new();
+        let otherwise = match &what.against {
+            Against::Nothing(why) => why.clone(),
+            Against::Snapshots(snapshots) => {
+                for snapshot in snapshots {
+                    let rules = Some(snapshot.state.rules().clone());
+                    let reference = Reference { snapshot: Ok(snapshot.clone()), rules };
+                    of.insert(snapshot.state.stream(), reference);
+                }
+                "no snapshot of it was given".to_owned()
+            }
+            Against::Bus(bus) => {
+                let mut view = ArchiveView::open(&what.store, Stream::lake(0)).await?;
+                for stream in view.streams().await? {
+                    of.insert(stream, from_bus(bus, stream).await?);
+                }
+                "its stream came to the archive meanwhile".to_owned()
+            }
+        };
+        Ok(Self { of, rules: what.rules.clone(), otherwise })
+    }
+
+    /// Returns when the archive has reached every snapshot.
+    pub(super) async fn wait_for_archive(
+        &self,
+        store: &StoreSettings,
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        for (stream, reference) in &self.of {
+            let Ok(snapshot) = &reference.snapshot else { continue };
+            let waiting = reached(store, *stream, &snapshot.mark);
+            match tokio::time::timeout(limit, waiting).await {
+                Ok(reached) => reached?,
+                Err(_) => anyhow::bail!(
+                    "the archive of {stream} has not reached the snapshot at epoch {}, sequence {} \
+                     within {} ms: does the archiver run?",
+                    snapshot.mark.epoch,
+                    snapshot.mark.sequence,
+                    limit.as_millis()
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    /// The snapshot of a stream, if there is one; the rules that it follows; and what can't be
+    /// compared for want of either.
+    pub(super) fn of(&self, stream: Stream) -> (Option<&Snapshot>, &Rules, Vec<String>) {
+        let reference = self.of.get(&stream);
+        let (snapshot, why) = match reference.map(|reference| &reference.snapshot) {
+            Some(Ok(snapshot)) => (Some(snapshot), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, Some(&self.otherwise)),
+        };
+        let mut notes: Vec<String> =
+            why.map(|why| format!("{stream}: no snapshot: {why}")).into_iter().collect();
+        let rules = reference.and_then(|reference| reference.rules.as_ref());
+        if rules.is_none() {
+            notes.push(format!(
+                "{stream}: nobody names its rules: folded by those of NATS_STREAM_RULES"
+            ));
+        }
+        (snapshot, rules.unwrap_or(&self.rules), notes)
+    }
+}
+
+async fn from_bus(bus: &Bus, stream: Stream) -> anyhow::Result<Reference> {
+    let name = stream.to_string();
+    let rules = match bus.stream(&name).await {
+        Ok(status) => Some(
+            Rules::from_metadata(&status.metadata)
+                .with_context(|| format!("the rules of stream {name}"))?,
+        ),
+        Err(BusError::NoStream { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let found = match bus.snapshots().load(&name).await {
+        Ok(loaded) => loaded.found,
+        Err(BusError::NoStream { .. }) => Found::Nothing,
+        Err(error) => return Err(error.into()),
+    };
+    let snapshot = match found {
+        Found::Nothing => Err("none was stored yet".to_owned()),
+        Found::Damaged(why) => anyhow::bail!("the snapshot of {name} is damaged: {why}"),
+        Found::Whole(_, bytes) => Ok(Snapshot::read(bytes.to_vec())
+            .with_context(|| format!("the snapshot of {name} can't be read"))?),
+    };
+    Ok(Reference { snapshot, rules })
+}
+
+async fn reached(store: &StoreSettings, stream: Stream, wanted: &Mark) -> anyhow::Result<()> {
+    loop {
+        let mark = read_checkpoint(store, &stream.to_string()).await?;
+        if mark.is_some_and(|mark| reaches(&mark, wanted)) {
+            return Ok(());
+        }
+        tokio::time::sleep(CHECKPOINT_POLL).await;
+    }
+}
+
+/// Whether an archive has everything that a snapshot counts, or never will: an epoch that ended
+/// stays as it is.
+const fn reaches(archive: &Mark, wanted: &Mark) -> bool {
+    archive.epoch > wanted.epoch
+        || archive.epoch == wanted.epoch && archive.sequence >= wanted.sequence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_reaches_a_snapshot_in_its_epoch_or_in_a_later_one() {
+        let at = |epoch, sequence| Mark { epoch, sequence, broker_ns: 0, created_ns: 0 };
+        assert!(reaches(&at(1, 7), &at(1, 7)));
+        assert!(!reaches(&at(1, 6), &at(1, 7)));
+        assert!(reaches(&at(2, 0), &at(1, 7)));
+        assert!(!reaches(&at(1, 9), &at(2, 1)));
+    }
+}

@@ -1,0 +1,181 @@
+//! What was found.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What was compared, what differs, and what could not be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether everything that was compared agrees.
+    pub identical: bool,
+    /// blake3 of the digests and counts below, in hexadecimal: two archives with the same digest
+    /// fold to the same states.
+    pub digest: String,
+    /// By stream.
+    pub streams: Vec<StreamReport>,
+    /// By side, over all of its streams.
+    pub sides: Vec<SideReport>,
+    /// What could not be compared, and why.
+    pub not_compared: Vec<String>,
+}
+
+/// One stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StreamReport {
+    /// Its name.
+    pub stream: String,
+    /// Epoch up to which it is archived.
+    pub epoch: u32,
+    /// Sequence up to which it is archived.
+    pub sequence: u64,
+    /// Events that are counted at a position of the archive.
+    pub events: u64,
+    /// Of these, events that live can't have counted there: rows are missing, doubled or displaced.
+    pub unexpected: u64,
+    /// blake3 of the encoded state at the end of the archive, in hexadecimal.
+    pub digest: String,
+    /// Epoch and sequence of the snapshot that it was compared with.
+    pub snapshot: Option<(u32, u64)>,
+    /// Samples that were compared.
+    pub samples: u64,
+    /// Samples that differ.
+    pub samples_differing: u64,
+    /// Samples of messages that are not archived yet.
+    pub samples_ahead: u64,
+    /// Losses and ended epochs that the archive knows of.
+    pub declared: Vec<String>,
+    /// The first key of the state, and the first sample, that differ.
+    pub differences: Vec<String>,
+}
+
+/// The window aggregates of one side.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SideReport {
+    /// `lake` or `warehouse`.
+    pub side: String,
+    /// Rows that have windows.
+    pub rows: u64,
+    /// Windows that were compared.
+    pub windows: u64,
+    /// Windows that differ.
+    pub windows_differing: u64,
+    /// Windows of lengths that the rules in force don't name: of an epoch before.
+    pub windows_of_other_lengths: u64,
+    /// The first window that differs.
+    pub difference: Option<String>,
+}
+
+impl Report {
+    /// Every first difference.
+    pub fn differences(&self) -> impl Iterator<Item = &str> {
+        let of_streams = self.streams.iter().flat_map(|stream| &stream.differences);
+        let of_sides = self.sides.iter().filter_map(|side| side.difference.as_ref());
+        of_streams.chain(of_sides).map(String::as_str)
+    }
+
+    /// Draws the sum, once everything stands in it.
+    pub(super) fn finish(&mut self) {
+        let mut hasher = blake3::Hasher::new();
+        for stream in &self.streams {
+            let StreamReport { stream, digest, epoch, sequence, events, samples, .. } = stream;
+            let line = format!("{stream} {digest} {epoch} {sequence} {events} {samples}\n");
+            hasher.update(line.as_bytes());
+        }
+        for side in &self.sides {
+            let SideReport { side, rows, windows, .. } = side;
+            hasher.update(format!("{side} {rows} {windows}\n").as_bytes());
+        }
+        self.digest = hasher.finalize().to_hex().to_string();
+        let identical = self.differences().next().is_none();
+        self.identical = identical;
+        for side in self.sides.iter().filter(|side| side.windows_of_other_lengths > 0) {
+            self.not_compared.push(format!(
+                "{}: {} windows have lengths that the rules in force don't name",
+                side.side, side.windows_of_other_lengths
+            ));
+        }
+    }
+}
+
+/// For people: what was compared, then what was not, then whether it agrees.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for stream in &self.streams {
+            let StreamReport { stream: name, epoch, sequence, events, samples, .. } = stream;
+            writeln!(f, "{name}: {events} events up to epoch {epoch}, sequence {sequence}")?;
+            match stream.snapshot {
+                Some((epoch, at)) => {
+                    writeln!(
+                        f,
+                        "  state compared with the snapshot at epoch {epoch}, sequence {at}"
+                    )?;
+                }
+                None => writeln!(f, "  state not compared")?,
+            }
+            if stream.unexpected > 0 {
+                writeln!(f, "  {} of them live can't have counted", stream.unexpected)?;
+            }
+            write!(f, "  {samples} samples compared")?;
+            if stream.samples_differing > 0 {
+                write!(f, ", {} differ", stream.samples_differing)?;
+            }
+            if stream.samples_ahead > 0 {
+                write!(f, ", {} are ahead of the archive", stream.samples_ahead)?;
+            }
+            writeln!(f, "\n  state {}", stream.digest)?;
+        }
+        for side in &self.sides {
+            let SideReport { side: name, rows, windows, .. } = side;
+            write!(f, "{name}: {windows} windows compared with {rows} rows")?;
+            if side.windows_differing > 0 {
+                write!(f, ", {} differ", side.windows_differing)?;
+            }
+            writeln!(f)?;
+        }
+        for declared in self.streams.iter().flat_map(|stream| &stream.declared) {
+            writeln!(f, "declared: {declared}")?;
+        }
+        for what in &self.not_compared {
+            writeln!(f, "not compared: {what}")?;
+        }
+        for difference in self.differences() {
+            writeln!(f, "DIFFERS: {difference}")?;
+        }
+        writeln!(f, "digest {}", self.digest)?;
+        writeln!(f, "{}", if self.identical { "identical" } else { "not identical" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(difference: Option<&str>) -> Report {
+        let side = SideReport {
+            side: "lake".to_owned(),
+            difference: difference.map(str::to_owned),
+            ..SideReport::default()
+        };
+        let mut report = Report { sides: vec![side], ..Report::default() };
+        report.finish();
+        report
+    }
+
+    #[test]
+    fn it_is_identical_only_if_nothing_differs() {
+        assert!(report(None).identical);
+        assert!(report(None).to_string().ends_with("\nidentical\n"));
+        let differs = report(Some("window x"));
+        assert!(!differs.identical);
+        assert!(differs.to_string().contains("DIFFERS: window x\n"), "{differs}");
+    }
+
+    #[test]
+    fn every_count_and_digest_is_in_the_digest() {
+        let mut other = report(None);
+        other.sides[0].windows += 1;
+        other.finish();
+        assert_ne!(other.digest, report(None).digest);
+    }
+}

@@ -1,0 +1,81 @@
+//! Samples beside the fold: each is compared when the fold stands at its position. Pure.
+
+use domain::{Mark, Sample, SampleValues};
+
+/// Where a message stands: epoch and sequence.
+pub(super) type Place = (u32, u64);
+
+/// What became of the samples so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SampleCheck {
+    /// Compared with the fold.
+    pub(super) compared: u64,
+    /// Of these, different from it.
+    pub(super) differing: u64,
+    /// Of messages that an ended epoch lost: nothing to compare with.
+    pub(super) lost: u64,
+    /// Of messages that are not archived yet.
+    pub(super) ahead: u64,
+    /// The first difference.
+    pub(super) first: Option<String>,
+}
+
+impl SampleCheck {
+    /// Compares a sample with the fold at its position, provided that this is within its epoch.
+    pub(super) fn compare(&mut self, sample: &Sample, folded: &SampleValues, closed: &[Mark]) {
+        let end = closed.iter().find(|mark| mark.epoch == sample.epoch);
+        if end.is_some_and(|end| sample.sequence > end.sequence) {
+            self.lost += 1;
+            return;
+        }
+        self.compared += 1;
+        if sample.values != *folded {
+            self.differing += 1;
+            self.first.get_or_insert_with(|| {
+                format!(
+                    "sample of {} at epoch {}, sequence {}: {}",
+                    sample.stream,
+                    sample.epoch,
+                    sample.sequence,
+                    differing(&sample.values, folded)
+                )
+            });
+        }
+    }
+}
+
+fn differing(kept: &SampleValues, folded: &SampleValues) -> String {
+    format!("sample {kept:?}, archive {folded:?}")
+}
+
+/// The place of a sample.
+pub(super) const fn place(sample: &Sample) -> Place {
+    (sample.epoch, sample.sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Stream;
+
+    use super::*;
+
+    fn sample(epoch: u32, sequence: u64, records: u128) -> Sample {
+        let values =
+            SampleValues::Warehouse { queries_in_window: 1, response_us_in_window: 2, records };
+        Sample { stream: Stream::warehouse(0), epoch, sequence, broker_ns: 0, values }
+    }
+
+    #[test]
+    fn a_sample_of_what_an_epoch_lost_is_not_compared_and_any_other_is() {
+        let closed = [Mark { epoch: 1, sequence: 10, broker_ns: 0, created_ns: 0 }];
+        let folded = sample(1, 1, 5).values;
+        let mut check = SampleCheck::default();
+        check.compare(&sample(1, 10, 5), &folded, &closed);
+        check.compare(&sample(1, 11, 9), &folded, &closed);
+        check.compare(&sample(2, 11, 6), &folded, &closed);
+        check.compare(&sample(2, 12, 7), &folded, &closed);
+        assert_eq!((check.compared, check.differing, check.lost), (3, 2, 1));
+        let first = check.first.unwrap();
+        assert!(first.starts_with("sample of WAREHOUSE_0 at epoch 2, sequence 11: "), "{first}");
+    }
+}

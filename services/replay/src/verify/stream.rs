@@ -1,0 +1,184 @@
+//! One stream: the fold of its rows, beside its snapshot and its samples.
+
+use std::collections::VecDeque;
+
+use anyhow::Context as _;
+use domain::{Applied, Mark, Rules, Sample, StreamState};
+use event_store::{ArchiveView, Counted, Loss};
+
+use super::{
+    difference::difference,
+    reference::Snapshot,
+    report::StreamReport,
+    samples::{Place, SampleCheck, place},
+};
+use crate::Progress;
+
+/// Folds the stream of the view to its end.
+pub(super) async fn verify(
+    view: &mut ArchiveView,
+    rules: &Rules,
+    snapshot: Option<&Snapshot>,
+    progress: &Progress,
+) -> anyhow::Result<StreamReport> {
+    let stream = view.stream();
+    progress.begin(format!("folding {stream}"), view.archived_events().await?);
+    let end = view.checkpoint().map(|checkpoint| checkpoint.mark);
+    let end = end.context("it has no checkpoint")?;
+    let mut fold = Fold {
+        state: view.origin(rules),
+        closed: view.closed_epochs().await?,
+        snapshot,
+        differences: Vec::new(),
+        declared: Vec::new(),
+        unexpected: 0,
+        pending: VecDeque::new(),
+        read_to: (0, 0),
+        samples: SampleCheck::default(),
+    };
+    let mut events = 0_u64;
+    fold.read_samples(view).await?;
+    while let Some(page) = view.next_page().await? {
+        for counted in &page {
+            fold.pass(view, (counted.position.epoch, counted.position.sequence)).await?;
+            fold.count(counted);
+        }
+        let read = u64::try_from(page.len()).unwrap_or(u64::MAX);
+        events += read;
+        progress.add(read);
+    }
+    // What lies after the last event, and not after the checkpoint.
+    fold.pass(view, (end.epoch, end.sequence.saturating_add(1))).await?;
+    fold.count_ahead(view).await?;
+    let losses = view.losses().await?;
+    Ok(report(fold, snapshot, &end, events, &losses))
+}
+
+fn report(
+    fold: Fold<'_>,
+    snapshot: Option<&Snapshot>,
+    end: &Mark,
+    events: u64,
+    losses: &[Loss],
+) -> StreamReport {
+    let encoded = wire::snapshot::encode_state(&fold.state, end);
+    let stream = fold.state.stream();
+    let mut declared = fold.declared;
+    declared.extend(losses.iter().map(|loss| {
+        format!(
+            "{stream}: messages {} to {} of epoch {} were deleted before they were archived",
+            loss.first, loss.last, loss.epoch
+        )
+    }));
+    declared.extend(fold.closed.iter().map(|mark| {
+        format!("{stream}: epoch {} ended; archived up to {}", mark.epoch, mark.sequence)
+    }));
+    if fold.samples.lost > 0 {
+        let lost = fold.samples.lost;
+        declared.push(format!("{stream}: {lost} samples are of what an ended epoch lost"));
+    }
+    StreamReport {
+        stream: stream.to_string(),
+        epoch: end.epoch,
+        sequence: end.sequence,
+        events,
+        unexpected: fold.unexpected,
+        digest: blake3::hash(&encoded).to_hex().to_string(),
+        snapshot: snapshot.map(|snapshot| place_of(&snapshot.mark)),
+        samples: fold.samples.compared,
+        samples_differing: fold.samples.differing,
+        samples_ahead: fold.samples.ahead,
+        declared,
+        differences: fold.differences.into_iter().chain(fold.samples.first).collect(),
+    }
+}
+
+/// A fold on its way, and what it is compared with.
+struct Fold<'a> {
+    state: StreamState,
+    closed: Vec<Mark>,
+    /// Taken when the fold has reached it.
+    snapshot: Option<&'a Snapshot>,
+    differences: Vec<String>,
+    declared: Vec<String>,
+    /// Events that live can't have counted.
+    unexpected: u64,
+    /// Samples that were read and not yet compared, ascending.
+    pending: VecDeque<Sample>,
+    read_to: Place,
+    samples: SampleCheck,
+}
+
+impl Fold<'_> {
+    /// Compares everything that lies before a place, now that the fold is about to pass it.
+    async fn pass(&mut self, view: &mut ArchiveView, next: Place) -> anyhow::Result<()> {
+        if let Some(snapshot) = self.snapshot.take_if(|snapshot| place_of(&snapshot.mark) < next) {
+            self.compare(snapshot);
+        }
+        if self.pending.front().is_none_or(|sample| place(sample) >= next) {
+            return Ok(());
+        }
+        let folded = self.state.sample();
+        while self.pending.front().is_some_and(|sample| place(sample) < next) {
+            if let Some(sample) = self.pending.pop_front() {
+                self.samples.compare(&sample, &folded, &self.closed);
+            }
+            if self.pending.is_empty() {
+                self.read_samples(view).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, counted: &Counted) {
+        let not_counted = match self.state.recount(&counted.event, counted.verdict) {
+            Applied::Counted(_) => return,
+            Applied::Duplicate => "it is known already",
+            Applied::TooOld => "nothing but a verdict could count it",
+        };
+        self.unexpected += 1;
+        if self.unexpected == 1 {
+            let (id, position) = (counted.event.id, counted.position);
+            self.differences.push(format!("event {id} of {position:?}: {not_counted}"));
+        }
+    }
+
+    fn compare(&mut self, snapshot: &Snapshot) {
+        let (stream, mark) = (self.state.stream(), &snapshot.mark);
+        let at = format!("{stream} at epoch {}, sequence {}", mark.epoch, mark.sequence);
+        let end = self.closed.iter().find(|end| end.epoch == mark.epoch);
+        if end.is_some_and(|end| mark.sequence > end.sequence) {
+            self.declared.push(format!("snapshot of {at}: its epoch ended before it was archived"));
+            return;
+        }
+        if wire::snapshot::encode_state(&self.state, mark) == snapshot.bytes {
+            return;
+        }
+        let key = difference(&snapshot.state, &self.state);
+        let key = key.unwrap_or_else(|| "equal states in other bytes".to_owned());
+        self.differences.push(format!("state of {at}: {key}"));
+    }
+
+    async fn read_samples(&mut self, view: &mut ArchiveView) -> anyhow::Result<()> {
+        let samples = view.samples_after(self.read_to).await?;
+        if let Some(last) = samples.last() {
+            self.read_to = place(last);
+        }
+        self.pending.extend(samples);
+        Ok(())
+    }
+
+    /// What is left is of messages that the view does not hold yet.
+    async fn count_ahead(&mut self, view: &mut ArchiveView) -> anyhow::Result<()> {
+        while !self.pending.is_empty() {
+            self.samples.ahead += u64::try_from(self.pending.len()).unwrap_or(u64::MAX);
+            self.pending.clear();
+            self.read_samples(view).await?;
+        }
+        Ok(())
+    }
+}
+
+const fn place_of(mark: &Mark) -> Place {
+    (mark.epoch, mark.sequence)
+}

@@ -1,0 +1,257 @@
+//! Window aggregates beside the rows that they were kept of, span by span of event time.
+//!
+//! A span begins and ends where windows of every length do, so no window crosses its edge, and only
+//! the windows of one span are in memory.
+
+use std::collections::BTreeMap;
+
+use domain::{Side, Timestamp, WindowKey, WindowSums, Windows, time::MICROS_PER_SECOND};
+use event_store::{ArchiveView, WindowRow};
+
+use super::report::SideReport;
+use crate::Progress;
+
+/// Rows that a span should have: a few seconds of reading, and some ten megabytes of windows even
+/// where every row has windows of its own.
+const SPAN_ROWS: u64 = 100_000;
+/// Longest span, in seconds of event time, unless one window is longer: an idle archive is passed
+/// quickly, and a busy day after a quiet one is not held at once.
+const SPAN_S_MAX: i64 = 86_400;
+/// Year 1: before anything that may be archived, and a time that PostgreSQL knows.
+const EARLIEST: Timestamp = Timestamp(-62_135_596_800 * MICROS_PER_SECOND);
+
+/// Compares every window of a side with the rows of the view.
+pub(super) async fn verify(
+    view: &mut ArchiveView,
+    side: Side,
+    lengths_s: &[u32],
+    progress: &Progress,
+) -> anyhow::Result<SideReport> {
+    let name = match side {
+        Side::Lake => "lake",
+        Side::Warehouse => "warehouse",
+    };
+    progress.begin(format!("adding up the windows of the {name}"), 0);
+    let mut report = SideReport { side: name.to_owned(), ..SideReport::default() };
+    let mut spans = Spans::new(lengths_s);
+    let mut from = EARLIEST;
+    while let Some(first) = view.first_at(side, from).await? {
+        let (start, end) = spans.next(first);
+        let mut rows = Windows::default();
+        let count = view.rows_between(side, start, end, |event| rows.add(lengths_s, event)).await?;
+        let mut kept = Vec::new();
+        for length_s in lengths_s {
+            kept.extend(view.windows_between(side, *length_s, start, end).await?);
+        }
+        let compared = compare(name, rows, kept);
+        report.rows += count;
+        report.windows += compared.windows;
+        report.windows_differing += compared.differing;
+        if report.difference.is_none() {
+            report.difference = compared.first;
+        }
+        progress.add(count);
+        spans.had(count);
+        from = end;
+    }
+    report.windows_of_other_lengths = view.windows_of_other_lengths(side, lengths_s).await?;
+    Ok(report)
+}
+
+/// Which span comes next.
+#[derive(Debug)]
+struct Spans {
+    /// Every length divides it, in seconds.
+    unit_s: i64,
+    /// How many units the next span has.
+    units: i64,
+}
+
+impl Spans {
+    fn new(lengths_s: &[u32]) -> Self {
+        let unit_s = lengths_s.iter().fold(1_i64, |unit_s, length_s| {
+            let length_s = i64::from(*length_s).max(1);
+            unit_s / common_divisor(unit_s, length_s) * length_s
+        });
+        Self { unit_s, units: 1 }
+    }
+
+    /// The span that holds a time, without what was before it.
+    fn next(&self, first: Timestamp) -> (Timestamp, Timestamp) {
+        let start_s = first.slot(self.unit_s);
+        let at = |second: i64| Timestamp(second.saturating_mul(MICROS_PER_SECOND));
+        (at(start_s), at(start_s.saturating_add(self.unit_s.saturating_mul(self.units))))
+    }
+
+    /// Makes the next span shorter after one with many rows, and longer after one with few.
+    fn had(&mut self, rows: u64) {
+        if rows > SPAN_ROWS {
+            self.units = (self.units / 2).max(1);
+        } else if rows < SPAN_ROWS / 4 && self.unit_s * self.units * 2 <= SPAN_S_MAX {
+            self.units *= 2;
+        }
+    }
+}
+
+const fn common_divisor(one: i64, other: i64) -> i64 {
+    let (mut one, mut other) = (one, other);
+    while other != 0 {
+        (one, other) = (other, one % other);
+    }
+    one
+}
+
+/// The windows of one span.
+#[derive(Debug, PartialEq, Eq)]
+struct Compared {
+    /// Windows that either side has.
+    windows: u64,
+    differing: u64,
+    /// The first difference by the order of the keys.
+    first: Option<String>,
+}
+
+fn compare(side: &str, rows: Windows, kept: Vec<WindowRow>) -> Compared {
+    let mut all: BTreeMap<WindowKey, (Option<WindowSums>, Option<WindowSums>)> = BTreeMap::new();
+    for (key, sums) in rows {
+        all.entry(key).or_default().0 = Some(sums);
+    }
+    for WindowRow { key, sums } in kept {
+        all.entry(key).or_default().1 = Some(sums);
+    }
+    let windows = u64::try_from(all.len()).unwrap_or(u64::MAX);
+    let mut differing = 0;
+    let mut first = None;
+    for (key, (rows, kept)) in &all {
+        if rows != kept {
+            differing += 1;
+            first.get_or_insert_with(|| said(side, key, rows.as_ref(), kept.as_ref()));
+        }
+    }
+    Compared { windows, differing, first }
+}
+
+fn said(
+    side: &str,
+    key: &WindowKey,
+    rows: Option<&WindowSums>,
+    kept: Option<&WindowSums>,
+) -> String {
+    let name = window_name(side, key);
+    let (rows, kept) = match (rows, kept) {
+        (None, _) => return format!("{name}: kept, but there is no row of it"),
+        (_, None) => return format!("{name}: there are rows of it, but it is not kept"),
+        (Some(rows), Some(kept)) => (rows, kept),
+    };
+    let of = |what: &str, kept: u128, rows: u128| {
+        (kept != rows).then(|| format!("{name}: {what}: window {kept}, rows {rows}"))
+    };
+    of("events", kept.events.into(), rows.events.into())
+        .or_else(|| of("bytes", kept.bytes, rows.bytes))
+        .or_else(|| of("rows", kept.rows, rows.rows))
+        .or_else(|| of("duration_us", kept.duration_us, rows.duration_us))
+        .or_else(|| of("cache_hits", kept.cache_hits.into(), rows.cache_hits.into()))
+        .unwrap_or_else(|| format!("{name}: its sketch is not that of the rows"))
+}
+
+fn window_name(side: &str, key: &WindowKey) -> String {
+    let action = match side {
+        "lake" => domain::Operation::from_code(key.action).map(domain::Operation::name),
+        _ => domain::Statement::from_code(key.action).map(domain::Statement::name),
+    };
+    let start = Timestamp(key.start_s.saturating_mul(MICROS_PER_SECOND));
+    let start = wire::json::format_time(start).map(|time| time.replace(".000000", ""));
+    format!(
+        "{side} window of {} s from {}, {} {} {}",
+        key.length_s,
+        start.unwrap_or_else(|| key.start_s.to_string()),
+        key.name,
+        action.unwrap_or("?"),
+        key.outcome.name()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Outcome, Sketch};
+
+    use super::*;
+
+    fn key(start_s: i64) -> WindowKey {
+        let name = "raw".to_owned();
+        WindowKey { name, start_s, length_s: 10, action: 0, outcome: Outcome::Ok }
+    }
+
+    fn row(start_s: i64, events: u64, bucket: u32) -> WindowRow {
+        let sketch: Sketch = [(bucket, events)].into_iter().collect();
+        WindowRow { key: key(start_s), sums: WindowSums { events, sketch, ..Default::default() } }
+    }
+
+    fn first(rows: &[(i64, u64)], kept: Vec<WindowRow>) -> (u64, u64, Option<String>) {
+        let mut windows = Windows::default();
+        for (second, events) in rows {
+            for _ in 0..*events {
+                windows.add(&[10], &read(*second));
+            }
+        }
+        let compared = compare("lake", windows, kept);
+        (compared.windows, compared.differing, compared.first)
+    }
+
+    /// A read of no byte that took no time, so that only its number tells.
+    fn read(second: i64) -> domain::Event {
+        let fact = domain::Fact::LakeAccess(domain::LakeAccess {
+            bucket: "raw".to_owned(),
+            key: String::new(),
+            operation: domain::Operation::Read,
+            bytes: 0,
+            object_bytes: None,
+            sequencer: None,
+            duration_us: 0,
+            outcome: Outcome::Ok,
+            principal: String::new(),
+        });
+        let id = domain::EventId::from_bytes([0; 16]);
+        domain::Event { id, occurred_at: Timestamp(second * MICROS_PER_SECOND), fact }
+    }
+
+    #[test]
+    fn windows_of_exactly_the_rows_do_not_differ() {
+        let kept = vec![row(0, 2, 0), row(10, 1, 0)];
+        assert_eq!(first(&[(3, 2), (19, 1)], kept), (2, 0, None));
+    }
+
+    #[test]
+    fn the_first_window_that_differs_is_named_with_what_differs_in_it() {
+        let window = "lake window of 10 s from 1970-01-01T00:00:00Z, raw read ok: ";
+        for (kept, words) in [
+            (vec![row(0, 3, 0), row(10, 2, 0)], "events: window 3, rows 2"),
+            (vec![row(0, 2, 1), row(10, 2, 0)], "its sketch is not that of the rows"),
+            (vec![row(10, 1, 0)], "there are rows of it, but it is not kept"),
+        ] {
+            let (_, differing, said) = first(&[(3, 2), (19, 1)], kept);
+            assert_eq!(said.unwrap(), format!("{window}{words}"));
+            assert!(differing > 0);
+        }
+        let said = first(&[], vec![row(0, 1, 0)]).2.unwrap();
+        assert_eq!(said, format!("{window}kept, but there is no row of it"));
+    }
+
+    #[test]
+    fn no_window_crosses_the_edge_of_a_span_whatever_its_length() {
+        for lengths_s in [&[10, 60][..], &[7, 60], &[90_000], &[]] {
+            let mut spans = Spans::new(lengths_s);
+            let mut from = Timestamp(1_234_567_891);
+            for rows in [0, 0, SPAN_ROWS * 9, SPAN_ROWS / 2, 0] {
+                let (start, end) = spans.next(from);
+                assert!(start <= from && from < end);
+                for length_s in lengths_s {
+                    let length_us = i64::from(*length_s) * MICROS_PER_SECOND;
+                    assert_eq!((start.0 % length_us, end.0 % length_us), (0, 0));
+                }
+                spans.had(rows);
+                from = end;
+            }
+        }
+    }
+}
