@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bus::Bus;
+use bus::{Bus, Run};
 use domain::Side;
 use event_store::read_checkpoint;
 use rustix::process::{Pid, Signal, kill_process};
@@ -188,6 +188,15 @@ impl Pipeline {
     ///
     /// It can't be started.
     pub fn simulate(&mut self, side: Side, traffic: Traffic) -> Result<Simulator> {
+        self.simulate_run("crash", side, traffic)
+    }
+
+    /// Starts a simulator of one side under the name of a run: another name gives other events.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn simulate_run(&mut self, run: &str, side: Side, traffic: Traffic) -> Result<Simulator> {
         let name = match side {
             Side::Lake => "lake",
             Side::Warehouse => "warehouse",
@@ -202,7 +211,7 @@ impl Pipeline {
             ["--format", traffic.format],
             ["--books", &file],
             ["--seed", "7"],
-            ["--run-id", "crash"],
+            ["--run-id", run],
             ["--start-time", "2025-11-03T12:00:00Z"],
             ["--daily-peak-over-trough", "1"],
             // Enough of both to be met on each side of a kill.
@@ -230,6 +239,35 @@ impl Pipeline {
             .envs(self.settings.iter().map(|(key, value)| (key, value)))
             .env("DATABASE_URL", database_url);
         finish(command, b"")
+    }
+
+    /// Starts a tool, with the settings of the services and the rights of a reader.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn spawn_tool(&mut self, arguments: &[&str]) -> Result<Process> {
+        let url = self.database.reader_url();
+        self.process(arguments, &[("DATABASE_URL", url.as_str())], free_port()?)
+    }
+
+    /// Starts an aggregator that counts a replay run beside the live one.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn count_replay(&mut self, run: &Run) -> Result<Counter> {
+        let metrics = free_port()?;
+        let address = format!("127.0.0.1:{metrics}");
+        let words = ["aggregate", "--replay", run.name()];
+        let own = [("METRICS_ADDR", address.as_str())];
+        Ok(Counter { process: self.process(&words, &own, free_port()?)?, metrics })
+    }
+
+    /// Changes a setting of every service that is started from now on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.to_owned(), value.to_owned()));
     }
 
     fn process(
@@ -309,6 +347,15 @@ impl Pipeline {
             logs.join("\n---\n")
         })
     }
+}
+
+/// An aggregator that counts a replay run.
+#[derive(Debug)]
+pub struct Counter {
+    /// The process.
+    pub process: Process,
+    /// The port of its four metrics.
+    pub metrics: u16,
 }
 
 /// A simulator that runs, or ran.

@@ -13,6 +13,7 @@ mod laws;
 mod operation;
 mod outage;
 mod real_input;
+mod replay;
 mod simulators;
 mod store_append;
 mod store_crash;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bus::service::BusConfig;
+use bus::{Run, service::BusConfig};
 use event_store::StoreSettings;
 use service_kit::{Setting, Settings};
 
@@ -39,6 +39,23 @@ const EPOCH_CHECK_MS: Setting = Setting {
     secret: false,
 };
 
+const FROM_ARCHIVE: Setting = Setting {
+    key: "AGGREGATOR_FROM_ARCHIVE",
+    flag: "from-archive",
+    default: Some("false"),
+    help: "Rebuild the state from the archive at start, whatever the snapshot says; needs \
+           DATABASE_URL.",
+    secret: false,
+};
+const REPLAY: Setting = Setting {
+    key: "AGGREGATOR_REPLAY",
+    flag: "replay",
+    default: None,
+    help: "Count this replay run instead of live, with snapshots of its own and its samples under \
+           replay.<run>.sample; give it ports of its own as well.",
+    secret: false,
+};
+
 /// What the aggregator is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -54,10 +71,15 @@ pub struct Config {
     pub snapshot_interval: Duration,
     /// Time between two looks at the epoch.
     pub epoch_check: Duration,
+    /// Whether the state is rebuilt from the archive at start, whatever the snapshot says.
+    pub from_archive: bool,
+    /// The replay run that is counted instead of live.
+    pub replay: Option<Run>,
 }
 
 /// The aggregator's own settings; those of bus and archive stand with them.
-pub const SETTINGS: &[Setting] = &[METRICS_ADDR, PARTITION, SNAPSHOT_INTERVAL_MS, EPOCH_CHECK_MS];
+pub const SETTINGS: &[Setting] =
+    &[METRICS_ADDR, PARTITION, SNAPSHOT_INTERVAL_MS, EPOCH_CHECK_MS, FROM_ARCHIVE, REPLAY];
 
 impl Config {
     /// Reads every setting; problems are collected in `settings`.
@@ -68,6 +90,12 @@ impl Config {
         let partition = settings.parse(&PARTITION);
         let snapshot_interval = settings.duration_ms(&SNAPSHOT_INTERVAL_MS);
         let epoch_check = settings.duration_ms(&EPOCH_CHECK_MS);
+        let from_archive = settings.switch(&FROM_ARCHIVE);
+        let replay = settings.optional::<Run>(&REPLAY);
+        if from_archive == Some(true) && replay.as_ref().is_some_and(Option::is_some) {
+            settings
+                .problem(&FROM_ARCHIVE, "is not for a replay run, which is counted from its own");
+        }
         Some(Self {
             bus: bus?,
             store: store?,
@@ -75,6 +103,8 @@ impl Config {
             partition: partition?,
             snapshot_interval: snapshot_interval?,
             epoch_check: epoch_check?,
+            from_archive: from_archive?,
+            replay: replay?,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! One stream's messages to its state, its samples and its counts. Pure.
 
 use domain::{
-    Mark, Reason, Sample, Stream, StreamState, Timestamp, lake::LakeEffect, state::Applied,
+    Mark, Position, Reason, Sample, Stream, StreamState, Timestamp, lake::LakeEffect,
+    state::Applied,
 };
 use wire::{Item, Place};
 
@@ -42,12 +43,28 @@ pub struct Counts {
 pub struct StreamFold {
     state: StreamState,
     mark: Mark,
+    source: Source,
+}
+
+/// What the messages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// New events, to be accepted and judged.
+    Live,
+    /// Events of a replay run, after the position of the last that was counted.
+    Replay(Option<Position>),
 }
 
 impl StreamFold {
     /// A state after the message at `mark`.
     pub const fn new(state: StreamState, mark: Mark) -> Self {
-        Self { state, mark }
+        Self { state, mark, source: Source::Live }
+    }
+
+    /// A state of a replay run after the message at `mark` of the run's own stream, whose last event
+    /// live had counted at `passed`.
+    pub const fn of_replay(state: StreamState, mark: Mark, passed: Option<Position>) -> Self {
+        Self { state, mark, source: Source::Replay(passed) }
     }
 
     /// The stream.
@@ -91,6 +108,11 @@ impl StreamFold {
         if message.sequence <= self.mark.sequence {
             return counts;
         }
+        if let Source::Replay(passed) = self.source {
+            let passed = self.replayed(message, passed, &mut counts);
+            self.source = Source::Replay(passed);
+            return counts;
+        }
         let place = Place {
             stream: self.state.stream(),
             sequence: message.sequence,
@@ -115,6 +137,35 @@ impl StreamFold {
         }
         self.mark = Mark { sequence: message.sequence, broker_ns: message.broker_ns, ..self.mark };
         counts
+    }
+
+    /// Counts a message of a replay run: neither acceptance nor sets apply, and a position that was
+    /// passed changes nothing. Gives the position of the last event counted.
+    fn replayed(
+        &mut self,
+        message: &Message<'_>,
+        mut passed: Option<Position>,
+        counts: &mut Counts,
+    ) -> Option<Position> {
+        match wire::replay::read_replay(message.content_type, message.payload) {
+            Err(refusal) => counts.refused.push(refusal.reason),
+            Ok(events) => {
+                for (position, event) in events {
+                    if passed.is_some_and(|passed| position <= passed) {
+                        counts.duplicates += 1;
+                        continue;
+                    }
+                    passed = Some(position);
+                    counts.counted += 1;
+                    let effect = self.state.count(&event);
+                    if effect != LakeEffect::Plain {
+                        counts.effects.push(effect);
+                    }
+                }
+            }
+        }
+        self.mark = Mark { sequence: message.sequence, broker_ns: message.broker_ns, ..self.mark };
+        passed
     }
 }
 
@@ -179,6 +230,39 @@ mod tests {
         let before = fold.clone();
         assert_eq!(fold.message(&message(&binary, 4, 1)), Counts::default());
         assert_eq!(fold, before);
+    }
+
+    #[test]
+    fn a_replayed_position_counts_once_however_often_it_comes() {
+        let limits = wire::replay::ReplayLimits { events_max: 4, ..Default::default() };
+        let replayed = |numbers: std::ops::Range<u64>| {
+            let mut packer = wire::replay::ReplayPacker::new("replay.r.lake.0".to_owned(), limits);
+            let messages: Vec<Sealed> = numbers
+                .filter_map(|number| {
+                    let position = Position { epoch: 1, sequence: number / 3, index: 0 };
+                    let index = u32::try_from(number % 3).unwrap();
+                    packer.push(Position { index, ..position }, &write(number))
+                })
+                .collect();
+            messages.into_iter().chain(packer.flush()).collect::<Vec<_>>()
+        };
+        let live = fold();
+        let mut fold = StreamFold::of_replay(live.state.clone(), live.mark, None);
+        let mut counted = 0;
+        // The second run begins anew, the third behind what is there: neither counts twice.
+        let runs = [replayed(0..10), replayed(0..12), replayed(12..15)];
+        for (sequence, sealed) in (1..).zip(runs.iter().flatten()) {
+            counted += fold.message(&message(sealed, sequence, 1)).counted;
+        }
+        assert_eq!(counted, 15);
+        let mut directly = live.state;
+        for number in 0..15 {
+            directly.count(&write(number));
+        }
+        assert_eq!(*fold.state(), directly);
+        // Nothing of live's is taken for a replayed event.
+        let json = sealed(20..21, Format::Json);
+        assert_eq!(fold.message(&message(&json, 99, 1)).refused, [Reason::Undecodable]);
     }
 
     #[test]

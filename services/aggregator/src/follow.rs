@@ -49,10 +49,14 @@ pub(crate) struct Follower {
     pub(crate) bus: Bus,
     /// The stream.
     pub(crate) stream: Stream,
+    /// The name of what is read: that of the stream, or of its replay.
+    pub(crate) name: String,
     /// Its state.
     pub(crate) shared: Shared,
     /// Where its samples go.
     pub(crate) samples: Arc<Publisher>,
+    /// Under which subject.
+    pub(crate) sample_subject: String,
     /// Subjects under our prefix.
     pub(crate) subjects: Subjects,
     /// Its metrics.
@@ -113,7 +117,8 @@ impl Follower {
         if let Some(sample) = sample {
             // Before the message is counted, so that a snapshot that holds the message can wait
             // for the sample's acknowledgement.
-            self.samples.publish(wire::encode_sample(&self.subjects, &sample)).await?;
+            let sealed = wire::encode_sample_for(self.sample_subject.clone(), &sample);
+            self.samples.publish(sealed).await?;
             self.metrics.observe_sample();
         }
         let message = Message {
@@ -132,7 +137,7 @@ impl Follower {
     /// Why the message at our mark is not the one that was counted.
     async fn differs(&self) -> Result<Option<String>, BusError> {
         let mark = self.shared.lock().mark();
-        match self.bus.compare(&self.stream.to_string(), &mark).await {
+        match self.bus.compare(&self.name, &mark).await {
             Ok(Comparison::Same | Comparison::Deleted) => Ok(None),
             Ok(Comparison::Other(why)) => Ok(Some(why)),
             // The reader will subscribe again, and the question will be asked again.
@@ -153,6 +158,10 @@ impl Follower {
 pub(crate) struct Snapshotter {
     /// The connection.
     pub(crate) bus: Bus,
+    /// The name of what is read, and of the snapshots.
+    pub(crate) name: String,
+    /// Whether nobody else trims what is read.
+    pub(crate) trims: bool,
     /// The state.
     pub(crate) shared: Shared,
     /// The samples: a snapshot is stored only after every sample up to it was acknowledged.
@@ -199,19 +208,31 @@ impl Snapshotter {
     }
 
     async fn store(&mut self) -> Result<(), BusError> {
-        let (stream, bytes, mark) = {
+        let (bytes, mark) = {
             let fold = self.shared.lock();
             let mark = fold.mark();
             if mark == self.stored || mark.sequence == 0 {
                 return Ok(());
             }
-            (fold.stream(), wire::snapshot::encode_state(fold.state(), &mark), mark)
+            (wire::snapshot::encode_state(fold.state(), &mark), mark)
         };
         self.samples.flush().await?;
         let snapshots = self.bus.snapshots();
-        self.revision = snapshots.store(&stream.to_string(), &bytes, &mark, self.revision).await?;
+        self.revision = snapshots.store(&self.name, &bytes, &mark, self.revision).await?;
         self.stored = mark;
         self.metrics.observe_snapshot(mark.sequence, bytes.len(), self.clock.now_us());
+        if self.trims { self.make_room(mark.sequence).await } else { Ok(()) }
+    }
+
+    /// Trims a stream that is more than half full, below the message of the snapshot: a replay that
+    /// is larger than its stream flows through it.
+    async fn make_room(&self, sequence: u64) -> Result<(), BusError> {
+        let status = self.bus.stream(&self.name).await?;
+        let is_large = u64::try_from(status.max_bytes).is_ok_and(|max| status.bytes > max / 2);
+        if is_large {
+            let messages = self.bus.trim(&self.name, sequence).await?;
+            tracing::info!(stream = self.name, below = sequence, messages, "trimmed the run");
+        }
         Ok(())
     }
 }

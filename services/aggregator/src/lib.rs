@@ -16,6 +16,7 @@ mod follow;
 mod metrics;
 mod origin;
 mod rebuild;
+mod replayed;
 mod run;
 
 pub use config::{Config, METRICS_ADDR, SETTINGS};

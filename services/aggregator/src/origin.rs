@@ -24,13 +24,16 @@ pub(crate) struct Origin {
 enum Unfit {
     /// There is none.
     Nothing,
+    /// The archive was asked for instead.
+    NotWanted,
     /// It is damaged, of another version, or the stream no longer reaches back to it.
     Unusable(String),
     /// The stream is another than the one that it was taken of.
     OtherStream(String),
 }
 
-/// Finds the state of a stream. Waits as long as a rebuild needs to wait for the archiver.
+/// Finds the state of a stream, or rebuilds it from the archive even if a snapshot would serve. Waits
+/// as long as a rebuild needs to wait for the archiver.
 ///
 /// # Errors
 ///
@@ -39,6 +42,7 @@ pub(crate) async fn find(
     bus: &Bus,
     store: Option<&StoreSettings>,
     stream: Stream,
+    from_archive: bool,
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<Option<Origin>> {
     let name = stream.to_string();
@@ -49,6 +53,7 @@ pub(crate) async fn find(
     let loaded = bus.snapshots().load(&name).await?;
     let revision = loaded.revision;
     let unfit = match usable(bus, &status, stream, &rules, epoch, loaded.found).await? {
+        Ok(_) | Err(Unfit::Nothing | Unfit::Unusable(_)) if from_archive => Unfit::NotWanted,
         Ok(fold) => {
             tracing::info!(stream = name, sequence = fold.mark().sequence, "snapshot loaded");
             return Ok(Some(Origin { fold, revision, rebuilt: false }));
@@ -61,6 +66,7 @@ pub(crate) async fn find(
             let fold = StreamFold::new(StreamState::new(stream, rules), mark);
             return Ok(Some(Origin { fold, revision, rebuilt: false }));
         }
+        Unfit::NotWanted => tracing::info!(stream = name, "rebuilding from the archive, as asked"),
         Unfit::Nothing => tracing::warn!(stream = name, "no snapshot: rebuilding from the archive"),
         Unfit::Unusable(why) => {
             tracing::warn!(stream = name, why, "snapshot refused: rebuilding from the archive");

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bus::{Bus, BusError, PublisherLimits, ReaderSettings};
+use bus::{Bus, BusError, PublisherLimits, ReaderSettings, Run};
 use domain::Stream;
 use event_store::StoreSettings;
 use service_kit::{Backoff, Clock, Context, Jitter, Lifecycle, http};
@@ -16,6 +16,7 @@ use crate::{
     follow::{Ended, Follower, Shared, Snapshotter},
     metrics::{Metrics, StreamMetrics},
     origin::{self, Origin},
+    replayed,
 };
 
 /// First and longest pause before what failed is tried again.
@@ -49,6 +50,8 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             snapshot_interval: config.snapshot_interval,
             epoch_check: config.epoch_check,
             subjects: Subjects::new(&config.bus.settings.subject_prefix),
+            from_archive: config.from_archive,
+            replay: config.replay.clone(),
             changed: ready.clone(),
         };
         let jitter = context.jitter();
@@ -82,14 +85,20 @@ struct StreamTask {
     snapshot_interval: Duration,
     epoch_check: Duration,
     subjects: Subjects,
+    from_archive: bool,
+    replay: Option<Run>,
     changed: watch::Sender<()>,
 }
 
 impl StreamTask {
     /// Finds the state, follows the stream, and again after each change of epoch.
     async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
+        let mut from_archive = self.from_archive;
         while !self.lifecycle.is_draining() {
-            let Some(origin) = self.origin(&mut jitter).await? else { return Ok(()) };
+            let found = self.origin(&mut jitter, from_archive).await?;
+            let Some(origin) = found else { return Ok(()) };
+            // Asked for at start, not after each change of epoch.
+            from_archive = false;
             if origin.rebuilt {
                 self.metrics.observe_rebuild();
             }
@@ -106,11 +115,18 @@ impl StreamTask {
     }
 
     /// The state to go on from, however long the broker or the archive need; none: we drain.
-    async fn origin(&self, jitter: &mut Jitter) -> anyhow::Result<Option<Origin>> {
+    async fn origin(
+        &self,
+        jitter: &mut Jitter,
+        from_archive: bool,
+    ) -> anyhow::Result<Option<Origin>> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
         loop {
-            let found =
-                origin::find(&self.bus, self.store.as_ref(), self.stream, &self.lifecycle).await;
+            let (bus, store, stream) = (&self.bus, self.store.as_ref(), self.stream);
+            let found = match &self.replay {
+                Some(run) => replayed::find(bus, run, stream, &self.lifecycle).await,
+                None => origin::find(bus, store, stream, from_archive, &self.lifecycle).await,
+            };
             let error = match found {
                 Ok(origin) => return Ok(origin),
                 Err(error) if passes(&error) => error,
@@ -125,7 +141,14 @@ impl StreamTask {
     }
 
     async fn follow(&self, origin: Origin) -> anyhow::Result<Ended> {
-        let name = self.stream.to_string();
+        let name = match &self.replay {
+            Some(run) => run.stream(self.stream),
+            None => self.stream.to_string(),
+        };
+        let sample_subject = match &self.replay {
+            Some(run) => self.subjects.replay_sample(run.name()),
+            None => self.subjects.sample(self.stream.partition),
+        };
         let mark = origin.fold.mark();
         let target = match self.bus.stream(&name).await {
             Ok(status) => status.last_sequence,
@@ -141,6 +164,8 @@ impl StreamTask {
         let (caught_up, waiting) = watch::channel(false);
         let snapshotter = Snapshotter {
             bus: self.bus.clone(),
+            name: name.clone(),
+            trims: self.replay.is_some(),
             shared: shared.clone(),
             samples: Arc::clone(&samples),
             metrics: self.metrics.clone(),
@@ -151,8 +176,10 @@ impl StreamTask {
         let follower = Follower {
             bus: self.bus.clone(),
             stream: self.stream,
+            name,
             shared: shared.clone(),
             samples,
+            sample_subject,
             subjects: self.subjects.clone(),
             metrics: self.metrics.clone(),
             caught_up,

@@ -24,6 +24,11 @@ impl Progress {
         self.0.total.store(total, Ordering::Relaxed);
     }
 
+    /// So many more events are expected.
+    pub fn expect(&self, events: u64) {
+        self.0.total.fetch_add(events, Ordering::Relaxed);
+    }
+
     /// So many more events are done.
     pub fn add(&self, events: u64) {
         self.0.done.fetch_add(events, Ordering::Relaxed);

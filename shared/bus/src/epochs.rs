@@ -98,6 +98,15 @@ impl Epochs {
         Err(BusError::Superseded { what, detail: "others kept changing it".to_owned() })
     }
 
+    /// Forgets the epoch of a stream that is no more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Epochs::get`].
+    pub async fn forget(&self, stream: &str) -> Result<(), BusError> {
+        forget(&self.bus, &key(stream)).await
+    }
+
     /// Follows the epoch of a stream by asking for it: a watch of the client can be lost without
     /// an error, a question can't. `interval` is the longest time in which a change is noticed.
     pub fn watch(&self, stream: &str, interval: Duration) -> EpochWatch {
@@ -141,6 +150,19 @@ impl Epochs {
 
 fn key(stream: &str) -> String {
     format!("epoch.{stream}")
+}
+
+/// Deletes a key without a tombstone, which would stand in the way of a new value.
+pub(crate) async fn forget(bus: &Bus, key: &str) -> Result<(), BusError> {
+    let bucket = server_name(&bus.settings().subject_prefix, BUCKET);
+    let _purged: serde_json::Value = api::request(
+        &bus.context,
+        format!("STREAM.PURGE.KV_{bucket}"),
+        &serde_json::json!({ "filter": format!("$KV.{bucket}.{key}") }),
+        &format!("deleting {key} from bucket {bucket}"),
+    )
+    .await?;
+    Ok(())
 }
 
 /// The bucket that holds pointers and epochs.

@@ -182,6 +182,16 @@ impl Snapshots {
         Ok(revision)
     }
 
+    /// Deletes the snapshots of a stream and the pointer to them: nobody counts it any more.
+    ///
+    /// # Errors
+    ///
+    /// What any request may meet; what is left then is deleted by the next call.
+    pub async fn forget(&self, stream: &str) -> Result<(), BusError> {
+        epochs::forget(&self.bus, &key(stream)).await?;
+        self.sweep(stream, "", Duration::ZERO).await
+    }
+
     /// Deletes what crashes left behind: the bucket has room for the old snapshot and the new one,
     /// not for a third. If it can't, the upload says so or succeeds all the same.
     async fn make_room(&self, stream: &str) {

@@ -10,6 +10,7 @@ use crate::{
     api::{self, NO_STORAGE, STREAM_NAME_IN_USE},
     connection::{Bus, prefixed_subject, server_name},
     error::BusError,
+    replay::Run,
     stream::named,
 };
 
@@ -18,6 +19,9 @@ use crate::{
 /// would never be trimmed. The buckets don't allow direct reads: a follower of a cluster may answer
 /// those with an older pointer or epoch than the one in force.
 const DECLARATIONS: &str = include_str!("../../../nats/streams.json");
+
+/// Room for the samples of an aggregator that counts a replay run: some days of them.
+const REPLAY_SAMPLES_MAX_BYTES: u64 = 16 << 20;
 
 const KV_PREFIX: &str = "KV_";
 const OBJECT_PREFIX: &str = "OBJ_";
@@ -63,20 +67,54 @@ impl Topology {
     /// The declarations of `nats/streams.json` under a subject prefix. New event streams get the
     /// rules in their metadata.
     pub fn embedded(prefix: &str, overrides: &TopologyOverrides, rules: &Rules) -> Self {
-        let declared: Vec<Map<String, Value>> =
-            serde_json::from_str(DECLARATIONS).expect("a test reads nats/streams.json");
         Self {
-            streams: declared
+            streams: declared()
                 .into_iter()
                 .map(|config| Declaration::new(config, prefix, overrides, rules))
                 .collect(),
         }
     }
 
+    /// The streams of a replay run, each like the declared one that it stands for: with a size limit
+    /// and `discard: new`, so that a full one makes the replay wait.
+    pub(crate) fn of_replay(
+        prefix: &str,
+        run: &Run,
+        streams: &[domain::Stream],
+        max_bytes: u64,
+        metadata: &BTreeMap<String, String>,
+    ) -> Self {
+        let subjects = wire::Subjects::default();
+        let events = streams
+            .iter()
+            .map(|stream| (run.stream(*stream), subjects.replay(run.name(), *stream), max_bytes));
+        let samples = (run.samples(), subjects.replay_sample(run.name()), REPLAY_SAMPLES_MAX_BYTES);
+        let declaration = |(name, subject, max_bytes): (String, String, u64)| {
+            let mut config = declared().into_iter().find(is_samples).unwrap_or_default();
+            config.insert("name".to_owned(), json!(name));
+            config.insert("subjects".to_owned(), json!([subject]));
+            config.insert("max_bytes".to_owned(), json!(max_bytes));
+            let about = format!("Replay run {} (Lakegauge)", run.name());
+            config.insert("description".to_owned(), json!(about));
+            let own =
+                Declaration::new(config, prefix, &TopologyOverrides::default(), &Rules::default());
+            Declaration { metadata: metadata.clone(), ..own }
+        };
+        Self { streams: events.chain([samples]).map(declaration).collect() }
+    }
+
     /// The names of the streams on the server, in the order in which they are made.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(|declaration| declaration.name.as_str())
     }
+}
+
+fn declared() -> Vec<Map<String, Value>> {
+    serde_json::from_str(DECLARATIONS).expect("a test reads nats/streams.json")
+}
+
+fn is_samples(config: &Map<String, Value>) -> bool {
+    config.get("name").and_then(Value::as_str) == Some("TELEMETRY")
 }
 
 impl Declaration {
@@ -428,6 +466,37 @@ mod tests {
         let named: Vec<&str> =
             declaration.differences(&echo).iter().map(|difference| difference.option).collect();
         assert_eq!(named, ["allow_direct", "max_bytes"]);
+    }
+
+    #[test]
+    fn the_streams_of_a_replay_run_are_bounded_and_take_its_subjects_only() {
+        let run = Run::new("r1").unwrap();
+        let streams = [domain::Stream::lake(0), domain::Stream::warehouse(2)];
+        let about = BTreeMap::from([("about".to_owned(), "all".to_owned())]);
+        let topology = Topology::of_replay("acme", &run, &streams, 5_000, &about);
+        let declared: Vec<_> = topology
+            .streams
+            .iter()
+            .map(|declaration| {
+                assert_eq!(fit(&declaration.name, &declaration.config), Ok(()));
+                assert_eq!(declaration.config["discard"], json!("new"));
+                assert_eq!(declaration.metadata, about);
+                let config = &declaration.config;
+                (declaration.name.as_str(), config["subjects"][0].as_str(), &config["max_bytes"])
+            })
+            .collect();
+        assert_eq!(
+            declared,
+            [
+                ("acme_REPLAY_r1_LAKE_0", Some("acme.replay.r1.lake.0"), &json!(5_000)),
+                ("acme_REPLAY_r1_WAREHOUSE_2", Some("acme.replay.r1.warehouse.2"), &json!(5_000)),
+                (
+                    "acme_REPLAY_r1_SAMPLES",
+                    Some("acme.replay.r1.sample"),
+                    &json!(REPLAY_SAMPLES_MAX_BYTES)
+                ),
+            ]
+        );
     }
 
     #[test]

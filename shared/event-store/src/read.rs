@@ -2,7 +2,7 @@
 
 use domain::{
     Event, EventId, Fact, LakeAccess, LakeInventory, Mark, Operation, Outcome, Position, Rules,
-    Seen, Side, Statement, Stream, StreamState, Timestamp, WarehouseQuery
+    Seen, Side, Statement, Stream, StreamState, Timestamp, WarehouseQuery,
 };
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
@@ -125,6 +125,21 @@ impl ArchiveView {
         };
         while self.ranges.last().is_some_and(passed) {
             self.ranges.pop();
+        }
+    }
+
+    /// Leaves out what did not happen in `[since, until)`, as far as that spares reading it: events
+    /// with a verdict or in a letter come all the same.
+    pub fn narrow(&mut self, since: Option<Timestamp>, until: Option<Timestamp>) {
+        let since = since.map_or(i64::MIN, |since| since.0);
+        let until = until.map_or(i64::MAX, |until| until.0);
+        for range in &mut self.ranges {
+            range.occurred = range
+                .occurred
+                .map(|(from, to)| {
+                    (Timestamptz(from.0.max(since)), Timestamptz(to.0.min(until.saturating_sub(1))))
+                })
+                .filter(|(from, to)| from <= to);
         }
     }
 

@@ -44,17 +44,20 @@ impl ArchiveView {
         Ok(names.iter().filter_map(|name| Stream::from_name(name)).collect())
     }
 
-    /// How many events of the stream were archived, by its ledger: more than its pages give while
-    /// verdicts are under way.
+    /// How many events of the stream were archived in messages after an epoch and sequence, by its
+    /// ledger, so about: a page may begin within a transaction, and verdicts may be under way.
     ///
     /// # Errors
     ///
     /// The database failed.
-    pub async fn archived_events(&mut self) -> Result<u64, StoreError> {
+    pub async fn archived_events(&mut self, after: (u32, u64)) -> Result<u64, StoreError> {
         let events: i64 = sqlx::query_scalar(
-            "select coalesce(sum(inserted), 0)::bigint from lakegauge.ledger where stream = $1",
+            "select coalesce(sum(inserted), 0)::bigint from lakegauge.ledger \
+             where stream = $1 and (epoch, last) > ($2, $3)",
         )
         .bind(self.stream.id)
+        .bind(integer(after.0))
+        .bind(bigint(after.1))
         .fetch_one(&mut self.connection)
         .await
         .doing(DOING)?;

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::{
     Format, derived,
     json::{self, Decoded, Undecoded},
-    v1,
+    replay, v1,
 };
 
 /// Items that one message may hold. The rest of the design packs about a hundred; this keeps one
@@ -74,7 +74,7 @@ pub fn read(
     payload: &[u8],
     rules: &Rules,
 ) -> Reading {
-    let raw = match decode(content_type, payload) {
+    let raw = match decode_live(content_type, payload) {
         Ok(raw) => raw,
         Err(refusal) => {
             return Reading { items: vec![refused(refusal, payload, None)], fields_ignored: 0 };
@@ -95,12 +95,24 @@ pub fn read(
     reading
 }
 
-/// Decodes a message, without acceptance and without ids from its place: for people who look.
+/// Decodes a message, without acceptance and without ids from its place: for people who look, also
+/// at what is replayed.
 ///
 /// # Errors
 ///
 /// The message as a whole is of no known form.
 pub fn decode<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Result<Vec<Raw<'a>>, Refusal> {
+    if !replay::is_replay(content_type) {
+        return decode_live(content_type, payload);
+    }
+    let events = v1::split(payload)?.into_iter().map(|item| {
+        let (_, bytes) = replay::cut(item)?;
+        Ok(Raw { bytes, decoded: v1::decode(bytes) })
+    });
+    events.collect()
+}
+
+fn decode_live<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Result<Vec<Raw<'a>>, Refusal> {
     match Format::from_content_type(content_type) {
         Some(format) => decode_format(format, payload),
         None => {

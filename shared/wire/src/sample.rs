@@ -10,8 +10,12 @@ use crate::{Format, Sealed, Subjects};
 /// Writes and seals a sample. The same sample gives the same message, so that the broker takes it
 /// once.
 pub fn encode_sample(subjects: &Subjects, sample: &Sample) -> Sealed {
+    encode_sample_for(subjects.sample(sample.stream.partition), sample)
+}
+
+/// [`encode_sample`] for another subject.
+pub fn encode_sample_for(subject: String, sample: &Sample) -> Sealed {
     let payload = serde_json::to_vec(&SampleForm::from(sample)).expect("numbers and texts");
-    let subject = subjects.sample(sample.stream.partition);
     Sealed::new(subject, Format::Json.content_type(), payload, 1)
 }
 

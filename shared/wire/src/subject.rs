@@ -1,8 +1,9 @@
 //! Subjects: where events travel.
 //!
 //! `lake.access.<p>.<source>`, `lake.inventory.<p>.<source>`, `lake.late.<p>`,
-//! `warehouse.query.<p>.<source>`, `warehouse.late.<p>`, `telemetry.sample.<p>`, each after the
-//! prefix, if there is one. `<p>` is the partition.
+//! `warehouse.query.<p>.<source>`, `warehouse.late.<p>`, `telemetry.sample.<p>`,
+//! `replay.<run>.<side>.<p>`, `replay.<run>.sample`, each after the prefix, if there is one. `<p>` is
+//! the partition.
 
 use domain::{Event, Fact, Side, Stream};
 
@@ -55,6 +56,20 @@ impl Subjects {
     /// What the metrics of a partition were.
     pub fn sample(&self, partition: u16) -> String {
         format!("{}telemetry.sample.{partition}", self.prefix)
+    }
+
+    /// What a replay run publishes of a stream.
+    pub fn replay(&self, run: &str, stream: Stream) -> String {
+        let side = match stream.side {
+            Side::Lake => "lake",
+            Side::Warehouse => "warehouse",
+        };
+        format!("{}replay.{run}.{side}.{}", self.prefix, stream.partition)
+    }
+
+    /// What the metrics of an aggregator were that counts a replay run.
+    pub fn replay_sample(&self, run: &str) -> String {
+        format!("{}replay.{run}.sample", self.prefix)
     }
 
     /// Where an event of this kind goes.
@@ -126,6 +141,8 @@ mod tests {
         assert_eq!(subjects.late(Stream::warehouse(3)), "warehouse.late.3");
         assert_eq!(subjects.late(Stream::lake(4)), "lake.late.4");
         assert_eq!(subjects.sample(5), "telemetry.sample.5");
+        assert_eq!(subjects.replay("r1", Stream::lake(0)), "replay.r1.lake.0");
+        assert_eq!(subjects.replay_sample("r1"), "replay.r1.sample");
     }
 
     #[test]

@@ -41,15 +41,16 @@ const BOUNDED: &str =
 const UNBOUNDED: &str = "{spinner} {msg}, {human_pos} events, {per_sec}, {elapsed}";
 
 async fn look(bar: ProgressBar, progress: Progress, is_terminal: bool) {
-    let mut doing = String::new();
+    let (mut doing, mut is_bounded) = (String::new(), false);
     loop {
         let now = progress.doing();
         let (done, total) = progress.events();
-        if now != doing {
-            if !is_terminal {
-                eprintln!("{now}");
-            }
-            let template = if total > 0 { BOUNDED } else { UNBOUNDED };
+        if now != doing && !is_terminal {
+            eprintln!("{now}");
+        }
+        if now != doing || is_bounded != (total > 0) {
+            is_bounded = total > 0;
+            let template = if is_bounded { BOUNDED } else { UNBOUNDED };
             let style = ProgressStyle::with_template(template);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.reset();

@@ -73,7 +73,7 @@ async fn against(config: &Config, matches: &ArgMatches) -> anyhow::Result<Agains
         return Ok(Against::Snapshots(files.map(read).collect::<anyhow::Result<_>>()?));
     }
     match Bus::connect(&config.bus.settings).await {
-        Ok(bus) => Ok(Against::Bus(bus)),
+        Ok(bus) => Ok(Against::Bus(Box::new(bus))),
         Err(error) if error.recovery() == bus::Recovery::Retry => {
             Ok(Against::Nothing(format!("NATS can't be reached: {error}")))
         }

@@ -28,7 +28,7 @@ pub use report::{Report, SideReport, StreamReport};
 #[derive(Debug)]
 pub enum Against {
     /// The snapshots of the aggregators on this bus.
-    Bus(Bus),
+    Bus(Box<Bus>),
     /// Snapshots that were kept in files.
     Snapshots(Vec<Snapshot>),
     /// Only the archive is looked at, for this reason.

@@ -22,7 +22,7 @@ pub(super) async fn verify(
     progress: &Progress,
 ) -> anyhow::Result<StreamReport> {
     let stream = view.stream();
-    progress.begin(format!("folding {stream}"), view.archived_events().await?);
+    progress.begin(format!("folding {stream}"), view.archived_events((0, 0)).await?);
     let end = view.checkpoint().map(|checkpoint| checkpoint.mark);
     let end = end.context("it has no checkpoint")?;
     let mut fold = Fold {

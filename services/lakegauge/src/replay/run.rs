@@ -1,0 +1,144 @@
+//! `lakegauge replay <run>`, `--dry-run` and `--remove`.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+
+use ::replay::plan::{Filter, Kind, Speed};
+use ::replay::{Progress, Replay, Target, Told};
+use anyhow::Context as _;
+use bus::{Bus, Run};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
+use domain::{Stream, Timestamp};
+use service_kit::Clock;
+use wire::Subjects;
+
+use super::{Config, bar::Bar};
+
+pub(super) fn arguments(command: Command) -> Command {
+    let kinds = Kind::NAMES.map(|(name, _)| name);
+    command
+        .arg(
+            Arg::new("run")
+                .value_name("RUN")
+                .value_parser(|text: &str| text.parse::<Run>())
+                .required_unless_present_any(["verify", "dry-run", "remove"])
+                .conflicts_with_all(["verify", "remove"])
+                .help("Name of the run, part of its subjects; one that exists goes on"),
+        )
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("verify")
+                .help("Only count what would be replayed"),
+        )
+        .arg(
+            Arg::new("remove")
+                .long("remove")
+                .value_name("RUN")
+                .value_parser(|text: &str| text.parse::<Run>())
+                .conflicts_with("verify")
+                .help("Remove a run: its streams, and the snapshots of who counted it"),
+        )
+        .arg(
+            Arg::new("speed")
+                .long("speed")
+                .value_name("SPEED")
+                .value_parser(|text: &str| text.parse::<Speed>())
+                .default_value("max")
+                .help("1x as it happened, 10x ten times as fast, max as fast as it is taken"),
+        )
+        .arg(time("since", "Only events of this time or later (2026-11-24T12:00:00Z)"))
+        .arg(time("until", "Only events before this time"))
+        .arg(
+            filter("kind", "Only events of this kind")
+                .value_parser(PossibleValuesParser::new(kinds)),
+        )
+        .arg(filter("bucket", "Only requests and inventories of this bucket"))
+        .arg(filter("warehouse", "Only queries of this warehouse"))
+        .arg(
+            filter("stream", "Only events of this stream: LAKE_0")
+                .value_parser(|text: &str| Stream::from_name(text).ok_or("is no stream of events")),
+        )
+}
+
+fn filter(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("NAME").action(ArgAction::Append).help(help)
+}
+
+fn time(name: &'static str, help: &'static str) -> Arg {
+    let parse = |text: &str| wire::json::parse_time(text).ok_or("is no time of RFC 3339");
+    Arg::new(name).long(name).value_name("TIME").value_parser(parse).help(help)
+}
+
+fn filter_of(matches: &ArgMatches) -> Filter {
+    let names = |name: &str| -> BTreeSet<String> {
+        matches.get_many::<String>(name).unwrap_or_default().cloned().collect()
+    };
+    let kinds = names("kind");
+    Filter {
+        since: matches.get_one::<Timestamp>("since").copied(),
+        until: matches.get_one::<Timestamp>("until").copied(),
+        kinds: Kind::NAMES
+            .into_iter()
+            .filter(|(name, _)| kinds.contains(*name))
+            .map(|(_, kind)| kind)
+            .collect(),
+        buckets: names("bucket"),
+        warehouses: names("warehouse"),
+        streams: matches.get_many::<Stream>("stream").unwrap_or_default().copied().collect(),
+    }
+}
+
+/// Replays, and prints what was replayed.
+pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<bool> {
+    let run = matches.get_one::<Run>("run").filter(|_| !matches.get_flag("dry-run"));
+    let target = match run {
+        None => None,
+        Some(run) => Some(Target {
+            bus: Bus::connect(&config.bus.settings).await?,
+            run: run.clone(),
+            subjects: Subjects::new(&config.bus.settings.subject_prefix),
+            stream_max_bytes: config.stream_max_bytes,
+        }),
+    };
+    let speed = matches.get_one::<Speed>("speed").copied().context("no speed")?;
+    let what = Replay { store: config.store, filter: filter_of(matches), speed };
+    let progress = Progress::default();
+    let bar = Bar::new(&progress);
+    let clock = Clock::system();
+    let replaying = ::replay::replay(&what, target.as_ref(), &clock, &progress);
+    let told = tokio::select! {
+        told = replaying => told,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            Err(anyhow::anyhow!("interrupted; the same command goes on where it stopped"))
+        }
+    };
+    drop(bar);
+    tell(&told?, matches.get_flag("json"))?;
+    Ok(true)
+}
+
+fn tell(told: &Told, json: bool) -> anyhow::Result<()> {
+    let text = if json {
+        format!("{}\n", serde_json::to_string(told)?)
+    } else {
+        format!("{told}{} events in all\n", told.events())
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Removes a run.
+pub(super) async fn remove(config: Config, run: &Run) -> anyhow::Result<bool> {
+    let bus = Bus::connect(&config.bus.settings).await?;
+    let removed = bus.remove_replay(run).await?;
+    let mut stdout = std::io::stdout().lock();
+    if removed.is_empty() {
+        writeln!(stdout, "there is no run {}", run.name())?;
+    }
+    for name in removed {
+        writeln!(stdout, "removed {name}")?;
+    }
+    Ok(true)
+}

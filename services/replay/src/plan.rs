@@ -1,0 +1,245 @@
+//! What is replayed, and when. Pure.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use domain::{Event, Fact, Side, Stream, Timestamp, time::MICROS_PER_SECOND};
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Requests to the lake.
+    Access,
+    /// Inventories of buckets.
+    Inventory,
+    /// Queries.
+    Query,
+}
+
+impl Kind {
+    /// Every kind with its name.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("access", Self::Access), ("inventory", Self::Inventory), ("query", Self::Query)];
+
+    const fn of(fact: &Fact) -> Self {
+        match fact {
+            Fact::LakeAccess(_) => Self::Access,
+            Fact::LakeInventory(_) => Self::Inventory,
+            Fact::WarehouseQuery(_) => Self::Query,
+        }
+    }
+
+    const fn side(self) -> Side {
+        match self {
+            Self::Access | Self::Inventory => Side::Lake,
+            Self::Query => Side::Warehouse,
+        }
+    }
+}
+
+/// Which events are replayed. Those of one kind are alternatives, an empty one asks for nothing, and
+/// all of them must hold; buckets and warehouses are one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Events of this time or later.
+    pub since: Option<Timestamp>,
+    /// Events before this time.
+    pub until: Option<Timestamp>,
+    /// Events of these kinds.
+    pub kinds: BTreeSet<Kind>,
+    /// Requests and inventories of these buckets.
+    pub buckets: BTreeSet<String>,
+    /// Queries of these warehouses.
+    pub warehouses: BTreeSet<String>,
+    /// Events of these streams.
+    pub streams: BTreeSet<Stream>,
+}
+
+impl Filter {
+    /// Whether any event of a stream may be replayed.
+    pub fn takes_stream(&self, stream: Stream) -> bool {
+        (self.streams.is_empty() || self.streams.contains(&stream))
+            && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind.side() == stream.side))
+    }
+
+    /// Whether an event of one of the streams is replayed.
+    pub fn takes(&self, event: &Event) -> bool {
+        let at = event.occurred_at;
+        self.since.is_none_or(|since| at >= since)
+            && self.until.is_none_or(|until| at < until)
+            && (self.kinds.is_empty() || self.kinds.contains(&Kind::of(&event.fact)))
+            && self.takes_name(&event.fact)
+    }
+
+    fn takes_name(&self, fact: &Fact) -> bool {
+        if self.buckets.is_empty() && self.warehouses.is_empty() {
+            return true;
+        }
+        match fact {
+            Fact::LakeAccess(access) => self.buckets.contains(&access.bucket),
+            Fact::LakeInventory(inventory) => self.buckets.contains(&inventory.bucket),
+            Fact::WarehouseQuery(query) => self.warehouses.contains(&query.warehouse),
+        }
+    }
+}
+
+/// The same filter gives the same text, so that a run that goes on can be told from another.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        parts.extend(self.since.map(|since| format!("since {}", since.0)));
+        parts.extend(self.until.map(|until| format!("until {}", until.0)));
+        parts.extend(self.kinds.iter().map(|kind| format!("kind {kind:?}")));
+        parts.extend(self.buckets.iter().map(|name| format!("bucket {name:?}")));
+        parts.extend(self.warehouses.iter().map(|name| format!("warehouse {name:?}")));
+        parts.extend(self.streams.iter().map(|stream| format!("stream {stream}")));
+        if parts.is_empty() { f.write_str("everything") } else { f.write_str(&parts.join(", ")) }
+    }
+}
+
+/// How fast events follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speed {
+    /// So many times as fast as they happened.
+    Times(u32),
+    /// As fast as they are taken.
+    Max,
+}
+
+impl FromStr for Speed {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        let times = text.strip_suffix('x').and_then(|times| times.parse().ok());
+        times
+            .filter(|times| *times > 0)
+            .map(Self::Times)
+            .ok_or("must be max, or a whole number of times like 1x or 10x")
+    }
+}
+
+/// Longest time between two events, in seconds of event time: a longer gap is shortened to it,
+/// since nobody replays a night to wait for the morning.
+pub const GAP_S_MAX: i64 = 60;
+/// Events due within so many microseconds leave together, as live packs them.
+const TICK_US: i64 = 20_000;
+
+/// When an event is due. Time is an argument, in microseconds of a clock that never goes back.
+#[derive(Debug)]
+pub struct Pacer {
+    speed: Speed,
+    started_us: i64,
+    /// The latest time of an event so far; none before the first.
+    newest: Option<Timestamp>,
+    /// Event time passed since the first event, without what was cut from gaps.
+    passed_us: i64,
+}
+
+impl Pacer {
+    /// Nothing was replayed yet.
+    pub const fn new(speed: Speed) -> Self {
+        Self { speed, started_us: 0, newest: None, passed_us: 0 }
+    }
+
+    /// When an event of this time is due. One that is earlier than another before it is due with
+    /// that: the order is that of counting.
+    pub fn due_us(&mut self, at: Timestamp, now_us: i64) -> i64 {
+        let Speed::Times(times) = self.speed else { return now_us };
+        match self.newest {
+            None => {
+                self.started_us = now_us;
+                self.newest = Some(at);
+            }
+            Some(newest) if at > newest => {
+                let gap_us = at.0.saturating_sub(newest.0);
+                self.passed_us += gap_us.min(GAP_S_MAX * MICROS_PER_SECOND);
+                self.newest = Some(at);
+            }
+            Some(_) => {}
+        }
+        let passed_us = self.passed_us / i64::from(times);
+        let ticks = passed_us / TICK_US + i64::from(passed_us % TICK_US > 0);
+        self.started_us.saturating_add(ticks * TICK_US)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{EventId, LakeAccess, LakeInventory, Operation, Outcome};
+
+    use super::*;
+
+    fn access(second: i64, bucket: &str) -> Event {
+        let fact = Fact::LakeAccess(LakeAccess {
+            bucket: bucket.to_owned(),
+            key: String::new(),
+            operation: Operation::Read,
+            bytes: 0,
+            object_bytes: None,
+            sequencer: None,
+            duration_us: 0,
+            outcome: Outcome::Ok,
+            principal: String::new(),
+        });
+        let occurred_at = Timestamp(second * MICROS_PER_SECOND);
+        Event { id: EventId::from_bytes([0; 16]), occurred_at, fact }
+    }
+
+    fn inventory(bucket: &str) -> Event {
+        let fact = LakeInventory { bucket: bucket.to_owned(), objects: 1, bytes: 1 };
+        Event { fact: Fact::LakeInventory(fact), ..access(5, bucket) }
+    }
+
+    #[test]
+    fn filters_of_one_kind_are_alternatives_and_all_must_hold() {
+        let at = |second: i64| Some(Timestamp(second * MICROS_PER_SECOND));
+        let everything = Filter::default();
+        assert!(everything.takes(&access(1, "a")) && everything.takes_stream(Stream::lake(7)));
+        let filter = Filter {
+            since: at(5),
+            until: at(7),
+            kinds: [Kind::Access].into(),
+            buckets: ["a".to_owned(), "b".to_owned()].into(),
+            ..Filter::default()
+        };
+        let taken: Vec<bool> =
+            [access(5, "a"), access(6, "b"), access(4, "a"), access(7, "a"), access(5, "c")]
+                .iter()
+                .map(|event| filter.takes(event))
+                .collect();
+        assert_eq!(taken, [true, true, false, false, false]);
+        assert!(!filter.takes(&inventory("a")));
+        assert!(filter.takes_stream(Stream::lake(0)) && !filter.takes_stream(Stream::warehouse(0)));
+        assert_ne!(filter.to_string(), everything.to_string());
+    }
+
+    #[test]
+    fn a_speed_is_a_whole_number_of_times_or_the_most() {
+        assert_eq!("max".parse(), Ok(Speed::Max));
+        assert_eq!("10x".parse(), Ok(Speed::Times(10)));
+        for wrong in ["", "x", "0x", "10", "1.5x", "-1x", "MAX"] {
+            assert!(wrong.parse::<Speed>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn events_are_as_far_apart_as_they_were_at_the_speed_asked_for() {
+        let due = |speed, seconds: &[i64]| -> Vec<i64> {
+            let mut pacer = Pacer::new(speed);
+            let at = |second: &i64| Timestamp(*second * MICROS_PER_SECOND);
+            seconds.iter().map(|second| pacer.due_us(at(second), 7) - 7).collect()
+        };
+        assert_eq!(due(Speed::Max, &[100, 200]), [0, 0]);
+        assert_eq!(due(Speed::Times(1), &[100, 101, 103]), [0, 1_000_000, 3_000_000]);
+        assert_eq!(due(Speed::Times(10), &[100, 101, 103]), [0, 100_000, 300_000]);
+        // A late one comes when it was counted.
+        assert_eq!(
+            due(Speed::Times(1), &[100, 102, 90, 103]),
+            [0, 2_000_000, 2_000_000, 3_000_000]
+        );
+        // A night is a minute.
+        assert_eq!(due(Speed::Times(1), &[0, 36_000, 36_001]), [0, 60_000_000, 61_000_000]);
+    }
+}

@@ -1,0 +1,264 @@
+//! A replay run: events of the archive into streams of their own, in counting order.
+//!
+//! One message of a stream is under way at a time. A message that has to be sent again, because the
+//! stream was full or an answer was lost, would otherwise land behind its successors, and whoever
+//! counts the run ignores a position that it has passed. So the last message of a run's stream also
+//! tells how far it is: after a stop, even `kill -9`, the same run goes on behind it.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use anyhow::Context as _;
+use bus::{Bus, Publisher, PublisherLimits, Run};
+use domain::{Position, Stream};
+use event_store::{ArchiveView, StoreSettings};
+use serde::Serialize;
+use service_kit::Clock;
+use wire::{
+    Subjects,
+    replay::{ReplayLimits, ReplayPacker, read_replay},
+};
+
+use crate::{
+    Progress,
+    plan::{Filter, Pacer, Speed},
+    source::{Reading, Source},
+};
+
+/// What a run replays, in the metadata of its streams.
+const FILTER: &str = "lakegauge.replay";
+
+/// What to replay.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The archive.
+    pub store: StoreSettings,
+    /// Which events.
+    pub filter: Filter,
+    /// How fast.
+    pub speed: Speed,
+}
+
+/// Where a run goes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The connection.
+    pub bus: Bus,
+    /// The run.
+    pub run: Run,
+    /// Subjects under our prefix.
+    pub subjects: Subjects,
+    /// Bytes that each of its streams may hold before the replay has to wait.
+    pub stream_max_bytes: u64,
+}
+
+/// What was replayed, by stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Told(BTreeMap<String, Lines>);
+
+/// What was replayed of one stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Lines {
+    events: u64,
+    messages: u64,
+    /// Epoch, sequence and index where it went on.
+    after: Option<(u32, u64, u32)>,
+    /// Epoch, sequence and index of the last event.
+    last: Option<(u32, u64, u32)>,
+}
+
+const fn place(position: Position) -> (u32, u64, u32) {
+    (position.epoch, position.sequence, position.index)
+}
+
+impl Told {
+    /// Events of all streams.
+    pub fn events(&self) -> u64 {
+        self.0.values().map(|lines| lines.events).sum()
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (stream, lines) in &self.0 {
+            let Lines { events, messages, after, last } = lines;
+            write!(f, "{stream}: {events} events in {messages} messages")?;
+            if let Some((epoch, sequence, index)) = after {
+                write!(f, ", after epoch {epoch}, sequence {sequence}, index {index}")?;
+            }
+            if let Some((epoch, sequence, index)) = last {
+                write!(f, ", up to epoch {epoch}, sequence {sequence}, index {index}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Replays to the end of the archive as it is now; with a target after what the run holds already,
+/// without one it only counts. Every acknowledgement is awaited.
+///
+/// Dropping it is a stop like any other.
+///
+/// # Errors
+///
+/// Bus or archive failed for good, or the run replays something else.
+pub async fn replay(
+    what: &Replay,
+    target: Option<&Target>,
+    clock: &Clock,
+    progress: &Progress,
+) -> anyhow::Result<Told> {
+    progress.begin("finding out how far the run is", 0);
+    let mut streams = ArchiveView::open(&what.store, Stream::lake(0)).await?.streams().await?;
+    if let Some(target) = target {
+        declare(target, &streams, &what.filter).await?;
+    }
+    streams.retain(|stream| what.filter.takes_stream(*stream));
+    progress.begin(if target.is_some() { "replaying" } else { "counting" }, 0);
+    let mut lanes = Vec::new();
+    for stream in streams {
+        let after = match target {
+            Some(target) => last_position(target, stream).await?,
+            None => None,
+        };
+        let (store, filter) = (what.store.clone(), what.filter.clone());
+        let reading = Reading { store, stream, filter, after };
+        let (source, expected) = Source::open(reading, clock.clone(), progress.clone()).await?;
+        progress.expect(expected);
+        lanes.push(Lane::new(stream, source, target, after));
+    }
+    publish(&mut lanes, Pacer::new(what.speed), clock).await?;
+    Ok(Told(lanes.into_iter().map(|lane| (lane.stream.to_string(), lane.told)).collect()))
+}
+
+/// Makes the streams of a run, those without an event too, since a counter of the run needs both
+/// sides.
+async fn declare(target: &Target, streams: &[Stream], filter: &Filter) -> anyhow::Result<()> {
+    let Target { bus, run, stream_max_bytes, .. } = target;
+    let mut all = vec![Stream::lake(0), Stream::warehouse(0)];
+    all.extend(streams);
+    all.sort_unstable();
+    all.dedup();
+    let metadata = BTreeMap::from([(FILTER.to_owned(), filter.to_string())]);
+    bus.declare_replay(run, &all, *stream_max_bytes, &metadata).await?;
+    for stream in all {
+        let name = run.stream(stream);
+        let found = bus.stream(&name).await?.metadata;
+        let other = found.get(FILTER).map_or("something unknown", String::as_str);
+        anyhow::ensure!(
+            other == filter.to_string(),
+            "run {} replays {other}: give the same filters to go on with it, another name for \
+             another run, or take it away with `lakegauge replay --remove {}`",
+            run.name(),
+            run.name()
+        );
+    }
+    Ok(())
+}
+
+/// The position of the last event that a run holds of a stream.
+async fn last_position(target: &Target, stream: Stream) -> anyhow::Result<Option<Position>> {
+    let name = target.run.stream(stream);
+    let status = target.bus.stream(&name).await?;
+    if status.last_sequence == 0 {
+        return Ok(None);
+    }
+    let last = target.bus.message_at(&name, status.last_sequence).await?;
+    let last = last.with_context(|| {
+        format!("the last message of stream {name} is gone, so nobody knows how far the run is")
+    })?;
+    let events = read_replay(last.content_type.as_deref(), &last.payload)
+        .map_err(|refusal| anyhow::anyhow!("the last message of stream {name}: {refusal}"))?;
+    Ok(events.last().map(|(position, _)| *position))
+}
+
+/// One stream on its way.
+struct Lane {
+    stream: Stream,
+    source: Source,
+    out: Option<(ReplayPacker, Publisher)>,
+    told: Lines,
+}
+
+impl Lane {
+    fn new(
+        stream: Stream,
+        source: Source,
+        target: Option<&Target>,
+        after: Option<Position>,
+    ) -> Self {
+        let out = target.map(|target| {
+            let subject = target.subjects.replay(target.run.name(), stream);
+            let limits = PublisherLimits { unconfirmed_max: 1, ..PublisherLimits::default() };
+            let publisher = target.bus.publisher(limits, |_| {});
+            (ReplayPacker::new(subject, ReplayLimits::default()), publisher)
+        });
+        Self { stream, source, out, told: Lines { after: after.map(place), ..Lines::default() } }
+    }
+
+    /// Takes the next event along; sends the message that it filled.
+    async fn push(&mut self) -> anyhow::Result<()> {
+        let Some(counted) = self.source.take() else { return Ok(()) };
+        self.told.events += 1;
+        self.told.last = Some(place(counted.position));
+        if let Some((packer, publisher)) = &mut self.out
+            && let Some(sealed) = packer.push(counted.position, &counted.event)
+        {
+            publisher.publish(sealed).await?;
+            self.told.messages += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends what there is.
+    async fn send(&mut self) -> anyhow::Result<()> {
+        if let Some((packer, publisher)) = &mut self.out
+            && let Some(sealed) = packer.flush()
+        {
+            publisher.publish(sealed).await?;
+            self.told.messages += 1;
+        }
+        Ok(())
+    }
+
+    async fn confirm(&mut self) -> anyhow::Result<()> {
+        self.send().await?;
+        if let Some((_, publisher)) = &self.out {
+            publisher.flush().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Publishes the streams side by side: the one whose time is behind is in turn.
+async fn publish(lanes: &mut [Lane], mut pacer: Pacer, clock: &Clock) -> anyhow::Result<()> {
+    loop {
+        let mut next = None;
+        for (place, lane) in lanes.iter_mut().enumerate() {
+            if let Some(at) = lane.source.turn().await?
+                && next.is_none_or(|(first, _)| at < first)
+            {
+                next = Some((at, place));
+            }
+        }
+        let Some((at, place)) = next else { break };
+        let now_us = monotonic_us(clock);
+        let due_us = pacer.due_us(at, now_us);
+        if due_us > now_us {
+            for lane in &mut *lanes {
+                lane.send().await?;
+            }
+            let wait_us = u64::try_from(due_us - now_us).unwrap_or(0);
+            tokio::time::sleep(Duration::from_micros(wait_us)).await;
+        }
+        lanes[place].push().await?;
+    }
+    for lane in lanes {
+        lane.confirm().await?;
+    }
+    Ok(())
+}
+
+fn monotonic_us(clock: &Clock) -> i64 {
+    i64::try_from(clock.monotonic().as_micros()).unwrap_or(i64::MAX)
+}

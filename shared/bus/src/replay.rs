@@ -1,0 +1,170 @@
+//! Replay runs: streams of their own beside those of live, made for a run and removed with it.
+//!
+//! A run has one stream for each stream that it replays, `REPLAY_<run>_LAKE_0`, and one for the
+//! samples of the aggregator that counts it, `REPLAY_<run>_SAMPLES`.
+
+use std::collections::BTreeMap;
+
+use domain::Stream;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    api::{self, STREAM_NOT_FOUND},
+    connection::Bus,
+    error::BusError,
+    topology::Topology,
+};
+
+/// Longest name of a run: it stands in names of streams and in subjects.
+const RUN_CHARS_MAX: usize = 32;
+/// Names of streams that the server gives with one answer are at most so many.
+const NAMES_PAGE: usize = 1_024;
+
+/// The name of a run: small letters, digits and hyphens, so that it is one token of a subject and
+/// one part of a stream's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run(String);
+
+impl Run {
+    /// A run of this name; none if it is no such name.
+    pub fn new(name: &str) -> Option<Self> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let fits = !name.is_empty() && name.len() <= RUN_CHARS_MAX && name.chars().all(legal);
+        fits.then(|| Self(name.to_owned()))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// The stream that holds what is replayed of one of live's.
+    pub fn stream(&self, stream: Stream) -> String {
+        format!("{}{stream}", self.beginning())
+    }
+
+    /// The stream that holds the samples of the aggregator that counts the run.
+    pub fn samples(&self) -> String {
+        format!("{}SAMPLES", self.beginning())
+    }
+
+    fn beginning(&self) -> String {
+        format!("REPLAY_{}_", self.0)
+    }
+}
+
+impl std::str::FromStr for Run {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::new(name).ok_or("must be up to 32 small letters, digits and hyphens")
+    }
+}
+
+impl Bus {
+    /// Makes the streams of a run that are not there yet. `metadata` says what the run is about; it
+    /// is written when a stream is made, and stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::apply_topology`].
+    pub async fn declare_replay(
+        &self,
+        run: &Run,
+        streams: &[Stream],
+        max_bytes: u64,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<(), BusError> {
+        let prefix = &self.settings().subject_prefix;
+        let topology = Topology::of_replay(prefix, run, streams, max_bytes, metadata);
+        self.apply_topology(&topology).await.map(|_| ())
+    }
+
+    /// Removes a run: its streams, and the snapshots of the aggregator that counted it. Returns the
+    /// names of the streams on the server. Removing it again removes what a crash left.
+    ///
+    /// # Errors
+    ///
+    /// What any request may meet.
+    pub async fn remove_replay(&self, run: &Run) -> Result<Vec<String>, BusError> {
+        let beginning = self.server_name(&run.beginning());
+        let prefix = self.server_name("");
+        let mut removed = Vec::new();
+        for name in self.stream_names().await? {
+            if !name.starts_with(&beginning) {
+                continue;
+            }
+            // The snapshots first: without its stream nobody would look for them again.
+            let stream = name.strip_prefix(&prefix).unwrap_or(&name);
+            self.snapshots().forget(stream).await?;
+            self.epochs().forget(stream).await?;
+            self.delete_stream(&name).await?;
+            removed.push(name);
+        }
+        Ok(removed)
+    }
+
+    async fn stream_names(&self) -> Result<Vec<String>, BusError> {
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let page: Names = api::request(
+                &self.context,
+                "STREAM.NAMES".to_owned(),
+                &json!({ "offset": names.len() }),
+                "the names of the streams",
+            )
+            .await?;
+            let page = page.streams.unwrap_or_default();
+            let is_last = page.len() < NAMES_PAGE;
+            names.extend(page);
+            if is_last {
+                return Ok(names);
+            }
+        }
+    }
+
+    async fn delete_stream(&self, name: &str) -> Result<(), BusError> {
+        let deleted: Result<serde_json::Value, BusError> = api::request(
+            &self.context,
+            format!("STREAM.DELETE.{name}"),
+            &json!({}),
+            &format!("removing stream {name}"),
+        )
+        .await;
+        match deleted {
+            Ok(_) => Ok(()),
+            // Somebody else was faster, or an answer was lost.
+            Err(error) if error.server_code() == Some(STREAM_NOT_FOUND) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Names {
+    streams: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_a_name_that_can_stand_in_subjects_and_streams() {
+        for name in ["a", "2026-11-24", "full"] {
+            assert_eq!(Run::new(name).unwrap().name(), name);
+        }
+        for name in ["", "a.b", "A", "a_b", "*", "a b", &"x".repeat(33)] {
+            assert_eq!(Run::new(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_run_has_streams_that_begin_like_those_of_another() {
+        let (one, other) = (Run::new("a").unwrap(), Run::new("a-lake").unwrap());
+        assert_eq!(one.stream(Stream::lake(0)), "REPLAY_a_LAKE_0");
+        assert_eq!(one.samples(), "REPLAY_a_SAMPLES");
+        assert!(!other.stream(Stream::lake(0)).starts_with(&one.beginning()));
+    }
+}
