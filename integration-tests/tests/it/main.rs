@@ -2,6 +2,7 @@
 
 mod architecture;
 mod archiver_service;
+mod audit;
 mod bus_logins;
 mod bus_publisher;
 mod bus_reader;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "this is the command line")]
 
+mod audit;
 mod command;
 mod completions;
 mod decode;

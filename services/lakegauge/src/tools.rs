@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
-use crate::{completions, decode, doctor, env_example, migrate, publish, replay, schema, tail, up};
+use crate::{
+    audit, completions, decode, doctor, env_example, migrate, publish, replay, schema, tail, up,
+};
 
 /// A subcommand that is no service: it does one thing and ends.
 struct Tool {
@@ -21,6 +23,7 @@ const TOOLS: &[Tool] = &[
     Tool { command: decode::command, run: decode::run },
     Tool { command: schema::command, run: schema::run },
     Tool { command: migrate::command, run: migrate::run },
+    Tool { command: audit::command, run: audit::run },
     Tool { command: doctor::command, run: doctor::run },
     Tool { command: env_example::command, run: env_example::run },
     Tool { command: completions::command, run: completions::run },

@@ -6,6 +6,7 @@
 
 mod append;
 mod archive;
+pub mod audit;
 mod batch;
 mod checkpoint;
 mod copy;

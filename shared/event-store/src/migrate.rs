@@ -23,6 +23,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20_261_123_090_100, "archive", include_str!("../../../migrations/20261123090100_archive.sql")),
     (20_261_123_090_200, "windows", include_str!("../../../migrations/20261123090200_windows.sql")),
     (20_261_123_090_300, "views", include_str!("../../../migrations/20261123090300_views.sql")),
+    (
+        20_261_124_160_000,
+        "letters_and_bases",
+        include_str!("../../../migrations/20261124160000_letters_and_bases.sql"),
+    ),
 ];
 
 /// A migration that was applied just now.

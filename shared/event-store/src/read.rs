@@ -285,7 +285,7 @@ impl ArchiveView {
     ) -> Result<(), StoreError> {
         let rows = sqlx::query(
             "select epoch, sequence, index, bytes from lakegauge.dead_letter \
-             where stream = $1 and counted and closed_at is null and epoch = $2 \
+             where stream = $1 and counted and closed_as is distinct from 0 and epoch = $2 \
              and sequence between $3 and $4",
         )
         .bind(self.stream.id)

@@ -24,7 +24,7 @@ mod fixtures;
 
 pub use format::Format;
 pub use packer::{Packer, PackerLimits};
-pub use read::{ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, decode, read};
+pub use read::{ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, count_items, decode, read};
 pub use sample::{decode_sample, encode_sample, encode_sample_for};
 pub use seal::{Sealed, seal};
 pub use subject::Subjects;

@@ -123,6 +123,20 @@ fn decode_live<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Result<Vec<
     }
 }
 
+/// How many items [`read`] gives for a message, without decoding them.
+pub fn count_items(content_type: Option<&str>, payload: &[u8]) -> usize {
+    let items = match Format::from_content_type(content_type) {
+        Some(Format::Json) => json_items(payload),
+        Some(Format::Bincode) => v1::split(payload),
+        None => return 1,
+    };
+    match items {
+        Ok(items) if items.len() <= ITEMS_MAX => items.len(),
+        // The message as a whole is one dead letter.
+        Ok(_) | Err(_) => 1,
+    }
+}
+
 fn decode_format(format: Format, payload: &[u8]) -> Result<Vec<Raw<'_>>, Refusal> {
     let items = match format {
         Format::Json => json_items(payload)?,
@@ -212,6 +226,8 @@ mod tests {
                 let sealed = seal("s", format, &events);
                 let reading = read_lake(Some(sealed.content_type), &sealed.payload);
                 prop_assert_eq!(reading.items.len(), events.len());
+                let counted = count_items(Some(sealed.content_type), &sealed.payload);
+                prop_assert_eq!(counted, events.len());
                 prop_assert_eq!(reading.fields_ignored, 0);
                 for (item, event) in reading.items.iter().zip(&events) {
                     let accepted = accept(event, LAKE.stream, AT, &Rules::default());
@@ -240,7 +256,9 @@ mod tests {
                 payload.insert(0, v1::VERSION);
             }
             let format = if binary { Format::Bincode } else { Format::Json };
-            read_lake(Some(format.content_type()), &payload);
+            let reading = read_lake(Some(format.content_type()), &payload);
+            let counted = count_items(Some(format.content_type()), &payload);
+            prop_assert_eq!(counted, reading.items.len());
         }
 
         #[test]
@@ -291,6 +309,7 @@ mod tests {
                 let [Item::Refused(refused)] = &reading.items[..] else {
                     panic!("{garbage:?}: {reading:?}")
                 };
+                assert_eq!(count_items(content_type, garbage), 1);
                 assert_eq!(refused.bytes.trim_ascii(), garbage.trim_ascii());
             }
         }

@@ -1,0 +1,476 @@
+//! What the books and the stream say against each other. Pure.
+
+use std::collections::BTreeMap;
+
+use event_store::audit::{Books, Doubled, Messages};
+use serde::Serialize;
+
+/// What is wrong with the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Trouble {
+    /// Rows, letters or events that must be there are not.
+    Missing,
+    /// Something is there more than once.
+    Doubled,
+    /// Messages that no range of the ledger took.
+    Skipped,
+    /// Something stands where no range of the ledger is.
+    Stray,
+    /// The numbers of the ledger contradict one another.
+    Unbalanced,
+    /// The stream is not the one that was archived, or contradicts the ledger.
+    OtherStream,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Finding {
+    pub(super) trouble: Trouble,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) epoch: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) first: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last: Option<u64>,
+    pub(super) detail: String,
+}
+
+/// What the stream still holds of what the ledger took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reread {
+    /// The oldest message that is there.
+    pub(super) first_sequence: u64,
+    /// The newest message that ever was.
+    pub(super) last_sequence: u64,
+    /// The epoch in force, if one is set.
+    pub(super) epoch: Option<u32>,
+    /// Why it is another stream than the one that was archived.
+    pub(super) other: Option<String>,
+    /// By the place of a range in the books: messages that are there, and items in them.
+    pub(super) ranges: BTreeMap<usize, (u64, u64)>,
+}
+
+/// What could be compared, for the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Compared {
+    /// Ranges whose messages were all read again.
+    pub(super) ranges_read_again: u64,
+    /// Messages read again.
+    pub(super) messages_read_again: u64,
+    /// Items in them.
+    pub(super) events_read_again: u64,
+    /// Ranges whose rows can't be counted any more: retention dropped days of them.
+    pub(super) ranges_dropped: u64,
+}
+
+/// The findings of one stream, in its order.
+pub(super) fn compare(books: &Books, reread: Option<&Reread>) -> (Vec<Finding>, Compared) {
+    let mut findings = Findings { stream: &books.stream, all: Vec::new() };
+    ledger(books, &mut findings);
+    ends(books, &mut findings);
+    let mut compared = Compared::default();
+    contents(books, &mut findings, &mut compared);
+    totals(books, &mut findings);
+    if let Some(reread) = reread {
+        stream(books, reread, &mut findings, &mut compared);
+    }
+    (findings.all, compared)
+}
+
+/// Identities that are there twice, over all streams.
+pub(super) fn doubled(doubled: &Doubled) -> Option<Finding> {
+    (doubled.rows > 0).then(|| Finding {
+        trouble: Trouble::Doubled,
+        stream: None,
+        epoch: None,
+        first: None,
+        last: None,
+        detail: format!(
+            "{} rows beyond the first of their identity: {}",
+            doubled.rows,
+            doubled.named.join(", ")
+        ),
+    })
+}
+
+struct Findings<'a> {
+    stream: &'a str,
+    all: Vec<Finding>,
+}
+
+impl Findings<'_> {
+    fn push(&mut self, trouble: Trouble, messages: Option<Messages>, detail: String) {
+        self.all.push(Finding {
+            trouble,
+            stream: Some(self.stream.to_owned()),
+            epoch: messages.map(|messages| messages.epoch),
+            first: messages.map(|messages| messages.first),
+            last: messages.map(|messages| messages.last),
+            detail,
+        });
+    }
+}
+
+/// Each epoch's ranges begin at its first message and follow one another, and each adds up.
+fn ledger(books: &Books, findings: &mut Findings<'_>) {
+    let mut before = Messages::default();
+    for range in &books.ranges {
+        let messages = range.messages;
+        let expected =
+            if messages.epoch == before.epoch { before.last.saturating_add(1) } else { 1 };
+        if messages.first > expected {
+            let gap = Messages { first: expected, last: messages.first - 1, ..messages };
+            let count = gap.last - gap.first + 1;
+            findings.push(
+                Trouble::Skipped,
+                Some(gap),
+                format!("{count} messages stand in no range of the ledger"),
+            );
+        } else if messages.first < expected {
+            findings.push(
+                Trouble::Doubled,
+                Some(messages),
+                format!("the range before it ends at {}", before.last),
+            );
+        }
+        if range.events != range.inserted + range.duplicates + range.dead {
+            findings.push(
+                Trouble::Unbalanced,
+                Some(messages),
+                format!(
+                    "{} events are not {} inserted + {} duplicates + {} dead",
+                    range.events, range.inserted, range.duplicates, range.dead
+                ),
+            );
+        }
+        before = messages;
+    }
+}
+
+/// Each epoch's ranges end where it was closed, the last one at the checkpoint.
+fn ends(books: &Books, findings: &mut Findings<'_>) {
+    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    for range in &books.ranges {
+        let end = ends.entry(range.messages.epoch).or_default();
+        *end = (*end).max(range.messages.last);
+    }
+    let mut expected = books.closed.clone();
+    if let Some(checkpoint) = books.checkpoint {
+        expected.insert(checkpoint.epoch, checkpoint.sequence);
+    }
+    for (epoch, sequence) in &expected {
+        let end = ends.remove(epoch).unwrap_or(0);
+        if end < *sequence {
+            findings.push(
+                Trouble::Skipped,
+                Some(Messages { epoch: *epoch, first: end + 1, last: *sequence }),
+                format!("archived up to {sequence}, but the ledger ends at {end}"),
+            );
+        } else if end > *sequence {
+            findings.push(
+                Trouble::Stray,
+                Some(Messages { epoch: *epoch, first: sequence + 1, last: end }),
+                format!("archived up to {sequence}, but the ledger goes on to {end}"),
+            );
+        }
+    }
+    for (epoch, end) in ends {
+        findings.push(
+            Trouble::Stray,
+            Some(Messages { epoch, first: 1, last: end }),
+            "the ledger has an epoch that was neither closed nor is archived now".to_owned(),
+        );
+    }
+}
+
+/// Rows and letters are as many as the ledger says, and stand nowhere else.
+fn contents(books: &Books, findings: &mut Findings<'_>, compared: &mut Compared) {
+    for range in &books.ranges {
+        // A refused row whose letter was retried came in later.
+        let expected = range.inserted + range.retried;
+        if range.dropped {
+            compared.ranges_dropped += 1;
+        }
+        if books.samples.is_none() {
+            let there = range.rows;
+            if there < expected && !range.dropped {
+                let detail = format!("{} rows of {expected}", expected - there);
+                findings.push(Trouble::Missing, Some(range.messages), detail);
+            } else if there > expected {
+                let detail = format!("{there} rows where {expected} were inserted");
+                findings.push(Trouble::Doubled, Some(range.messages), detail);
+            }
+        }
+        if range.letters < range.dead {
+            let detail = format!("{} dead letters of {}", range.dead - range.letters, range.dead);
+            findings.push(Trouble::Missing, Some(range.messages), detail);
+        } else if range.letters > range.dead {
+            let detail = format!("{} dead letters where {} were kept", range.letters, range.dead);
+            findings.push(Trouble::Doubled, Some(range.messages), detail);
+        }
+    }
+    for outside in &books.outside {
+        findings.push(
+            Trouble::Stray,
+            Some(outside.messages),
+            format!("{} {} stand where no range of the ledger is", outside.count, outside.what),
+        );
+    }
+}
+
+/// What was inserted is there or was dropped.
+fn totals(books: &Books, findings: &mut Findings<'_>) {
+    let sum = |of: fn(&event_store::audit::BookRange) -> u64| -> u64 {
+        books.ranges.iter().map(of).sum()
+    };
+    let inserted = sum(|range| range.inserted + range.retried);
+    let (there, what) = match books.samples {
+        Some(samples) => (samples, "samples"),
+        // Without dropped days each range was compared by itself.
+        None if books.ranges.iter().any(|range| range.dropped) => {
+            (sum(|range| range.rows) + books.dropped_rows, "rows, dropped ones included,")
+        }
+        None => return,
+    };
+    if there < inserted {
+        let detail = format!("{} of {inserted} {what} in all", inserted - there);
+        findings.push(Trouble::Missing, None, detail);
+    } else if there > inserted {
+        let detail = format!("{there} {what} where {inserted} were inserted in all");
+        findings.push(Trouble::Doubled, None, detail);
+    }
+}
+
+/// The stream is the one that was archived, reaches as far, and holds what the ledger took of it.
+fn stream(books: &Books, reread: &Reread, findings: &mut Findings<'_>, compared: &mut Compared) {
+    let Some(checkpoint) = books.checkpoint else { return };
+    if let Some(why) = &reread.other {
+        findings.push(Trouble::OtherStream, None, why.clone());
+        return;
+    }
+    if reread.epoch.is_some_and(|epoch| epoch != checkpoint.epoch) {
+        let epoch = reread.epoch.unwrap_or_default();
+        let detail = format!(
+            "epoch {epoch} is in force, epoch {} is archived: is the archiver running?",
+            checkpoint.epoch
+        );
+        findings.push(Trouble::OtherStream, None, detail);
+        return;
+    }
+    if reread.first_sequence > checkpoint.sequence.saturating_add(1) {
+        let gap = Messages {
+            epoch: checkpoint.epoch,
+            first: checkpoint.sequence + 1,
+            last: reread.first_sequence - 1,
+        };
+        let detail = "the stream no longer has what follows the checkpoint".to_owned();
+        findings.push(Trouble::Missing, Some(gap), detail);
+    }
+    for (place, range) in books.ranges.iter().enumerate() {
+        let messages = range.messages;
+        let Some((read, items)) = reread.ranges.get(&place).copied() else { continue };
+        let lost = books.lost.iter().filter(|lost| lost.epoch == messages.epoch).map(|lost| {
+            let first = lost.first.max(messages.first);
+            let last = lost.last.min(messages.last);
+            (last + 1).saturating_sub(first)
+        });
+        let expected = messages.last - messages.first + 1 - lost.sum::<u64>();
+        compared.messages_read_again += read;
+        compared.events_read_again += items;
+        if read < expected {
+            // Trimmed, or deleted since: the ledger alone can tell.
+            if items > range.events {
+                let detail =
+                    format!("{items} events in the stream, {} in the ledger", range.events);
+                findings.push(Trouble::Missing, Some(messages), detail);
+            }
+            continue;
+        }
+        compared.ranges_read_again += 1;
+        if items != range.events {
+            let trouble =
+                if items > range.events { Trouble::Missing } else { Trouble::OtherStream };
+            let detail = format!("{items} events in the stream, {} in the ledger", range.events);
+            findings.push(trouble, Some(messages), detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Mark;
+    use event_store::audit::{BookRange, Outside};
+
+    use super::*;
+
+    fn range(epoch: u32, first: u64, last: u64, inserted: u64, dead: u64) -> BookRange {
+        BookRange {
+            messages: Messages { epoch, first, last },
+            events: inserted + dead + 1,
+            inserted,
+            duplicates: 1,
+            dead,
+            rows: inserted,
+            letters: dead,
+            ..BookRange::default()
+        }
+    }
+
+    fn books(ranges: Vec<BookRange>) -> Books {
+        let last = ranges.last().unwrap().messages;
+        let mark = Mark { epoch: last.epoch, sequence: last.last, broker_ns: 5, created_ns: 5 };
+        Books { stream: "LAKE_0".to_owned(), checkpoint: Some(mark), ranges, ..Books::default() }
+    }
+
+    fn whole() -> Books {
+        let mut books = books(vec![
+            range(1, 1, 10, 100, 0),
+            range(1, 11, 20, 90, 2),
+            range(2, 1, 5, 50, 0),
+            range(2, 6, 9, 40, 1),
+        ]);
+        books.closed.insert(1, 20);
+        books
+    }
+
+    fn reread() -> Reread {
+        let ranges = BTreeMap::from([(2, (5, 51)), (3, (4, 42))]);
+        Reread { first_sequence: 1, last_sequence: 12, epoch: Some(2), other: None, ranges }
+    }
+
+    fn troubles(books: &Books, reread: Option<&Reread>) -> Vec<(Trouble, Option<(u64, u64)>)> {
+        let (findings, _) = compare(books, reread);
+        let place = |finding: &Finding| Some((finding.first?, finding.last?));
+        findings.iter().map(|finding| (finding.trouble, place(finding))).collect()
+    }
+
+    #[test]
+    fn whole_books_have_no_findings_with_and_without_the_stream() {
+        assert_eq!(troubles(&whole(), None), []);
+        let (findings, compared) = compare(&whole(), Some(&reread()));
+        assert_eq!(findings, []);
+        assert_eq!((compared.ranges_read_again, compared.events_read_again), (2, 93));
+    }
+
+    #[test]
+    fn a_missing_row_and_one_too_many_name_their_range() {
+        let mut books = whole();
+        books.ranges[1].rows -= 1;
+        books.ranges[3].rows += 2;
+        assert_eq!(
+            troubles(&books, None),
+            [(Trouble::Missing, Some((11, 20))), (Trouble::Doubled, Some((6, 9)))]
+        );
+    }
+
+    #[test]
+    fn a_missing_letter_names_its_range() {
+        let mut books = whole();
+        books.ranges[1].letters -= 1;
+        assert_eq!(troubles(&books, None), [(Trouble::Missing, Some((11, 20)))]);
+    }
+
+    #[test]
+    fn a_retried_letter_is_a_row_more_and_still_a_letter() {
+        let mut books = whole();
+        books.ranges[1].retried = 1;
+        books.ranges[1].rows += 1;
+        assert_eq!(troubles(&books, None), []);
+        books.ranges[1].rows -= 1;
+        assert_eq!(troubles(&books, None), [(Trouble::Missing, Some((11, 20)))]);
+    }
+
+    #[test]
+    fn a_range_that_is_gone_is_skipped_wherever_it_stood() {
+        for (gone, place) in [(0, (1, 10)), (1, (11, 20)), (2, (1, 5)), (3, (6, 9))] {
+            let mut books = whole();
+            books.ranges.remove(gone);
+            assert_eq!(troubles(&books, None), [(Trouble::Skipped, Some(place))], "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_range_that_overlaps_and_numbers_that_do_not_add_up_are_found() {
+        let mut books = whole();
+        books.ranges[1].messages.first = 10;
+        books.ranges[2].duplicates = 0;
+        assert_eq!(
+            troubles(&books, None),
+            [(Trouble::Doubled, Some((10, 20))), (Trouble::Unbalanced, Some((1, 5)))]
+        );
+    }
+
+    #[test]
+    fn what_stands_in_no_range_is_stray() {
+        let mut books = whole();
+        let messages = Messages { epoch: 2, first: 10, last: 11 };
+        books.outside.push(Outside { what: "rows", messages, count: 7 });
+        assert_eq!(troubles(&books, None), [(Trouble::Stray, Some((10, 11)))]);
+        let mut books = whole();
+        books.checkpoint = books.checkpoint.map(|mark| Mark { sequence: 5, ..mark });
+        assert_eq!(troubles(&books, None), [(Trouble::Stray, Some((6, 9)))]);
+    }
+
+    #[test]
+    fn dropped_days_are_counted_as_a_whole() {
+        let mut books = whole();
+        books.ranges[0].dropped = true;
+        books.ranges[0].rows = 30;
+        books.dropped_rows = 70;
+        let (findings, compared) = compare(&books, None);
+        assert_eq!((findings, compared.ranges_dropped), (Vec::new(), 1));
+        books.ranges[0].rows = 29;
+        assert_eq!(troubles(&books, None), [(Trouble::Missing, None)]);
+    }
+
+    #[test]
+    fn samples_are_compared_as_a_whole() {
+        let mut books = whole();
+        books.ranges.iter_mut().for_each(|range| range.rows = 0);
+        books.samples = Some(280);
+        assert_eq!(troubles(&books, None), []);
+        books.samples = Some(279);
+        assert_eq!(troubles(&books, None), [(Trouble::Missing, None)]);
+    }
+
+    #[test]
+    fn events_of_the_stream_that_the_ledger_lacks_are_missing() {
+        let mut reread = reread();
+        reread.ranges.insert(3, (4, 43));
+        assert_eq!(troubles(&whole(), Some(&reread)), [(Trouble::Missing, Some((6, 9)))]);
+        reread.ranges.insert(3, (4, 41));
+        assert_eq!(troubles(&whole(), Some(&reread)), [(Trouble::OtherStream, Some((6, 9)))]);
+    }
+
+    #[test]
+    fn what_was_trimmed_or_declared_lost_is_told_from_the_ledger_alone() {
+        let mut reread = reread();
+        reread.first_sequence = 4;
+        reread.ranges.insert(2, (2, 20));
+        let (findings, compared) = compare(&whole(), Some(&reread));
+        assert_eq!((findings, compared.ranges_read_again), (Vec::new(), 1));
+        let mut books = whole();
+        books.lost.push(Messages { epoch: 2, first: 1, last: 3 });
+        reread.ranges.insert(2, (2, 51));
+        let (findings, compared) = compare(&books, Some(&reread));
+        assert_eq!((findings, compared.ranges_read_again), (Vec::new(), 2));
+    }
+
+    #[test]
+    fn a_stream_that_lost_what_follows_the_checkpoint_is_missing_it() {
+        let mut reread = Reread { first_sequence: 12, ..reread() };
+        reread.ranges.clear();
+        assert_eq!(troubles(&whole(), Some(&reread)), [(Trouble::Missing, Some((10, 11)))]);
+    }
+
+    #[test]
+    fn another_stream_and_another_epoch_are_said() {
+        let other = Reread { other: Some("made again".to_owned()), ..reread() };
+        assert_eq!(troubles(&whole(), Some(&other)), [(Trouble::OtherStream, None)]);
+        let raised = Reread { epoch: Some(3), ..reread() };
+        assert_eq!(troubles(&whole(), Some(&raised)), [(Trouble::OtherStream, None)]);
+    }
+}

@@ -1,0 +1,180 @@
+//! `lakegauge audit`: whether everything that was taken is in the archive, once.
+
+mod compare;
+mod report;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use bus::{Bus, BusSettings};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use event_store::{StoreSettings, audit::AuditView, audit::Books};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use service_kit::{Environment, Setting, Settings};
+
+use crate::{command, publish::NATS_SETTINGS};
+use compare::{Compared, Finding};
+use report::{Certificate, OfStream};
+use stream::Before;
+
+const ARCHIVE_ONLY: &str = "archive-only";
+const JSON: &str = "json";
+
+fn settings() -> Vec<Setting> {
+    NATS_SETTINGS.iter().chain(event_store::service::SETTINGS).copied().collect()
+}
+
+pub(crate) fn command() -> Command {
+    let command = Command::new("audit")
+        .about("Check that everything that was taken is in the archive, once")
+        .long_about(
+            "Compares the rows and dead letters of the archive with its ledger, of one moment, \
+             and the ledger with the streams: what they still hold is read again, what was \
+             trimmed is told from the ledger. Runs beside live traffic and changes nothing.",
+        )
+        .after_help(
+            "For the pipeline of `lakegauge up`: \
+             DATABASE_URL=$(cat .lakegauge/database-url) lakegauge audit\n\
+             Messages that the broker lost before they could be archived are listed as declared \
+             lost; they are\nno finding.\n\
+             Exit status: 0 if all is well, 1 if something was found or could not be read, 64 for \
+             wrong arguments.",
+        )
+        .arg(
+            Arg::new(ARCHIVE_ONLY)
+                .long(ARCHIVE_ONLY)
+                .action(ArgAction::SetTrue)
+                .help("Look at the archive alone, not at the streams"),
+        )
+        .arg(
+            Arg::new(JSON)
+                .long(JSON)
+                .action(ArgAction::SetTrue)
+                .help("Print a certificate as one JSON object: ranges, counts, digest"),
+        );
+    command::with_settings(command, &settings())
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let flags = command::flags(matches, &settings());
+    let mut settings = Settings::new(&flags, &Environment);
+    let bus = bus::service::load("lakegauge audit", &mut settings);
+    let store = event_store::service::load("lakegauge-audit", &mut settings);
+    if let Err(problems) = settings.finish() {
+        return command::report(Err(problems.into()));
+    }
+    let (Some(bus), Some(store)) = (bus, store) else {
+        return ExitCode::from(crate::EXIT_USAGE);
+    };
+    let bus = (!matches.get_flag(ARCHIVE_ONLY)).then_some(bus.settings);
+    let json = matches.get_flag(JSON);
+    command::report_status(command::block_on(async {
+        let certificate = audit(&store, bus.as_ref()).await?;
+        let mut out = std::io::stdout().lock();
+        if json {
+            certificate.write_json(&mut out)?
+        } else {
+            certificate.write(&mut out)?
+        }
+        out.flush()?;
+        Ok(certificate.well)
+    }))
+}
+
+/// Audits every stream of the archive.
+///
+/// # Errors
+///
+/// The archive can't be read. Without the broker what it holds is not checked, which is said.
+async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Result<Certificate> {
+    event_store::check_version(store).await?;
+    let mut unchecked = Vec::new();
+    let names = AuditView::open(store).await?.streams();
+    let looked = match bus {
+        None => Err(anyhow::anyhow!("--archive-only")),
+        Some(settings) => look(settings, &names).await,
+    };
+    let looked = match looked {
+        Ok(looked) => Some(looked),
+        Err(error) => {
+            unchecked.push(format!("the streams: {error:#}"));
+            None
+        }
+    };
+    // Later than the look at the streams: whatever was trimmed there by then is archived here.
+    let mut view = AuditView::open(store).await?;
+    let (mut streams, mut findings) = (Vec::new(), Vec::new());
+    for name in view.streams() {
+        let bar = bar(&format!("{name}: counting rows"));
+        let books = view.books(&name, |events| bar.inc(events)).await?;
+        bar.finish_and_clear();
+        let (compared, found) = of_stream(&books, looked.as_ref(), &mut unchecked).await;
+        if compared.ranges_dropped > 0 {
+            unchecked.push(format!(
+                "{name}: the rows of {} ranges one by one, since retention dropped days of them; \
+                 their sum was",
+                compared.ranges_dropped
+            ));
+        }
+        findings.extend(found);
+        streams.push(OfStream::new(&books, compared));
+    }
+    let bar = bar("looking for identities that are there twice");
+    findings.extend(compare::doubled(&view.doubled().await?));
+    bar.finish_and_clear();
+    Ok(Certificate::new(view.taken_at().to_owned(), streams, findings, unchecked)?)
+}
+
+/// The broker, and how its streams stood before the view of the archive was taken.
+struct Looked {
+    bus: Bus,
+    before: BTreeMap<String, Before>,
+}
+
+async fn look(settings: &BusSettings, names: &[String]) -> anyhow::Result<Looked> {
+    let bus = Bus::connect(settings).await?;
+    let mut looked = Looked { bus, before: BTreeMap::new() };
+    for name in names {
+        let before = stream::before(&looked.bus, name).await?;
+        looked.before.insert(name.clone(), before);
+    }
+    Ok(looked)
+}
+
+async fn of_stream(
+    books: &Books,
+    looked: Option<&Looked>,
+    unchecked: &mut Vec<String>,
+) -> (Compared, Vec<Finding>) {
+    let mut reread = None;
+    if let (Some(Looked { bus, before }), Some(_)) = (looked, books.checkpoint)
+        && let Some(before) = before.get(&books.stream)
+    {
+        let bar = bar(&format!("{}: reading messages again", books.stream));
+        match stream::reread(bus, before, books, |messages| bar.inc(messages)).await {
+            Ok(read) => reread = Some(read),
+            Err(error) => unchecked.push(format!("the stream {}: {error:#}", books.stream)),
+        }
+        bar.finish_and_clear();
+    }
+    let (findings, compared) = compare::compare(books, reread.as_ref());
+    (compared, findings)
+}
+
+/// A count on the terminal, of what has no known end.
+fn bar(what: &str) -> ProgressBar {
+    let bar = ProgressBar::no_length()
+        .with_style(
+            ProgressStyle::with_template("{spinner} {msg}  {human_pos}  {per_sec}  {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        )
+        .with_message(what.to_owned());
+    if std::io::stderr().is_terminal() {
+        bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    } else {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bar
+}

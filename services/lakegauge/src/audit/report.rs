@@ -1,0 +1,243 @@
+//! What an audit found, for people and as a certificate.
+
+use std::io::Write;
+
+use event_store::audit::{Books, Messages};
+use serde::Serialize;
+
+use super::compare::{Compared, Finding, Trouble};
+use crate::readable;
+
+/// Findings that are written out; all of them are counted.
+const FINDINGS_SHOWN_MAX: usize = 1_000;
+
+/// The result of an audit. Its digest covers everything but the time, so that two audits of the
+/// same archive have the same.
+#[derive(Debug, Serialize)]
+pub(super) struct Certificate {
+    /// Version of this form.
+    pub(super) lakegauge_audit: u32,
+    pub(super) well: bool,
+    /// When the view of the archive was taken, by the database's clock.
+    pub(super) taken_at: String,
+    pub(super) streams: Vec<OfStream>,
+    pub(super) findings: Vec<Finding>,
+    /// Findings in all, those not written out included.
+    pub(super) findings_total: usize,
+    pub(super) unchecked: Vec<String>,
+    /// blake3 of streams, findings and what was not checked, in hexadecimal.
+    pub(super) digest: String,
+}
+
+/// The sums of one stream.
+#[derive(Debug, Serialize)]
+pub(super) struct OfStream {
+    pub(super) stream: String,
+    pub(super) epoch: Option<u32>,
+    pub(super) sequence: Option<u64>,
+    /// What the ledger covers without a gap.
+    pub(super) ranges: Vec<Span>,
+    pub(super) transactions: u64,
+    pub(super) events: u64,
+    pub(super) inserted: u64,
+    pub(super) duplicates: u64,
+    pub(super) dead: u64,
+    pub(super) rows: u64,
+    pub(super) letters: u64,
+    /// Letters whose rows came in later.
+    pub(super) letters_retried: u64,
+    pub(super) dropped_rows: u64,
+    pub(super) declared_lost: Vec<Span>,
+    pub(super) declared_lost_messages: u64,
+    /// blake3 over each range of the ledger with its counts, in hexadecimal.
+    pub(super) ledger_digest: String,
+    #[serde(flatten)]
+    pub(super) compared: Compared,
+}
+
+/// Messages of an epoch, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Span {
+    pub(super) epoch: u32,
+    pub(super) first: u64,
+    pub(super) last: u64,
+}
+
+impl From<Messages> for Span {
+    fn from(messages: Messages) -> Self {
+        Self { epoch: messages.epoch, first: messages.first, last: messages.last }
+    }
+}
+
+impl OfStream {
+    pub(super) fn new(books: &Books, compared: Compared) -> Self {
+        let mut of = Self {
+            stream: books.stream.clone(),
+            epoch: books.checkpoint.map(|mark| mark.epoch),
+            sequence: books.checkpoint.map(|mark| mark.sequence),
+            ranges: spans(books),
+            transactions: 0,
+            events: 0,
+            inserted: 0,
+            duplicates: 0,
+            dead: 0,
+            rows: books.samples.unwrap_or(0),
+            letters: 0,
+            letters_retried: 0,
+            dropped_rows: books.dropped_rows,
+            declared_lost: books.lost.iter().copied().map(Span::from).collect(),
+            declared_lost_messages: books.lost.iter().map(|lost| lost.last - lost.first + 1).sum(),
+            ledger_digest: String::new(),
+            compared,
+        };
+        let mut hasher = blake3::Hasher::new();
+        for range in &books.ranges {
+            of.transactions += 1;
+            of.events += range.events;
+            of.inserted += range.inserted;
+            of.duplicates += range.duplicates;
+            of.dead += range.dead;
+            of.rows += range.rows;
+            of.letters += range.letters;
+            of.letters_retried += range.retried;
+            let messages = range.messages;
+            let line = format!(
+                "{} {} {} {} {} {} {} {} {} {}\n",
+                messages.epoch,
+                messages.first,
+                messages.last,
+                range.events,
+                range.inserted,
+                range.duplicates,
+                range.dead,
+                range.rows,
+                range.letters,
+                range.retried
+            );
+            hasher.update(line.as_bytes());
+        }
+        of.ledger_digest = hasher.finalize().to_hex().to_string();
+        of
+    }
+}
+
+/// Ranges of the ledger that follow one another, as one each.
+fn spans(books: &Books) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    for range in &books.ranges {
+        let messages = range.messages;
+        match spans.last_mut() {
+            Some(span) if span.epoch == messages.epoch && span.last + 1 == messages.first => {
+                span.last = messages.last;
+            }
+            Some(_) | None => spans.push(messages.into()),
+        }
+    }
+    spans
+}
+
+impl Certificate {
+    pub(super) fn new(
+        taken_at: String,
+        streams: Vec<OfStream>,
+        mut findings: Vec<Finding>,
+        unchecked: Vec<String>,
+    ) -> serde_json::Result<Self> {
+        let digest = blake3::hash(&serde_json::to_vec(&(&streams, &findings, &unchecked))?);
+        let findings_total = findings.len();
+        findings.truncate(FINDINGS_SHOWN_MAX);
+        Ok(Self {
+            lakegauge_audit: 1,
+            well: findings_total == 0,
+            taken_at,
+            streams,
+            findings,
+            findings_total,
+            unchecked,
+            digest: digest.to_hex().to_string(),
+        })
+    }
+
+    /// As one JSON object.
+    pub(super) fn write_json(&self, out: &mut impl Write) -> std::io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        writeln!(out)
+    }
+
+    /// For people.
+    pub(super) fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        for stream in &self.streams {
+            write_stream(out, stream)?;
+        }
+        for finding in &self.findings {
+            writeln!(out, "{}", readable::plain(&line(finding)))?;
+        }
+        if self.findings_total > self.findings.len() {
+            writeln!(out, "… and {} more", self.findings_total - self.findings.len())?;
+        }
+        for stream in &self.streams {
+            for span in &stream.declared_lost {
+                writeln!(out, "declared lost  {} {}", stream.stream, place(span))?;
+            }
+        }
+        for unchecked in &self.unchecked {
+            writeln!(out, "not checked    {unchecked}")?;
+        }
+        writeln!(out, "taken at {}, digest {}", self.taken_at, self.digest)?;
+        match self.findings_total {
+            0 => writeln!(out, "all is well"),
+            1 => writeln!(out, "one finding"),
+            more => writeln!(out, "{more} findings"),
+        }
+    }
+}
+
+fn write_stream(out: &mut impl Write, stream: &OfStream) -> std::io::Result<()> {
+    let OfStream { events, inserted, duplicates, dead, rows, letters, .. } = stream;
+    let places: Vec<String> = stream.ranges.iter().map(place).collect();
+    let places = if places.is_empty() { "nothing".to_owned() } else { places.join("; ") };
+    writeln!(out, "{}: {places}, in {} transactions", stream.stream, stream.transactions)?;
+    writeln!(
+        out,
+        "  {events} events = {inserted} inserted + {duplicates} duplicates + {dead} dead"
+    )?;
+    write!(out, "  {rows} rows and {letters} dead letters are there")?;
+    if stream.letters_retried > 0 {
+        write!(out, ", {} of these letters as rows", stream.letters_retried)?;
+    }
+    if stream.dropped_rows > 0 {
+        write!(out, "; retention dropped {} rows", stream.dropped_rows)?;
+    }
+    writeln!(out)?;
+    if stream.compared.messages_read_again > 0 {
+        writeln!(
+            out,
+            "  {} messages of the stream read again: {} events",
+            stream.compared.messages_read_again, stream.compared.events_read_again
+        )?;
+    }
+    Ok(())
+}
+
+fn place(span: &Span) -> String {
+    format!("epoch {}, messages {} to {}", span.epoch, span.first, span.last)
+}
+
+fn line(finding: &Finding) -> String {
+    let trouble = match finding.trouble {
+        Trouble::Missing => "MISSING",
+        Trouble::Doubled => "DOUBLED",
+        Trouble::Skipped => "SKIPPED",
+        Trouble::Stray => "STRAY",
+        Trouble::Unbalanced => "UNBALANCED",
+        Trouble::OtherStream => "STREAM",
+    };
+    let mut line = format!("{trouble:<14} ");
+    if let Some(stream) = &finding.stream {
+        line.push_str(&format!("{stream} "));
+    }
+    if let (Some(epoch), Some(first), Some(last)) = (finding.epoch, finding.first, finding.last) {
+        line.push_str(&format!("{}: ", place(&Span { epoch, first, last })));
+    }
+    line + &finding.detail
+}

@@ -1,0 +1,101 @@
+//! Reading again what the stream still holds of what the ledger took.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::{Bus, Comparison, Read, ReaderSettings, StreamStatus};
+use domain::Stream;
+use event_store::audit::Books;
+
+use super::compare::Reread;
+
+/// Without a message for this long the broker is taken to be gone: above every heartbeat and
+/// backoff of the reader.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// A stream before the view of the archive was taken: what it lacks then must be archived.
+#[derive(Clone, Debug)]
+pub(super) struct Before {
+    status: StreamStatus,
+    epoch: Option<u32>,
+}
+
+/// Looks at a stream; before the view of the archive is taken.
+///
+/// # Errors
+///
+/// The broker can't be asked.
+pub(super) async fn before(bus: &Bus, name: &str) -> anyhow::Result<Before> {
+    Ok(Before { status: bus.stream(name).await?, epoch: bus.epochs().get(name).await? })
+}
+
+/// Reads the messages up to the checkpoint. `progress` hears of each message.
+///
+/// # Errors
+///
+/// The broker can't be asked.
+pub(super) async fn reread(
+    bus: &Bus,
+    before: &Before,
+    books: &Books,
+    progress: impl Fn(u64),
+) -> anyhow::Result<Reread> {
+    let name = &books.stream;
+    let mark = books.checkpoint.with_context(|| format!("{name} has no checkpoint"))?;
+    let status = &before.status;
+    let mut reread = Reread {
+        first_sequence: status.first_sequence,
+        last_sequence: status.last_sequence,
+        epoch: before.epoch,
+        ..Reread::default()
+    };
+    match bus.compare(name, &mark).await? {
+        Comparison::Same | Comparison::Deleted => {}
+        Comparison::Other(why) => reread.other = Some(why),
+    }
+    let is_other = reread.other.is_some() || reread.epoch.is_some_and(|now| now != mark.epoch);
+    if is_other || status.messages == 0 || status.first_sequence > mark.sequence {
+        return Ok(reread);
+    }
+    let is_events = Stream::from_name(name).is_some();
+    let mut reader =
+        bus.reader(ReaderSettings::new(name, "audit", status.first_sequence.saturating_sub(1)));
+    loop {
+        let read = tokio::time::timeout(SILENCE_MAX, reader.next()).await;
+        let delivery = match read.with_context(|| format!("NATS is silent on stream {name}"))?? {
+            Read::Message(delivery) => delivery,
+            Read::Subscribed(_) | Read::Deleted { .. } => continue,
+            Read::Changed(why) => {
+                reread.other = Some(why);
+                return Ok(reread);
+            }
+        };
+        if delivery.sequence <= mark.sequence {
+            let items = if is_events {
+                wire::count_items(delivery.content_type.as_deref(), &delivery.payload)
+            } else {
+                1
+            };
+            count(&mut reread, books, delivery.sequence, u64::try_from(items)?);
+            progress(1);
+        }
+        if delivery.sequence >= mark.sequence || delivery.pending == 0 {
+            return Ok(reread);
+        }
+    }
+}
+
+/// Counts a message to its range of the epoch that is archived now.
+fn count(reread: &mut Reread, books: &Books, sequence: u64, items: u64) {
+    let epoch = books.checkpoint.map_or(0, |mark| mark.epoch);
+    let behind = books
+        .ranges
+        .partition_point(|range| (range.messages.epoch, range.messages.first) <= (epoch, sequence));
+    let Some(place) = behind.checked_sub(1) else { return };
+    let messages = books.ranges[place].messages;
+    if messages.epoch == epoch && sequence <= messages.last {
+        let (read, counted) = reread.ranges.entry(place).or_default();
+        *read += 1;
+        *counted += items;
+    }
+}
