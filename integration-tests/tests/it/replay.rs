@@ -91,11 +91,18 @@ async fn a_replay_beside_live_traffic_ends_with_the_same_numbers_and_live_does_n
     let mut pipeline = with_an_archive().await;
     let run = Run::new("beside").unwrap();
     // Live goes on, while what is archived is replayed and counted.
-    let simulators = simulate(&mut pipeline, "second", 3_000);
+    let before = pipeline.four().unwrap().unwrap();
+    let mut simulators = simulate(&mut pipeline, "second", 2_000);
     let counter = pipeline.count_replay(&run).unwrap();
+    let live = until("live traffic", async || {
+        Ok(pipeline.four()?.is_some_and(|[_, accesses, ..]| accesses > before[1]))
+    });
+    live.await.unwrap();
+    for simulator in &mut simulators {
+        assert!(simulator.process.is_running().unwrap(), "live goes on");
+    }
     assert_done(&replay(&pipeline, &["beside", "--speed", "max"]));
-    for mut simulator in simulators {
-        assert!(simulator.process.is_running().unwrap(), "live went on all the time");
+    for simulator in simulators {
         simulator.finish().await.unwrap();
     }
     pipeline.rest().await.unwrap();

@@ -108,6 +108,25 @@ async fn it_says_identical_and_names_the_first_row_window_or_sample_that_was_cha
         database.sql(back).unwrap();
     }
     assert_identical(&verify(&pipeline, &[]));
+
+    // What the archive declares is said, and is no difference.
+    let declare = "insert into lakegauge.declared_loss (stream, epoch, first, last)
+        select id, 1, 1000000, 1000009 from lakegauge.stream where name = 'LAKE_0'";
+    database.sql(declare).unwrap();
+    let ended = verify(&pipeline, &[]);
+    assert_identical(&ended);
+    let words = "declared: LAKE_0: messages 1000000 to 1000009 of epoch 1 were deleted";
+    assert!(ended.stdout.contains(words), "{}", ended.stdout);
+
+    // A row that is gone can't be taken back.
+    let delete = "delete from lakegauge.warehouse_query where (occurred_at, id) =
+        (select occurred_at, id from lakegauge.warehouse_query order by 1, 2 limit 1)";
+    database.sql(delete).unwrap();
+    let ended = verify(&pipeline, &[]);
+    assert_eq!(ended.status, Some(1));
+    for words in ["DIFFERS: state of WAREHOUSE_0", "DIFFERS: warehouse window of 10 s from 2025-"] {
+        assert!(ended.stdout.contains(words), "{words}: {}", ended.stdout);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
