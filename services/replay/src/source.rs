@@ -10,9 +10,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Progress, plan::Filter};
 
-/// Pages that were read and not yet taken, of about ten thousand events each: enough to read while
+/// Pages that were read and not yet taken, of about thirty thousand events each: enough to read while
 /// others are published, some ten megabytes.
-const PAGES_MAX: usize = 2;
+const PAGES_MAX: usize = 1;
 /// A view older than this is given up for a new one at the same place: an open transaction keeps the
 /// server from cleaning up, and a slow replay may take days.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(60);

@@ -17,8 +17,9 @@ use crate::{
     settings::StoreSettings,
 };
 
-/// Events of one page, about: as fast as larger ones, and a few megabytes in memory.
-const PAGE_EVENTS: u64 = 10_000;
+/// Events of one page, about: some ten megabytes in memory. Each page also visits what came too late
+/// for the index of sequences to know it, up to a minute of rows; smaller pages do so more often.
+const PAGE_EVENTS: u64 = 30_000;
 
 /// An event at the position where it is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +149,7 @@ impl ArchiveView {
         self.checkpoint.as_ref()
     }
 
-    /// The next events in counting order, about ten thousand; possibly none although more follow.
+    /// The next events in counting order, about thirty thousand; possibly none although more follow.
     /// The first `None` is the end.
     ///
     /// # Errors
@@ -504,7 +505,7 @@ mod tests {
         assert_eq!(pages(&[(1, 1, 5, 500), (1, 6, 9, 400)]), [(1, 1, 9)]);
         assert_eq!(pages(&[(1, 1, 5, 500), (2, 1, 9, 400)]), [(1, 1, 5), (2, 1, 9)]);
         assert_eq!(
-            pages(&[(1, 1, 300, 30_000), (1, 301, 310, 10)]),
+            pages(&[(1, 1, 300, 90_000), (1, 301, 310, 10)]),
             [(1, 1, 100), (1, 101, 200), (1, 201, 300), (1, 301, 310)]
         );
         assert_eq!(pages(&[(1, 1, 1, 1_000_000)]), [(1, 1, 1)]);

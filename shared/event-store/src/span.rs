@@ -130,6 +130,28 @@ impl ArchiveView {
         Ok(windows)
     }
 
+    /// The times, each from and to, of the rows with windows that retention dropped from a side.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn dropped(&mut self, side: Side) -> Result<Vec<(Timestamp, Timestamp)>, StoreError> {
+        let kind = match side {
+            Side::Lake => "lake_access",
+            Side::Warehouse => "warehouse_query",
+        };
+        let dropped: Vec<(Timestamptz, Timestamptz)> = sqlx::query_as(
+            "select distinct dropped_from, dropped_to from lakegauge.dropped \
+             where kind = $1 order by dropped_from",
+        )
+        .bind(kind)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        let times = dropped.into_iter().map(|(from, to)| (Timestamp(from.0), Timestamp(to.0)));
+        Ok(times.collect())
+    }
+
     /// How many windows of a side have none of these lengths.
     ///
     /// # Errors

@@ -116,6 +116,22 @@ impl ArchiveView {
         rows.iter().map(mark).collect()
     }
 
+    /// Where the base stands that the stream is folded from, where retention dropped old days.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn base(&mut self) -> Result<Option<(u32, u64)>, StoreError> {
+        let row = sqlx::query("select epoch, sequence from lakegauge.base where stream = $1")
+            .bind(self.stream.id)
+            .fetch_optional(&mut self.connection)
+            .await
+            .doing(DOING)?;
+        let place =
+            |row: &PgRow| Ok((unsigned_32(get(row, "epoch")?)?, quantity(row, "sequence")?));
+        row.as_ref().map(place).transpose()
+    }
+
     /// The losses of the stream that were declared.
     ///
     /// # Errors

@@ -62,6 +62,8 @@ pub struct SideReport {
     pub windows_differing: u64,
     /// Windows of lengths that the rules in force don't name: of an epoch before.
     pub windows_of_other_lengths: u64,
+    /// Windows whose rows retention has dropped.
+    pub windows_of_dropped_days: u64,
     /// The first window that differs.
     pub difference: Option<String>,
 }
@@ -93,6 +95,12 @@ impl Report {
             self.not_compared.push(format!(
                 "{}: {} windows have lengths that the rules in force don't name",
                 side.side, side.windows_of_other_lengths
+            ));
+        }
+        for side in self.sides.iter().filter(|side| side.windows_of_dropped_days > 0) {
+            self.not_compared.push(format!(
+                "{}: the rows of {} windows were dropped by retention",
+                side.side, side.windows_of_dropped_days
             ));
         }
     }

@@ -14,6 +14,8 @@ pub(super) struct SampleCheck {
     pub(super) differing: u64,
     /// Of messages that an ended epoch lost: nothing to compare with.
     pub(super) lost: u64,
+    /// Of positions before the base that the archive is folded from.
+    pub(super) before_base: u64,
     /// Of messages that are not archived yet.
     pub(super) ahead: u64,
     /// The first difference.
@@ -21,8 +23,19 @@ pub(super) struct SampleCheck {
 }
 
 impl SampleCheck {
-    /// Compares a sample with the fold at its position, provided that this is within its epoch.
-    pub(super) fn compare(&mut self, sample: &Sample, folded: &SampleValues, closed: &[Mark]) {
+    /// Compares a sample with the fold at its position, provided that the fold was there and that
+    /// the position is within its epoch.
+    pub(super) fn compare(
+        &mut self,
+        sample: &Sample,
+        folded: &SampleValues,
+        base: Option<Place>,
+        closed: &[Mark],
+    ) {
+        if base.is_some_and(|base| place(sample) < base) {
+            self.before_base += 1;
+            return;
+        }
         let end = closed.iter().find(|mark| mark.epoch == sample.epoch);
         if end.is_some_and(|end| sample.sequence > end.sequence) {
             self.lost += 1;
@@ -66,15 +79,18 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_of_what_an_epoch_lost_is_not_compared_and_any_other_is() {
+    fn a_sample_from_before_the_base_or_of_what_an_epoch_lost_is_not_compared() {
         let closed = [Mark { epoch: 1, sequence: 10, broker_ns: 0, created_ns: 0 }];
         let folded = sample(1, 1, 5).values;
         let mut check = SampleCheck::default();
-        check.compare(&sample(1, 10, 5), &folded, &closed);
-        check.compare(&sample(1, 11, 9), &folded, &closed);
-        check.compare(&sample(2, 11, 6), &folded, &closed);
-        check.compare(&sample(2, 12, 7), &folded, &closed);
-        assert_eq!((check.compared, check.differing, check.lost), (3, 2, 1));
+        let base = Some((1, 9));
+        for (epoch, sequence, records) in
+            [(1, 8, 3), (1, 9, 5), (1, 10, 5), (1, 11, 9), (2, 11, 6), (2, 12, 7)]
+        {
+            check.compare(&sample(epoch, sequence, records), &folded, base, &closed);
+        }
+        assert_eq!((check.compared, check.differing), (4, 2));
+        assert_eq!((check.lost, check.before_base), (1, 1));
         let first = check.first.unwrap();
         assert!(first.starts_with("sample of WAREHOUSE_0 at epoch 2, sequence 11: "), "{first}");
     }

@@ -28,6 +28,7 @@ pub(super) async fn verify(
     let mut fold = Fold {
         state: view.origin(rules),
         closed: view.closed_epochs().await?,
+        base: view.base().await?,
         snapshot,
         differences: Vec::new(),
         declared: Vec::new(),
@@ -73,6 +74,13 @@ fn report(
     declared.extend(fold.closed.iter().map(|mark| {
         format!("{stream}: epoch {} ended; archived up to {}", mark.epoch, mark.sequence)
     }));
+    if let Some((epoch, sequence)) = fold.base {
+        let before = fold.samples.before_base;
+        declared.push(format!(
+            "{stream}: old days were dropped; folded from the base at epoch {epoch}, sequence \
+             {sequence}, which {before} samples are older than"
+        ));
+    }
     if fold.samples.lost > 0 {
         let lost = fold.samples.lost;
         declared.push(format!("{stream}: {lost} samples are of what an ended epoch lost"));
@@ -97,6 +105,8 @@ fn report(
 struct Fold<'a> {
     state: StreamState,
     closed: Vec<Mark>,
+    /// Where the fold begins, if not before everything.
+    base: Option<Place>,
     /// Taken when the fold has reached it.
     snapshot: Option<&'a Snapshot>,
     differences: Vec<String>,
@@ -121,7 +131,7 @@ impl Fold<'_> {
         let folded = self.state.sample();
         while self.pending.front().is_some_and(|sample| place(sample) < next) {
             if let Some(sample) = self.pending.pop_front() {
-                self.samples.compare(&sample, &folded, &self.closed);
+                self.samples.compare(&sample, &folded, self.base, &self.closed);
             }
             if self.pending.is_empty() {
                 self.read_samples(view).await?;
@@ -149,6 +159,10 @@ impl Fold<'_> {
         let end = self.closed.iter().find(|end| end.epoch == mark.epoch);
         if end.is_some_and(|end| mark.sequence > end.sequence) {
             self.declared.push(format!("snapshot of {at}: its epoch ended before it was archived"));
+            return;
+        }
+        if self.base.is_some_and(|base| place_of(mark) < base) {
+            self.declared.push(format!("snapshot of {at}: it is older than the archive's base"));
             return;
         }
         if wire::snapshot::encode_state(&self.state, mark) == snapshot.bytes {

@@ -33,6 +33,7 @@ pub(super) async fn verify(
     };
     progress.begin(format!("adding up the windows of the {name}"), 0);
     let mut report = SideReport { side: name.to_owned(), ..SideReport::default() };
+    let dropped = view.dropped(side).await?;
     let mut spans = Spans::new(lengths_s);
     let mut from = EARLIEST;
     while let Some(first) = view.first_at(side, from).await? {
@@ -43,8 +44,9 @@ pub(super) async fn verify(
         for length_s in lengths_s {
             kept.extend(view.windows_between(side, *length_s, start, end).await?);
         }
-        let compared = compare(name, rows, kept);
+        let compared = compare(name, rows, kept, &dropped);
         report.rows += count;
+        report.windows_of_dropped_days += compared.dropped;
         report.windows += compared.windows;
         report.windows_differing += compared.differing;
         if report.difference.is_none() {
@@ -102,16 +104,20 @@ const fn common_divisor(one: i64, other: i64) -> i64 {
 }
 
 /// The windows of one span.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Compared {
-    /// Windows that either side has.
+    /// Windows that either side has, and that can be compared.
     windows: u64,
+    /// Windows whose rows retention has dropped.
+    dropped: u64,
     differing: u64,
     /// The first difference by the order of the keys.
     first: Option<String>,
 }
 
-fn compare(side: &str, rows: Windows, kept: Vec<WindowRow>) -> Compared {
+type Times = (Timestamp, Timestamp);
+
+fn compare(side: &str, rows: Windows, kept: Vec<WindowRow>, dropped: &[Times]) -> Compared {
     let mut all: BTreeMap<WindowKey, (Option<WindowSums>, Option<WindowSums>)> = BTreeMap::new();
     for (key, sums) in rows {
         all.entry(key).or_default().0 = Some(sums);
@@ -119,16 +125,27 @@ fn compare(side: &str, rows: Windows, kept: Vec<WindowRow>) -> Compared {
     for WindowRow { key, sums } in kept {
         all.entry(key).or_default().1 = Some(sums);
     }
-    let windows = u64::try_from(all.len()).unwrap_or(u64::MAX);
-    let mut differing = 0;
-    let mut first = None;
+    let mut compared = Compared::default();
     for (key, (rows, kept)) in &all {
+        if is_dropped(key, dropped) {
+            compared.dropped += 1;
+            continue;
+        }
+        compared.windows += 1;
         if rows != kept {
-            differing += 1;
-            first.get_or_insert_with(|| said(side, key, rows.as_ref(), kept.as_ref()));
+            compared.differing += 1;
+            let said = || said(side, key, rows.as_ref(), kept.as_ref());
+            compared.first.get_or_insert_with(said);
         }
     }
-    Compared { windows, differing, first }
+    compared
+}
+
+/// Whether a window reaches into times whose rows are gone.
+fn is_dropped(key: &WindowKey, dropped: &[Times]) -> bool {
+    let at = |second: i64| Timestamp(second.saturating_mul(MICROS_PER_SECOND));
+    let (start, end) = (at(key.start_s), at(key.start_s.saturating_add(key.length_s.into())));
+    dropped.iter().any(|(from, to)| start < *to && end > *from)
 }
 
 fn said(
@@ -194,7 +211,7 @@ mod tests {
                 windows.add(&[10], &read(*second));
             }
         }
-        let compared = compare("lake", windows, kept);
+        let compared = compare("lake", windows, kept, &[]);
         (compared.windows, compared.differing, compared.first)
     }
 
@@ -235,6 +252,14 @@ mod tests {
         }
         let said = first(&[], vec![row(0, 1, 0)]).2.unwrap();
         assert_eq!(said, format!("{window}kept, but there is no row of it"));
+    }
+
+    #[test]
+    fn a_window_whose_rows_were_dropped_is_not_compared_and_the_next_one_is() {
+        let kept = vec![row(0, 7, 0), row(10, 7, 0), row(20, 7, 0), row(30, 7, 0)];
+        let at = |second: i64| Timestamp(second * MICROS_PER_SECOND);
+        let compared = compare("lake", Windows::default(), kept, &[(at(10), at(30))]);
+        assert_eq!((compared.windows, compared.dropped, compared.differing), (2, 2, 2));
     }
 
     #[test]
