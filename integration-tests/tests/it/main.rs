@@ -9,6 +9,7 @@ mod bus_reader;
 mod bus_snapshots;
 mod bus_topology;
 mod crash;
+mod dead_letters;
 mod foreign;
 mod laws;
 mod operation;

@@ -5,6 +5,7 @@
 mod audit;
 mod command;
 mod completions;
+mod dead_letters;
 mod decode;
 mod doctor;
 mod env_example;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use crate::{
-    audit, completions, decode, doctor, env_example, migrate, publish, replay, schema, tail, up,
+    audit, completions, dead_letters, decode, doctor, env_example, migrate, publish, replay,
+    schema, tail, up,
 };
 
 /// A subcommand that is no service: it does one thing and ends.
@@ -24,6 +25,7 @@ const TOOLS: &[Tool] = &[
     Tool { command: schema::command, run: schema::run },
     Tool { command: migrate::command, run: migrate::run },
     Tool { command: audit::command, run: audit::run },
+    Tool { command: dead_letters::command, run: dead_letters::run },
     Tool { command: doctor::command, run: doctor::run },
     Tool { command: env_example::command, run: env_example::run },
     Tool { command: completions::command, run: completions::run },

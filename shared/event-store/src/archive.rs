@@ -348,7 +348,7 @@ impl Archive {
 }
 
 /// A connection as the owner of the tables, whose COPY row level security does not refuse.
-async fn connect(settings: &StoreSettings) -> Result<PgConnection, StoreError> {
+pub(crate) async fn connect(settings: &StoreSettings) -> Result<PgConnection, StoreError> {
     let mut connection = settings.connect().await?;
     sqlx::raw_sql("set role lakegauge_archiver")
         .execute(&mut connection)

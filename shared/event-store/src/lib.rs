@@ -10,6 +10,7 @@ pub mod audit;
 mod batch;
 mod checkpoint;
 mod copy;
+pub mod dead_letters;
 mod error;
 mod grid;
 mod insert;

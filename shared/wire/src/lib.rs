@@ -7,6 +7,7 @@
 //! Architecture invariant: this crate performs no I/O and reads no clock, and it is the only user of
 //! bincode.
 
+pub mod again;
 pub mod derived;
 mod format;
 pub mod json;

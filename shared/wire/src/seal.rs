@@ -39,12 +39,23 @@ impl Sealed {
         for part in [subject.as_bytes(), b"\n", content_type.as_bytes(), b"\n", &payload] {
             hasher.update(part);
         }
-        let mut id = [0; ID_BYTES];
-        hasher.finalize_xof().fill(&mut id);
-        let message_id = u128::from_be_bytes(id);
-        let message_id = format!("{message_id:032x}");
+        let message_id = message_id(&hasher);
         Self { subject, content_type, payload, message_id, events }
     }
+
+    /// The same message under the id of another: hashed once more, together with what tells it
+    /// from every other message of the same bytes.
+    pub(crate) fn salted(self, salt: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.message_id.as_bytes()).update(b"\n").update(salt.as_bytes());
+        Self { message_id: message_id(&hasher), ..self }
+    }
+}
+
+fn message_id(hasher: &blake3::Hasher) -> String {
+    let mut id = [0; ID_BYTES];
+    hasher.finalize_xof().fill(&mut id);
+    format!("{:032x}", u128::from_be_bytes(id))
 }
 
 /// Writes and seals a batch of events of one producer and one partition.

@@ -1,0 +1,320 @@
+//! `lakegauge dead-letters`: what could not be archived as an event, and putting it where it
+//! belongs.
+
+mod retry;
+mod show;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{
+    Arg, ArgAction, ArgGroup, ArgMatches, Command, builder::PossibleValuesParser, value_parser,
+};
+use domain::{Reason, Timestamp};
+use event_store::dead_letters::{ClosedAs, DeadLetters, LetterFilter};
+use event_store::{StoreSettings, service::SETTINGS as STORE};
+use service_kit::{Clock, Environment, Setting, Settings};
+
+use crate::{command, publish::NATS_SETTINGS};
+
+/// Bytes of a letter that a list needs.
+const LIST_BYTES_MAX: u32 = 200;
+/// All bytes of a letter: more than a message may have.
+const ALL_BYTES: u32 = u32::MAX;
+
+pub(crate) fn command() -> Command {
+    Command::new("dead-letters")
+        .about("List, show, retry and drop what could not be archived as an event")
+        .long_about(
+            "A dead letter holds the bytes of what was not archived, where it stood, and the \
+             reason. Letters are closed, never deleted.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(list())
+        .subcommand(show_command())
+        .subcommand(retry_command())
+        .subcommand(drop_command())
+}
+
+fn list() -> Command {
+    let command = Command::new("list")
+        .about("Print letters, one line each, in the order in which they were kept")
+        .after_help("Example: lakegauge dead-letters list --reason future_dated --since 24h")
+        .args(filters())
+        .arg(switch("closed", "Only closed letters").conflicts_with("all"))
+        .arg(switch("all", "Open and closed letters [default: open ones]"))
+        .arg(switch("json", "Print each letter as one JSON object"));
+    command::with_settings(command, STORE)
+}
+
+fn show_command() -> Command {
+    let command = Command::new("show")
+        .about("Print letters with all that is known of them, and their bytes")
+        .arg(numbers().required(true))
+        .arg(switch("json", "Print each letter as one JSON object"));
+    command::with_settings(command, STORE)
+}
+
+fn retry_command() -> Command {
+    let command = Command::new("retry")
+        .about("Put letters where they belong, once")
+        .long_about(
+            "A letter whose event was counted (PostgreSQL refused the row) becomes a row with its \
+             window aggregates; nothing is published. Any other letter was not counted: it is \
+             published again with the id of its first place, and closed when the broker has \
+             acknowledged it. What is refused again becomes a new letter.",
+        )
+        .after_help(
+            "Exit status: 0 if every letter was put where it belongs, 1 otherwise, 64 for wrong \
+             arguments.\n\
+             Example: lakegauge dead-letters retry --all --reason refused_by_database",
+        )
+        .arg(numbers())
+        .arg(switch("every", "All open letters that the filters choose").long("all"))
+        .args(filters())
+        .group(ArgGroup::new("which").args(["numbers", "every"]).required(true))
+        .arg(
+            Arg::new("replace")
+                .long("replace")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("every")
+                .help(
+                    "Publish this JSON event instead of the letter's bytes; - for standard input",
+                ),
+        )
+        .arg(switch(
+            "anyway",
+            "Publish also what would be refused again by the stream's rules and this clock",
+        ));
+    command::with_settings(command, NATS_SETTINGS.iter().chain(STORE))
+}
+
+fn drop_command() -> Command {
+    let command = Command::new("drop")
+        .about("Close letters that belong nowhere, with a note")
+        .after_help("A letter whose event was counted stays counted.")
+        .arg(numbers().required(true))
+        .arg(
+            Arg::new("note")
+                .long("note")
+                .value_name("TEXT")
+                .required(true)
+                .help("Why, for those who look later"),
+        );
+    command::with_settings(command, STORE)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn numbers() -> Arg {
+    Arg::new("numbers")
+        .value_name("NUMBER")
+        .value_parser(value_parser!(u64).range(1..))
+        .action(ArgAction::Append)
+        .num_args(1..)
+        .help("Number of a letter, as `list` prints it")
+}
+
+fn filters() -> [Arg; 3] {
+    [
+        Arg::new("reason")
+            .long("reason")
+            .value_name("REASON")
+            .value_parser(PossibleValuesParser::new(Reason::ALL.iter().map(|it| it.name())))
+            .help("Only letters that were refused for this"),
+        Arg::new("stream").long("stream").value_name("STREAM").help("Only letters of this stream"),
+        Arg::new("since").long("since").value_name("TIME").value_parser(since).help(
+            "Only letters kept at this time (RFC 3339) or later, or in the last 90s, 15m, 24h, 7d",
+        ),
+    ]
+}
+
+/// A moment, or how long ago it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    At(Timestamp),
+    AgoS(i64),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Some(at) = wire::json::parse_time(text) {
+        return Ok(Since::At(at));
+    }
+    let wrong = || "must be a time such as 2026-11-23T06:43:00Z, or 90s, 15m, 24h, 7d".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds: i64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number = text.strip_suffix(unit).and_then(|number| number.parse::<u32>().ok());
+    let ago = number.and_then(|number| i64::from(number).checked_mul(seconds));
+    ago.map(Since::AgoS).ok_or_else(wrong)
+}
+
+fn filter(matches: &ArgMatches, clock: &Clock) -> LetterFilter {
+    let since = matches.get_one::<Since>("since").map(|since| match since {
+        Since::At(at) => *at,
+        Since::AgoS(seconds) => Timestamp(clock.now_us()).plus_seconds(-*seconds),
+    });
+    LetterFilter {
+        numbers: None,
+        reason: matches.get_one::<String>("reason").and_then(|name| Reason::from_name(name)),
+        stream: matches.get_one::<String>("stream").cloned(),
+        since,
+        open: Some(true),
+    }
+}
+
+fn given(matches: &ArgMatches) -> Vec<u64> {
+    matches.get_many::<u64>("numbers").into_iter().flatten().copied().collect()
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let Some((name, matches)) = matches.subcommand() else {
+        return ExitCode::from(crate::EXIT_USAGE);
+    };
+    let is_retry = name == "retry";
+    let table: Vec<Setting> = if is_retry {
+        NATS_SETTINGS.iter().chain(STORE).copied().collect()
+    } else {
+        STORE.to_vec()
+    };
+    let flags = command::flags(matches, &table);
+    let mut settings = Settings::new(&flags, &Environment);
+    let store = event_store::service::load("lakegauge-dead-letters", &mut settings);
+    let bus = is_retry.then(|| bus::service::load("lakegauge dead-letters", &mut settings));
+    if let Err(problems) = settings.finish() {
+        return command::report(Err(problems.into()));
+    }
+    let Some(store) = store else { return ExitCode::from(crate::EXIT_USAGE) };
+    let clock = Clock::system();
+    command::report_status(command::block_on(async {
+        match (name, bus.flatten()) {
+            ("list", _) => print_list(&store, matches, &clock).await,
+            ("show", _) => print_letters(&store, matches).await,
+            ("retry", Some(bus)) => {
+                let which = if matches.get_flag("every") {
+                    filter(matches, &clock)
+                } else {
+                    LetterFilter { numbers: Some(given(matches)), ..LetterFilter::default() }
+                };
+                let options = retry::Options {
+                    replace: matches.get_one::<PathBuf>("replace").cloned(),
+                    anyway: matches.get_flag("anyway"),
+                };
+                retry::retry(&store, &bus.settings, &which, &options, &clock).await
+            }
+            ("drop", _) => drop_letters(&store, matches).await,
+            _ => anyhow::bail!("there is no dead-letters {name}"),
+        }
+    }))
+}
+
+async fn print_list(
+    store: &StoreSettings,
+    matches: &ArgMatches,
+    clock: &Clock,
+) -> anyhow::Result<bool> {
+    let open = match (matches.get_flag("all"), matches.get_flag("closed")) {
+        (true, _) => None,
+        (false, closed) => Some(!closed),
+    };
+    let filter = LetterFilter { open, ..filter(matches, clock) };
+    let json = matches.get_flag("json");
+    let mut letters = DeadLetters::read(store).await?;
+    let mut out = std::io::stdout().lock();
+    let mut after = 0;
+    loop {
+        let page = letters.page(&filter, after, LIST_BYTES_MAX).await?;
+        let Some(last) = page.last() else { break };
+        after = last.number;
+        for letter in &page {
+            if json {
+                show::write_json(&mut out, letter)?;
+            } else {
+                writeln!(out, "{}", show::line(letter))?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(true)
+}
+
+async fn print_letters(store: &StoreSettings, matches: &ArgMatches) -> anyhow::Result<bool> {
+    let json = matches.get_flag("json");
+    let mut letters = DeadLetters::read(store).await?;
+    let mut out = std::io::stdout().lock();
+    let mut all = true;
+    for number in given(matches) {
+        let filter = LetterFilter { numbers: Some(vec![number]), ..LetterFilter::default() };
+        let page = letters.page(&filter, 0, ALL_BYTES).await?;
+        match page.first() {
+            Some(letter) if json => show::write_json(&mut out, letter)?,
+            Some(letter) => show::write(&mut out, letter)?,
+            None => {
+                eprintln!("there is no letter {number}");
+                all = false;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(all)
+}
+
+async fn drop_letters(store: &StoreSettings, matches: &ArgMatches) -> anyhow::Result<bool> {
+    let note = matches.get_one::<String>("note").map(String::as_str);
+    let mut letters = DeadLetters::write(store).await?;
+    let mut all = true;
+    for number in given(matches) {
+        match letters.close(number, ClosedAs::Dropped, note).await {
+            Ok(()) => println_line(&format!("letter {number}: dropped"))?,
+            Err(event_store::StoreError::Inconsistent(why)) => {
+                eprintln!("{why}, or there is none of this number");
+                all = false;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(all)
+}
+
+fn println_line(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_time_or_how_long_ago() {
+        assert_eq!(since("90s"), Ok(Since::AgoS(90)));
+        assert_eq!(since("7d"), Ok(Since::AgoS(604_800)));
+        assert_eq!(since("1970-01-01T00:00:01Z"), Ok(Since::At(Timestamp(1_000_000))));
+        for wrong in ["", "7", "d", "7w", "-1h", "yesterday"] {
+            assert!(since(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn retry_wants_numbers_or_all_and_not_both() {
+        let parse = |arguments: &[&str]| {
+            let all = ["dead-letters", "retry"].iter().chain(arguments);
+            command().try_get_matches_from(all).is_ok()
+        };
+        assert!(parse(&["3", "4"]) && parse(&["--all", "--reason", "too_long"]));
+        assert!(parse(&["3", "--replace", "-"]));
+        assert!(!parse(&[]) && !parse(&["3", "--all"]) && !parse(&["0"]));
+        assert!(!parse(&["--all", "--replace", "-"]) && !parse(&["--all", "--reason", "nonsense"]));
+    }
+}

@@ -1,0 +1,261 @@
+//! Putting dead letters where they belong, once.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use bus::{Bus, BusSettings, Publisher, PublisherLimits};
+use domain::{Event, Rules, Stream, Timestamp, accept};
+use event_store::StoreSettings;
+use event_store::dead_letters::{ClosedAs, DeadLetter, DeadLetters, LetterFilter, RowInserted};
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use service_kit::Clock;
+use wire::{
+    Subjects,
+    again::{FirstPlace, replacement, reread, seal_again},
+};
+
+use super::{ALL_BYTES, println_line};
+
+/// The source in the subjects of what is published again.
+const SOURCE: &str = "dead-letters";
+/// A replacement is one event; no acceptable one is larger.
+const REPLACEMENT_BYTES_MAX: u64 = 1 << 20;
+
+/// How to retry.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    /// A file with the event to publish instead.
+    pub(super) replace: Option<PathBuf>,
+    /// Publish also what would be refused again.
+    pub(super) anyway: bool,
+}
+
+/// Retries every letter that the filter chooses; whether all of them are where they belong.
+///
+/// # Errors
+///
+/// The archive or the broker failed. What was done until then is done.
+pub(super) async fn retry(
+    store: &StoreSettings,
+    bus: &BusSettings,
+    which: &LetterFilter,
+    options: &Options,
+    clock: &Clock,
+) -> anyhow::Result<bool> {
+    let replacement = options.replace.as_deref().map(read_replacement).transpose()?;
+    let many = which.numbers.as_ref().is_some_and(|numbers| numbers.len() > 1);
+    anyhow::ensure!(
+        !(replacement.is_some() && many),
+        "a replacement stands in for one letter: name one"
+    );
+    let mut retrying = Retrying {
+        letters: DeadLetters::write(store).await?,
+        publishing: Publishing::new(Bus::connect(bus).await?),
+        subjects: Subjects::new(&bus.subject_prefix),
+        rules: BTreeMap::new(),
+        replacement,
+        anyway: options.anyway,
+        clock,
+    };
+    let bar = bar();
+    let (mut after, mut failed) = (0, 0_u64);
+    let mut found = Vec::new();
+    loop {
+        let page = retrying.letters.page(which, after, ALL_BYTES).await?;
+        let Some(last) = page.last() else { break };
+        after = last.number;
+        for letter in &page {
+            found.push(letter.number);
+            let number = letter.number;
+            match retrying.letter(letter).await? {
+                Retried::Done(what) => {
+                    bar.suspend(|| println_line(&format!("letter {number}: {what}")))?
+                }
+                Retried::Left(why) => {
+                    failed += 1;
+                    bar.suspend(|| eprintln!("letter {number}: not retried: {why}"));
+                }
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    for number in which.numbers.iter().flatten().filter(|number| !found.contains(number)) {
+        failed += 1;
+        eprintln!("there is no letter {number}");
+    }
+    Ok(failed == 0)
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bar
+}
+
+fn read_replacement(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file == Path::new("-") {
+        std::io::stdin().take(REPLACEMENT_BYTES_MAX).read_to_end(&mut bytes)?;
+    } else {
+        let opened = std::fs::File::open(file)
+            .with_context(|| format!("the replacement {} can't be opened", file.display()))?;
+        opened.take(REPLACEMENT_BYTES_MAX).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes.trim_ascii().to_vec())
+}
+
+/// What became of a letter.
+enum Retried {
+    /// It is where it belongs.
+    Done(String),
+    /// It is as it was, and why.
+    Left(String),
+}
+
+struct Retrying<'a> {
+    letters: DeadLetters,
+    publishing: Publishing,
+    subjects: Subjects,
+    rules: BTreeMap<Stream, Rules>,
+    replacement: Option<Vec<u8>>,
+    anyway: bool,
+    clock: &'a Clock,
+}
+
+impl Retrying<'_> {
+    async fn letter(&mut self, letter: &DeadLetter) -> anyhow::Result<Retried> {
+        if let Some((closed, _)) = letter.closed {
+            return Ok(Retried::Done(format!("closed already ({})", closed.name())));
+        }
+        let Some(stream) = Stream::from_name(&letter.stream) else {
+            let why = format!("{} carries no events: drop it", letter.stream);
+            return Ok(Retried::Left(why));
+        };
+        if letter.counted {
+            self.row(letter, stream).await
+        } else {
+            self.event(letter, stream).await
+        }
+    }
+
+    /// The event was counted: only its row is missing.
+    async fn row(&mut self, letter: &DeadLetter, stream: Stream) -> anyhow::Result<Retried> {
+        if self.replacement.is_some() {
+            let why = "it was counted as it is, and can't be another event now";
+            return Ok(Retried::Left(why.to_owned()));
+        }
+        let lengths = self.rules(stream).await?.window_lengths_s;
+        Ok(match self.letters.insert_row(letter, &lengths).await? {
+            RowInserted::Inserted => Retried::Done("its row was inserted".to_owned()),
+            RowInserted::Closed(closed) => {
+                Retried::Done(format!("closed already ({})", closed.name()))
+            }
+            RowInserted::Refused { sqlstate, message } => {
+                Retried::Left(format!("PostgreSQL refuses it still ({sqlstate}): {message}"))
+            }
+        })
+    }
+
+    /// The event was not counted: it is published, and then the letter is closed. A crash between
+    /// the two leaves it open, and the next attempt publishes the same identity.
+    async fn event(&mut self, letter: &DeadLetter, stream: Stream) -> anyhow::Result<Retried> {
+        let first = FirstPlace { stream, position: letter.position, broker_ns: letter.broker_ns };
+        let events = match &self.replacement {
+            Some(json) => {
+                let known = letter.identity.map(|(_, id)| id);
+                replacement(&first, known, json).map(|event| vec![event])
+            }
+            None => reread(&first, &letter.bytes),
+        };
+        let events = match events {
+            Ok(events) => events,
+            Err(refusal) => {
+                let why = format!("{refusal}; --replace gives a corrected event for it");
+                return Ok(Retried::Left(why));
+            }
+        };
+        if let Some(why) = self.would_be_refused(&events, stream).await? {
+            return Ok(Retried::Left(why));
+        }
+        let attempt = self.letters.attempt(letter.number).await?;
+        let mut parts: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+        for event in events {
+            let subject = self.subjects.of(&event.fact, stream.partition, SOURCE);
+            parts.entry(subject).or_default().push(event);
+        }
+        let mut places = Vec::new();
+        for (subject, events) in parts {
+            let sealed = seal_again(&subject, &events, letter.number, attempt);
+            let sequence = self.publishing.publish(sealed).await?;
+            places.push(format!("message {sequence} on {subject}"));
+        }
+        self.letters.close(letter.number, ClosedAs::Published, None).await?;
+        Ok(Retried::Done(format!("published again as {}", places.join(" and "))))
+    }
+
+    /// Why the services would make another dead letter of it, by the rules of the stream it goes to.
+    async fn would_be_refused(
+        &mut self,
+        events: &[Event],
+        stream: Stream,
+    ) -> anyhow::Result<Option<String>> {
+        if self.anyway {
+            return Ok(None);
+        }
+        let now = Timestamp(self.clock.now_us());
+        for event in events {
+            let to = Stream { side: event.fact.side(), partition: stream.partition };
+            let rules = self.rules(to).await?;
+            if let Err(refusal) = accept(event, to, now, &rules) {
+                return Ok(Some(format!(
+                    "it would be refused again: {refusal}; --replace gives a corrected event for \
+                     it, --anyway publishes it all the same"
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn rules(&mut self, stream: Stream) -> anyhow::Result<Rules> {
+        if let Some(rules) = self.rules.get(&stream) {
+            return Ok(rules.clone());
+        }
+        let status = self.publishing.bus.stream(&stream.to_string()).await?;
+        let rules = Rules::from_metadata(&status.metadata)
+            .with_context(|| format!("the rules of stream {stream}"))?;
+        self.rules.insert(stream, rules.clone());
+        Ok(rules)
+    }
+}
+
+/// One message at a time: the letter behind it is closed only when it is stored.
+struct Publishing {
+    bus: Bus,
+    publisher: Publisher,
+    /// Where the last one was stored.
+    stored: Arc<Mutex<Option<u64>>>,
+}
+
+impl Publishing {
+    fn new(bus: Bus) -> Self {
+        let stored: Arc<Mutex<Option<u64>>> = Arc::default();
+        let told = Arc::clone(&stored);
+        let publisher = bus.publisher(PublisherLimits::default(), move |acknowledged| {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(acknowledged.sequence);
+        });
+        Self { bus, publisher, stored }
+    }
+
+    async fn publish(&self, sealed: wire::Sealed) -> anyhow::Result<u64> {
+        self.publisher.publish(sealed).await?;
+        self.publisher.flush().await?;
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stored.context("the broker acknowledged nothing")
+    }
+}
