@@ -360,3 +360,21 @@ async fn the_ledger_has_neither_gaps_nor_forks_nor_sums_that_do_not_agree() {
     }
     insert("1, 3, 6, 2, 1, 1, 0, 0").unwrap();
 }
+
+#[tokio::test]
+async fn a_refused_row_that_was_counted_is_known_also_when_only_the_key_can_judge_it() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    append(&mut archive, &mut seen, &[derived(1, 0)]).await.unwrap();
+    let refuse = "alter table lakegauge.lake_access add constraint poison \
+        check (key <> 'part-2.parquet')";
+    database.sql(refuse).unwrap();
+    let appended = append(&mut archive, &mut seen, &[derived(2, 5)]).await.unwrap();
+    assert_eq!((appended.inserted, appended.dead, appended.refused), (0, 1, 1));
+    database.sql("alter table lakegauge.lake_access drop constraint poison").unwrap();
+    // Its identity has left the sets: nothing but the letter knows it.
+    let batch = judged(&archive, &seen, &[derived(2, 5)], Judgement::TooOld);
+    let appended = archive.append(&batch).await.unwrap();
+    assert_eq!((appended.inserted, appended.duplicates, appended.too_old), (0, 1, 0));
+}

@@ -190,6 +190,13 @@ async fn insert_careful(
         return Ok(Vec::new());
     }
     let too_old: BTreeSet<Position> = batch.doubtful.iter().map(|row| row.position).collect();
+    // A refused row that was counted is known, though no key says so.
+    let counted = letters::counted_among(connection, batch.stream, &batch.doubtful).await?;
+    let is_counted =
+        |row: &Placed| too_old.contains(&row.position) && counted.contains(&row.event.identity());
+    let (known, rows): (Vec<&Placed>, Vec<&Placed>) =
+        rows.iter().copied().partition(|row| is_counted(row));
+    appended.duplicates += count(known.len());
     let mut new: BTreeMap<Position, &Event> = BTreeMap::new();
     let mut refused = Vec::new();
     for kind in Kind::ALL {

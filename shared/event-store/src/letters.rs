@@ -1,5 +1,8 @@
 //! Dead letters: what could not be archived as an event.
 
+use std::collections::BTreeSet;
+
+use domain::{EventId, Identity, Timestamp};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -9,7 +12,7 @@ use crate::{
     batch::{Letter, StreamId},
     error::{Doing, StoreError, signed},
     pg::Timestamptz,
-    rows::integer,
+    rows::{Placed, integer},
 };
 
 #[derive(Default)]
@@ -50,6 +53,37 @@ impl Columns {
         self.sqlstates.push(sqlstate.map(str::to_owned));
         Ok(())
     }
+}
+
+/// Of these rows, the identities that a letter has counted: no row can tell that they are known.
+pub(crate) async fn counted_among(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    rows: &[Placed],
+) -> Result<BTreeSet<Identity>, StoreError> {
+    let doing = "looking for counted letters";
+    if rows.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let times: Vec<Timestamptz> =
+        rows.iter().map(|row| Timestamptz(row.event.occurred_at.0)).collect();
+    let ids: Vec<Uuid> =
+        rows.iter().map(|row| Uuid::from_bytes(*row.event.id.as_bytes())).collect();
+    let known: Vec<(Timestamptz, Uuid)> = sqlx::query_as(
+        "select letter.occurred_at, letter.id from lakegauge.dead_letter as letter \
+         join unnest($2::timestamptz[], $3::uuid[]) as part (at, id) \
+             on letter.occurred_at = part.at and letter.id = part.id \
+         where letter.stream = $1 and letter.counted",
+    )
+    .bind(stream.id)
+    .bind(times)
+    .bind(ids)
+    .fetch_all(connection)
+    .await
+    .doing(doing)?;
+    let identity =
+        |(at, id): (Timestamptz, Uuid)| (Timestamp(at.0), EventId::from_bytes(*id.as_bytes()));
+    Ok(known.into_iter().map(identity).collect())
 }
 
 /// Keeps letters; one that is known (the same place of the same message) is a duplicate.
