@@ -16,6 +16,7 @@ mod operation;
 mod outage;
 mod real_input;
 mod replay;
+mod retention;
 mod simulators;
 mod store_append;
 mod store_crash;

@@ -36,7 +36,7 @@ pub(crate) async fn from_archive(
     let Some(mark) = view.checkpoint().map(|checkpoint| checkpoint.mark) else {
         anyhow::bail!("the checkpoint of stream {stream} is gone");
     };
-    let mut state = view.origin(rules);
+    let mut state = view.origin(rules)?;
     let (mut events, mut unexpected) = (0_u64, 0_u64);
     while let Some(page) = view.next_page().await? {
         for counted in &page {

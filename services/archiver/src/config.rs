@@ -38,6 +38,14 @@ const TRIM_INTERVAL_MS: Setting = Setting {
     help: "Time between two attempts to trim a stream.",
     secret: false,
 };
+const RETENTION_INTERVAL_MS: Setting = Setting {
+    key: "ARCHIVER_RETENTION_INTERVAL_MS",
+    flag: "retention-interval-ms",
+    default: Some("60000"),
+    help: "Time between two looks whether days are older than the stream's retention (retention_days \
+           in NATS_STREAM_RULES; 0 keeps everything) and a day, and can be dropped.",
+    secret: false,
+};
 const STREAM_KEEP_S: Setting = Setting {
     key: "ARCHIVER_STREAM_KEEP_S",
     flag: "stream-keep-s",
@@ -69,6 +77,7 @@ pub const SETTINGS: &[Setting] = &[
     BATCH_EVENTS_MAX,
     BATCH_AGE_MS_MAX,
     TRIM_INTERVAL_MS,
+    RETENTION_INTERVAL_MS,
     STREAM_KEEP_S,
     AWAIT_AGGREGATOR,
     EPOCH_CHECK_MS,
@@ -82,6 +91,7 @@ pub struct Config {
     pub(crate) partitions: Vec<u16>,
     pub(crate) limits: BatchLimits,
     pub(crate) trim_interval: Duration,
+    pub(crate) retention_interval: Duration,
     pub(crate) keep: Duration,
     pub(crate) await_aggregator: bool,
     pub(crate) epoch_check: Duration,
@@ -96,6 +106,7 @@ impl Config {
         let events_max = settings.in_range(&BATCH_EVENTS_MAX, 1..=1_000_000);
         let age_ms_max = settings.parse(&BATCH_AGE_MS_MAX);
         let trim_interval = settings.duration_ms(&TRIM_INTERVAL_MS);
+        let retention_interval = settings.duration_ms(&RETENTION_INTERVAL_MS);
         let keep_s = settings.parse(&STREAM_KEEP_S);
         let await_aggregator = settings.switch(&AWAIT_AGGREGATOR);
         let epoch_check = settings.duration_ms(&EPOCH_CHECK_MS);
@@ -105,6 +116,7 @@ impl Config {
             partitions: partitions?,
             limits: BatchLimits { events_max: events_max?, age_ms_max: age_ms_max? },
             trim_interval: trim_interval?,
+            retention_interval: retention_interval?,
             keep: Duration::from_secs(keep_s?),
             await_aggregator: await_aggregator?,
             epoch_check: epoch_check?,

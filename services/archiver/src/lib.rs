@@ -11,6 +11,7 @@ mod batcher;
 mod config;
 mod intake;
 mod metrics;
+mod retention;
 mod run;
 mod stream;
 mod trim;

@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     trimmed_below: IntGaugeVec,
     trims: IntCounterVec,
     lost: IntCounterVec,
+    dropped_partitions: IntCounterVec,
+    dropped_rows: IntCounterVec,
     alarms: IntCounterVec,
 }
 
@@ -92,6 +94,16 @@ impl Metrics {
                 "Messages that the broker deleted before they could be archived.",
                 &["stream"],
             )?,
+            dropped_partitions: counter(
+                "lakegauge_archiver_dropped_partitions_total",
+                "Partitions that retention dropped, by the stream whose archiver did.",
+                &["stream"],
+            )?,
+            dropped_rows: counter(
+                "lakegauge_archiver_dropped_rows_total",
+                "Rows in the partitions that retention dropped.",
+                &["stream"],
+            )?,
             alarms: counter(
                 "lakegauge_archiver_alarms_total",
                 "What must never happen: known_though_new, a row that the sets call new and the \
@@ -120,6 +132,8 @@ impl Metrics {
             trimmed_below: self.trimmed_below.with_label_values(&[stream]),
             trims: self.trims.with_label_values(&[stream]),
             lost: self.lost.with_label_values(&[stream]),
+            dropped_partitions: self.dropped_partitions.with_label_values(&[stream]),
+            dropped_rows: self.dropped_rows.with_label_values(&[stream]),
             known_though_new: alarm("known_though_new"),
             sample_differs: alarm("sample_differs"),
             stuck: alarm("stuck"),
@@ -144,6 +158,8 @@ pub(crate) struct StreamMetrics {
     trimmed_below: IntGauge,
     trims: IntCounter,
     lost: IntCounter,
+    dropped_partitions: IntCounter,
+    dropped_rows: IntCounter,
     known_though_new: IntCounter,
     sample_differs: IntCounter,
     stuck: IntCounter,
@@ -195,6 +211,11 @@ impl StreamMetrics {
         if let Some(below) = below {
             self.trimmed_below.set(clamped(below));
         }
+    }
+
+    pub(crate) fn observe_dropped(&self, partitions: usize, rows: u64) {
+        self.dropped_partitions.inc_by(u64::try_from(partitions).unwrap_or(u64::MAX));
+        self.dropped_rows.inc_by(rows);
     }
 
     pub(crate) fn observe_loss(&self, messages: u64) {

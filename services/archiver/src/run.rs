@@ -32,6 +32,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
                 await_snapshot: stream.is_some() && config.await_aggregator,
             },
             trim_interval: config.trim_interval,
+            retention_interval: config.retention_interval,
             epoch_check: config.epoch_check,
             subjects: Subjects::new(&config.bus.settings.subject_prefix),
             metrics: metrics.of_stream(&name),

@@ -14,6 +14,7 @@ use crate::{
     batcher::{BatchLimits, Batcher},
     intake::{Carries, Intake, Message},
     metrics::StreamMetrics,
+    retention,
     trim::{self, TrimRules},
 };
 
@@ -36,6 +37,7 @@ pub(crate) struct StreamTask {
     pub(crate) limits: BatchLimits,
     pub(crate) trim_rules: TrimRules,
     pub(crate) trim_interval: Duration,
+    pub(crate) retention_interval: Duration,
     pub(crate) epoch_check: Duration,
     pub(crate) subjects: Subjects,
     pub(crate) metrics: StreamMetrics,
@@ -112,10 +114,15 @@ impl StreamTask {
             ..ReaderSettings::new(&self.name, "archiver", mark.sequence)
         });
         let epochs = self.bus.epochs().watch(&self.name, self.epoch_check);
+        let retention_days = match &carries {
+            Carries::Events(_, rules) => rules.retention_days,
+            Carries::Samples => 0,
+        };
         let intake = Intake::new(archive.stream(), carries, seen, mark);
         let (batches, to_commit) = mpsc::channel(1);
         let (committed, commits) = watch::channel(mark);
-        let committer = self.committer(archive, committed, jitter.below(u64::MAX));
+        let jitter = Jitter::seeded(jitter.below(u64::MAX));
+        let committer = Committer { task: self, archive, committed, retention_days, jitter };
         let trimming = self.trim_forever(commits.clone());
         let reading = Reading {
             task: self,
@@ -200,15 +207,6 @@ impl StreamTask {
                 epochs.raise(&self.name, known.epoch).await
             }
         }
-    }
-
-    fn committer(
-        &self,
-        archive: Archive,
-        committed: watch::Sender<Mark>,
-        seed: u64,
-    ) -> Committer<'_> {
-        Committer { task: self, archive, committed, jitter: Jitter::seeded(seed) }
     }
 
     async fn trim_forever(&self, commits: watch::Receiver<Mark>) {
@@ -353,17 +351,52 @@ struct Committer<'a> {
     task: &'a StreamTask,
     archive: Archive,
     committed: watch::Sender<Mark>,
+    /// 0 keeps everything.
+    retention_days: u32,
     jitter: Jitter,
 }
 
 impl Committer<'_> {
     /// Commits first; only then does the reader hear of it and acknowledge.
     async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
-        while let Some(batch) = batches.recv().await {
-            self.commit(&batch).await?;
-            self.committed.send_replace(batch.after());
+        let mut looks = tokio::time::interval(self.task.retention_interval);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                batch = batches.recv() => match batch {
+                    Some(batch) => {
+                        self.commit(&batch).await?;
+                        self.committed.send_replace(batch.after());
+                    }
+                    None => return Ok(()),
+                },
+                _ = looks.tick(), if self.retention_days > 0 => self.retain().await?,
+            }
         }
-        Ok(())
+    }
+
+    /// Drops what is old enough. What fails and passes is tried again at the next look.
+    async fn retain(&mut self) -> anyhow::Result<()> {
+        let (task, days) = (self.task, self.retention_days);
+        let retained = retention::retain(&task.bus, &mut self.archive, &task.name, days).await;
+        match retained {
+            Ok(Some(retained)) => {
+                let partitions = retained.partitions.len();
+                if !retained.waiting.is_empty() {
+                    let waiting = retained.waiting.join(", ");
+                    tracing::warn!(stream = task.name, waiting, "old, but in use or not counted");
+                }
+                task.metrics.observe_dropped(partitions, retained.rows);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) if is_fenced(&error) || !passes(&error) => Err(error),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(stream = task.name, error, "nothing dropped yet");
+                Ok(())
+            }
+        }
     }
 
     async fn commit(&mut self, batch: &Batch) -> anyhow::Result<()> {
@@ -419,6 +452,10 @@ const fn is_stuck(recovery: Recovery, attempts: u32) -> bool {
         | Recovery::IsolateRow
         | Recovery::Stop => false,
     }
+}
+
+fn is_fenced(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Fenced { .. }))
 }
 
 /// Whether another round may succeed.

@@ -17,6 +17,7 @@ use crate::{
     migrate,
     partitions::Partitions,
     pg::Timestamptz,
+    retention::StoredBase,
     settings::StoreSettings,
     sqlstate::Recovery,
 };
@@ -68,9 +69,9 @@ pub struct Archive {
 }
 
 #[derive(Debug)]
-struct Session {
-    connection: PgConnection,
-    partitions: Partitions,
+pub(crate) struct Session {
+    pub(crate) connection: PgConnection,
+    pub(crate) partitions: Partitions,
 }
 
 impl Archive {
@@ -112,6 +113,10 @@ impl Archive {
     /// The stream, for the builder of a batch.
     pub const fn stream(&self) -> StreamId {
         self.stream
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// How far the stream is archived; none where nothing was yet.
@@ -251,7 +256,7 @@ impl Archive {
     }
 
     /// The connection; a new one with the lock, if there was none, and then the checkpoint anew.
-    async fn take_session(&mut self) -> Result<Session, StoreError> {
+    pub(crate) async fn take_session(&mut self) -> Result<Session, StoreError> {
         if let Some(session) = self.session.take() {
             return Ok(session);
         }
@@ -259,6 +264,11 @@ impl Archive {
         let (session, checkpoint) = self.begin_session(connection).await?;
         self.checkpoint = checkpoint;
         Ok(session)
+    }
+
+    /// Gives it back after its work; without that it is closed, and with it the lock.
+    pub(crate) fn give_session(&mut self, session: Session) {
+        self.session = Some(session);
     }
 
     async fn begin_session(
@@ -319,7 +329,7 @@ impl Archive {
     }
 
     /// Where the checkpoint stands now that it is not ours.
-    async fn fenced(&mut self) -> StoreError {
+    pub(crate) async fn fenced(&mut self) -> StoreError {
         self.session = None;
         match self.take_session().await {
             Ok(session) => {
@@ -383,7 +393,14 @@ pub(crate) async fn read_seen(
 ) -> Result<Seen, StoreError> {
     let runs = decode_runs(&checkpoint.seen, rules)
         .map_err(|error| StoreError::Version(format!("the checkpoint's set of ids: {error}")))?;
-    let kept = derived_above(connection, stream, checkpoint.derived_floor).await?;
+    let mut kept = derived_above(connection, stream, checkpoint.derived_floor).await?;
+    // Rows that retention dropped are in the base, and so are their identities: what the
+    // aggregator remembers is remembered here too.
+    if let Some(base) = StoredBase::read(connection, stream).await? {
+        let known = base.state(rules)?;
+        let ids = known.seen().derived().kept().iter().copied();
+        kept.extend(ids.filter(|id| checkpoint.derived_floor.is_none_or(|floor| *id > floor)));
+    }
     let derived = Derived::restore(rules.derived_ids_max, kept, checkpoint.derived_floor);
     Ok(Seen::restore(runs, derived))
 }

@@ -43,6 +43,27 @@ pub(crate) async fn read(
     row.as_ref().map(from_row).transpose()
 }
 
+/// Whether the checkpoint is still `known`, inside of the caller's transaction and until its end.
+pub(crate) async fn is_still(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    known: &Checkpoint,
+) -> Result<bool, StoreError> {
+    let still: Option<i64> = sqlx::query_scalar(
+        "select sequence from lakegauge.checkpoint where stream = $1 and writer = $2 \
+         and writer_transaction = $3 and epoch = $4 and sequence = $5 for share",
+    )
+    .bind(stream.id)
+    .bind(known.writer)
+    .bind(signed(known.writer_transaction)?)
+    .bind(signed_32(known.mark.epoch)?)
+    .bind(signed(known.mark.sequence)?)
+    .fetch_optional(connection)
+    .await
+    .doing(DOING)?;
+    Ok(still.is_some())
+}
+
 fn from_row(row: &PgRow) -> Result<Checkpoint, StoreError> {
     let floor_at: Option<Timestamptz> = row.try_get("derived_floor_at").doing(DOING)?;
     let floor_id: Option<Uuid> = row.try_get("derived_floor_id").doing(DOING)?;

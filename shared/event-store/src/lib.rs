@@ -20,6 +20,7 @@ mod migrate;
 mod partitions;
 mod pg;
 mod read;
+pub mod retention;
 mod rows;
 mod samples;
 pub mod service;

@@ -13,6 +13,7 @@ use crate::{
     checkpoint::{self, Checkpoint},
     error::{Doing, StoreError, unsigned, unsigned_32},
     pg::Timestamptz,
+    retention::StoredBase,
     rows::Kind,
     settings::StoreSettings,
 };
@@ -39,6 +40,8 @@ pub struct ArchiveView {
     pub(crate) stream: StreamId,
     name: Stream,
     checkpoint: Option<Checkpoint>,
+    /// What the fold begins with, where old days were dropped.
+    base: Option<StoredBase>,
     /// Ranges left to read, the next one last.
     ranges: Vec<Range>,
     noted: bool,
@@ -57,7 +60,8 @@ struct Range {
 pub(crate) const DOING: &str = "reading the archive";
 
 impl ArchiveView {
-    /// A view of a stream, from the first event that was archived.
+    /// A view of a stream, from the first event that was archived; where old days were dropped,
+    /// from the first that was counted after the base.
     ///
     /// # Errors
     ///
@@ -66,7 +70,9 @@ impl ArchiveView {
         let mut connection = settings.connect().await?;
         sqlx::raw_sql(
             "set idle_in_transaction_session_timeout = 0; \
-             begin isolation level repeatable read read only",
+             begin isolation level repeatable read read only; \
+             lock table lakegauge.lake_access, lakegauge.lake_inventory, \
+             lakegauge.warehouse_query in access share mode",
         )
         .execute(&mut connection)
         .await
@@ -96,15 +102,17 @@ impl ArchiveView {
                 stream: nothing,
                 name,
                 checkpoint: None,
+                base: None,
                 ranges: Vec::new(),
                 noted: false,
             });
         };
         let stream = StreamId { id, side: Some(name.side) };
         let checkpoint = checkpoint::read(&mut connection, stream).await?;
-        let ranges = ranges(&mut connection, stream).await?;
+        let base = StoredBase::read(&mut connection, stream).await?;
+        let ranges = ranges(&mut connection, stream, base.as_ref()).await?;
         let noted = any_noted(&mut connection, stream).await?;
-        Ok(Self { connection, stream, name, checkpoint, ranges, noted })
+        Ok(Self { connection, stream, name, checkpoint, base, ranges, noted })
     }
 
     /// The stream whose events it gives.
@@ -112,9 +120,16 @@ impl ArchiveView {
         self.name
     }
 
-    /// The state to begin a fold with: what stands before the first event of the archive.
-    pub fn origin(&self, rules: &Rules) -> StreamState {
-        StreamState::new(self.name, rules.clone())
+    /// The state to begin a fold with: nothing, or where old days were dropped the base.
+    ///
+    /// # Errors
+    ///
+    /// The base was written by a program unknown to this one.
+    pub fn origin(&self, rules: &Rules) -> Result<StreamState, StoreError> {
+        match &self.base {
+            None => Ok(StreamState::new(self.name, rules.clone())),
+            Some(base) => base.state(rules),
+        }
     }
 
     /// Leaves out pages in which everything is counted at or before a position. The page with the
@@ -348,13 +363,21 @@ async fn any_noted(connection: &mut PgConnection, stream: StreamId) -> Result<bo
     .doing(DOING)
 }
 
-/// The ledger as pages, the first one last. A large batch is cut by its messages.
-async fn ranges(connection: &mut PgConnection, stream: StreamId) -> Result<Vec<Range>, StoreError> {
+/// The ledger behind the base as pages, the first one last. A large batch is cut by its messages.
+async fn ranges(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    base: Option<&StoredBase>,
+) -> Result<Vec<Range>, StoreError> {
+    let (epoch, sequence) = base.map_or((0, 0), |base| (base.epoch, base.sequence));
     let rows = sqlx::query(
-        "select epoch, first, last, events, occurred_from, occurred_to from lakegauge.ledger \
-         where stream = $1 order by epoch, last",
+        "select epoch, case when epoch = $2 then greatest(first, $3 + 1) else first end as first, \
+         last, events, occurred_from, occurred_to from lakegauge.ledger \
+         where stream = $1 and (epoch, last) > ($2, $3) order by epoch, last",
     )
     .bind(stream.id)
+    .bind(epoch)
+    .bind(sequence)
     .fetch_all(connection)
     .await
     .doing(DOING)?;

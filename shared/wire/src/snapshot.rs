@@ -109,12 +109,30 @@ pub fn encode_state(state: &StreamState, mark: &Mark) -> Vec<u8> {
 ///
 /// Bytes of another version, cut or damaged ones.
 pub fn decode_state(bytes: &[u8]) -> Result<(StreamState, Mark), SnapshotError> {
+    decode_state_by(bytes, None)
+}
+
+/// The same under these rules instead of those that stand in it: a base of the archive outlives the
+/// epoch whose rules it followed.
+///
+/// # Errors
+///
+/// As [`decode_state`].
+pub fn decode_state_under(bytes: &[u8], rules: &Rules) -> Result<StreamState, SnapshotError> {
+    decode_state_by(bytes, Some(rules)).map(|(state, _)| state)
+}
+
+fn decode_state_by(
+    bytes: &[u8],
+    in_force: Option<&Rules>,
+) -> Result<(StreamState, Mark), SnapshotError> {
     let mut rest = versioned(bytes, SNAPSHOT_VERSION)?;
     let stream: String = take(&mut rest)?;
     let stream = Stream::from_name(&stream).ok_or(SnapshotError::Impossible("stream"))?;
     let rules: BTreeMap<String, String> = take(&mut rest)?;
-    let rules =
+    let own =
         Rules::from_metadata(&rules).map_err(|_| SnapshotError::Impossible("set of rules"))?;
+    let rules = in_force.cloned().unwrap_or(own);
     let (epoch, sequence, broker_ns, created_ns) = take(&mut rest)?;
     let verdicts = take(&mut rest)?;
     let runs = runs_of(take(&mut rest)?, &rules);

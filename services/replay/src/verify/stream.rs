@@ -26,7 +26,7 @@ pub(super) async fn verify(
     let end = view.checkpoint().map(|checkpoint| checkpoint.mark);
     let end = end.context("it has no checkpoint")?;
     let mut fold = Fold {
-        state: view.origin(rules),
+        state: view.origin(rules)?,
         closed: view.closed_epochs().await?,
         base: view.base().await?,
         snapshot,
