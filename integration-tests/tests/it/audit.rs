@@ -55,7 +55,8 @@ async fn publish_garbage(pipeline: &Pipeline) {
 
 /// A pipeline at rest after some seconds of traffic in which the archiver was killed.
 async fn after_traffic() -> Pipeline {
-    let mut pipeline = Pipeline::start(&[]).await.unwrap();
+    let books = ("ARCHIVER_BOOKS_INTERVAL_MS", "100");
+    let mut pipeline = Pipeline::start(&[books]).await.unwrap();
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();
     until("first scrape", async || Ok(pipeline.four()?.is_some())).await.unwrap();
@@ -87,6 +88,18 @@ async fn an_audit_is_well_after_kills_and_names_each_thing_that_is_wrong() {
     assert_eq!((&lake["dead"], &lake["letters"]), (&1.into(), &1.into()));
     assert_eq!(lake["events_read_again"], lake["events"], "the stream still has everything");
     assert_eq!(audit(&pipeline, &[]).1["digest"], certificate["digest"]);
+    // The archiver shows the same.
+    let archiver = pipeline.part(Part::Archiver).unwrap();
+    let ledger = "lakegauge_archive_ledger_events{result=\"inserted\",stream=\"LAKE_0\"}";
+    until("the ledger's sums", async || Ok(archiver.metric(ledger) == Some(12_000.0)))
+        .await
+        .unwrap();
+    let open = "lakegauge_archive_dead_letters_open{reason=\"undecodable\",stream=\"LAKE_0\"}";
+    until("the open letter", async || Ok(archiver.metric(open) == Some(1.0))).await.unwrap();
+    for zero in ["ledger_gaps", "declared_lost_messages"] {
+        let series = format!("lakegauge_archive_{zero}{{stream=\"LAKE_0\"}}");
+        assert_eq!(archiver.metric(&series), Some(0.0), "{series}");
+    }
 
     let database = &pipeline.database;
     let sql = |sql: &str| database.sql(sql).unwrap();

@@ -38,6 +38,14 @@ const TRIM_INTERVAL_MS: Setting = Setting {
     help: "Time between two attempts to trim a stream.",
     secret: false,
 };
+const BOOKS_INTERVAL_MS: Setting = Setting {
+    key: "ARCHIVER_BOOKS_INTERVAL_MS",
+    flag: "books-interval-ms",
+    default: Some("10000"),
+    help: "Time between two looks at the archive's books (ledger, declared losses, open dead \
+           letters), which are shown as metrics.",
+    secret: false,
+};
 const RETENTION_INTERVAL_MS: Setting = Setting {
     key: "ARCHIVER_RETENTION_INTERVAL_MS",
     flag: "retention-interval-ms",
@@ -78,6 +86,7 @@ pub const SETTINGS: &[Setting] = &[
     BATCH_AGE_MS_MAX,
     TRIM_INTERVAL_MS,
     RETENTION_INTERVAL_MS,
+    BOOKS_INTERVAL_MS,
     STREAM_KEEP_S,
     AWAIT_AGGREGATOR,
     EPOCH_CHECK_MS,
@@ -92,6 +101,7 @@ pub struct Config {
     pub(crate) limits: BatchLimits,
     pub(crate) trim_interval: Duration,
     pub(crate) retention_interval: Duration,
+    pub(crate) books_interval: Duration,
     pub(crate) keep: Duration,
     pub(crate) await_aggregator: bool,
     pub(crate) epoch_check: Duration,
@@ -107,6 +117,7 @@ impl Config {
         let age_ms_max = settings.parse(&BATCH_AGE_MS_MAX);
         let trim_interval = settings.duration_ms(&TRIM_INTERVAL_MS);
         let retention_interval = settings.duration_ms(&RETENTION_INTERVAL_MS);
+        let books_interval = settings.duration_ms(&BOOKS_INTERVAL_MS);
         let keep_s = settings.parse(&STREAM_KEEP_S);
         let await_aggregator = settings.switch(&AWAIT_AGGREGATOR);
         let epoch_check = settings.duration_ms(&EPOCH_CHECK_MS);
@@ -117,6 +128,7 @@ impl Config {
             limits: BatchLimits { events_max: events_max?, age_ms_max: age_ms_max? },
             trim_interval: trim_interval?,
             retention_interval: retention_interval?,
+            books_interval: books_interval?,
             keep: Duration::from_secs(keep_s?),
             await_aggregator: await_aggregator?,
             epoch_check: epoch_check?,

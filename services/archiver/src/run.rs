@@ -5,7 +5,13 @@ use domain::Stream;
 use service_kit::{Context, Jitter};
 use wire::Subjects;
 
-use crate::{config::Config, metrics::Metrics, stream::StreamTask, trim::TrimRules};
+use crate::{
+    books::{self, BooksMetrics},
+    config::Config,
+    metrics::Metrics,
+    stream::StreamTask,
+    trim::TrimRules,
+};
 
 /// The stream that carries the samples of every aggregator.
 const SAMPLES: &str = "TELEMETRY";
@@ -46,6 +52,10 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         let jitter = Jitter::seeded(jitter.below(u64::MAX));
         context.lifecycle.spawn("stream", task.run(jitter));
     }
+    let books = BooksMetrics::new(&context.registry).context("metrics")?;
+    let (store, interval) = (config.store.clone(), config.books_interval);
+    let looking = books::look_forever(store, interval, books, context.lifecycle.clone());
+    context.lifecycle.spawn("books", looking);
     context.not_ready.open();
     context.lifecycle.draining().await;
     Ok(())

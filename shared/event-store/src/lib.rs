@@ -27,6 +27,7 @@ pub mod service;
 mod settings;
 mod span;
 mod sqlstate;
+pub mod standing;
 mod view;
 mod windows;
 

@@ -1,0 +1,112 @@
+//! What the archive's books say, as metrics: the standing short form of `lakegauge audit`.
+
+use std::time::Duration;
+
+use domain::Reason;
+use event_store::{
+    StoreSettings,
+    standing::{Books, Standing},
+};
+use prometheus::{IntGaugeVec, Opts, Registry};
+use service_kit::Lifecycle;
+
+/// The gauges of all streams of the archive, whoever writes them.
+#[derive(Clone, Debug)]
+pub(crate) struct BooksMetrics {
+    ledger: IntGaugeVec,
+    gaps: IntGaugeVec,
+    lost: IntGaugeVec,
+    letters: IntGaugeVec,
+}
+
+impl BooksMetrics {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help, labels: &[&str]| {
+            let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        Ok(Self {
+            ledger: gauge(
+                "lakegauge_archive_ledger_events",
+                "What the ledger of the archive adds up to, by what became of the events.",
+                &["stream", "result"],
+            )?,
+            gaps: gauge(
+                "lakegauge_archive_ledger_gaps",
+                "Ranges of the ledger that do not begin where the one before ends; it must be 0.",
+                &["stream"],
+            )?,
+            lost: gauge(
+                "lakegauge_archive_declared_lost_messages",
+                "Messages that the broker lost before they could be archived.",
+                &["stream"],
+            )?,
+            letters: gauge(
+                "lakegauge_archive_dead_letters_open",
+                "Dead letters that nobody has closed.",
+                &["stream", "reason"],
+            )?,
+        })
+    }
+
+    fn observe(&self, standing: &Standing) {
+        for (stream, sums) in &standing.ledger {
+            let results =
+                [("inserted", sums.inserted), ("duplicate", sums.duplicates), ("dead", sums.dead)];
+            for (result, value) in results {
+                self.ledger.with_label_values(&[stream, result]).set(clamped(value));
+            }
+            self.gaps.with_label_values(&[stream]).set(clamped(sums.gaps));
+            let lost = standing.lost_messages.get(stream).copied().unwrap_or(0);
+            self.lost.with_label_values(&[stream]).set(clamped(lost));
+            for reason in Reason::ALL {
+                let open = standing.open_letters.get(&(stream.clone(), *reason)).copied();
+                let gauge = self.letters.with_label_values(&[stream.as_str(), reason.name()]);
+                gauge.set(clamped(open.unwrap_or(0)));
+            }
+        }
+    }
+}
+
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Looks at the books until the service drains. A database that is away is asked again: the
+/// metrics stay as they were.
+pub(crate) async fn look_forever(
+    store: StoreSettings,
+    interval: Duration,
+    metrics: BooksMetrics,
+    lifecycle: Lifecycle,
+) -> anyhow::Result<()> {
+    let mut books = None;
+    loop {
+        let looked = look(&store, &mut books).await;
+        match looked {
+            Ok(standing) => metrics.observe(&standing),
+            Err(error) => {
+                books = None;
+                tracing::debug!(%error, "the books can't be looked at");
+            }
+        }
+        tokio::select! {
+            () = lifecycle.draining() => return Ok(()),
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+async fn look(
+    store: &StoreSettings,
+    books: &mut Option<Books>,
+) -> Result<Standing, event_store::StoreError> {
+    if books.is_none() {
+        *books = Some(Books::open(store).await?);
+    }
+    match books {
+        Some(books) => books.look().await,
+        None => Ok(Standing::default()),
+    }
+}

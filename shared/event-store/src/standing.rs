@@ -1,0 +1,150 @@
+//! How the books stand, for metrics: what can be told again and again at little cost. The whole
+//! truth is for [`crate::audit`].
+
+use std::collections::BTreeMap;
+
+use domain::Reason;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    error::{Doing, StoreError, unsigned},
+    settings::StoreSettings,
+};
+
+const DOING: &str = "looking at the books";
+/// The first look sums up the whole ledger: a year of it takes minutes.
+const STATEMENT_MS_MAX: u64 = 600_000;
+
+/// How the books of all streams stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The ledger's sums, by stream.
+    pub ledger: BTreeMap<String, LedgerSums>,
+    /// Messages that were declared lost, by stream.
+    pub lost_messages: BTreeMap<String, u64>,
+    /// Open dead letters, by stream and reason.
+    pub open_letters: BTreeMap<(String, Reason), u64>,
+}
+
+/// What a stream's ledger adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerSums {
+    /// Rows that were inserted.
+    pub inserted: u64,
+    /// What was known already.
+    pub duplicates: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Ranges that do not begin where the one before ends; 0 as long as the ledger is contiguous.
+    pub gaps: u64,
+}
+
+/// Looks at the books from time to time; each look reads only what the ledger has grown by.
+#[derive(Debug)]
+pub struct Books {
+    connection: PgConnection,
+    /// By stream: the last range that was summed up, and the sums up to it.
+    passed: BTreeMap<i16, (i32, i64, LedgerSums)>,
+}
+
+impl Books {
+    /// A connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be reached.
+    pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let settings = StoreSettings { statement_timeout_ms: STATEMENT_MS_MAX, ..settings.clone() };
+        let mut connection = settings.connect().await?;
+        sqlx::raw_sql("set default_transaction_read_only = on")
+            .execute(&mut connection)
+            .await
+            .doing(DOING)?;
+        Ok(Self { connection, passed: BTreeMap::new() })
+    }
+
+    /// How they stand now. After an error the connection is of no more use.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn look(&mut self) -> Result<Standing, StoreError> {
+        let mut standing = Standing::default();
+        let mut moment = self.connection.begin().await.doing(DOING)?;
+        let streams: Vec<(i16, String)> = sqlx::query_as("select id, name from lakegauge.stream")
+            .fetch_all(&mut *moment)
+            .await
+            .doing(DOING)?;
+        for (id, name) in streams {
+            let passed = self.passed.entry(id).or_default();
+            *passed = grown(&mut moment, id, *passed).await?;
+            standing.ledger.insert(name, passed.2);
+        }
+        let lost: Vec<(String, i64)> = sqlx::query_as(
+            "select stream.name, sum(loss.last - loss.first + 1)::bigint \
+             from lakegauge.declared_loss as loss \
+             join lakegauge.stream on stream.id = loss.stream group by stream.name",
+        )
+        .fetch_all(&mut *moment)
+        .await
+        .doing(DOING)?;
+        for (name, messages) in lost {
+            standing.lost_messages.insert(name, unsigned(messages)?);
+        }
+        let letters: Vec<(String, i16, i64)> = sqlx::query_as(
+            "select stream.name, letter.reason, count(*) from lakegauge.dead_letter as letter \
+             join lakegauge.stream on stream.id = letter.stream \
+             where letter.closed_at is null group by stream.name, letter.reason",
+        )
+        .fetch_all(&mut *moment)
+        .await
+        .doing(DOING)?;
+        for (name, code, count) in letters {
+            if let Some(reason) = u8::try_from(code).ok().and_then(Reason::from_code) {
+                standing.open_letters.insert((name, reason), unsigned(count)?);
+            }
+        }
+        moment.commit().await.doing(DOING)?;
+        Ok(standing)
+    }
+}
+
+async fn grown(
+    moment: &mut PgConnection,
+    stream: i16,
+    (epoch, last, sums): (i32, i64, LedgerSums),
+) -> Result<(i32, i64, LedgerSums), StoreError> {
+    let end: Option<(i32, i64)> = sqlx::query_as(
+        "select epoch, last from lakegauge.ledger where stream = $1 \
+         order by epoch desc, last desc limit 1",
+    )
+    .bind(stream)
+    .fetch_optional(&mut *moment)
+    .await
+    .doing(DOING)?;
+    let Some(end) = end.filter(|end| *end > (epoch, last)) else { return Ok((epoch, last, sums)) };
+    let (inserted, duplicates, dead, gaps): (i64, i64, i64, i64) = sqlx::query_as(
+        "select sum(inserted)::bigint, sum(duplicates)::bigint, sum(dead)::bigint, \
+         count(*) filter (where first <> before + 1) from (\
+             select inserted, duplicates, dead, first, \
+                 lag(last, 1, case when epoch = $2 then $3 else 0 end) \
+                     over (partition by epoch order by last) as before \
+             from lakegauge.ledger where stream = $1 and (epoch, last) > ($2, $3) \
+             and (epoch, last) <= ($4, $5)) as part",
+    )
+    .bind(stream)
+    .bind(epoch)
+    .bind(last)
+    .bind(end.0)
+    .bind(end.1)
+    .fetch_one(&mut *moment)
+    .await
+    .doing(DOING)?;
+    let sums = LedgerSums {
+        inserted: sums.inserted + unsigned(inserted)?,
+        duplicates: sums.duplicates + unsigned(duplicates)?,
+        dead: sums.dead + unsigned(dead)?,
+        gaps: sums.gaps + unsigned(gaps)?,
+    };
+    Ok((end.0, end.1, sums))
+}
