@@ -9,6 +9,7 @@ use domain::{
 };
 use event_store::retention::Base;
 use event_store::{Archive, ArchiveView, BatchBuilder};
+use integration_tests::executable;
 use integration_tests::pipeline::{Part, Pipeline, until};
 use integration_tests::postgres::{Database, PostgresServer};
 use integration_tests::raw_nats::RawNats;
@@ -244,6 +245,13 @@ async fn the_pipeline_drops_old_days_counts_none_of_their_events_again_and_shows
         Reason::OlderThanRetention.name()
     );
     assert_eq!(pipeline.database.number(&letters).unwrap(), 4);
+
+    // Verify folds from the base on, and compares what is left.
+    let (url, nats) = (pipeline.database.reader_url(), pipeline.nats.url());
+    let arguments = ["replay", "--verify", "--database-url", &url, "--nats-url", &nats];
+    let verified = executable::run(arguments, b"").unwrap();
+    assert_eq!(verified.status, Some(0), "{verified:?}");
+    assert!(verified.stdout.contains("old days were dropped"), "{verified:?}");
 
     // The archive alone gives the same, from its base on.
     pipeline.stop(Part::Aggregator).await.unwrap();
