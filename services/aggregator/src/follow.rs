@@ -7,7 +7,7 @@ use std::{
 
 use bus::{Bus, BusError, Comparison, Delivery, EpochWatch, Publisher, Read, Reader};
 use domain::{Mark, Stream};
-use service_kit::{Clock, Lifecycle};
+use service_kit::{Clock, FailPoint, Lifecycle};
 use tokio::sync::watch;
 use wire::Subjects;
 
@@ -15,6 +15,13 @@ use crate::{
     fold::{Message, StreamFold},
     metrics::StreamMetrics,
 };
+
+static SAMPLED: FailPoint = FailPoint::new("aggregator.sampled");
+static RECEIVED: FailPoint = FailPoint::new("aggregator.received");
+static APPLIED: FailPoint = FailPoint::new("aggregator.applied");
+static SNAPSHOT_TAKEN: FailPoint = FailPoint::new("aggregator.snapshot_taken");
+static SAMPLES_FLUSHED: FailPoint = FailPoint::new("aggregator.samples_flushed");
+static SNAPSHOT_STORED: FailPoint = FailPoint::new("aggregator.snapshot_stored");
 
 /// The fold of a stream, shared with the scrapes: a message is counted whole or not at all.
 #[derive(Clone, Debug)]
@@ -119,8 +126,10 @@ impl Follower {
             // for the sample's acknowledgement.
             let sealed = wire::encode_sample_for(self.sample_subject.clone(), &sample);
             self.samples.publish(sealed).await?;
+            SAMPLED.pass();
             self.metrics.observe_sample();
         }
+        RECEIVED.pass();
         let message = Message {
             sequence: delivery.sequence,
             broker_ns: delivery.broker_ns,
@@ -129,6 +138,7 @@ impl Follower {
             payload: &delivery.payload,
         };
         let counts = self.shared.lock().message(&message);
+        APPLIED.pass();
         self.metrics.observe_message(&counts, delivery.sequence, delivery.pending);
         self.reached(delivery.sequence);
         Ok(())
@@ -216,9 +226,12 @@ impl Snapshotter {
             }
             (wire::snapshot::encode_state(fold.state(), &mark), mark)
         };
+        SNAPSHOT_TAKEN.pass();
         self.samples.flush().await?;
+        SAMPLES_FLUSHED.pass();
         let snapshots = self.bus.snapshots();
         self.revision = snapshots.store(&self.name, &bytes, &mark, self.revision).await?;
+        SNAPSHOT_STORED.pass();
         self.stored = mark;
         self.metrics.observe_snapshot(mark.sequence, bytes.len(), self.clock.now_us());
         if self.trims { self.make_room(mark.sequence).await } else { Ok(()) }

@@ -5,12 +5,14 @@ use std::time::Duration;
 use bus::Bus;
 use domain::{Applied, Mark, Rules, Stream};
 use event_store::{ArchiveView, StoreSettings, read_checkpoint};
-use service_kit::Lifecycle;
+use service_kit::{FailPoint, Lifecycle};
 
 use crate::fold::StreamFold;
 
 /// How often the archiver's checkpoint is looked up while it is waited for.
 const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
+
+static REBUILT: FailPoint = FailPoint::new("aggregator.rebuilt");
 
 /// Folds the archive up to the archiver's checkpoint. First it waits until that has reached what
 /// the stream can no longer give, in the epoch that is in force. Nothing: the service drains.
@@ -52,6 +54,7 @@ pub(crate) async fn from_archive(
     if unexpected > 0 {
         tracing::error!(%stream, unexpected, "rows of the archive that live can't have counted");
     }
+    REBUILT.pass();
     tracing::info!(%stream, events, sequence = mark.sequence, epoch, "rebuilt from the archive");
     Ok(Some(StreamFold::new(state, mark)))
 }

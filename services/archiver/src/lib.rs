@@ -14,6 +14,7 @@ mod intake;
 mod metrics;
 mod retention;
 mod run;
+mod steps;
 mod stream;
 mod trim;
 

@@ -108,7 +108,8 @@ impl Metrics {
                 "lakegauge_archiver_alarms_total",
                 "What must never happen: known_though_new, a row that the sets call new and the \
                  key calls known; sample_differs, two samples of one position; stuck, a batch that \
-                 keeps failing.",
+                 keeps failing; out_of_order, something acknowledged or trimmed that is not \
+                 committed, or a checkpoint that went back.",
                 &["stream", "alarm"],
             )?,
         })
@@ -137,6 +138,7 @@ impl Metrics {
             known_though_new: alarm("known_though_new"),
             sample_differs: alarm("sample_differs"),
             stuck: alarm("stuck"),
+            out_of_order: alarm("out_of_order"),
         }
     }
 }
@@ -163,6 +165,7 @@ pub(crate) struct StreamMetrics {
     known_though_new: IntCounter,
     sample_differs: IntCounter,
     stuck: IntCounter,
+    out_of_order: IntCounter,
 }
 
 impl StreamMetrics {
@@ -203,6 +206,10 @@ impl StreamMetrics {
 
     pub(crate) fn observe_stuck(&self) {
         self.stuck.inc();
+    }
+
+    pub(crate) fn observe_out_of_order(&self) {
+        self.out_of_order.inc();
     }
 
     /// The stream was trimmed as far as is allowed; below this sequence, if anything was deleted.

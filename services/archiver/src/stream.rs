@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bus::{Bus, BusError, Comparison, Delivery, EpochWatch, Read, Reader, ReaderSettings};
 use domain::{Mark, Rules, Stream};
 use event_store::{Archive, Batch, Recovery, StoreError, StoreSettings};
-use service_kit::{Backoff, Clock, Jitter, Lifecycle, readiness::Condition};
+use service_kit::{Backoff, Clock, FailPoint, Jitter, Lifecycle, readiness::Condition};
 use tokio::sync::{mpsc, watch};
 use wire::Subjects;
 
@@ -15,6 +15,7 @@ use crate::{
     intake::{Carries, Intake, Message},
     metrics::StreamMetrics,
     retention,
+    steps::Steps,
     trim::{self, TrimRules},
 };
 
@@ -24,6 +25,13 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 /// Attempts at one batch in a row after which people should look, where the server itself is in
 /// trouble: about half a minute.
 const STUCK_ATTEMPTS: u32 = 10;
+
+static EPOCH_BEGUN: FailPoint = FailPoint::new("archiver.epoch_begun");
+static RECEIVED: FailPoint = FailPoint::new("archiver.received");
+static JUDGED: FailPoint = FailPoint::new("archiver.judged");
+static SEALED: FailPoint = FailPoint::new("archiver.sealed");
+static COMMITTED: FailPoint = FailPoint::new("archiver.committed");
+static ACKNOWLEDGED: FailPoint = FailPoint::new("archiver.acknowledged");
 
 /// One stream and what is needed to archive it.
 #[derive(Debug)]
@@ -122,8 +130,10 @@ impl StreamTask {
         let (batches, to_commit) = mpsc::channel(1);
         let (committed, commits) = watch::channel(mark);
         let jitter = Jitter::seeded(jitter.below(u64::MAX));
-        let committer = Committer { task: self, archive, committed, retention_days, jitter };
-        let trimming = self.trim_forever(commits.clone());
+        let steps = Steps::new(mark, self.metrics.clone());
+        let committer =
+            Committer { task: self, archive, committed, steps: &steps, retention_days, jitter };
+        let trimming = self.trim_forever(commits.clone(), &steps);
         let reading = Reading {
             task: self,
             reader,
@@ -133,6 +143,7 @@ impl StreamTask {
             batches,
             commits,
             newest: 0,
+            steps: &steps,
         };
         tokio::select! {
             // In this order: what is committed is never overtaken by the end of trimming.
@@ -187,6 +198,7 @@ impl StreamTask {
                 );
             }
             archive.begin_epoch(epoch, status.created_ns).await?;
+            EPOCH_BEGUN.pass();
         }
         let mark = archive.checkpoint().map(|checkpoint| checkpoint.mark);
         let mark = mark.context("an opened archive has a checkpoint")?;
@@ -209,12 +221,14 @@ impl StreamTask {
         }
     }
 
-    async fn trim_forever(&self, commits: watch::Receiver<Mark>) {
+    async fn trim_forever(&self, commits: watch::Receiver<Mark>, steps: &Steps) {
         loop {
             tokio::time::sleep(self.trim_interval).await;
             let mark = *commits.borrow();
             let now_us = self.clock.now_us();
-            match trim::trim(&self.bus, &self.name, &mark, &self.trim_rules, now_us).await {
+            let trimmed =
+                trim::trim(&self.bus, &self.name, &mark, &self.trim_rules, now_us, steps).await;
+            match trimmed {
                 Ok(below) => {
                     tracing::debug!(stream = self.name, below, "trimmed as far as is allowed");
                     self.metrics.observe_trim(below);
@@ -236,6 +250,7 @@ struct Reading<'a> {
     commits: watch::Receiver<Mark>,
     /// The newest sequence of the stream, as the broker said with the last message.
     newest: u64,
+    steps: &'a Steps,
 }
 
 impl Reading<'_> {
@@ -261,6 +276,7 @@ impl Reading<'_> {
                 place = batches.reserve(), if is_due => match place {
                     Ok(place) => {
                         place.send(self.intake.seal());
+                        SEALED.pass();
                         self.batcher.flush();
                     }
                     Err(_) => return Ok(Ended::Again("the committer ended".to_owned())),
@@ -274,7 +290,10 @@ impl Reading<'_> {
                     let committed = *self.commits.borrow_and_update();
                     self.tell_lag(&committed);
                     // Only for `nats consumer report`: nothing depends on it.
-                    drop(self.reader.acknowledge(committed.sequence).await);
+                    if self.steps.may_acknowledge(committed.sequence) {
+                        drop(self.reader.acknowledge(committed.sequence).await);
+                    }
+                    ACKNOWLEDGED.pass();
                 }
                 changed = self.epochs.changed() => {
                     if let Some(now) = changed?.filter(|now| *now != epoch) {
@@ -326,6 +345,7 @@ impl Reading<'_> {
     }
 
     fn message(&mut self, delivery: &Delivery) {
+        RECEIVED.pass();
         let counts = self.intake.message(&Message {
             sequence: delivery.sequence,
             broker_ns: delivery.broker_ns,
@@ -333,6 +353,7 @@ impl Reading<'_> {
             content_type: delivery.content_type.as_deref(),
             payload: &delivery.payload,
         });
+        JUDGED.pass();
         for reason in counts.refused {
             self.task.metrics.observe_refusal(reason);
         }
@@ -351,6 +372,7 @@ struct Committer<'a> {
     task: &'a StreamTask,
     archive: Archive,
     committed: watch::Sender<Mark>,
+    steps: &'a Steps,
     /// 0 keeps everything.
     retention_days: u32,
     jitter: Jitter,
@@ -366,6 +388,8 @@ impl Committer<'_> {
                 batch = batches.recv() => match batch {
                     Some(batch) => {
                         self.commit(&batch).await?;
+                        self.steps.committed(batch.after());
+                        COMMITTED.pass();
                         self.committed.send_replace(batch.after());
                     }
                     None => return Ok(()),

@@ -8,10 +8,16 @@ use std::time::Duration;
 
 use bus::{Bus, BusError, Comparison, StreamStatus};
 use domain::Mark;
+use service_kit::FailPoint;
+
+use crate::steps::Steps;
 
 /// Part of a stream's room, in percent, above which the time that is kept no longer counts: half
 /// of the room is left for what comes while a service is down.
 const SPACE_SHORT_PERCENT: u64 = 50;
+
+static COMPARED: FailPoint = FailPoint::new("archiver.trim_compared");
+static TRIMMED: FailPoint = FailPoint::new("archiver.trimmed");
 
 /// What trimming must respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,7 @@ pub(crate) async fn trim(
     checkpoint: &Mark,
     rules: &TrimRules,
     now_us: i64,
+    steps: &Steps,
 ) -> Result<Option<u64>, BusError> {
     let Some(allowed) = allowed(bus, stream, checkpoint, rules).await? else { return Ok(None) };
     let status = bus.stream(stream).await?;
@@ -52,7 +59,12 @@ pub(crate) async fn trim(
     if bus.compare(stream, checkpoint).await? != Comparison::Same {
         return Ok(None);
     }
+    COMPARED.pass();
+    if !steps.may_trim(below) {
+        return Ok(None);
+    }
     bus.trim(stream, below).await?;
+    TRIMMED.pass();
     Ok(Some(below))
 }
 

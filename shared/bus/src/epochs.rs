@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::kv;
+use service_kit::FailPoint;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,6 +18,8 @@ pub(crate) const BUCKET: &str = "LAKEGAUGE";
 
 /// Another process may win the race to raise; each round one of them does.
 const RAISE_ATTEMPTS_MAX: u32 = 16;
+
+static RAISED: FailPoint = FailPoint::new("bus.epoch_raised");
 
 /// The epochs of all streams.
 #[derive(Clone, Debug)]
@@ -85,7 +88,10 @@ impl Epochs {
             };
             let next = current.max(above).saturating_add(1);
             match store.update(key(stream), next.to_string().into(), revision).await {
-                Ok(_) => return Ok(next),
+                Ok(_) => {
+                    RAISED.pass();
+                    return Ok(next);
+                }
                 Err(error) => match error.kind() {
                     // A lost answer looks the same: what is in force says which it was.
                     kv::UpdateErrorKind::WrongLastRevision => {}

@@ -13,6 +13,7 @@ use async_nats::jetstream::{
     message::PublishMessage,
     publish::PublishAck,
 };
+use service_kit::FailPoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use wire::Sealed;
@@ -29,6 +30,9 @@ const FULL: [u64; 3] = [10_077, 10_047, 10_023];
 
 /// The unit in which bytes are counted against the window; a permit counts up to 2^32 of them.
 const WINDOW_UNIT_BYTES: usize = 1_024;
+
+static SENT: FailPoint = FailPoint::new("bus.sent");
+static ACKNOWLEDGED: FailPoint = FailPoint::new("bus.acknowledged");
 
 /// Called with each acknowledgement.
 type Observer = Box<dyn Fn(&Acknowledged<'_>) + Send + Sync>;
@@ -209,6 +213,7 @@ impl Publisher {
     pub async fn publish(&self, sealed: Sealed) -> Result<(), BusError> {
         let place = self.place(sealed.payload.len()).await?;
         let sent = self.inner.send(&sealed).await;
+        SENT.pass();
         let inner = Arc::clone(&self.inner);
         // Each acknowledgement has a task of its own: its timeout runs from when it is first
         // polled, and one task that awaits them in turn adds the timeouts up.
@@ -340,6 +345,7 @@ impl Inner {
     }
 
     fn store(&self, sealed: &Sealed, ack: &PublishAck) {
+        ACKNOWLEDGED.pass();
         let progress = &self.progress;
         self.note_room(sealed);
         let events = u64::try_from(sealed.events).unwrap_or(u64::MAX);

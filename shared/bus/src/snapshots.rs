@@ -8,6 +8,7 @@ use bytes::Bytes;
 use domain::Mark;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use service_kit::FailPoint;
 use tokio::io::AsyncReadExt;
 
 use crate::{
@@ -28,6 +29,9 @@ const CHUNK_BYTES: usize = 512 * 1_024;
 /// An upload that has not moved for this long is left from a crash. Far above the time that one
 /// piece of it may take.
 const LEFT_BEHIND_AGE: Duration = Duration::from_secs(600);
+
+static UPLOADED: FailPoint = FailPoint::new("bus.snapshot_uploaded");
+static POINTED: FailPoint = FailPoint::new("bus.snapshot_pointed");
 
 /// The snapshots of all streams.
 #[derive(Clone, Debug)]
@@ -163,6 +167,7 @@ impl Snapshots {
         let object = format!("{stream}.{}.{}.{unique}", mark.epoch, mark.sequence);
         self.make_room(stream).await;
         self.upload(&object, bytes).await?;
+        UPLOADED.pass();
         let stored = StoredPointer {
             object: object.clone(),
             digest,
@@ -174,6 +179,7 @@ impl Snapshots {
             created_ns: mark.created_ns,
         };
         let revision = self.point(stream, &stored, revision).await?;
+        POINTED.pass();
         // Old objects cost room, not truth: the next call tries again.
         // Whoever else uploads for this stream has lost the race by now.
         if let Err(error) = self.sweep(stream, &object, Duration::ZERO).await {

@@ -9,6 +9,7 @@ pub mod id;
 pub mod labels;
 pub mod lake;
 pub mod objects;
+pub mod progress;
 pub mod rules;
 pub mod runs;
 pub mod sample;
@@ -31,6 +32,7 @@ pub use event::{
     WarehouseQuery,
 };
 pub use id::{EventId, IdKind, Run};
+pub use progress::{OutOfOrder, Progress};
 pub use rules::Rules;
 pub use sample::{Sample, SampleValues};
 pub use seen::{Judgement, Seen};

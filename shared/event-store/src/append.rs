@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{Event, Position, Reason, Refusal, Windows};
+use service_kit::FailPoint;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -24,6 +25,13 @@ use crate::{
 
 /// Data of a COPY is sent in pieces of this size, so that the driver's buffer stays small.
 const COPY_PIECE_BYTES: usize = 128 * 1_024;
+
+static COPIED: FailPoint = FailPoint::new("store.copied");
+static WINDOWS_ADDED: FailPoint = FailPoint::new("store.windows_added");
+static LEDGER_WRITTEN: FailPoint = FailPoint::new("store.ledger_written");
+static CHECKPOINT_SET: FailPoint = FailPoint::new("store.checkpoint_set");
+static COMMITTED: FailPoint = FailPoint::new("store.committed");
+static EPOCH_CLOSED: FailPoint = FailPoint::new("store.epoch_closed");
 
 /// How the rows get in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +76,10 @@ pub(crate) async fn write(
     match path {
         Path::Copy | Path::CopyAndInsert => {
             appended.inserted += copy_all(connection, batch).await?;
+            COPIED.pass();
             if let Some(side) = batch.stream.side {
                 windows::add(connection, side, &batch.windows).await?;
+                WINDOWS_ADDED.pass();
             }
         }
         Path::Insert => {}
@@ -79,6 +89,7 @@ pub(crate) async fn write(
     letters::append(connection, batch.stream, &batch.letters, &refused, &mut appended).await?;
     samples::append(connection, &batch.samples, &mut appended).await?;
     ledger(connection, batch, &appended).await?;
+    LEDGER_WRITTEN.pass();
 
     let checkpoint = Checkpoint {
         mark: batch.after,
@@ -89,12 +100,15 @@ pub(crate) async fn write(
         writer_transaction: writer.1,
     };
     let moved = checkpoint::compare_and_set(connection, batch.stream, known, &checkpoint).await?;
+    CHECKPOINT_SET.pass();
     Ok(moved.then_some(Written { appended, checkpoint }))
 }
 
 /// Ends the transaction. If the answer is lost, the checkpoint tells what happened.
 pub(crate) async fn commit(connection: &mut PgConnection) -> Result<(), StoreError> {
-    run(connection, "commit").await
+    run(connection, "commit").await?;
+    COMMITTED.pass();
+    Ok(())
 }
 
 /// Closes the epoch of `known` and sets the checkpoint before the first message of another.
@@ -123,6 +137,7 @@ pub(crate) async fn epoch(
     if !checkpoint::compare_and_set(connection, stream, known, new).await? {
         return Ok(false);
     }
+    EPOCH_CLOSED.pass();
     commit(connection).await?;
     Ok(true)
 }

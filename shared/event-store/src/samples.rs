@@ -94,11 +94,15 @@ pub(crate) async fn append(
         .await
         .doing(doing)?;
     let inserted: i64 = row.try_get("inserted").doing(doing)?;
-    let differing: i64 = row.try_get("differing").doing(doing)?;
+    let differing: Value = row.try_get("differing").doing(doing)?;
+    let differing = differing.as_array().map_or(&[][..], Vec::as_slice);
+    for pair in differing {
+        tracing::error!(%pair, "two samples of one position differ");
+    }
     let inserted = u64::try_from(inserted).unwrap_or(0);
     appended.inserted += inserted;
     appended.duplicates += count(samples.len()) - inserted;
-    appended.samples_differing += u64::try_from(differing).unwrap_or(0);
+    appended.samples_differing += count(differing.len());
     Ok(())
 }
 
@@ -131,7 +135,7 @@ known as (
     select * from inserted
 )
 select (select count(*) from inserted) as inserted,
-    (select count(*)
+    (select coalesce(jsonb_agg(jsonb_build_object('given', given, 'known', known)), '[]')
      from given
      join known using (stream, epoch, sequence)
      where (given.broker_ns, given.used_bytes, given.accesses, given.buckets,

@@ -9,7 +9,7 @@ use prometheus::{IntGauge, Opts, Registry};
 
 use crate::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
 use crate::settings::{Environment, Flags, Setting, Settings, Strings};
-use crate::{Clock, Jitter, Latch, Lifecycle, Readiness, admin, http, lifecycle};
+use crate::{Clock, Jitter, Latch, Lifecycle, Readiness, admin, fail_points, http, lifecycle};
 
 /// The settings are wrong (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -130,6 +130,10 @@ fn load_all<C>(
     LogConfig::load(&mut settings).install();
     let frame = service.load(&mut settings);
     let config = load(&mut settings);
+    if let Err(problem) = fail_points::arm(environment) {
+        tracing::error!(service = service.name, problem);
+        return None;
+    }
     let given = settings.given();
     if let Err(problems) = settings.finish() {
         for problem in &problems.0 {

@@ -1,0 +1,137 @@
+//! The order of the archiver's effects on one stream: what may follow what.
+//!
+//! Written once: the archiver checks itself by it, and the tests what they see from outside.
+
+use std::fmt;
+
+use crate::stream::Mark;
+
+/// How far each effect on a stream has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    committed: Option<Mark>,
+}
+
+/// An effect out of order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfOrder {
+    /// A checkpoint went back, from the first mark to the second.
+    CheckpointWentBack(Mark, Mark),
+    /// This message was acknowledged, and only those up to the second sequence are committed.
+    AcknowledgedBeforeCommit(u64, u64),
+    /// Messages below the first sequence were deleted, and only those up to the second are
+    /// committed: the checkpoint's own message must stay, too.
+    TrimmedBeforeCommit(u64, u64),
+}
+
+impl Progress {
+    /// Nothing happened yet, or a checkpoint is known.
+    pub const fn new(committed: Option<Mark>) -> Self {
+        Self { committed }
+    }
+
+    /// A checkpoint stands at this mark. The same again is in order.
+    ///
+    /// # Errors
+    ///
+    /// It stood further on before: an earlier sequence in the same epoch, or an earlier epoch.
+    pub fn commit(&mut self, mark: Mark) -> Result<(), OutOfOrder> {
+        if let Some(before) = self.committed
+            && (mark.epoch, mark.sequence) < (before.epoch, before.sequence)
+        {
+            return Err(OutOfOrder::CheckpointWentBack(before, mark));
+        }
+        self.committed = Some(mark);
+        Ok(())
+    }
+
+    /// The broker was told that everything up to a sequence is done.
+    ///
+    /// # Errors
+    ///
+    /// It is not all committed.
+    pub fn acknowledge(&self, sequence: u64) -> Result<(), OutOfOrder> {
+        let committed = self.committed();
+        if sequence > committed {
+            return Err(OutOfOrder::AcknowledgedBeforeCommit(sequence, committed));
+        }
+        Ok(())
+    }
+
+    /// The broker deletes everything below a sequence.
+    ///
+    /// # Errors
+    ///
+    /// It is not all committed, or the checkpoint's own message is among it.
+    pub fn trim(&self, below: u64) -> Result<(), OutOfOrder> {
+        let committed = self.committed();
+        // Below 1 nothing is.
+        if below > committed.max(1) {
+            return Err(OutOfOrder::TrimmedBeforeCommit(below, committed));
+        }
+        Ok(())
+    }
+
+    fn committed(&self) -> u64 {
+        self.committed.map_or(0, |mark| mark.sequence)
+    }
+}
+
+impl fmt::Display for OutOfOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CheckpointWentBack(before, now) => write!(
+                f,
+                "the checkpoint went back from epoch {}, sequence {} to epoch {}, sequence {}",
+                before.epoch, before.sequence, now.epoch, now.sequence
+            ),
+            Self::AcknowledgedBeforeCommit(sequence, committed) => {
+                write!(f, "acknowledged up to {sequence}, committed only up to {committed}")
+            }
+            Self::TrimmedBeforeCommit(below, committed) => {
+                write!(f, "trimmed below {below}, committed only up to {committed}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OutOfOrder {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(epoch: u32, sequence: u64) -> Mark {
+        Mark { epoch, sequence, broker_ns: 0, created_ns: 0 }
+    }
+
+    #[test]
+    fn a_checkpoint_goes_forward_and_in_a_new_epoch_it_begins_again() {
+        let mut progress = Progress::default();
+        for next in [mark(1, 0), mark(1, 5), mark(1, 5), mark(2, 0), mark(2, 1)] {
+            assert_eq!(progress.commit(next), Ok(()));
+        }
+        for back in [mark(2, 0), mark(1, 9)] {
+            let broken = OutOfOrder::CheckpointWentBack(mark(2, 1), back);
+            assert_eq!(progress.commit(back), Err(broken));
+        }
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_or_trimmed_before_it_is_committed() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.acknowledge(1), Err(OutOfOrder::AcknowledgedBeforeCommit(1, 0)));
+        assert_eq!(progress.trim(2), Err(OutOfOrder::TrimmedBeforeCommit(2, 0)));
+        progress.commit(mark(1, 7)).unwrap();
+        assert_eq!(progress.acknowledge(7), Ok(()));
+        assert_eq!(progress.acknowledge(8), Err(OutOfOrder::AcknowledgedBeforeCommit(8, 7)));
+    }
+
+    #[test]
+    fn the_message_of_the_checkpoint_itself_stays() {
+        let progress = Progress::new(Some(mark(1, 7)));
+        assert_eq!(progress.trim(7), Ok(()), "below it nothing is needed any more");
+        assert_eq!(progress.trim(8), Err(OutOfOrder::TrimmedBeforeCommit(8, 7)));
+        assert_eq!(Progress::default().trim(1), Ok(()), "nothing was deleted");
+    }
+}
