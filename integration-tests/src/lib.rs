@@ -1,9 +1,11 @@
 //! Servers and executables for the integration tests.
 
 pub mod executable;
+pub mod matrix;
 pub mod nats;
 pub mod pipeline;
 pub mod postgres;
+pub mod proxy;
 pub mod raw_nats;
 pub mod running;
 pub mod service;

@@ -1,10 +1,11 @@
 //! The whole pipeline for a test: servers of its own, and the services as processes of their own.
 
+mod disturbed;
+mod pages;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -14,8 +15,11 @@ use domain::Side;
 use event_store::read_checkpoint;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use service_kit::Clock;
+use service_kit::{Clock, fail_points};
 use tempfile::TempDir;
+
+pub use disturbed::{Networks, SimulatedRun};
+pub use pages::{four, get};
 
 use crate::executable::{Ended, finish, lakegauge};
 use crate::nats::{NatsServer, free_port};
@@ -25,8 +29,6 @@ use crate::postgres::{Database, PostgresServer};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
-/// For one answer over HTTP.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The streams of events.
 pub const STREAMS: [&str; 2] = ["LAKE_0", "WAREHOUSE_0"];
 /// The stream of samples.
@@ -93,6 +95,8 @@ pub struct Pipeline {
     settings: Vec<(String, String)>,
     ports: BTreeMap<Part, u16>,
     metrics_port: u16,
+    /// Where the services find the database server, if not at its own port.
+    database_port: Option<u16>,
     started: u32,
 }
 
@@ -106,7 +110,15 @@ impl Pipeline {
     ///
     /// A server is missing or does not start.
     pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
-        let nats = NatsServer::start().await?;
+        Self::start_on(NatsServer::start().await?, settings).await
+    }
+
+    /// The same on a broker that runs already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pipeline::start`].
+    pub async fn start_on(nats: NatsServer, settings: &[(&str, &str)]) -> Result<Self> {
         let postgres = PostgresServer::start_private()?;
         let database = postgres.database().await?;
         let mut all: BTreeMap<&str, &str> = SETTINGS.into_iter().collect();
@@ -125,6 +137,7 @@ impl Pipeline {
                 (Part::Archiver, free_port()?),
             ]),
             metrics_port: free_port()?,
+            database_port: None,
             started: 0,
         })
     }
@@ -135,16 +148,31 @@ impl Pipeline {
     ///
     /// It can't be started.
     pub fn run(&mut self, part: Part) -> Result<()> {
-        let admin = self.ports.get(&part).copied().context("no port")?;
+        self.run_with(part, "")
+    }
+
+    /// Starts a service at the usual ports, or a second one at others.
+    fn service(&mut self, part: Part, second: bool, fail_points: &str) -> Result<Process> {
+        let (admin, metrics) = if second {
+            (free_port()?, free_port()?)
+        } else {
+            (self.ports.get(&part).copied().context("no port")?, self.metrics_port)
+        };
         let (word, url) = match part {
             Part::Aggregator => ("aggregate", self.database.reader_url()),
             Part::Archiver => ("archive", self.database.archiver_url()),
         };
-        let metrics = format!("127.0.0.1:{}", self.metrics_port);
-        let own = [("DATABASE_URL", url.as_str()), ("METRICS_ADDR", metrics.as_str())];
-        let process = self.process(&[word], &own, admin)?;
-        ensure!(self.parts.insert(part, process).is_none(), "{part:?} runs already");
-        Ok(())
+        let url = match self.database_port {
+            Some(port) => self.postgres.url_through(&url, port)?,
+            None => url,
+        };
+        let metrics = format!("127.0.0.1:{metrics}");
+        let own = [
+            ("DATABASE_URL", url.as_str()),
+            ("METRICS_ADDR", &metrics),
+            (fail_points::VARIABLE, fail_points),
+        ];
+        self.process(&[word], &own, admin)
     }
 
     /// `kill -9`.
@@ -302,6 +330,11 @@ impl Pipeline {
         four(self.metrics_port)
     }
 
+    /// Where the services write their logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Where the four metrics are.
     pub fn metrics_port(&self) -> u16 {
         self.metrics_port
@@ -449,50 +482,6 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> Result<bool>)
         tokio::time::sleep(POLL).await;
     }
     bail!("no {what} after {} s", PATIENCE.as_secs())
-}
-
-/// The four metrics at a port; none while they are refused (503) or nobody listens.
-///
-/// # Errors
-///
-/// Anything in between.
-pub fn four(port: u16) -> Result<Option<Four>> {
-    let Ok((status, page)) = get(port, "/metrics") else { return Ok(None) };
-    if status == 503 {
-        return Ok(None);
-    }
-    ensure!(status == 200, "status {status}");
-    let mut four = Four::default();
-    for (value, name) in four.iter_mut().zip(FOUR) {
-        let mut series = page.lines().filter(|line| line.starts_with(name));
-        let line = series.next().with_context(|| format!("no {name}:\n{page}"))?;
-        ensure!(series.next().is_none(), "{name} more than once");
-        *value = line.strip_prefix(name).context("its name")?.trim().parse()?;
-    }
-    Ok(Some(four))
-}
-
-/// Status and body of a page.
-///
-/// # Errors
-///
-/// Nobody answers, or not a whole page.
-pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let (head, body) = text.split_once("\r\n\r\n").context("no answer in HTTP")?;
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    // A server that dies while it answers has not answered.
-    ensure!(length.is_none_or(|length| length == body.len()), "half a page");
-    Ok((status.context("no status")?, body.to_owned()))
 }
 
 /// A sequence as metrics show it; exact far beyond what a test reaches.

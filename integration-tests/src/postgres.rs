@@ -138,6 +138,25 @@ impl PostgresServer {
         Ok(database)
     }
 
+    /// The port of a private server.
+    ///
+    /// # Errors
+    ///
+    /// It is not private.
+    pub fn port(&self) -> anyhow::Result<u16> {
+        let private = self.private.as_ref();
+        private.map(|private| private.port).context("a given server is not ours")
+    }
+
+    /// An address of a private server through another port.
+    ///
+    /// # Errors
+    ///
+    /// It is not private.
+    pub fn url_through(&self, url: &str, port: u16) -> anyhow::Result<String> {
+        Ok(url.replacen(&format!(":{}/", self.port()?), &format!(":{port}/"), 1))
+    }
+
     /// Stops a private server at once, as a crash would: what was not committed is gone.
     ///
     /// # Errors

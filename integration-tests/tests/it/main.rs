@@ -12,6 +12,7 @@ mod crash;
 mod dead_letters;
 mod foreign;
 mod laws;
+mod matrix;
 mod operation;
 mod outage;
 mod real_input;

@@ -1,0 +1,354 @@
+//! One round: a pipeline from empty servers through faults under load to rest.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use domain::{EventId, Side};
+use serde_json::{Value, json};
+use service_kit::Clock;
+
+use crate::matrix::faults::{Fault, Schedule, Server, Step};
+use crate::matrix::ledger::Ledger;
+use crate::matrix::points::{Needs, Point};
+use crate::matrix::producer::Producer;
+use crate::matrix::watch::Watch;
+use crate::nats::{NatsServer, Profile};
+use crate::pipeline::{Networks, Part, Pipeline, Process, STREAMS, SimulatedRun, until};
+use crate::proxy::{Proxy, Weather};
+use crate::raw_nats::RawNats;
+
+/// Settings of the services: every wait is short, so that a stopped process outlasts them all, and
+/// streams are trimmed as far as they may be.
+const SETTINGS: [(&str, &str); 9] = [
+    ("NATS_CONNECT_TIMEOUT_MS", "1000"),
+    ("NATS_REQUEST_TIMEOUT_MS", "1000"),
+    ("NATS_PING_INTERVAL_MS", "500"),
+    ("DATABASE_CONNECT_TIMEOUT_MS", "1000"),
+    ("DATABASE_STATEMENT_TIMEOUT_MS", "2500"),
+    ("DATABASE_LOCK_TIMEOUT_MS", "500"),
+    ("ARCHIVER_STREAM_KEEP_S", "0"),
+    ("ARCHIVER_BATCH_EVENTS_MAX", "5000"),
+    ("NATS_STREAM_RULES", "sample_interval_s=1"),
+];
+/// The same for the broker: what it waits for a client that does not answer.
+const NATS_WAITS: &str = "\nping_interval: \"500ms\"\nping_max: 2\nwrite_deadline: \"1s\"\n";
+/// How long a network takes for each piece when it is slow.
+const SLOW: Duration = Duration::from_millis(30);
+/// How long a process may take to come by a fail point before it is killed elsewhere.
+const POINT_MAX: Duration = Duration::from_secs(5);
+/// How long the one that was replaced is watched after it came back, and how long a second one
+/// lives on alone after the first was killed.
+const TOGETHER: Duration = Duration::from_millis(1_000);
+/// How long an aggregator may take to find that another took its stream.
+const SUPERSEDED_MAX: Duration = Duration::from_millis(2_000);
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What a round is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// How long faults come.
+    pub load_for: Duration,
+    /// Events per second of the test's own producer.
+    pub rate: u64,
+    /// Events per second of each of the product's simulators.
+    pub simulated_rate: u64,
+}
+
+/// A pipeline at rest after its faults, and what is known of what was sent.
+#[derive(Debug)]
+pub struct Rested {
+    /// At rest.
+    pub pipeline: Pipeline,
+    /// What the test's own producer sent.
+    pub ledger: Ledger,
+    /// The books of the simulators that ended well: side, first and last id, books.
+    pub books: Vec<(Side, (EventId, EventId), Value)>,
+    /// Faults by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Scrapes that were answered.
+    pub scrapes: u64,
+    _networks: Networks,
+}
+
+/// Runs a round with the faults of its seed.
+///
+/// # Errors
+///
+/// A service ended by itself, the order of effects was broken, a counter went back, or the pipeline
+/// does not come to rest.
+pub async fn run(plan: Plan) -> Result<Rested> {
+    let clock = Clock::system();
+    let mut round = Round::start(plan, &[]).await?;
+    let end = clock.monotonic() + plan.load_for;
+    for step in Schedule::new(plan.seed) {
+        if clock.monotonic() >= end {
+            break;
+        }
+        round.step(&step).await.with_context(|| format!("{step:?}"))?;
+    }
+    round.finish().await
+}
+
+/// Runs a round in which the services are killed once at each of these fail points, in this order.
+///
+/// # Errors
+///
+/// As [`run`]; or a point was not passed.
+pub async fn run_points(plan: Plan, points: &[(Point, u64)]) -> Result<Rested> {
+    let (first, under_load): (Vec<_>, Vec<_>) =
+        points.iter().copied().partition(|(point, _)| point.needs == Needs::FirstStart);
+    let mut round = Round::start(plan, &first).await?;
+    for (point, passing) in &under_load {
+        let hit = round.kill_at(point, *passing).await.with_context(|| point.name)?;
+        ensure!(hit, "fail point {} was not passed {passing} times", point.name);
+        round.note("killed at a fail point");
+    }
+    round.finish().await
+}
+
+/// A round that is going on.
+struct Round {
+    pipeline: Pipeline,
+    networks: Networks,
+    producer: Producer,
+    simulators: BTreeMap<Side, SimulatedRun>,
+    watch: Watch,
+    plan: Plan,
+    runs: u32,
+    /// Those beside the first, with their parts.
+    seconds: Vec<(Part, Process)>,
+    faults: BTreeMap<&'static str, u64>,
+}
+
+impl Round {
+    /// The services are killed at these fail points before they are started for good.
+    async fn start(plan: Plan, first: &[(Point, u64)]) -> Result<Self> {
+        let nats =
+            NatsServer::start_with(Profile::Development, |config| config + NATS_WAITS).await?;
+        let mut pipeline = Pipeline::start_on(nats, &SETTINGS).await?;
+        let networks = pipeline.behind_networks().await?;
+        for (point, passing) in first {
+            pipeline.run_with(point.part, &armed(point, *passing))?;
+            let hit = killed(&mut pipeline, point).await?;
+            ensure!(hit, "fail point {} was not passed", point.name);
+        }
+        for part in [Part::Archiver, Part::Aggregator] {
+            pipeline.run(part)?;
+        }
+        until("first scrape", async || Ok(pipeline.four()?.is_some())).await?;
+        let watch = Watch::start(
+            pipeline.nats.port(),
+            pipeline.database.archiver(),
+            pipeline.metrics_port(),
+        );
+        let bus = pipeline.bus_at(networks.nats.port()).await?;
+        let producer = Producer::start(&bus, plan.seed, plan.rate);
+        let mut round = Self {
+            pipeline,
+            networks,
+            producer,
+            simulators: BTreeMap::new(),
+            watch,
+            plan,
+            runs: 0,
+            seconds: Vec::new(),
+            faults: BTreeMap::new(),
+        };
+        first.iter().for_each(|_| round.note("killed at a fail point"));
+        for side in [Side::Lake, Side::Warehouse] {
+            round.simulate(side)?;
+        }
+        Ok(round)
+    }
+
+    /// Another run of a simulator; the one before is killed.
+    fn simulate(&mut self, side: Side) -> Result<()> {
+        self.runs += 1;
+        drop(self.simulators.remove(&side));
+        let run = self.pipeline.simulate_numbered(side, self.runs, self.plan.simulated_rate)?;
+        self.simulators.insert(side, run);
+        Ok(())
+    }
+
+    fn note(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<()> {
+        tokio::time::sleep(step.wait).await;
+        for fault in &step.faults {
+            self.note(fault.kind());
+            self.begin(fault).await?;
+        }
+        tokio::time::sleep(step.hold).await;
+        for fault in step.faults.iter().rev() {
+            self.end(fault).await?;
+        }
+        for part in [Part::Archiver, Part::Aggregator] {
+            if let Some(said) = self.pipeline.take_ended(part)? {
+                bail!(said);
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, fault: &Fault) -> Result<()> {
+        match fault {
+            Fault::Kill(part) => self.pipeline.kill(*part)?,
+            Fault::KillAt(point, passing) => {
+                let _hit_or_killed_elsewhere = self.kill_at(point, *passing).await?;
+            }
+            Fault::KillSimulator(side) => self.simulate(*side)?,
+            Fault::Stop(part) => self.pipeline.pause(*part)?,
+            Fault::Second(part, _) => {
+                let second = self.pipeline.second(*part)?;
+                self.seconds.push((*part, second));
+            }
+            Fault::Zombie(part) => {
+                self.pipeline.pause(*part)?;
+                // Its session ends, and with it the lock: a server notices in its own time.
+                self.networks.postgres.cut();
+                let second = self.pipeline.second(*part)?;
+                self.seconds.push((*part, second));
+            }
+            Fault::LoseSnapshots => {
+                self.pipeline.kill(Part::Aggregator)?;
+                self.lose_snapshots().await?;
+            }
+            Fault::KillNats => self.pipeline.nats.kill(),
+            Fault::StopNats => self.pipeline.nats.pause()?,
+            Fault::StopPostgres => self.pipeline.postgres.stop_immediately()?,
+            Fault::Cut(server) => self.network(*server).cut(),
+            Fault::Refuse(server) => self.network(*server).set(Weather::Down),
+            Fault::Slow(server) => self.network(*server).set(Weather::Slow(SLOW)),
+            Fault::LoseAnswers(server) => self.network(*server).set(Weather::AnswersLost),
+            Fault::CrashProducer => self.producer.crash(),
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, fault: &Fault) -> Result<()> {
+        match fault {
+            Fault::Kill(part) => self.pipeline.run(*part)?,
+            Fault::LoseSnapshots => self.pipeline.run(Part::Aggregator)?,
+            Fault::Stop(part) => self.pipeline.resume(*part)?,
+            Fault::Second(part, first_is_killed) => {
+                if *first_is_killed {
+                    self.kill_if_it_runs(*part)?;
+                    tokio::time::sleep(TOGETHER).await;
+                    self.pipeline.run(*part)?;
+                }
+                self.end_second(*part).await?;
+            }
+            Fault::Zombie(part) => {
+                self.pipeline.resume(*part)?;
+                tokio::time::sleep(TOGETHER).await;
+                self.end_second(*part).await?;
+            }
+            Fault::KillNats => self.pipeline.nats.restart().await?,
+            Fault::StopNats => self.pipeline.nats.resume()?,
+            Fault::StopPostgres => self.pipeline.postgres.start_again()?,
+            Fault::Refuse(server) | Fault::Slow(server) => self.network(*server).set(Weather::Fair),
+            Fault::LoseAnswers(server) => self.network(*server).cut_and_heal(),
+            Fault::KillAt(..) | Fault::KillSimulator(_) | Fault::Cut(_) | Fault::CrashProducer => {}
+        }
+        Ok(())
+    }
+
+    const fn network(&self, server: Server) -> &Proxy {
+        match server {
+            Server::Nats => &self.networks.nats,
+            Server::Postgres => &self.networks.postgres,
+        }
+    }
+
+    /// Kills the second one of a service.
+    async fn end_second(&mut self, part: Part) -> Result<()> {
+        self.seconds.retain(|(second, _)| *second != part);
+        if part == Part::Aggregator {
+            // The one whose snapshot was not expected ends, and says so.
+            let clock = Clock::system();
+            let end = clock.monotonic() + SUPERSEDED_MAX;
+            while clock.monotonic() < end {
+                if self.pipeline.take_ended(part)?.is_some() {
+                    return self.pipeline.run(part);
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// An aggregator that found a second one may have ended.
+    fn kill_if_it_runs(&mut self, part: Part) -> Result<()> {
+        if part == Part::Aggregator && self.pipeline.take_ended(part)?.is_some() {
+            return Ok(());
+        }
+        self.pipeline.kill(part)
+    }
+
+    /// Starts a service that dies at a fail point, waits for that, and starts it again. False: it
+    /// did not come by, and was killed.
+    async fn kill_at(&mut self, point: &Point, passing: u64) -> Result<bool> {
+        self.pipeline.kill(point.part)?;
+        if point.needs == Needs::NoSnapshot {
+            self.lose_snapshots().await?;
+        }
+        self.pipeline.run_with(point.part, &armed(point, passing))?;
+        let hit = killed(&mut self.pipeline, point).await?;
+        self.pipeline.run(point.part)?;
+        Ok(hit)
+    }
+
+    async fn lose_snapshots(&self) -> Result<()> {
+        let mut operator = RawNats::connect(self.pipeline.nats.port()).await?;
+        for stream in STREAMS {
+            let purge = json!({ "filter": format!("$KV.LAKEGAUGE.snapshot.{stream}") });
+            operator.demand("STREAM.PURGE.KV_LAKEGAUGE", &purge).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<Rested> {
+        let ledger = self.producer.finish().await?;
+        let mut books = Vec::new();
+        for (side, run) in self.simulators {
+            let ids = run.ids();
+            books.push((side, ids, run.finish().await.context("a simulator")?));
+        }
+        self.pipeline.rest().await?;
+        let scrapes = self.watch.finish().await?;
+        ensure!(scrapes > 0, "no scrape was answered");
+        Ok(Rested {
+            pipeline: self.pipeline,
+            ledger,
+            books,
+            faults: self.faults,
+            scrapes,
+            _networks: self.networks,
+        })
+    }
+}
+
+fn armed(point: &Point, passing: u64) -> String {
+    format!("{}=kill@{passing}", point.name)
+}
+
+/// Waits until a service has died at its fail point. False: it did not come by, and was killed.
+async fn killed(pipeline: &mut Pipeline, point: &Point) -> Result<bool> {
+    let clock = Clock::system();
+    let end = clock.monotonic() + POINT_MAX;
+    while clock.monotonic() < end {
+        tokio::time::sleep(POLL).await;
+        if let Some(said) = pipeline.take_ended(point.part)? {
+            ensure!(said.contains("killed at a fail point"), said);
+            return Ok(true);
+        }
+    }
+    pipeline.kill(point.part)?;
+    Ok(false)
+}
