@@ -107,6 +107,11 @@ impl Follower {
                 Read::Message(delivery) => self.message(&delivery).await?,
                 Read::Deleted { first, last } => {
                     tracing::warn!(stream = %self.stream, first, last, "messages were deleted");
+                    if self.was_trimmed(last).await? {
+                        return Ok(Ended::Epoch(format!(
+                            "messages {first} to {last} were trimmed before they were counted here"
+                        )));
+                    }
                     self.reached(last);
                 }
                 Read::Subscribed(_) => {
@@ -116,6 +121,18 @@ impl Follower {
                 }
                 Read::Changed(why) => return Ok(Ended::Epoch(why)),
             }
+        }
+    }
+
+    /// Whether the stream begins behind a message: another aggregator has counted it meanwhile and
+    /// stored a snapshot, or the archiver does not wait for one. What is missing then stands in
+    /// that snapshot or in the archive; to go on without it would make every sample wrong.
+    async fn was_trimmed(&self, sequence: u64) -> Result<bool, BusError> {
+        match self.bus.stream(&self.stream.to_string()).await {
+            Ok(status) => Ok(status.first_sequence > sequence),
+            // Finding the state again asks until there is an answer.
+            Err(error) if error.recovery() == bus::Recovery::Retry => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
