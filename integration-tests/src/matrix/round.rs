@@ -42,6 +42,8 @@ const POINT_MAX: Duration = Duration::from_secs(5);
 const TOGETHER: Duration = Duration::from_millis(1_000);
 /// How long an aggregator may take to find that another took its stream.
 const SUPERSEDED_MAX: Duration = Duration::from_millis(2_000);
+/// What an aggregator says when its snapshot is not the one that it replaced last.
+const SUPERSEDED: &str = "was changed by another process";
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -188,10 +190,18 @@ impl Round {
         for fault in step.faults.iter().rev() {
             self.end(fault).await?;
         }
+        self.nobody_ended()
+    }
+
+    /// No service ended by itself. Only an aggregator may that found its snapshot replaced: it may
+    /// have been itself, when the answers to several attempts were lost; then it is started again.
+    fn nobody_ended(&mut self) -> Result<()> {
         for part in [Part::Archiver, Part::Aggregator] {
-            if let Some(said) = self.pipeline.take_ended(part)? {
+            let Some(said) = self.pipeline.take_ended(part)? else { continue };
+            if part != Part::Aggregator || !said.contains(SUPERSEDED) {
                 bail!(said);
             }
+            self.pipeline.run(part)?;
         }
         Ok(())
     }
@@ -274,9 +284,7 @@ impl Round {
             let clock = Clock::system();
             let end = clock.monotonic() + SUPERSEDED_MAX;
             while clock.monotonic() < end {
-                if self.pipeline.take_ended(part)?.is_some() {
-                    return self.pipeline.run(part);
-                }
+                self.nobody_ended()?;
                 tokio::time::sleep(POLL).await;
             }
         }
@@ -313,7 +321,9 @@ impl Round {
         Ok(())
     }
 
-    async fn finish(self) -> Result<Rested> {
+    async fn finish(mut self) -> Result<Rested> {
+        tokio::time::sleep(TOGETHER).await;
+        self.nobody_ended()?;
         let ledger = self.producer.finish().await?;
         let mut books = Vec::new();
         for (side, run) in self.simulators {
