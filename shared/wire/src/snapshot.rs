@@ -1,11 +1,13 @@
 //! State to bytes and back: the aggregator's snapshot and the archiver's sets.
 //!
-//! A version byte, then bincode of tuples in a fixed order. Bytes of another version are refused
-//! and the state is rebuilt from the archive, so there is nothing to upcast.
+//! A version byte, then bincode of tuples in a fixed order; behind a state's version the digest of
+//! what follows. Bytes of another version are refused and the state is rebuilt from the archive, so
+//! there is nothing to upcast. Lists are read item by item: no length makes room for what is not
+//! there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::{Decode, Encode, config};
+use bincode::{BorrowDecode, Encode, config};
 use domain::{
     EventId, Mark, Metrics, Operation, Outcome, Rules, Run, Seen, Statement, Stream, StreamState,
     Timestamp,
@@ -19,11 +21,13 @@ use domain::{
 };
 
 /// The version of a state's bytes that this program writes and reads. Version 1 of the rules.
-/// 2: the number of verdicts counted.
+/// 2: the number of verdicts counted, and the digest.
 pub const SNAPSHOT_VERSION: u8 = 2;
 /// The version of the bytes of the archiver's sets, which have a history of their own: a checkpoint
 /// of another version could not be rebuilt from anything.
 const RUNS_VERSION: u8 = 1;
+/// Bytes of the digest, of blake3.
+const DIGEST_BYTES: usize = blake3::OUT_LEN;
 /// Most that decoding may claim, in bytes: above the largest state that [`Rules`] allow by default
 /// (500,000 objects and 250,000 ids: about 60 MB), below what a machine has.
 const DECODED_BYTES_MAX: usize = 1 << 30;
@@ -51,6 +55,9 @@ pub enum SnapshotError {
     /// Cut, damaged or not a snapshot.
     #[error("the snapshot cannot be decoded")]
     Damaged(#[source] bincode::error::DecodeError),
+    /// The bytes are not those that were written.
+    #[error("the snapshot's bytes don't have the digest that it names")]
+    Digest,
     /// Well formed, but it says something that cannot be.
     #[error("the snapshot holds an impossible {0}")]
     Impossible(&'static str),
@@ -58,9 +65,8 @@ pub enum SnapshotError {
 
 type RunKey = (u64, u32);
 type IdentityKey = (i64, [u8; 16]);
-type VersionKey = (i64, Option<String>, [u8; 16]);
-/// Label, requests by operation and outcome, bytes by operation.
-type BucketForm = (u16, Vec<(u8, u8, u64)>, Vec<(u8, u128)>);
+type VersionKey<'a> = (i64, Option<&'a str>, [u8; 16]);
+/// As it is written; read item by item.
 type RunsForm = (Option<RunKey>, Vec<(RunKey, u64, u64, Vec<(u64, u64)>)>);
 
 /// The sequenced ids of a stream as bytes, for the archiver's checkpoint.
@@ -77,14 +83,15 @@ pub fn encode_runs(runs: &Runs) -> Vec<u8> {
 /// Bytes of another version, cut or damaged ones.
 pub fn decode_runs(bytes: &[u8], rules: &Rules) -> Result<Runs, SnapshotError> {
     let mut rest = versioned(bytes, RUNS_VERSION)?;
-    let form = take(&mut rest)?;
+    let runs = take_runs(&mut rest, rules)?;
     finished(rest)?;
-    Ok(runs_of(form, rules))
+    Ok(runs)
 }
 
 /// A state after the message at `mark`, as bytes.
 pub fn encode_state(state: &StreamState, mark: &Mark) -> Vec<u8> {
     let mut bytes = vec![SNAPSHOT_VERSION];
+    bytes.extend_from_slice(&[0; DIGEST_BYTES]);
     put(&mut bytes, &state.stream().to_string());
     put(&mut bytes, &state.rules().to_metadata());
     put(&mut bytes, &(mark.epoch, mark.sequence, mark.broker_ns, mark.created_ns));
@@ -100,7 +107,7 @@ pub fn encode_state(state: &StreamState, mark: &Mark) -> Vec<u8> {
         Metrics::Lake(lake) => put_lake(&mut bytes, lake),
         Metrics::Warehouse(warehouse) => put_warehouse(&mut bytes, warehouse),
     }
-    bytes
+    sealed(bytes)
 }
 
 /// What [`encode_state`] gave.
@@ -126,21 +133,18 @@ fn decode_state_by(
     bytes: &[u8],
     in_force: Option<&Rules>,
 ) -> Result<(StreamState, Mark), SnapshotError> {
-    let mut rest = versioned(bytes, SNAPSHOT_VERSION)?;
-    let stream: String = take(&mut rest)?;
-    let stream = Stream::from_name(&stream).ok_or(SnapshotError::Impossible("stream"))?;
-    let rules: BTreeMap<String, String> = take(&mut rest)?;
+    let mut rest = unsealed(versioned(bytes, SNAPSHOT_VERSION)?)?;
+    let stream: &str = take(&mut rest)?;
+    let stream = Stream::from_name(stream).ok_or(SnapshotError::Impossible("stream"))?;
+    let rules = take_names(&mut rest, |rest| take::<&str>(rest).map(str::to_owned))?;
     let own =
         Rules::from_metadata(&rules).map_err(|_| SnapshotError::Impossible("set of rules"))?;
     let rules = in_force.cloned().unwrap_or(own);
     let (epoch, sequence, broker_ns, created_ns) = take(&mut rest)?;
     let verdicts = take(&mut rest)?;
-    let runs = runs_of(take(&mut rest)?, &rules);
+    let runs = take_runs(&mut rest, &rules)?;
     let floor: Option<IdentityKey> = take(&mut rest)?;
-    let ids: u64 = take(&mut rest)?;
-    let kept = (0..ids)
-        .map(|_| Ok(identity_of(take(&mut rest)?)))
-        .collect::<Result<BTreeSet<_>, SnapshotError>>()?;
+    let kept: BTreeSet<_> = take_list(&mut rest, |rest| take(rest).map(identity_of))?;
     let derived = Derived::restore(rules.derived_ids_max, kept, floor.map(identity_of));
     let metrics = match stream.side {
         domain::Side::Lake => Metrics::Lake(take_lake(&mut rest, &rules)?),
@@ -157,18 +161,50 @@ fn put(bytes: &mut Vec<u8>, value: &impl Encode) {
         .expect("writing into memory does not fail, and tuples of integers and texts encode");
 }
 
-fn take<T: Decode<()>>(rest: &mut &[u8]) -> Result<T, SnapshotError> {
-    let (value, read) = bincode::decode_from_slice(rest, CONFIG).map_err(SnapshotError::Damaged)?;
+/// Takes a value that makes no room beyond its own size: numbers, tuples, borrowed texts.
+fn take<'a, T: BorrowDecode<'a, ()>>(rest: &mut &'a [u8]) -> Result<T, SnapshotError> {
+    let (value, read) =
+        bincode::borrow_decode_from_slice(rest, CONFIG).map_err(SnapshotError::Damaged)?;
     *rest = &rest[read..];
     Ok(value)
+}
+
+/// Takes a length and as many items; room is made for those that are there.
+fn take_list<'a, T, C: FromIterator<T>>(
+    rest: &mut &'a [u8],
+    mut item: impl FnMut(&mut &'a [u8]) -> Result<T, SnapshotError>,
+) -> Result<C, SnapshotError> {
+    let items: u64 = take(rest)?;
+    (0..items).map(|_| item(rest)).collect()
+}
+
+/// Takes a map by name.
+fn take_names<'a, T>(
+    rest: &mut &'a [u8],
+    mut value: impl FnMut(&mut &'a [u8]) -> Result<T, SnapshotError>,
+) -> Result<BTreeMap<String, T>, SnapshotError> {
+    take_list(rest, |rest| Ok((take::<&str>(rest)?.to_owned(), value(rest)?)))
 }
 
 fn versioned(bytes: &[u8], known: u8) -> Result<&[u8], SnapshotError> {
     match bytes.split_first() {
         None => Err(SnapshotError::Empty),
-        Some((version, rest)) if *version == known => Ok(rest),
-        Some((version, _)) => Err(SnapshotError::Version { found: *version, known }),
+        Some((found, rest)) if *found == known => Ok(rest),
+        Some((found, _)) => Err(SnapshotError::Version { found: *found, known }),
     }
+}
+
+/// Writes the digest of what stands behind it.
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let (head, body) = bytes.split_at_mut(1 + DIGEST_BYTES);
+    head[1..].copy_from_slice(blake3::hash(body).as_bytes());
+    bytes
+}
+
+/// What stands behind the digest, if it is what was written.
+fn unsealed(bytes: &[u8]) -> Result<&[u8], SnapshotError> {
+    let (digest, body) = bytes.split_first_chunk::<DIGEST_BYTES>().ok_or(SnapshotError::Digest)?;
+    if blake3::hash(body).as_bytes() == digest { Ok(body) } else { Err(SnapshotError::Digest) }
 }
 
 const fn finished(rest: &[u8]) -> Result<(), SnapshotError> {
@@ -187,12 +223,14 @@ fn runs_form(runs: &Runs) -> RunsForm {
     (runs.floor().map(run_form), kept.collect())
 }
 
-fn runs_of((floor, kept): RunsForm, rules: &Rules) -> Runs {
-    let kept = kept.into_iter().map(|(run, next, floor, holes)| {
-        (run_of(run), Numbers { next, floor, holes: holes.into_iter().collect() })
-    });
-    let floor = floor.map(run_of);
-    Runs::restore(rules.runs_max, rules.holes_per_run_max, kept.collect(), floor)
+fn take_runs(rest: &mut &[u8], rules: &Rules) -> Result<Runs, SnapshotError> {
+    let floor: Option<RunKey> = take(rest)?;
+    let kept: BTreeMap<Run, Numbers> = take_list(rest, |rest| {
+        let (run, next, floor) = take(rest)?;
+        let holes = take_list(rest, take::<(u64, u64)>)?;
+        Ok((run_of(run), Numbers { next, floor, holes }))
+    })?;
+    Ok(Runs::restore(rules.runs_max, rules.holes_per_run_max, kept, floor.map(run_of)))
 }
 
 const fn run_form(run: Run) -> RunKey {
@@ -211,15 +249,14 @@ const fn identity_of((at, id): IdentityKey) -> domain::Identity {
     (Timestamp(at), EventId::from_bytes(id))
 }
 
-fn version_form(version: &Version) -> VersionKey {
-    let sequencer = version.sequencer.as_deref().map(str::to_owned);
-    (version.occurred_at.0, sequencer, *version.id.as_bytes())
+fn version_form(version: &Version) -> VersionKey<'_> {
+    (version.occurred_at.0, version.sequencer.as_deref(), *version.id.as_bytes())
 }
 
-fn version_of((at, sequencer, id): VersionKey) -> Version {
+fn version_of((at, sequencer, id): VersionKey<'_>) -> Version {
     Version {
         occurred_at: Timestamp(at),
-        sequencer: sequencer.map(String::into_boxed_str),
+        sequencer: sequencer.map(Box::from),
         id: EventId::from_bytes(id),
     }
 }
@@ -254,37 +291,34 @@ fn take_lake(rest: &mut &[u8], rules: &Rules) -> Result<LakeState, SnapshotError
     let mut lake = LakeState::new(rules);
     let (accesses, newest) = take(rest)?;
     (lake.accesses, lake.newest) = (accesses, Timestamp(newest));
-    lake.labels = Labels::restore(rules.labels_max, take(rest)?);
-    let buckets: u64 = take(rest)?;
-    for _ in 0..buckets {
-        let (label, sums) = take_bucket(rest)?;
-        lake.buckets.insert(label, sums);
-    }
-    let floor: Option<VersionKey> = take(rest)?;
+    lake.labels = Labels::restore(rules.labels_max, take_names(rest, take)?);
+    lake.buckets = take_list(rest, take_bucket)?;
+    let floor: Option<VersionKey<'_>> = take(rest)?;
     let forgotten = take(rest)?;
-    let objects: u64 = take(rest)?;
-    let kept = (0..objects)
-        .map(|_| {
-            let (key, version, bytes, label) = take(rest)?;
-            Ok((key, Object { version: version_of(version), bytes, label }))
-        })
-        .collect::<Result<BTreeMap<_, _>, SnapshotError>>()?;
+    let kept: BTreeMap<_, _> = take_list(rest, |rest| {
+        let (key, version, bytes, label) = take(rest)?;
+        Ok((key, Object { version: version_of(version), bytes, label }))
+    })?;
     lake.objects = Objects::restore(rules.objects_max, kept, floor.map(version_of), forgotten);
     Ok(lake)
 }
 
 fn take_bucket(rest: &mut &[u8]) -> Result<(u16, BucketSums), SnapshotError> {
-    let (label, accesses, transferred): BucketForm = take(rest)?;
-    let mut sums = BucketSums::default();
-    for (op, outcome, count) in accesses {
-        sums.accesses.insert((operation(op)?, outcome_of(outcome)?), count);
-    }
-    for (op, bytes) in transferred {
-        sums.transferred.insert(operation(op)?, bytes);
-    }
+    let label = take(rest)?;
+    let mut sums = BucketSums {
+        accesses: take_list(rest, |rest| {
+            let (op, outcome, count) = take(rest)?;
+            Ok(((operation(op)?, outcome_of(outcome)?), count))
+        })?,
+        transferred: take_list(rest, |rest| {
+            let (op, bytes) = take(rest)?;
+            Ok((operation(op)?, bytes))
+        })?,
+        ..BucketSums::default()
+    };
     let (tracked, offset, inventory): (i64, i64, Option<(IdentityKey, i64)>) = take(rest)?;
     let inventory = inventory.map(|(identity, at)| (identity_of(identity), at));
-    sums.space = Space { tracked, offset, inventory, slots: take(rest)? };
+    sums.space = Space { tracked, offset, inventory, slots: take_list(rest, take)? };
     Ok((label, sums))
 }
 
@@ -309,11 +343,13 @@ fn take_warehouse(rest: &mut &[u8], rules: &Rules) -> Result<WarehouseState, Sna
     let mut warehouse = WarehouseState::new(rules);
     let (records, newest) = take(rest)?;
     (warehouse.records, warehouse.newest) = (records, Timestamp(newest));
-    warehouse.responses = Responses { seconds: take(rest)? };
-    warehouse.labels = Labels::restore(rules.labels_max, take(rest)?);
+    warehouse.responses = Responses { seconds: take_list(rest, take)? };
+    warehouse.labels = Labels::restore(rules.labels_max, take_names(rest, take)?);
     let warehouses: u64 = take(rest)?;
     for _ in 0..warehouses {
-        let (label, queries, responses): (u16, Vec<(u8, u8, u64)>, Vec<u64>) = take(rest)?;
+        let label = take(rest)?;
+        let queries: Vec<(u8, u8, u64)> = take_list(rest, take)?;
+        let responses: Vec<u64> = take_list(rest, take)?;
         let (response_us, queued_us, records, scanned) = take(rest)?;
         let mut sums = WarehouseSums {
             responses: responses
@@ -442,7 +478,11 @@ mod tests {
             }
             let mut longer = bytes.clone();
             longer.push(0);
-            assert!(matches!(decode_state(&longer), Err(SnapshotError::Impossible("length"))));
+            assert!(matches!(decode_state(&longer), Err(SnapshotError::Digest)));
+            assert!(matches!(
+                decode_state(&sealed(longer)),
+                Err(SnapshotError::Impossible("length"))
+            ));
             let mut foreign = bytes;
             foreign[0] = SNAPSHOT_VERSION + 1;
             assert!(matches!(decode_state(&foreign), Err(SnapshotError::Version { .. })));
