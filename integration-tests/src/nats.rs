@@ -103,6 +103,29 @@ impl NatsServer {
         self.directory.path().join("store")
     }
 
+    /// A copy of everything it keeps, as a backup of the directory is one. It must not be running.
+    ///
+    /// # Errors
+    ///
+    /// It is running, or can't be copied.
+    pub fn copy_store(&self) -> Result<TempDir> {
+        ensure!(self.child.is_none(), "a copy of a store in use is none");
+        let copy = tempfile::Builder::new().prefix("lakegauge-store-").tempdir()?;
+        copy_folder(&self.store(), copy.path())?;
+        Ok(copy)
+    }
+
+    /// Puts a copy in the place of what it keeps. It must not be running.
+    ///
+    /// # Errors
+    ///
+    /// It is running, or can't be copied.
+    pub fn put_store(&self, copy: &TempDir) -> Result<()> {
+        ensure!(self.child.is_none(), "it is running");
+        fs::remove_dir_all(self.store())?;
+        copy_folder(copy.path(), &self.store())
+    }
+
     /// Settings for a connection to it, with timeouts short enough for tests of outages.
     pub fn settings(&self, name: &str) -> BusSettings {
         BusSettings {
@@ -265,6 +288,20 @@ pub fn binary() -> Result<PathBuf> {
         version.1
     );
     Ok(binary)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 fn on_path(name: &OsStr) -> Option<PathBuf> {

@@ -43,12 +43,15 @@ pub const FOUR: [&str; 4] = [
 
 /// Settings of every service: short intervals, so that within seconds there are snapshots and
 /// samples to go wrong.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 9] = [
     ("NATS_STREAM_RULES", "sample_interval_s=1"),
     ("SNAPSHOT_INTERVAL_MS", "300"),
     ("ARCHIVER_BATCH_EVENTS_MAX", "2000"),
     ("ARCHIVER_BATCH_AGE_MS_MAX", "100"),
     ("ARCHIVER_TRIM_INTERVAL_MS", "200"),
+    ("AGGREGATOR_LEASE_MS", "600"),
+    ("ARCHIVER_EPOCH_CHECK_MS", "100"),
+    ("EPOCH_CHECK_MS", "100"),
     ("LOG_FORMAT", "json"),
 ];
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -119,7 +119,44 @@ impl RawNats {
         Ok(payloads)
     }
 
+    /// Takes the place of JetStream on a server that has none.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke.
+    pub async fn pose_as_jetstream(&mut self) -> Result<()> {
+        self.write("SUB $JS.API.STREAM.> 2").await?;
+        self.write("PING").await?;
+        self.line_beginning_with("PONG").await
+    }
+
+    /// Answers in its place as one would that takes every stream and ignores one of its options
+    /// without a word. Ends with the connection.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke.
+    pub async fn ignore_option(&mut self, option: &str) -> Result<()> {
+        loop {
+            let (subject, reply, payload) = self.request().await?;
+            let answer = if subject.contains(".CREATE.") {
+                let mut config: Value = serde_json::from_slice(&payload)?;
+                config.as_object_mut().context("no configuration")?.remove(option);
+                json!({ "config": config })
+            } else {
+                json!({ "error": { "code": 404, "err_code": 10_059, "description": "not found" } })
+            };
+            let answer = answer.to_string();
+            self.write(&format!("PUB {reply} {}\r\n{answer}", answer.len())).await?;
+        }
+    }
+
     async fn message(&mut self) -> Result<Vec<u8>> {
+        Ok(self.request().await?.2)
+    }
+
+    /// Subject, reply subject (or what stands in its place) and body of the next message.
+    async fn request(&mut self) -> Result<(String, String, Vec<u8>)> {
         loop {
             let mut line = String::new();
             ensure!(self.stream.read_line(&mut line).await? > 0, "the server hung up");
@@ -135,7 +172,8 @@ impl RawNats {
                     let mut payload = vec![0; total + 2];
                     self.stream.read_exact(&mut payload).await?;
                     payload.truncate(total);
-                    return Ok(payload.split_off(headers));
+                    let word = |at: usize| words.get(at).map_or("", |word| *word).to_owned();
+                    return Ok((word(1), word(3), payload.split_off(headers)));
                 }
                 Some("-ERR") => bail!("the server says {line}"),
                 Some(_) | None => {}

@@ -96,6 +96,36 @@ impl Service {
         Ok(child.wait()?)
     }
 
+    /// `kill -STOP`: its connections stand, and it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// `kill -CONT`.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().context("it does not run")?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// One series of its admin port, by name and labels as they stand on the page.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let (_, page) = self.get("/metrics").ok()?;
+        let mut lines = page.lines();
+        lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
     /// Whether it has ended by itself.
     ///
     /// # Errors

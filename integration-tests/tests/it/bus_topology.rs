@@ -139,6 +139,25 @@ async fn pipelines_with_different_prefixes_share_a_server() {
 }
 
 #[tokio::test]
+async fn a_limit_that_the_server_did_not_take_is_an_error_by_name() {
+    for option in ["max_bytes", "discard", "duplicate_window", "deny_delete"] {
+        let without = |config: String| config.split("jetstream {").next().unwrap().to_owned();
+        let server = NatsServer::start_with(Profile::Development, without).await.unwrap();
+        let mut forgetful = RawNats::connect(server.port()).await.unwrap();
+        forgetful.pose_as_jetstream().await.unwrap();
+        let bus = server.bus("test").await.unwrap();
+        let topology = topology();
+        let error = tokio::select! {
+            ended = forgetful.ignore_option(option) => panic!("{ended:?}"),
+            applied = bus.apply_topology(&topology) => applied.unwrap_err(),
+        };
+        assert!(matches!(error, BusError::IgnoredOption { .. }), "{option}: {error}");
+        let said = error.to_string();
+        assert!(said.contains(option) && said.contains("upgrade nats-server"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_without_jetstream_or_without_the_streams_is_told_apart() {
     let without = |config: String| config.split("jetstream {").next().unwrap().to_owned();
     let server = NatsServer::start_with(Profile::Development, without).await.unwrap();

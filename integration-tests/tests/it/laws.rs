@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use bus::Found;
 use domain::{Rules, SampleValues, Stream, StreamState, state::Applied};
 use event_store::{ArchiveView, Counted, tally};
-use integration_tests::pipeline::{FOUR, Part, Pipeline};
+use integration_tests::pipeline::{FOUR, Part, Pipeline, until};
 use integration_tests::postgres::Database;
 use serde_json::Value;
 
@@ -44,7 +45,12 @@ const ROWS: &str = "
         order by occurred_at, id)) from lakegauge.warehouse_query as r";
 
 /// Messages that the broker deleted before they were archived.
-const LOST: &str = "select count(*) from lakegauge.declared_loss";
+const LOST: &str = "select coalesce(sum(last - first + 1), 0) from lakegauge.declared_loss";
+
+/// The same, of the streams of events.
+pub(crate) const EVENTS_LOST: &str = "
+    select coalesce(sum(last - first + 1), 0) from lakegauge.declared_loss
+    where stream in (select id from lakegauge.stream where name <> 'TELEMETRY')";
 
 /// What the ledger says was inserted, less the rows and samples that are there.
 const NOT_IN_LEDGER: &str = "
@@ -82,22 +88,47 @@ const WINDOWS_WRONG: &str = "
         + (select count(*) from lakegauge.lake_window
             where events <> (select sum(count) from unnest(sketch_counts) as s (count)))";
 
-/// Ranges that do not begin where the one before ended, streams that do not begin at 1, and
-/// checkpoints that the ledger does not reach.
+/// Ranges that do not begin where the one before ended, epochs that do not begin at 1 or where the
+/// one before says, and checkpoints that the ledger does not reach.
 const LEDGER_WRONG: &str = "
     select (select count(*) from (
-            select first, lag(last, 1, 0) over (partition by stream, epoch order by last) as before
-            from lakegauge.ledger) as ranges where first <> before + 1)
+            select first, coalesce(lag(last) over (partition by stream, epoch order by last),
+                (select next_after from lakegauge.epoch as e
+                 where e.stream = l.stream and e.epoch < l.epoch order by e.epoch desc limit 1),
+                0) as before
+            from lakegauge.ledger as l) as ranges where first <> before + 1)
         + (select count(*) from lakegauge.ledger where events <> inserted + duplicates + dead)
         + (select count(*) from lakegauge.checkpoint as c where sequence <>
-            (select coalesce(max(last), 0) from lakegauge.ledger as l
-             where l.stream = c.stream and l.epoch = c.epoch))";
+            (select coalesce(max(last), case when c.broker_ns = 0 then c.sequence else 0 end)
+             from lakegauge.ledger as l where l.stream = c.stream and l.epoch = c.epoch))";
 
 const ALARMS: &[&str] = &["known_though_new", "sample_differs", "stuck", "out_of_order"];
+
+/// What the broker did to the streams, as far as the archive must know of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Broker {
+    /// Epochs of the streams of events.
+    pub(crate) epochs: [(&'static str, u32); 2],
+    /// Messages declared lost, of all streams of events.
+    pub(crate) lost: i64,
+}
+
+/// A broker that kept what it acknowledged.
+const FAITHFUL: Broker = Broker { epochs: [("LAKE_0", 1), ("WAREHOUSE_0", 1)], lost: 0 };
 
 /// Checks the archive of a pipeline at rest, and gives what it shows.
 pub(crate) async fn hold(pipeline: &Pipeline) -> Shown {
     keep(pipeline).await;
+    shown(pipeline)
+}
+
+/// The same, after a broker did these things.
+pub(crate) async fn hold_after(pipeline: &Pipeline, broker: &Broker) -> Shown {
+    keep_after(pipeline, broker).await;
+    shown(pipeline)
+}
+
+fn shown(pipeline: &Pipeline) -> Shown {
     Shown {
         four: pipeline.four().unwrap().unwrap(),
         windows: pipeline.database.sql(WINDOWS).unwrap(),
@@ -112,12 +143,17 @@ pub(crate) fn windows_wrong(database: &Database) -> i64 {
 
 /// Checks the archive of a pipeline at rest.
 pub(crate) async fn keep(pipeline: &Pipeline) {
+    keep_after(pipeline, &FAITHFUL).await;
+    assert_eq!(pipeline.database.number(LOST).unwrap(), 0, "nothing declared lost");
+}
+
+async fn keep_after(pipeline: &Pipeline, broker: &Broker) {
     pipeline.rest().await.unwrap();
     let database = &pipeline.database;
     assert_eq!(windows_wrong(database), 0, "windows of exactly the rows");
     assert_eq!(database.number(LEDGER_WRONG).unwrap(), 0, "a contiguous ledger");
     assert_eq!(tally(&database.archiver()).await.unwrap().duplicates, 0);
-    assert_eq!(database.number(LOST).unwrap(), 0, "nothing declared lost");
+    assert_eq!(database.number(EVENTS_LOST).unwrap(), broker.lost, "messages declared lost");
     assert_eq!(database.number(NOT_IN_LEDGER).unwrap(), 0, "the ledger says what is there");
     let archiver = pipeline.part(Part::Archiver).unwrap();
     for stream in ["LAKE_0", "WAREHOUSE_0", "TELEMETRY"] {
@@ -128,9 +164,9 @@ pub(crate) async fn keep(pipeline: &Pipeline) {
         }
     }
     let bus = pipeline.bus().await.unwrap();
-    for stream in ["LAKE_0", "WAREHOUSE_0"] {
-        let epoch = bus.epochs().get(stream).await.unwrap();
-        assert_eq!(epoch, Some(1), "nobody took {stream} for another stream");
+    for (stream, epoch) in broker.epochs {
+        let in_force = bus.epochs().get(stream).await.unwrap();
+        assert_eq!(in_force, Some(epoch), "how often {stream} was taken for another stream");
     }
     samples_equal_the_fold(database, Stream::lake(0)).await;
     samples_equal_the_fold(database, Stream::warehouse(0)).await;
@@ -165,25 +201,56 @@ async fn samples_equal_the_fold(database: &Database, stream: Stream) {
     let mut state = StreamState::new(stream, Rules::default());
     for counted in events {
         while let Some(sample) = samples.first_entry()
-            && *sample.key() < counted.position.sequence
+            && *sample.key() < (counted.position.epoch, counted.position.sequence)
         {
-            let (sequence, values) = sample.remove_entry();
-            assert_eq!(values, state.sample(), "the sample of {stream} at {sequence}");
+            let (position, values) = sample.remove_entry();
+            assert_eq!(values, state.sample(), "the sample of {stream} at {position:?}");
         }
         let applied = state.recount(&counted.event, counted.verdict);
         assert!(matches!(applied, Applied::Counted(_)), "{applied:?}: {counted:?}");
     }
-    for (sequence, values) in samples {
-        assert_eq!(values, state.sample(), "the sample of {stream} at {sequence}");
+    for (position, values) in samples {
+        assert_eq!(values, state.sample(), "the sample of {stream} at {position:?}");
     }
 }
 
-fn samples(database: &Database, stream: Stream) -> BTreeMap<u64, SampleValues> {
+/// The snapshot that is in force after the last message is the fold of the archive, to the bit.
+pub(crate) async fn snapshot_equals_the_fold(pipeline: &Pipeline, stream: Stream) {
+    let (bus, name) = (pipeline.bus().await.unwrap(), stream.to_string());
+    let status = bus.stream(&name).await.unwrap();
+    let rules = Rules::from_metadata(&status.metadata).unwrap();
+    let epoch = bus.epochs().get(&name).await.unwrap().unwrap();
+    let reached = until("a snapshot of the end", async || {
+        let pointer = bus.snapshots().pointer(&name).await?;
+        let end = (epoch, status.last_sequence);
+        Ok(pointer.is_some_and(|(pointer, _)| (pointer.mark.epoch, pointer.mark.sequence) == end))
+    });
+    reached.await.unwrap();
+    let found = bus.snapshots().load(&name).await.unwrap().found;
+    let Found::Whole(_, bytes) = found else { panic!("{name}: {found:?}") };
+    let (live, _) = wire::snapshot::decode_state(&bytes).unwrap();
+    let mut folded = StreamState::new(stream, rules);
+    let settings = pipeline.database.archiver();
+    let mut view = ArchiveView::open(&settings, stream).await.unwrap();
+    while let Some(page) = view.next_page().await.unwrap() {
+        for counted in page {
+            if folded.apply(&counted.event) == Applied::TooOld {
+                folded.count(&counted.event);
+            }
+        }
+    }
+    assert_eq!(folded.sample(), live.sample(), "{name}: fold of the archive, and live");
+    assert!(folded == live, "{name}: the fold of the archive is not the state that is live");
+}
+
+/// By epoch and sequence. Those behind the end of a closed epoch tell of what is declared lost.
+fn samples(database: &Database, stream: Stream) -> BTreeMap<(u32, u64), SampleValues> {
     let rows = database.sql(&format!(
         "select to_jsonb(s) || jsonb_build_object('response', response_us_in_window::text,
             'read', records::text)
         from lakegauge.sample as s join lakegauge.stream as t on t.id = s.stream
-        where t.name = '{stream}' order by sequence"
+        where t.name = '{stream}' and not exists (select from lakegauge.epoch as e
+            where e.stream = s.stream and e.epoch = s.epoch and e.sequence < s.sequence)"
     ));
     let sample = |row: String| {
         let row: Value = serde_json::from_str(&row).unwrap();
@@ -200,7 +267,8 @@ fn samples(database: &Database, stream: Stream) -> BTreeMap<u64, SampleValues> {
                 records: wide("read"),
             },
         };
-        (row["sequence"].as_u64().unwrap(), values)
+        let epoch = u32::try_from(row["epoch"].as_u64().unwrap()).unwrap();
+        ((epoch, row["sequence"].as_u64().unwrap()), values)
     };
     rows.unwrap().into_iter().map(sample).collect()
 }

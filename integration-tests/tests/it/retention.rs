@@ -45,7 +45,8 @@ impl Written {
             format!("update lakegauge.installation set installed_on = date '1970-01-01' + {days}");
         database.sql(&sql).unwrap();
         let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
-        archive.begin_epoch(1, CREATED_NS).await.unwrap();
+        let start = domain::Mark { epoch: 1, sequence: 0, broker_ns: 0, created_ns: CREATED_NS };
+        archive.begin_epoch(start, 0).await.unwrap();
         let mark = archive.checkpoint().unwrap().mark;
         let live = StreamState::new(STREAM, rules());
         Self { archive, seen: Seen::new(&rules()), live, mark }

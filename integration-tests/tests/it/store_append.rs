@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    Event, Judgement, Reason, Refusal, Rules, Sample, SampleValues, Seen, Stream, Windows,
+    Event, Judgement, Mark, Reason, Refusal, Rules, Sample, SampleValues, Seen, Stream, Windows,
 };
 use event_store::{BatchBuilder, Letter, Recovery, StoreError};
 use integration_tests::postgres::{Database, PostgresServer};
 
 use crate::store_events::{
-    LENGTHS, access, append, at, derived, inventory, judged, mark, message, open, query,
+    CREATED_NS, LENGTHS, access, append, at, derived, inventory, judged, mark, message, open, query,
 };
 
 async fn lake() -> (PostgresServer, Database) {
@@ -319,8 +319,9 @@ async fn a_new_epoch_closes_the_old_one_and_begins_before_its_first_message() {
     let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
     let mut seen = Seen::new(&Rules::default());
     append(&mut archive, &mut seen, &[access(0, 1)]).await.unwrap();
-    archive.begin_epoch(2, 99).await.unwrap();
-    assert!(archive.begin_epoch(2, 99).await.is_err());
+    let start = Mark { epoch: 2, sequence: 0, broker_ns: 0, created_ns: 99 };
+    assert_eq!(archive.begin_epoch(start, 4).await.unwrap(), 3);
+    assert!(archive.begin_epoch(start, 4).await.is_err());
     let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
     let mut after = mark(3);
     after.epoch = 2;
@@ -333,6 +334,35 @@ async fn a_new_epoch_closes_the_old_one_and_begins_before_its_first_message() {
         ["1|1|1", "2|1|3"]
     );
     assert_eq!(database.sql("select epoch, sequence from lakegauge.epoch").unwrap(), ["1|1"]);
+    assert_eq!(
+        database.sql("select epoch, first, last from api.declared_loss").unwrap(),
+        ["1|2|4"],
+        "what the old epoch had behind its checkpoint"
+    );
+}
+
+#[tokio::test]
+async fn an_epoch_that_does_not_begin_at_1_follows_on_nothing_in_the_ledger() {
+    let (_server, database) = lake().await;
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    append(&mut archive, &mut seen, &[access(0, 1)]).await.unwrap();
+    let start = Mark { epoch: 2, sequence: 1, broker_ns: 0, created_ns: CREATED_NS };
+    assert_eq!(archive.begin_epoch(start, 1).await.unwrap(), 0);
+    let mut after = mark(2);
+    after.epoch = 2;
+    let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, Some(start));
+    builder.event(at(after, 0), after.broker_ns, access(1, 1), seen.judge(access(1, 1).identity()));
+    archive.append(&builder.seal(after, &seen)).await.unwrap();
+    assert_eq!(
+        database.sql("select epoch, first, last from api.ledger order by 1").unwrap(),
+        ["1|1|1", "2|2|2"]
+    );
+    assert_eq!(
+        database.sql("select * from api.declared_loss").unwrap(),
+        Vec::<String>::new(),
+        "nothing stood behind the checkpoint"
+    );
 }
 
 #[tokio::test]

@@ -55,6 +55,14 @@ const REPLAY: Setting = Setting {
            replay.<run>.sample; give it ports of its own as well.",
     secret: false,
 };
+const LEASE_MS: Setting = Setting {
+    key: "AGGREGATOR_LEASE_MS",
+    flag: "lease-ms",
+    default: Some("3000"),
+    help: "How long the owner of a partition may be silent before a waiting aggregator takes over; \
+           it renews three times as often. Also how long a restart after kill -9 waits.",
+    secret: false,
+};
 
 /// What the aggregator is told.
 #[derive(Clone, Debug)]
@@ -75,11 +83,20 @@ pub struct Config {
     pub from_archive: bool,
     /// The replay run that is counted instead of live.
     pub replay: Option<Run>,
+    /// How long the owner of the partition may be silent.
+    pub lease: Duration,
 }
 
 /// The aggregator's own settings; those of bus and archive stand with them.
-pub const SETTINGS: &[Setting] =
-    &[METRICS_ADDR, PARTITION, SNAPSHOT_INTERVAL_MS, EPOCH_CHECK_MS, FROM_ARCHIVE, REPLAY];
+pub const SETTINGS: &[Setting] = &[
+    METRICS_ADDR,
+    PARTITION,
+    SNAPSHOT_INTERVAL_MS,
+    EPOCH_CHECK_MS,
+    FROM_ARCHIVE,
+    REPLAY,
+    LEASE_MS,
+];
 
 impl Config {
     /// Reads every setting; problems are collected in `settings`.
@@ -96,6 +113,7 @@ impl Config {
             settings
                 .problem(&FROM_ARCHIVE, "is not for a replay run, which is counted from its own");
         }
+        let lease = settings.duration_ms(&LEASE_MS);
         Some(Self {
             bus: bus?,
             store: store?,
@@ -105,6 +123,7 @@ impl Config {
             epoch_check: epoch_check?,
             from_archive: from_archive?,
             replay: replay?,
+            lease: lease?,
         })
     }
 }

@@ -88,7 +88,7 @@ impl StreamFold {
     /// It depends on the stream only, not on when it is read, so that the same position always
     /// gives the same values.
     pub fn sample_before(&self, broker_ns: i64) -> Option<Sample> {
-        if self.mark.sequence == 0 {
+        if self.mark.is_before_first() {
             return None;
         }
         let interval_s = i64::from(self.state.rules().sample_interval_s);

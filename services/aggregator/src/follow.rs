@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, BusError, Comparison, Delivery, EpochWatch, Publisher, Read, Reader};
+use bus::{Bus, BusError, Comparison, Delivery, EpochWatch, Newest, Publisher, Read, Reader};
 use domain::{Mark, Stream};
 use service_kit::{Clock, FailPoint, Lifecycle};
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use wire::Subjects;
 use crate::{
     fold::{Message, StreamFold},
     metrics::StreamMetrics,
+    tenure::Tenure,
 };
 
 static SAMPLED: FailPoint = FailPoint::new("aggregator.sampled");
@@ -43,10 +44,18 @@ impl Shared {
 /// What ended following.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The service drains.
+    /// The service drains, or the partition is another's.
     Drained,
-    /// The stream is in another epoch: find its state again.
-    Epoch(String),
+    /// The stream is no longer the one that was counted, whether or not somebody has said so:
+    /// find its state again.
+    Epoch {
+        /// How it differs.
+        why: String,
+        /// The epoch that ends with it.
+        epoch: u32,
+    },
+    /// Somebody else stored a snapshot: find the state again, if the partition is still ours.
+    Superseded(String),
 }
 
 /// One stream and what is needed to follow it.
@@ -72,6 +81,10 @@ pub(crate) struct Follower {
     pub(crate) caught_up: watch::Sender<bool>,
     /// That sequence.
     pub(crate) target: u64,
+    /// How far the stream was seen to reach.
+    pub(crate) newest: Arc<Newest>,
+    /// Whether the partition is ours: samples are its owner's.
+    pub(crate) tenure: Tenure,
 }
 
 impl Follower {
@@ -89,14 +102,17 @@ impl Follower {
         let mark = self.shared.lock().mark();
         let epoch = mark.epoch;
         self.metrics.observe_position(mark.sequence, self.target.saturating_sub(mark.sequence));
+        self.metrics.observe_epoch(epoch);
         self.reached(mark.sequence);
+        self.newest.saw(epoch, mark.sequence);
         loop {
             let read = tokio::select! {
                 () = lifecycle.draining() => return Ok(Ended::Drained),
                 changed = epochs.changed() => {
                     match changed? {
                         Some(now) if now != epoch => {
-                            return Ok(Ended::Epoch(format!("epoch {now} is in force")));
+                            let why = format!("epoch {now} is in force");
+                            return Ok(Ended::Epoch { why, epoch });
                         }
                         Some(_) | None => continue,
                     }
@@ -104,11 +120,16 @@ impl Follower {
                 read = reader.next() => read?,
             };
             match read {
-                Read::Message(delivery) => self.message(&delivery).await?,
+                Read::Message(delivery) => {
+                    self.newest.saw(epoch, delivery.sequence.saturating_add(delivery.pending));
+                    if !self.message(&delivery).await? {
+                        return Ok(Ended::Drained);
+                    }
+                }
                 Read::Deleted { first, last } => {
                     tracing::warn!(stream = %self.stream, first, last, "messages were deleted");
                     if self.was_trimmed(last).await? {
-                        return Ok(Ended::Epoch(format!(
+                        return Ok(Ended::Superseded(format!(
                             "messages {first} to {last} were trimmed before they were counted here"
                         )));
                     }
@@ -116,10 +137,10 @@ impl Follower {
                 }
                 Read::Subscribed(_) => {
                     if let Some(why) = self.differs().await? {
-                        return Ok(Ended::Epoch(why));
+                        return Ok(Ended::Epoch { why, epoch });
                     }
                 }
-                Read::Changed(why) => return Ok(Ended::Epoch(why)),
+                Read::Changed(why) => return Ok(Ended::Epoch { why, epoch }),
             }
         }
     }
@@ -128,7 +149,7 @@ impl Follower {
     /// stored a snapshot, or the archiver does not wait for one. What is missing then stands in
     /// that snapshot or in the archive; to go on without it would make every sample wrong.
     async fn was_trimmed(&self, sequence: u64) -> Result<bool, BusError> {
-        match self.bus.stream(&self.stream.to_string()).await {
+        match self.bus.stream(&self.name).await {
             Ok(status) => Ok(status.first_sequence > sequence),
             // Finding the state again asks until there is an answer.
             Err(error) if error.recovery() == bus::Recovery::Retry => Ok(true),
@@ -136,9 +157,13 @@ impl Follower {
         }
     }
 
-    async fn message(&self, delivery: &Delivery) -> Result<(), BusError> {
+    /// Counts a message. False: the partition is another's, and nothing was done.
+    async fn message(&self, delivery: &Delivery) -> Result<bool, BusError> {
         let sample = self.shared.lock().sample_before(delivery.broker_ns);
         if let Some(sample) = sample {
+            if !self.tenure.is_confirmed().await {
+                return Ok(false);
+            }
             // Before the message is counted, so that a snapshot that holds the message can wait
             // for the sample's acknowledgement.
             let sealed = wire::encode_sample_for(self.sample_subject.clone(), &sample);
@@ -158,15 +183,14 @@ impl Follower {
         APPLIED.pass();
         self.metrics.observe_message(&counts, delivery.sequence, delivery.pending);
         self.reached(delivery.sequence);
-        Ok(())
+        Ok(true)
     }
 
     /// Why the message at our mark is not the one that was counted.
     async fn differs(&self) -> Result<Option<String>, BusError> {
         let mark = self.shared.lock().mark();
         match self.bus.compare(&self.name, &mark).await {
-            Ok(Comparison::Same | Comparison::Deleted) => Ok(None),
-            Ok(Comparison::Other(why)) => Ok(Some(why)),
+            Ok(compared) => Ok(Comparison::replacement(compared)),
             // The reader will subscribe again, and the question will be asked again.
             Err(error) if error.recovery() == bus::Recovery::Retry => Ok(None),
             Err(error) => Err(error),
@@ -199,8 +223,10 @@ pub(crate) struct Snapshotter {
     pub(crate) clock: Clock,
     /// Revision of the pointer that the next snapshot replaces.
     pub(crate) revision: u64,
-    /// How far the last snapshot reaches.
-    pub(crate) stored: Mark,
+    /// How far the snapshot in force reaches; none serves as yet.
+    pub(crate) stored: Option<Mark>,
+    /// Whether the partition is ours: snapshots are its owner's.
+    pub(crate) tenure: Tenure,
 }
 
 impl Snapshotter {
@@ -208,13 +234,9 @@ impl Snapshotter {
     ///
     /// # Errors
     ///
-    /// [`BusError::Superseded`]: another aggregator counts this stream. What passes is tried again
-    /// at the next interval.
-    pub(crate) async fn run(
-        mut self,
-        interval: Duration,
-        stop: Lifecycle,
-    ) -> Result<u64, BusError> {
+    /// [`BusError::Superseded`]: another aggregator stored one. What passes is tried again at the
+    /// next interval.
+    pub(crate) async fn run(mut self, interval: Duration, stop: Lifecycle) -> Result<(), BusError> {
         loop {
             let draining = tokio::select! {
                 () = stop.draining() => true,
@@ -229,7 +251,7 @@ impl Snapshotter {
                 Err(error) => return Err(error),
             }
             if draining {
-                return Ok(self.revision);
+                return Ok(());
             }
         }
     }
@@ -238,7 +260,8 @@ impl Snapshotter {
         let (bytes, mark) = {
             let fold = self.shared.lock();
             let mark = fold.mark();
-            if mark == self.stored || mark.sequence == 0 {
+            // One that is not certain to own the partition waits for the next renewal.
+            if self.stored == Some(mark) || !self.tenure.is_current() {
                 return Ok(());
             }
             (wire::snapshot::encode_state(fold.state(), &mark), mark)
@@ -249,7 +272,7 @@ impl Snapshotter {
         let snapshots = self.bus.snapshots();
         self.revision = snapshots.store(&self.name, &bytes, &mark, self.revision).await?;
         SNAPSHOT_STORED.pass();
-        self.stored = mark;
+        self.stored = Some(mark);
         self.metrics.observe_snapshot(mark.sequence, bytes.len(), self.clock.now_us());
         if self.trims { self.make_room(mark.sequence).await } else { Ok(()) }
     }

@@ -18,6 +18,8 @@ mod origin;
 mod rebuild;
 mod replayed;
 mod run;
+mod stream;
+mod tenure;
 
 pub use config::{Config, METRICS_ADDR, SETTINGS};
 pub use run::run;

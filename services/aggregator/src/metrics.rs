@@ -5,7 +5,7 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
-use crate::fold::Counts;
+use crate::{fold::Counts, origin::Refusal};
 
 /// The metrics of all streams.
 #[derive(Clone, Debug)]
@@ -23,6 +23,11 @@ pub(crate) struct Metrics {
     snapshot_time: IntGaugeVec,
     snapshot_failures: IntCounterVec,
     rebuilds: IntCounterVec,
+    snapshots_refused: IntCounterVec,
+    epoch: IntGaugeVec,
+    epochs_ended: IntCounterVec,
+    owner: IntGauge,
+    ownerships_lost: IntCounter,
 }
 
 impl Metrics {
@@ -106,11 +111,55 @@ impl Metrics {
                 "Rebuilds of the state from the archive.",
                 &[],
             )?,
+            snapshots_refused: counters(
+                registry,
+                "lakegauge_aggregator_snapshots_refused_total",
+                "Snapshots that could not be gone on from, by reason.",
+                &["reason"],
+            )?,
+            epoch: gauges(
+                registry,
+                "lakegauge_aggregator_epoch",
+                "Epoch of the stream that is counted; 0 before its state is found.",
+            )?,
+            epochs_ended: counters(
+                registry,
+                "lakegauge_aggregator_epochs_ended_total",
+                "Times that the stream that was counted was found to be another.",
+                &[],
+            )?,
+            owner: registered(
+                registry,
+                IntGauge::new(
+                    "lakegauge_aggregator_owner",
+                    "1 while this process owns its partition, 0 while it waits for another.",
+                )?,
+            )?,
+            ownerships_lost: registered(
+                registry,
+                IntCounter::new(
+                    "lakegauge_aggregator_ownerships_lost_total",
+                    "Times that another aggregator took the partition over from this process.",
+                )?,
+            )?,
         })
+    }
+
+    /// Whether this process owns its partition.
+    pub(crate) fn observe_owner(&self, is_owner: bool) {
+        self.owner.set(i64::from(is_owner));
+    }
+
+    /// Another process took the partition over.
+    pub(crate) fn observe_ownership_lost(&self) {
+        self.ownerships_lost.inc();
     }
 
     /// The metrics of one stream, every known label at 0.
     pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {
+        for reason in Refusal::ALL {
+            self.snapshots_refused.with_label_values(&[stream, reason.name()]);
+        }
         let judged = |judgement| self.events.with_label_values(&[stream, judgement]);
         StreamMetrics {
             stream: stream.to_owned(),
@@ -123,6 +172,8 @@ impl Metrics {
             lag: self.lag.with_label_values(&[stream]),
             samples: self.samples.with_label_values(&[stream]),
             rebuilds: self.rebuilds.with_label_values(&[stream]),
+            epoch: self.epoch.with_label_values(&[stream]),
+            epochs_ended: self.epochs_ended.with_label_values(&[stream]),
             snapshot_failures: self.snapshot_failures.with_label_values(&[stream]),
         }
     }
@@ -141,6 +192,8 @@ pub(crate) struct StreamMetrics {
     lag: IntGauge,
     samples: IntCounter,
     rebuilds: IntCounter,
+    epoch: IntGauge,
+    epochs_ended: IntCounter,
     snapshot_failures: IntCounter,
 }
 
@@ -178,6 +231,21 @@ impl StreamMetrics {
     /// The state is rebuilt from the archive.
     pub(crate) fn observe_rebuild(&self) {
         self.rebuilds.inc();
+    }
+
+    /// A snapshot can't be gone on from.
+    pub(crate) fn observe_snapshot_refused(&self, reason: Refusal) {
+        self.all.snapshots_refused.with_label_values(&[&self.stream, reason.name()]).inc();
+    }
+
+    /// The stream is counted in this epoch.
+    pub(crate) fn observe_epoch(&self, epoch: u32) {
+        self.epoch.set(i64::from(epoch));
+    }
+
+    /// The stream was found to be another.
+    pub(crate) fn observe_epoch_ended(&self) {
+        self.epochs_ended.inc();
     }
 
     /// A snapshot was stored, at a time in microseconds since 1970.

@@ -1,12 +1,19 @@
 //! Where a stream's state comes from at start: its snapshot, the stream itself, or the archive.
 
-use anyhow::Context as _;
-use bus::{Bus, Comparison, Found, StreamStatus};
-use domain::{Mark, Rules, Stream, StreamState};
-use event_store::StoreSettings;
-use service_kit::Lifecycle;
+use std::fmt;
 
-use crate::{fold::StreamFold, rebuild};
+use anyhow::Context as _;
+use bus::{Bus, Found, Newest, StreamStatus};
+use domain::{Mark, Rules, Stream, StreamState};
+use event_store::{StoreSettings, read_checkpoint};
+use service_kit::Lifecycle;
+use wire::snapshot::SnapshotError;
+
+use crate::{
+    fold::StreamFold,
+    metrics::StreamMetrics,
+    rebuild::{self, Rebuilt},
+};
 
 /// A state to go on from, and what the next snapshot must know.
 #[derive(Debug)]
@@ -20,93 +27,267 @@ pub(crate) struct Origin {
 }
 
 /// Why a snapshot can't be gone on from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Unfit {
-    /// There is none.
-    Nothing,
-    /// The archive was asked for instead.
-    NotWanted,
-    /// It is damaged, of another version, or the stream no longer reaches back to it.
-    Unusable(String),
-    /// The stream is another than the one that it was taken of.
-    OtherStream(String),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Its pointer or object is gone, cut, or other bytes than were stored.
+    Damaged,
+    /// Another release wrote it.
+    Version,
+    /// Its bytes are whole, and no state.
+    Undecodable,
+    /// It is of another stream.
+    Stream,
+    /// It was counted by other rules than the stream's.
+    Rules,
+    /// It is of another epoch.
+    Epoch,
+    /// The stream no longer has what comes after it.
+    OutOfReach,
+    /// The stream has another message at its position.
+    OtherStream,
 }
 
-/// Finds the state of a stream, or rebuilds it from the archive even if a snapshot would serve. Waits
-/// as long as a rebuild needs to wait for the archiver.
+impl Refusal {
+    /// Every reason, for metrics that begin at 0.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Damaged,
+        Self::Version,
+        Self::Undecodable,
+        Self::Stream,
+        Self::Rules,
+        Self::Epoch,
+        Self::OutOfReach,
+        Self::OtherStream,
+    ];
+
+    /// Its name in metrics and logs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Version => "version",
+            Self::Undecodable => "undecodable",
+            Self::Stream => "stream",
+            Self::Rules => "rules",
+            Self::Epoch => "epoch",
+            Self::OutOfReach => "out_of_reach",
+            Self::OtherStream => "other_stream",
+        }
+    }
+}
+
+/// A reason, and what exactly is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refused {
+    reason: Refusal,
+    detail: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.detail, self.reason.name())
+    }
+}
+
+const fn refused(reason: Refusal, detail: String) -> Refused {
+    Refused { reason, detail }
+}
+
+/// Where a state is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sources<'a> {
+    /// Stream and snapshot.
+    pub(crate) bus: &'a Bus,
+    /// The archive; none is set.
+    pub(crate) store: Option<&'a StoreSettings>,
+    /// Of which stream.
+    pub(crate) stream: Stream,
+    /// Whether the archive is asked although a snapshot would serve.
+    pub(crate) from_archive: bool,
+    /// How far this process saw the stream reach.
+    pub(crate) newest: &'a Newest,
+    /// Counts what is refused.
+    pub(crate) metrics: &'a StreamMetrics,
+}
+
+/// What one look found.
+enum Looked {
+    Found(Box<Origin>),
+    Drained,
+    Again,
+}
+
+/// Finds the state of a stream, or rebuilds it if that is asked for. Waits as long as a rebuild needs to wait for the archiver. None:
+/// the service drains.
 ///
 /// # Errors
 ///
 /// Rules that this program does not know; a rebuild that needs an archive where none is set.
 pub(crate) async fn find(
-    bus: &Bus,
-    store: Option<&StoreSettings>,
-    stream: Stream,
-    from_archive: bool,
+    sources: &Sources<'_>,
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<Option<Origin>> {
-    let name = stream.to_string();
-    let status = bus.stream(&name).await?;
-    let rules = Rules::from_metadata(&status.metadata)
-        .with_context(|| format!("the rules of stream {name}"))?;
-    let mut epoch = bus.epochs().raise(&name, 0).await?;
-    let loaded = bus.snapshots().load(&name).await?;
-    let revision = loaded.revision;
-    let unfit = match usable(bus, &status, stream, &rules, epoch, loaded.found).await? {
-        Ok(_) | Err(Unfit::Nothing | Unfit::Unusable(_)) if from_archive => Unfit::NotWanted,
-        Ok(fold) => {
-            tracing::info!(stream = name, sequence = fold.mark().sequence, "snapshot loaded");
-            return Ok(Some(Origin { fold, revision, rebuilt: false }));
-        }
-        Err(unfit) => unfit,
-    };
-    match &unfit {
-        Unfit::Nothing if epoch == 1 && status.first_sequence <= 1 => {
-            let mark = Mark { epoch, sequence: 0, broker_ns: 0, created_ns: status.created_ns };
-            let fold = StreamFold::new(StreamState::new(stream, rules), mark);
-            return Ok(Some(Origin { fold, revision, rebuilt: false }));
-        }
-        Unfit::NotWanted => tracing::info!(stream = name, "rebuilding from the archive, as asked"),
-        Unfit::Nothing => tracing::warn!(stream = name, "no snapshot: rebuilding from the archive"),
-        Unfit::Unusable(why) => {
-            tracing::warn!(stream = name, why, "snapshot refused: rebuilding from the archive");
-        }
-        Unfit::OtherStream(why) => {
-            epoch = bus.epochs().raise(&name, epoch).await?;
-            tracing::error!(stream = name, why, epoch, "the stream is another: epoch raised");
+    loop {
+        match sources.look(lifecycle).await? {
+            Looked::Found(origin) => return Ok(Some(*origin)),
+            Looked::Drained => return Ok(None),
+            Looked::Again => {
+                tracing::info!(stream = %sources.stream, "another epoch is in force: looking again");
+            }
         }
     }
-    let store = store.context(
-        "the state must be rebuilt from the archive: set DATABASE_URL for the aggregator",
-    )?;
-    let fold = rebuild::from_archive(bus, store, stream, &rules, epoch, lifecycle).await?;
-    Ok(fold.map(|fold| Origin { fold, revision, rebuilt: true }))
 }
 
-async fn usable(
-    bus: &Bus,
-    status: &StreamStatus,
-    stream: Stream,
-    rules: &Rules,
-    epoch: u32,
-    found: Found,
-) -> anyhow::Result<Result<StreamFold, Unfit>> {
+impl Sources<'_> {
+    async fn look(&self, lifecycle: &Lifecycle) -> anyhow::Result<Looked> {
+        let (bus, stream, name) = (self.bus, self.stream, self.stream.to_string());
+        let status = bus.stream(&name).await?;
+        let rules = Rules::from_metadata(&status.metadata)
+            .with_context(|| format!("the rules of stream {name}"))?;
+        let loaded = bus.snapshots().load(&name).await?;
+        let revision = loaded.revision;
+        let snapshot = decoded(loaded.found);
+        let mark = snapshot.as_ref().and_then(|found| found.as_ref().ok()).map(|(_, mark)| *mark);
+        let epoch = self.epoch_in_force(mark).await?;
+        if let Some(mark) = mark.filter(|mark| mark.epoch > epoch) {
+            // The entry was lost, and the archive does not know of that epoch: it is never used
+            // again, for nobody can say what it was.
+            tracing::error!(stream = name, epoch = mark.epoch, "a snapshot of an unknown epoch");
+            bus.epochs().raise(&name, mark.epoch).await?;
+            return Ok(Looked::Again);
+        }
+        let origin = |fold, rebuilt| Looked::Found(Box::new(Origin { fold, revision, rebuilt }));
+        match snapshot {
+            None if epoch == 1 && status.first_sequence <= 1 && !self.from_archive => {
+                let mark = Mark { epoch, sequence: 0, broker_ns: 0, created_ns: status.created_ns };
+                let state = StreamState::new(stream, rules);
+                return Ok(origin(StreamFold::new(state, mark), false));
+            }
+            None => tracing::warn!(stream = name, "no snapshot: rebuilding from the archive"),
+            Some(snapshot) => match self.usable(snapshot, &status, &rules, epoch).await? {
+                Ok(_) if self.from_archive => {
+                    tracing::info!(stream = name, "rebuilding from the archive, as asked");
+                }
+                Ok(fold) => {
+                    tracing::info!(
+                        stream = name,
+                        sequence = fold.mark().sequence,
+                        "snapshot loaded"
+                    );
+                    return Ok(origin(fold, false));
+                }
+                Err(why) => {
+                    self.metrics.observe_snapshot_refused(why.reason);
+                    let reason = why.reason.name();
+                    tracing::warn!(
+                        stream = name,
+                        reason,
+                        why = why.detail,
+                        "snapshot refused: rebuilding from the archive"
+                    );
+                    if why.reason == Refusal::OtherStream {
+                        self.report_other(epoch, mark).await?;
+                        return Ok(Looked::Again);
+                    }
+                }
+            },
+        }
+        let store = self.store.context(
+            "the state must be rebuilt from the archive: set DATABASE_URL for the aggregator",
+        )?;
+        Ok(match rebuild::from_archive(bus, store, stream, &rules, epoch, lifecycle).await? {
+            Rebuilt::Whole(fold) => origin(*fold, true),
+            Rebuilt::Drained => Looked::Drained,
+            Rebuilt::EpochMoved => Looked::Again,
+        })
+    }
+
+    /// The epoch in force: never below that of the checkpoint, and raised if the stream is not the
+    /// one that the checkpoint speaks of. The archive may know of messages that an older copy of
+    /// the broker knows nothing of, neither in its streams nor in its snapshots.
+    async fn epoch_in_force(&self, snapshot: Option<Mark>) -> anyhow::Result<u32> {
+        let (bus, name) = (self.bus, self.stream.to_string());
+        let checkpoint = self.checkpoint().await;
+        let above = checkpoint.map_or(0, |mark| mark.epoch.saturating_sub(1));
+        let epoch = bus.epochs().raise(&name, above).await?;
+        let (seen_in, newest) = self.newest.last();
+        if seen_in < epoch {
+            // Others may have ended the epoch before they knew how far it reached.
+            bus.epochs().report(&name, seen_in, newest).await?;
+        }
+        let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.epoch == epoch) else {
+            return Ok(epoch);
+        };
+        let Some(why) = bus.compare(&name, &checkpoint).await?.difference() else {
+            return Ok(epoch);
+        };
+        if self.checkpoint().await != Some(checkpoint) {
+            // It moved on, and what it had passed was trimmed.
+            return Ok(epoch);
+        }
+        tracing::error!(stream = name, why, "the stream is not the one that was archived");
+        self.report_other(epoch, snapshot).await
+    }
+
+    /// Says that the stream is another than in an epoch; returns the epoch that is in force then.
+    async fn report_other(&self, epoch: u32, snapshot: Option<Mark>) -> anyhow::Result<u32> {
+        self.metrics.observe_epoch_ended();
+        let snapshot = snapshot.filter(|mark| mark.epoch == epoch).map(|mark| mark.sequence);
+        let newest = self.newest.of(epoch).max(snapshot.unwrap_or(0));
+        let now = self.bus.epochs().report(&self.stream.to_string(), epoch, newest).await?;
+        tracing::error!(stream = %self.stream, ended = epoch, epoch = now, "epoch raised");
+        Ok(now)
+    }
+
+    /// How far the archive reaches. It is no condition for starting: none, if it can't be asked.
+    async fn checkpoint(&self) -> Option<Mark> {
+        let store = self.store?;
+        match read_checkpoint(store, &self.stream.to_string()).await {
+            Ok(mark) => mark,
+            Err(error) => {
+                tracing::warn!(stream = %self.stream, %error, "the archive can't be asked");
+                None
+            }
+        }
+    }
+
+    async fn usable(
+        &self,
+        snapshot: Result<(StreamState, Mark), Refused>,
+        status: &StreamStatus,
+        rules: &Rules,
+        epoch: u32,
+    ) -> anyhow::Result<Result<StreamFold, Refused>> {
+        let (state, mark) = match snapshot {
+            Ok(decoded) => decoded,
+            Err(why) => return Ok(Err(why)),
+        };
+        if let Err(why) = fits(&state, &mark, status, self.stream, rules, epoch) {
+            return Ok(Err(why));
+        }
+        Ok(match self.bus.compare(&self.stream.to_string(), &mark).await?.replacement() {
+            None => Ok(StreamFold::new(state, mark)),
+            Some(why) => Err(refused(Refusal::OtherStream, why)),
+        })
+    }
+}
+
+/// A snapshot's state; none where none was stored.
+fn decoded(found: Found) -> Option<Result<(StreamState, Mark), Refused>> {
     let bytes = match found {
-        Found::Nothing => return Ok(Err(Unfit::Nothing)),
-        Found::Damaged(why) => return Ok(Err(Unfit::Unusable(why))),
+        Found::Nothing => return None,
+        Found::Damaged(why) => return Some(Err(refused(Refusal::Damaged, why))),
         Found::Whole(_, bytes) => bytes,
     };
-    let (state, mark) = match wire::snapshot::decode_state(&bytes) {
-        Ok(decoded) => decoded,
-        Err(error) => return Ok(Err(Unfit::Unusable(error.to_string()))),
-    };
-    if let Err(why) = fits(&state, &mark, status, stream, rules, epoch) {
-        return Ok(Err(Unfit::Unusable(why)));
-    }
-    Ok(match bus.compare(&stream.to_string(), &mark).await? {
-        Comparison::Same | Comparison::Deleted => Ok(StreamFold::new(state, mark)),
-        Comparison::Other(why) => Err(Unfit::OtherStream(why)),
-    })
+    Some(wire::snapshot::decode_state(&bytes).map_err(|error| {
+        let reason = match error {
+            SnapshotError::Version { .. } => Refusal::Version,
+            SnapshotError::Digest => Refusal::Damaged,
+            SnapshotError::Empty | SnapshotError::Damaged(_) | SnapshotError::Impossible(_) => {
+                Refusal::Undecodable
+            }
+        };
+        refused(reason, error.to_string())
+    }))
 }
 
 /// Whether a snapshot speaks of this stream, by these rules, in this epoch, and can be gone on
@@ -118,21 +299,25 @@ fn fits(
     stream: Stream,
     rules: &Rules,
     epoch: u32,
-) -> Result<(), String> {
+) -> Result<(), Refused> {
     if state.stream() != stream {
-        return Err(format!("it is of stream {}", state.stream()));
+        let detail = format!("it is of stream {}", state.stream());
+        return Err(refused(Refusal::Stream, detail));
     }
     if state.rules() != rules {
-        return Err("it follows other rules than the stream".to_owned());
+        let detail = "it follows other rules than the stream".to_owned();
+        return Err(refused(Refusal::Rules, detail));
     }
     if mark.epoch != epoch {
-        return Err(format!("it is of epoch {}, the stream is in epoch {epoch}", mark.epoch));
+        let detail = format!("it is of epoch {}, the stream is in epoch {epoch}", mark.epoch);
+        return Err(refused(Refusal::Epoch, detail));
     }
     if status.created_ns == mark.created_ns && status.first_sequence > mark.sequence + 1 {
-        return Err(format!(
+        let detail = format!(
             "it reaches to {}, the stream begins at {}",
             mark.sequence, status.first_sequence
-        ));
+        );
+        return Err(refused(Refusal::OutOfReach, detail));
     }
     Ok(())
 }
@@ -153,19 +338,20 @@ mod tests {
         }
     }
 
-    fn why(first_sequence: u64, mark: Mark, rules: &Rules, epoch: u32) -> Result<(), String> {
+    fn why(first_sequence: u64, mark: Mark, rules: &Rules, epoch: u32) -> Option<Refusal> {
         let state = StreamState::new(Stream::lake(0), Rules::default());
-        fits(&state, &mark, &status(first_sequence), Stream::lake(0), rules, epoch)
+        let fits = fits(&state, &mark, &status(first_sequence), Stream::lake(0), rules, epoch);
+        fits.err().map(|why| why.reason)
     }
 
     #[test]
     fn a_snapshot_is_gone_on_from_only_if_nothing_is_missing_after_it() {
         let mark = Mark { epoch: 2, sequence: 10, broker_ns: 7, created_ns: 5 };
         let rules = Rules::default();
-        assert_eq!(why(11, mark, &rules, 2), Ok(()), "the message after it is there");
-        assert!(why(12, mark, &rules, 2).unwrap_err().contains("the stream begins at 12"));
-        assert!(why(1, mark, &rules, 3).unwrap_err().contains("epoch"));
+        assert_eq!(why(11, mark, &rules, 2), None, "the message after it is there");
+        assert_eq!(why(12, mark, &rules, 2), Some(Refusal::OutOfReach));
+        assert_eq!(why(1, mark, &rules, 3), Some(Refusal::Epoch));
         let others = Rules { labels_max: 1, ..Rules::default() };
-        assert!(why(1, mark, &others, 2).unwrap_err().contains("rules"));
+        assert_eq!(why(1, mark, &others, 2), Some(Refusal::Rules));
     }
 }

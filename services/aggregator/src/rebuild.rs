@@ -14,8 +14,26 @@ const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
 
 static REBUILT: FailPoint = FailPoint::new("aggregator.rebuilt");
 
+/// How a rebuild ended.
+#[derive(Debug)]
+pub(crate) enum Rebuilt {
+    /// The state at the archive's checkpoint.
+    Whole(Box<StreamFold>),
+    /// The service drains.
+    Drained,
+    /// Another epoch is in force by now: begin again.
+    EpochMoved,
+}
+
+/// What a rebuild waits for.
+enum Awaited {
+    Reached,
+    Drained,
+    EpochMoved,
+}
+
 /// Folds the archive up to the archiver's checkpoint. First it waits until that has reached what
-/// the stream can no longer give, in the epoch that is in force. Nothing: the service drains.
+/// the stream can no longer give, in the epoch that is in force.
 ///
 /// One repeatable-read transaction: what the archiver commits meanwhile is not seen, and is read
 /// from the stream afterwards.
@@ -30,14 +48,19 @@ pub(crate) async fn from_archive(
     rules: &Rules,
     epoch: u32,
     lifecycle: &Lifecycle,
-) -> anyhow::Result<Option<StreamFold>> {
-    if !archive_is_ahead(bus, store, stream, epoch, lifecycle).await? {
-        return Ok(None);
+) -> anyhow::Result<Rebuilt> {
+    match archive_is_ahead(bus, store, stream, epoch, lifecycle).await? {
+        Awaited::Reached => {}
+        Awaited::Drained => return Ok(Rebuilt::Drained),
+        Awaited::EpochMoved => return Ok(Rebuilt::EpochMoved),
     }
     let mut view = ArchiveView::open(store, stream).await?;
     let Some(mark) = view.checkpoint().map(|checkpoint| checkpoint.mark) else {
         anyhow::bail!("the checkpoint of stream {stream} is gone");
     };
+    if mark.epoch != epoch {
+        return Ok(Rebuilt::EpochMoved);
+    }
     let mut state = view.origin(rules)?;
     let (mut events, mut unexpected) = (0_u64, 0_u64);
     while let Some(page) = view.next_page().await? {
@@ -48,7 +71,7 @@ pub(crate) async fn from_archive(
             }
         }
         if lifecycle.is_draining() {
-            return Ok(None);
+            return Ok(Rebuilt::Drained);
         }
     }
     if unexpected > 0 {
@@ -56,7 +79,7 @@ pub(crate) async fn from_archive(
     }
     REBUILT.pass();
     tracing::info!(%stream, events, sequence = mark.sequence, epoch, "rebuilt from the archive");
-    Ok(Some(StreamFold::new(state, mark)))
+    Ok(Rebuilt::Whole(Box::new(StreamFold::new(state, mark))))
 }
 
 async fn archive_is_ahead(
@@ -65,19 +88,25 @@ async fn archive_is_ahead(
     stream: Stream,
     epoch: u32,
     lifecycle: &Lifecycle,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Awaited> {
     let mut said = false;
     loop {
+        if bus.epochs().get(&stream.to_string()).await?.is_some_and(|now| now != epoch) {
+            return Ok(Awaited::EpochMoved);
+        }
         let first_sequence = bus.stream(&stream.to_string()).await?.first_sequence;
         let mark = read_checkpoint(store, &stream.to_string()).await?;
         if mark.is_some_and(|mark| reaches(&mark, epoch, first_sequence)) {
-            return Ok(true);
+            return Ok(Awaited::Reached);
+        }
+        if mark.is_some_and(|mark| mark.epoch > epoch) {
+            return Ok(Awaited::EpochMoved);
         }
         if !std::mem::replace(&mut said, true) {
             tracing::warn!(%stream, epoch, first_sequence, ?mark, "waiting for the archiver");
         }
         tokio::select! {
-            () = lifecycle.draining() => return Ok(false),
+            () = lifecycle.draining() => return Ok(Awaited::Drained),
             () = tokio::time::sleep(CHECKPOINT_POLL) => {}
         }
     }

@@ -98,7 +98,7 @@ async fn usable(
     match bus.compare(name, &mark).await? {
         Comparison::Same => {}
         Comparison::Deleted => return Ok(Err("the message of its snapshot is gone".to_owned())),
-        Comparison::Other(why) => return Ok(Err(why)),
+        Comparison::Purged(why) | Comparison::Other(why) => return Ok(Err(why)),
     }
     let passed = passed(bus, name, mark.sequence).await?;
     Ok(passed.map(|passed| StreamFold::of_replay(state, mark, passed)))

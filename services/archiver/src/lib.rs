@@ -10,6 +10,7 @@
 mod batcher;
 mod books;
 mod config;
+mod epoch;
 mod intake;
 mod metrics;
 mod retention;

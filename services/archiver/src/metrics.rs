@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     lost: IntCounterVec,
     dropped_partitions: IntCounterVec,
     dropped_rows: IntCounterVec,
+    epoch: IntGaugeVec,
+    epochs_begun: IntCounterVec,
     alarms: IntCounterVec,
 }
 
@@ -91,7 +93,16 @@ impl Metrics {
             )?,
             lost: counter(
                 "lakegauge_archiver_lost_messages_total",
-                "Messages that the broker deleted before they could be archived.",
+                "Messages that the broker had and deleted or lost before they could be archived.",
+                &["stream"],
+            )?,
+            epoch: gauge(
+                "lakegauge_archiver_epoch",
+                "Epoch of the stream that is archived; 0 before the archive is opened.",
+            )?,
+            epochs_begun: counter(
+                "lakegauge_archiver_epochs_begun_total",
+                "Epochs that ended because the stream was another, and were closed.",
                 &["stream"],
             )?,
             dropped_partitions: counter(
@@ -135,6 +146,8 @@ impl Metrics {
             lost: self.lost.with_label_values(&[stream]),
             dropped_partitions: self.dropped_partitions.with_label_values(&[stream]),
             dropped_rows: self.dropped_rows.with_label_values(&[stream]),
+            epoch: self.epoch.with_label_values(&[stream]),
+            epochs_begun: self.epochs_begun.with_label_values(&[stream]),
             known_though_new: alarm("known_though_new"),
             sample_differs: alarm("sample_differs"),
             stuck: alarm("stuck"),
@@ -162,6 +175,8 @@ pub(crate) struct StreamMetrics {
     lost: IntCounter,
     dropped_partitions: IntCounter,
     dropped_rows: IntCounter,
+    epoch: IntGauge,
+    epochs_begun: IntCounter,
     known_though_new: IntCounter,
     sample_differs: IntCounter,
     stuck: IntCounter,
@@ -223,6 +238,16 @@ impl StreamMetrics {
     pub(crate) fn observe_dropped(&self, partitions: usize, rows: u64) {
         self.dropped_partitions.inc_by(u64::try_from(partitions).unwrap_or(u64::MAX));
         self.dropped_rows.inc_by(rows);
+    }
+
+    pub(crate) fn observe_epoch(&self, epoch: u32) {
+        self.epoch.set(i64::from(epoch));
+    }
+
+    /// An epoch was closed and the next begun; so many messages of the old one are lost.
+    pub(crate) fn observe_epoch_begun(&self, lost: u64) {
+        self.epochs_begun.inc();
+        self.lost.inc_by(lost);
     }
 
     pub(crate) fn observe_loss(&self, messages: u64) {

@@ -1,5 +1,7 @@
 //! Wires the archiver: connections and one task a stream.
 
+use std::sync::Mutex;
+
 use anyhow::Context as _;
 use domain::Stream;
 use service_kit::{Context, Jitter};
@@ -46,6 +48,8 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             lifecycle: context.lifecycle.clone(),
             clock: context.clock.clone(),
             token: token(&mut jitter),
+            newest: bus::Newest::default(),
+            closed: Mutex::default(),
             name,
         };
         task.condition.fail(format!("{}: opening the archive", task.name));

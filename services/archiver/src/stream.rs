@@ -1,9 +1,12 @@
 //! The shell around one stream: opens its archive, reads, commits, acknowledges.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use bus::{Bus, BusError, Comparison, Delivery, EpochWatch, Read, Reader, ReaderSettings};
+use bus::{Bus, BusError, Delivery, EpochWatch, Newest, Read, Reader, ReaderSettings};
 use domain::{Mark, Rules, Stream};
 use event_store::{Archive, Batch, Recovery, StoreError, StoreSettings};
 use service_kit::{Backoff, Clock, FailPoint, Jitter, Lifecycle, readiness::Condition};
@@ -20,13 +23,12 @@ use crate::{
 };
 
 /// First and longest pause before what failed is tried again.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 /// Attempts at one batch in a row after which people should look, where the server itself is in
 /// trouble: about half a minute.
 const STUCK_ATTEMPTS: u32 = 10;
 
-static EPOCH_BEGUN: FailPoint = FailPoint::new("archiver.epoch_begun");
 static RECEIVED: FailPoint = FailPoint::new("archiver.received");
 static JUDGED: FailPoint = FailPoint::new("archiver.judged");
 static SEALED: FailPoint = FailPoint::new("archiver.sealed");
@@ -54,10 +56,14 @@ pub(crate) struct StreamTask {
     pub(crate) clock: Clock,
     /// Tells this writer from every other.
     pub(crate) token: [u8; 16],
+    /// How far the stream was seen to reach.
+    pub(crate) newest: Newest,
+    /// The epoch closed last, and up to where it is archived or declared lost.
+    pub(crate) closed: Mutex<Option<(u32, u64)>>,
 }
 
 /// What ended one round.
-enum Ended {
+pub(crate) enum Ended {
     Drained,
     /// Start again from the checkpoint.
     Again(String),
@@ -153,7 +159,8 @@ impl StreamTask {
                 committed?;
                 ended
             }
-            () = trimming => unreachable!("trimming has no end"),
+            // What is being committed is committed or not: the checkpoint tells.
+            why = trimming => Ok(Ended::Again(why)),
         }
     }
 
@@ -185,46 +192,24 @@ impl StreamTask {
             }
             None => Carries::Samples,
         };
-        let known = archive.checkpoint().map(|checkpoint| checkpoint.mark);
-        let epoch = self.epoch(known).await?;
-        if known.is_none_or(|known| known.epoch < epoch) {
-            if let Some(known) = known {
-                tracing::error!(
-                    stream = self.name,
-                    closed = known.epoch,
-                    at = known.sequence,
-                    epoch,
-                    "the stream is another: a new epoch begins, read from its first message"
-                );
-            }
-            archive.begin_epoch(epoch, status.created_ns).await?;
-            EPOCH_BEGUN.pass();
-        }
-        let mark = archive.checkpoint().map(|checkpoint| checkpoint.mark);
-        let mark = mark.context("an opened archive has a checkpoint")?;
+        let mark = self.enter_epoch(&mut archive, &status).await?;
         Ok(Opened { archive, carries, mark })
     }
 
-    /// The epoch in force, raised if the stream is not the one that the checkpoint speaks of.
-    async fn epoch(&self, known: Option<Mark>) -> Result<u32, BusError> {
-        let epochs = self.bus.epochs();
-        let Some(known) = known else { return epochs.raise(&self.name, 0).await };
-        match self.bus.compare(&self.name, &known).await? {
-            // The entry may be gone with a bucket that was lost: never below the checkpoint.
-            Comparison::Same | Comparison::Deleted => {
-                epochs.raise(&self.name, known.epoch.saturating_sub(1)).await
-            }
-            Comparison::Other(why) => {
-                tracing::error!(stream = self.name, why, "the stream is another");
-                epochs.raise(&self.name, known.epoch).await
-            }
-        }
-    }
-
-    async fn trim_forever(&self, commits: watch::Receiver<Mark>, steps: &Steps) {
+    /// Trims until the stream looks like another; says how. Whether it is shows the checkpoint in
+    /// the archive: another archiver may have taken over and trimmed since ours.
+    async fn trim_forever(&self, commits: watch::Receiver<Mark>, steps: &Steps) -> String {
         loop {
             tokio::time::sleep(self.trim_interval).await;
             let mark = *commits.borrow();
+            match self.bus.compare(&self.name, &mark).await.map(bus::Comparison::difference) {
+                Ok(Some(why)) => return why,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(stream = self.name, %error, "can't compare yet"),
+            }
+            if let Ok(Some(news)) = self.late_news().await {
+                return news;
+            }
             let now_us = self.clock.now_us();
             let trimmed =
                 trim::trim(&self.bus, &self.name, &mark, &self.trim_rules, now_us, steps).await;
@@ -329,8 +314,7 @@ impl Reading<'_> {
             Read::Subscribed(_) => {
                 let mark = *self.commits.borrow();
                 match self.task.bus.compare(&self.task.name, &mark).await {
-                    Ok(Comparison::Same | Comparison::Deleted) => Ok(None),
-                    Ok(Comparison::Other(why)) => Ok(Some(Ended::Again(why))),
+                    Ok(compared) => Ok(compared.difference().map(Ended::Again)),
                     // It will subscribe again, and the question will be asked again.
                     Err(error) if error.recovery() == bus::Recovery::Retry => Ok(None),
                     Err(error) => Err(error.into()),
@@ -338,8 +322,7 @@ impl Reading<'_> {
             }
             Read::Changed(why) => {
                 let epoch = self.commits.borrow().epoch;
-                self.task.bus.epochs().raise(&self.task.name, epoch).await?;
-                Ok(Some(Ended::Again(why)))
+                Ok(Some(self.task.report_other(epoch, why).await?))
             }
         }
     }
@@ -359,7 +342,9 @@ impl Reading<'_> {
         }
         self.batcher.push(self.task.clock.monotonic_ms(), counts.events);
         self.newest = delivery.sequence.saturating_add(delivery.pending);
-        self.tell_lag(&self.commits.borrow());
+        let committed = *self.commits.borrow();
+        self.task.newest.saw(committed.epoch, self.newest);
+        self.tell_lag(&committed);
     }
 
     fn tell_lag(&self, committed: &Mark) {

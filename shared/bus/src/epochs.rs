@@ -1,20 +1,21 @@
 //! Epochs: one number per stream, raised by compare-and-set when the stream is another one.
 
-use std::time::Duration;
+use std::{
+    fmt::Display,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use async_nats::jetstream::kv;
 use service_kit::FailPoint;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    api,
-    connection::{Bus, server_name},
+    bucket::{self, compare_and_set},
+    connection::Bus,
     error::BusError,
 };
-
-/// The bucket of `nats/streams.json` that holds pointers and epochs.
-pub(crate) const BUCKET: &str = "LAKEGAUGE";
 
 /// Another process may win the race to raise; each round one of them does.
 const RAISE_ATTEMPTS_MAX: u32 = 16;
@@ -32,6 +33,30 @@ pub struct Epochs {
 pub struct EpochWatch {
     values: watch::Receiver<Option<u32>>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// The last message that a stream is known to have had in an epoch, as far as this process saw:
+/// what stands between it and the checkpoint when the epoch ends is lost.
+#[derive(Debug, Default)]
+pub struct Newest(Mutex<(u32, u64)>);
+
+impl Newest {
+    /// A message of an epoch was seen, or said to be there by the broker.
+    pub fn saw(&self, epoch: u32, sequence: u64) {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = (epoch, sequence).max(*newest);
+    }
+
+    /// The last of an epoch; 0 if none was seen.
+    pub fn of(&self, epoch: u32) -> u64 {
+        let newest = self.last();
+        if newest.0 == epoch { newest.1 } else { 0 }
+    }
+
+    /// The last of all, with its epoch.
+    pub fn last(&self) -> (u32, u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl EpochWatch {
@@ -68,7 +93,31 @@ impl Epochs {
     ///
     /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
     pub async fn get(&self, stream: &str) -> Result<Option<u32>, BusError> {
-        Ok(self.entry(stream).await?.map(|(epoch, _revision)| epoch))
+        Ok(self.number(&key(stream), &format!("epoch of stream {stream}")).await?.0)
+    }
+
+    /// Reports that a stream is no longer the one that was read in an epoch, and raises it.
+    /// `newest` is the last sequence that the epoch is known to have had (0: not known); it is
+    /// kept for [`Epochs::newest`] first, so that whoever closes the epoch can say what was lost.
+    /// Returns the epoch in force then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Epochs::get`]. The epoch may not be raised then: report it again.
+    pub async fn report(&self, stream: &str, epoch: u32, newest: u64) -> Result<u32, BusError> {
+        if newest > 0 {
+            self.keep_newest(stream, epoch, newest).await?;
+        }
+        self.raise(stream, epoch).await
+    }
+
+    /// The last sequence that an epoch is known to have had, from those who saw it end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Epochs::get`].
+    pub async fn newest(&self, stream: &str, epoch: u32) -> Result<Option<u64>, BusError> {
+        Ok(self.number(&newest_key(stream, epoch), "newest message of an epoch").await?.0)
     }
 
     /// Sets an epoch above the given one, unless somebody else has done so already; returns what
@@ -79,29 +128,10 @@ impl Epochs {
     /// As [`Epochs::get`].
     pub async fn raise(&self, stream: &str, above: u32) -> Result<u32, BusError> {
         let what = format!("epoch of stream {stream}");
-        let store = bucket(&self.bus).await?;
-        for _ in 0..RAISE_ATTEMPTS_MAX {
-            let (current, revision) = match self.entry(stream).await? {
-                Some((current, _)) if current > above => return Ok(current),
-                Some((current, revision)) => (current, revision),
-                None => (0, 0),
-            };
-            let next = current.max(above).saturating_add(1);
-            match store.update(key(stream), next.to_string().into(), revision).await {
-                Ok(_) => {
-                    RAISED.pass();
-                    return Ok(next);
-                }
-                Err(error) => match error.kind() {
-                    // A lost answer looks the same: what is in force says which it was.
-                    kv::UpdateErrorKind::WrongLastRevision => {}
-                    kv::UpdateErrorKind::InvalidKey
-                    | kv::UpdateErrorKind::TimedOut
-                    | kv::UpdateErrorKind::Other => return Err(api::client_error(&error, &what)),
-                },
-            }
-        }
-        Err(BusError::Superseded { what, detail: "others kept changing it".to_owned() })
+        let raise = |current: u32| (current <= above).then(|| above.saturating_add(1));
+        let in_force = self.change(&key(stream), &what, raise).await?;
+        RAISED.pass();
+        Ok(in_force)
     }
 
     /// Forgets the epoch of a stream that is no more.
@@ -110,7 +140,7 @@ impl Epochs {
     ///
     /// As [`Epochs::get`].
     pub async fn forget(&self, stream: &str) -> Result<(), BusError> {
-        forget(&self.bus, &key(stream)).await
+        bucket::forget(&self.bus, &key(stream)).await
     }
 
     /// Follows the epoch of a stream by asking for it: a watch of the client can be lost without
@@ -136,46 +166,75 @@ impl Epochs {
         EpochWatch { values, _task: AbortOnDropHandle::new(task) }
     }
 
-    async fn entry(&self, stream: &str) -> Result<Option<(u32, u64)>, BusError> {
-        let what = format!("epoch of stream {stream}");
-        let store = bucket(&self.bus).await?;
-        let entry =
-            store.entry(key(stream)).await.map_err(|error| api::client_error(&error, &what))?;
-        let Some(entry) = entry else { return Ok(None) };
-        if entry.operation != kv::Operation::Put {
-            return Ok(Some((0, entry.revision)));
-        }
-        let text = String::from_utf8_lossy(&entry.value);
-        let epoch = text.parse().map_err(|_| BusError::Garbled {
-            what,
-            detail: format!("{text:?} is no number; set it with `nats kv put`"),
-        })?;
-        Ok(Some((epoch, entry.revision)))
+    async fn keep_newest(&self, stream: &str, epoch: u32, newest: u64) -> Result<u64, BusError> {
+        let what = format!("newest message of epoch {epoch} of stream {stream}");
+        let larger = |known: u64| (known < newest).then_some(newest);
+        self.change(&newest_key(stream, epoch), &what, larger).await
     }
+
+    /// Changes a number for as long as `change` of what stands there says to what; returns what
+    /// stands there then.
+    async fn change<T>(
+        &self,
+        key: &str,
+        what: &str,
+        change: impl Fn(T) -> Option<T>,
+    ) -> Result<T, BusError>
+    where
+        T: FromStr + Display + Default + Copy,
+    {
+        for _ in 0..RAISE_ATTEMPTS_MAX {
+            let (current, revision) = self.number(key, what).await?;
+            let current = current.unwrap_or_default();
+            let Some(next) = change(current) else { return Ok(current) };
+            let value = next.to_string().into();
+            match compare_and_set(&self.bus, key, &value, revision, what).await {
+                Ok(_) => return Ok(next),
+                Err(BusError::Superseded { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let detail = "others kept changing it".to_owned();
+        Err(BusError::Superseded { what: what.to_owned(), detail })
+    }
+
+    /// A number and its revision.
+    async fn number<T: FromStr>(
+        &self,
+        key: &str,
+        what: &str,
+    ) -> Result<(Option<T>, u64), BusError> {
+        let entry = bucket::entry(&self.bus, key, what).await?;
+        let Some(value) = entry.value else { return Ok((None, entry.revision)) };
+        let text = String::from_utf8_lossy(&value);
+        let number = text.parse().map_err(|_| BusError::Garbled {
+            what: what.to_owned(),
+            detail: format!("{text:?} is no number; set {key} with `nats kv put`"),
+        })?;
+        Ok((Some(number), entry.revision))
+    }
+}
+
+/// One small entry an epoch: epochs are rare.
+fn newest_key(stream: &str, epoch: u32) -> String {
+    format!("newest.{stream}.{epoch}")
 }
 
 fn key(stream: &str) -> String {
     format!("epoch.{stream}")
 }
 
-/// Deletes a key without a tombstone, which would stand in the way of a new value.
-pub(crate) async fn forget(bus: &Bus, key: &str) -> Result<(), BusError> {
-    let bucket = server_name(&bus.settings().subject_prefix, BUCKET);
-    let _purged: serde_json::Value = api::request(
-        &bus.context,
-        format!("STREAM.PURGE.KV_{bucket}"),
-        &serde_json::json!({ "filter": format!("$KV.{bucket}.{key}") }),
-        &format!("deleting {key} from bucket {bucket}"),
-    )
-    .await?;
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The bucket that holds pointers and epochs.
-pub(crate) async fn bucket(bus: &Bus) -> Result<kv::Store, BusError> {
-    let name = server_name(&bus.settings().subject_prefix, BUCKET);
-    let what = format!("bucket {name}");
-    bus.context.get_key_value(&name).await.map_err(|error| {
-        crate::stream::named(api::client_error(&error, &what), &format!("KV_{name}"))
-    })
+    #[test]
+    fn what_was_seen_in_one_epoch_says_nothing_of_another() {
+        let newest = Newest::default();
+        newest.saw(1, 50);
+        newest.saw(1, 20);
+        assert_eq!((newest.of(1), newest.of(2)), (50, 0));
+        newest.saw(2, 3);
+        assert_eq!((newest.of(1), newest.of(2)), (0, 3));
+    }
 }

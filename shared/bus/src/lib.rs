@@ -11,9 +11,11 @@
 //! - streams are what the declarations in `nats/streams.json` say ([`Topology`]).
 
 mod api;
+mod bucket;
 mod connection;
 mod epochs;
 mod error;
+mod owners;
 mod publisher;
 mod reader;
 mod replay;
@@ -26,8 +28,9 @@ mod topology;
 mod watch;
 
 pub use connection::Bus;
-pub use epochs::{EpochWatch, Epochs};
+pub use epochs::{EpochWatch, Epochs, Newest};
 pub use error::{BusError, Recovery};
+pub use owners::{Claim, Owner, Owners};
 pub use publisher::{Acknowledged, Confirmed, PublishProgress, Publisher, PublisherLimits};
 pub use reader::{Read, Reader, ReaderProgress, ReaderSettings};
 pub use replay::Run;

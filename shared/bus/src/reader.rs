@@ -273,7 +273,7 @@ impl Feed {
         let mut connections = self.bus.connections();
         connections.mark_unchanged();
         let status = self.bus.stream(&self.settings.stream).await?;
-        if let Some(change) = self.change(&status).await? {
+        if let Some(change) = self.change().await? {
             let _unwanted = self.give(Read::Changed(change), None).await;
             return Ok(End::Unwanted);
         }
@@ -289,28 +289,14 @@ impl Feed {
     }
 
     /// How the stream differs from the one that was read so far.
-    async fn change(&self, status: &StreamStatus) -> Result<Option<String>, BusError> {
+    async fn change(&self) -> Result<Option<String>, BusError> {
         let mark = domain::Mark {
             epoch: 0,
             sequence: self.last,
             broker_ns: self.last_ns.unwrap_or(0),
             created_ns: self.created_ns.unwrap_or(0),
         };
-        if self.last > status.last_sequence
-            || self.created_ns.is_some_and(|ns| ns != status.created_ns)
-        {
-            return Ok(Some(match self.bus.compare(&self.settings.stream, &mark).await? {
-                stream::Comparison::Other(how) => how,
-                stream::Comparison::Same | stream::Comparison::Deleted => return Ok(None),
-            }));
-        }
-        if self.last_ns.is_none() {
-            return Ok(None);
-        }
-        match self.bus.compare(&self.settings.stream, &mark).await? {
-            stream::Comparison::Other(how) => Ok(Some(how)),
-            stream::Comparison::Same | stream::Comparison::Deleted => Ok(None),
-        }
+        Ok(self.bus.compare(&self.settings.stream, &mark).await?.replacement())
     }
 
     async fn pump(

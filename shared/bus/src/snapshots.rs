@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, kv, object_store::ObjectMetadata};
+use async_nats::jetstream::{self, object_store::ObjectMetadata};
 use bytes::Bytes;
 use domain::Mark;
 use serde::{Deserialize, Serialize};
@@ -12,9 +12,8 @@ use service_kit::FailPoint;
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    api,
+    api, bucket,
     connection::{Bus, server_name},
-    epochs,
     error::BusError,
     stream::named,
 };
@@ -107,10 +106,8 @@ impl Snapshots {
     /// [`BusError::NoStream`] where the bucket is missing, [`BusError::Garbled`] for a pointer that
     /// can't be read, and what any request may meet.
     pub async fn pointer(&self, stream: &str) -> Result<Option<(Pointer, u64)>, BusError> {
-        match self.entry(stream).await? {
-            Some((value, revision)) => Ok(Some((pointer(stream, &value)?, revision))),
-            None => Ok(None),
-        }
+        let entry = self.entry(stream).await?;
+        entry.value.map(|value| Ok((pointer(stream, &value)?, entry.revision))).transpose()
     }
 
     /// The newest snapshot of a stream. What is damaged is found, not an error: the caller rebuilds
@@ -121,8 +118,9 @@ impl Snapshots {
     /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet.
     pub async fn load(&self, stream: &str) -> Result<Loaded, BusError> {
         loop {
-            let Some((value, revision)) = self.entry(stream).await? else {
-                return Ok(Loaded { revision: 0, found: Found::Nothing });
+            let bucket::Entry { value, revision } = self.entry(stream).await?;
+            let Some(value) = value else {
+                return Ok(Loaded { revision, found: Found::Nothing });
             };
             let pointer = match pointer(stream, &value) {
                 Ok(pointer) => pointer,
@@ -134,8 +132,7 @@ impl Snapshots {
                 Ok(bytes) => Found::Whole(pointer, bytes),
                 Err(damage) => {
                     // Perhaps another process has stored a newer one meanwhile and deleted this.
-                    let now = self.entry(stream).await?.map(|(_, revision)| revision);
-                    if now != Some(revision) {
+                    if self.entry(stream).await?.revision != revision {
                         continue;
                     }
                     Found::Damaged(damage)
@@ -194,7 +191,7 @@ impl Snapshots {
     ///
     /// What any request may meet; what is left then is deleted by the next call.
     pub async fn forget(&self, stream: &str) -> Result<(), BusError> {
-        epochs::forget(&self.bus, &key(stream)).await?;
+        bucket::forget(&self.bus, &key(stream)).await?;
         self.sweep(stream, "", Duration::ZERO).await
     }
 
@@ -217,30 +214,11 @@ impl Snapshots {
         stored: &StoredPointer,
         expected: u64,
     ) -> Result<u64, BusError> {
-        let what = format!("pointer to the snapshot of stream {stream}");
-        let value = serde_json::to_vec(stored)
-            .map_err(|error| BusError::Garbled { what: what.clone(), detail: error.to_string() })?;
-        let store = epochs::bucket(&self.bus).await?;
-        let error = match store.update(key(stream), value.clone().into(), expected).await {
-            Ok(revision) => return Ok(revision),
-            Err(error) => error,
-        };
-        // The answer may be lost and the pointer moved all the same: the value says whether.
-        match self.entry(stream).await? {
-            Some((now, revision)) if now == value => Ok(revision),
-            now => match error.kind() {
-                kv::UpdateErrorKind::WrongLastRevision => Err(BusError::Superseded {
-                    what,
-                    detail: format!(
-                        "expected revision {expected}, found {}",
-                        now.map_or(0, |(_, revision)| revision)
-                    ),
-                }),
-                kv::UpdateErrorKind::InvalidKey
-                | kv::UpdateErrorKind::TimedOut
-                | kv::UpdateErrorKind::Other => Err(api::client_error(&error, &what)),
-            },
-        }
+        let what = pointer_of(stream);
+        let value: Bytes = serde_json::to_vec(stored)
+            .map_err(|error| BusError::Garbled { what: what.clone(), detail: error.to_string() })?
+            .into();
+        bucket::compare_and_set(&self.bus, &key(stream), &value, expected, &what).await
     }
 
     async fn upload(&self, object: &str, bytes: &[u8]) -> Result<(), BusError> {
@@ -375,16 +353,8 @@ impl Snapshots {
         Ok(())
     }
 
-    async fn entry(&self, stream: &str) -> Result<Option<(Bytes, u64)>, BusError> {
-        let what = format!("pointer to the snapshot of stream {stream}");
-        let entry = epochs::bucket(&self.bus)
-            .await?
-            .entry(key(stream))
-            .await
-            .map_err(|error| api::client_error(&error, &what))?;
-        Ok(entry
-            .filter(|entry| entry.operation == kv::Operation::Put)
-            .map(|entry| (entry.value, entry.revision)))
+    async fn entry(&self, stream: &str) -> Result<bucket::Entry, BusError> {
+        bucket::entry(&self.bus, &key(stream), &pointer_of(stream)).await
     }
 
     fn bucket(&self) -> String {
@@ -422,11 +392,12 @@ fn key(stream: &str) -> String {
     format!("snapshot.{stream}")
 }
 
+fn pointer_of(stream: &str) -> String {
+    format!("pointer to the snapshot of stream {stream}")
+}
+
 fn pointer(stream: &str, value: &[u8]) -> Result<Pointer, BusError> {
-    let garbled = |detail: String| BusError::Garbled {
-        what: format!("pointer to the snapshot of stream {stream}"),
-        detail,
-    };
+    let garbled = |detail: String| BusError::Garbled { what: pointer_of(stream), detail };
     let stored: StoredPointer =
         serde_json::from_slice(value).map_err(|error| garbled(error.to_string()))?;
     if stored.stream != stream {

@@ -55,10 +55,31 @@ pub struct Delivery {
 pub enum Comparison {
     /// It is the same message of the same stream, or nothing was handled yet.
     Same,
-    /// The stream is the same and reaches as far, but the message was deleted since.
+    /// The stream is the same and reaches as far, but this one message was deleted since.
     Deleted,
+    /// The stream begins behind it: trimmed, or purged by somebody.
+    Purged(String),
     /// The stream was made again, lost its tail, or is an older copy.
     Other(String),
+}
+
+impl Comparison {
+    /// Why the stream must be taken for another by those whose message is never trimmed, as that
+    /// of the archive's checkpoint.
+    pub fn difference(self) -> Option<String> {
+        match self {
+            Self::Same | Self::Deleted => None,
+            Self::Purged(how) | Self::Other(how) => Some(how),
+        }
+    }
+
+    /// Why the stream must be taken for another by those whose message we may have trimmed.
+    pub fn replacement(self) -> Option<String> {
+        match self {
+            Self::Same | Self::Deleted | Self::Purged(_) => None,
+            Self::Other(how) => Some(how),
+        }
+    }
 }
 
 impl Bus {
@@ -145,10 +166,14 @@ impl Bus {
                 status.last_sequence, mark.sequence
             )));
         }
-        if mark.sequence == 0 {
+        if mark.sequence == 0 || mark.is_before_first() {
             return Ok(Comparison::Same);
         }
         Ok(match self.message_at(stream, mark.sequence).await? {
+            None if mark.sequence < status.first_sequence => Comparison::Purged(format!(
+                "it begins at {}, behind {}: it was purged",
+                status.first_sequence, mark.sequence
+            )),
             None => Comparison::Deleted,
             Some(message) if message.broker_ns == mark.broker_ns => Comparison::Same,
             Some(message) => Comparison::Other(format!(

@@ -331,13 +331,14 @@ fn fit(stream: &str, config: &Map<String, Value>) -> Result<(), BusError> {
              `nats stream edit --max-age=0`",
         );
     }
+    // The server shows a sealed stream as one that denies purging too.
+    if is_true("sealed") {
+        return unfit("it is sealed: it takes no message and can't be trimmed; make it again");
+    }
     if is_true("deny_purge") {
         return unfit(
             "it denies purging, so that it could never be trimmed; make it again without deny_purge",
         );
-    }
-    if is_true("sealed") {
-        return unfit("it is sealed: it takes no message and can't be trimmed; make it again");
     }
     if config.get("mirror").is_some_and(|mirror| !mirror.is_null()) {
         return unfit(

@@ -65,7 +65,7 @@ pub struct Position {
 pub struct Mark {
     /// The epoch it was read in.
     pub epoch: u32,
-    /// The broker's sequence; 0 before the first message.
+    /// The broker's sequence; before the first message of an epoch, the one before it.
     pub sequence: u64,
     /// The broker's timestamp of the message, in nanoseconds since 1970; 0 before the first.
     pub broker_ns: i64,
@@ -77,6 +77,13 @@ impl Mark {
     /// The broker's timestamp as event time.
     pub const fn broker_time(&self) -> Timestamp {
         Timestamp::from_nanos(self.broker_ns)
+    }
+
+    /// Whether no message of the epoch was handled yet: there is none that could be compared.
+    ///
+    /// The sequence need not be 0: a purged stream goes on counting where it was.
+    pub const fn is_before_first(&self) -> bool {
+        self.broker_ns == 0
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     batch::{Batch, Letter, StreamId},
     checkpoint::{self, Checkpoint},
     copy::CopyBuffer,
-    error::{Doing, StoreError, signed, signed_32},
+    error::{Doing, StoreError, signed, signed_32, unsigned, unsigned_32},
     insert, letters,
     pg::Timestamptz,
     rows::{Kind, Placed},
@@ -111,28 +111,34 @@ pub(crate) async fn commit(connection: &mut PgConnection) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Closes the epoch of `known` and sets the checkpoint before the first message of another.
-/// False: the checkpoint is not `known` any more.
+/// Closes the epoch of `known`, declares what it had behind the checkpoint lost, and sets the
+/// checkpoint before the first message of another. False: the checkpoint is not `known` any more.
 pub(crate) async fn epoch(
     connection: &mut PgConnection,
     stream: StreamId,
     known: Option<&Checkpoint>,
     new: &Checkpoint,
+    newest: u64,
 ) -> Result<bool, StoreError> {
     run(connection, "begin").await?;
     if let Some(known) = known {
         sqlx::query(
-            "insert into lakegauge.epoch (stream, epoch, sequence, broker_ns, created_ns) \
-             values ($1, $2, $3, $4, $5)",
+            "insert into lakegauge.epoch (stream, epoch, sequence, broker_ns, created_ns, \
+             next_after) values ($1, $2, $3, $4, $5, $6)",
         )
         .bind(stream.id)
         .bind(signed_32(known.mark.epoch)?)
         .bind(signed(known.mark.sequence)?)
         .bind(known.mark.broker_ns)
         .bind(known.mark.created_ns)
+        .bind(signed(new.mark.sequence)?)
         .execute(&mut *connection)
         .await
         .doing("closing an epoch")?;
+        if newest > known.mark.sequence {
+            let lost = (known.mark.sequence + 1, newest);
+            declare_lost(connection, stream, signed_32(known.mark.epoch)?, lost).await?;
+        }
     }
     if !checkpoint::compare_and_set(connection, stream, known, new).await? {
         return Ok(false);
@@ -327,10 +333,13 @@ async fn ledger(
     let doing = "writing the ledger";
     let before = sequence_of(batch.before)?;
     let epoch = signed_32(batch.after.epoch)?;
+    // The first range of an epoch follows on none, also where the stream does not begin at 1.
+    let is_first = batch.before.is_none_or(|before| before.is_before_first());
+    let previous = (!is_first).then_some(before);
     sqlx::query(
         "insert into lakegauge.ledger (stream, epoch, first, last, previous, events, inserted, \
          duplicates, dead, occurred_from, occurred_to) \
-         values ($1, $2, $3 + 1, $4, nullif($3, 0), $5, $6, $7, $8, $9, $10)",
+         values ($1, $2, $3 + 1, $4, $11, $5, $6, $7, $8, $9, $10)",
     )
     .bind(batch.stream.id)
     .bind(epoch)
@@ -342,23 +351,53 @@ async fn ledger(
     .bind(signed(appended.dead)?)
     .bind(batch.occurred.map(|(first, _)| Timestamptz(first.0)))
     .bind(batch.occurred.map(|(_, last)| Timestamptz(last.0)))
+    .bind(previous)
     .execute(&mut *connection)
     .await
     .doing(doing)?;
-    for (first, last) in &batch.lost {
-        sqlx::query(
-            "insert into lakegauge.declared_loss (stream, epoch, first, last) \
-             values ($1, $2, $3, $4)",
-        )
-        .bind(batch.stream.id)
-        .bind(epoch)
-        .bind(signed(*first)?)
-        .bind(signed(*last)?)
-        .execute(&mut *connection)
-        .await
-        .doing("declaring a loss")?;
+    for lost in &batch.lost {
+        declare_lost(connection, batch.stream, epoch, *lost).await?;
     }
     Ok(())
+}
+
+/// See [`crate::Archive::closed_epoch`].
+pub(crate) async fn closed_epoch(
+    connection: &mut PgConnection,
+    stream: StreamId,
+) -> Result<Option<(u32, u64)>, StoreError> {
+    let closed: Option<(i32, i64)> = sqlx::query_as(
+        "select closed.epoch, greatest(closed.sequence, (select max(last) \
+         from lakegauge.declared_loss as loss \
+         where loss.stream = closed.stream and loss.epoch = closed.epoch)) \
+         from lakegauge.epoch as closed where closed.stream = $1 order by epoch desc limit 1",
+    )
+    .bind(stream.id)
+    .fetch_optional(connection)
+    .await
+    .doing("asking for the closed epoch")?;
+    closed.map(|(epoch, last)| Ok((unsigned_32(epoch)?, unsigned(last)?))).transpose()
+}
+
+/// Declares messages lost, both ends included.
+pub(crate) async fn declare_lost(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    epoch: i32,
+    (first, last): (u64, u64),
+) -> Result<(), StoreError> {
+    let doing = "declaring a loss";
+    sqlx::query(
+        "insert into lakegauge.declared_loss (stream, epoch, first, last) values ($1, $2, $3, $4)",
+    )
+    .bind(stream.id)
+    .bind(epoch)
+    .bind(signed(first)?)
+    .bind(signed(last)?)
+    .execute(&mut *connection)
+    .await
+    .doing(doing)
+    .map(|_| ())
 }
 
 pub(crate) fn count(length: usize) -> u64 {

@@ -13,7 +13,7 @@ use crate::{
     append::{self, Path},
     batch::{Batch, StreamId},
     checkpoint::{self, Checkpoint},
-    error::{Doing, StoreError, signed},
+    error::{Doing, StoreError, signed, signed_32},
     migrate,
     partitions::Partitions,
     pg::Timestamptz,
@@ -174,16 +174,20 @@ impl Archive {
         Err(StoreError::Inconsistent("no attempt was made".to_owned()))
     }
 
-    /// Closes the epoch of the checkpoint and begins a new one before its first message.
+    /// Closes the epoch of the checkpoint and begins a new one at `start`, before its first
+    /// message. `newest` is the last sequence that the closed epoch is known to have had: what
+    /// stood behind the checkpoint is declared lost in the same transaction. Returns how many
+    /// messages that are.
     ///
     /// # Errors
     ///
     /// As [`Archive::append`]; or the epoch is not above the last.
-    pub async fn begin_epoch(&mut self, epoch: u32, created_ns: i64) -> Result<(), StoreError> {
+    pub async fn begin_epoch(&mut self, start: Mark, newest: u64) -> Result<u64, StoreError> {
         let mut session = self.take_session().await?;
         let old = self.checkpoint.clone();
-        if old.as_ref().is_some_and(|old| epoch <= old.mark.epoch) {
-            return Err(StoreError::Inconsistent(format!("epoch {epoch} was used already")));
+        if old.as_ref().is_some_and(|old| start.epoch <= old.mark.epoch) {
+            let detail = format!("epoch {} was used already", start.epoch);
+            return Err(StoreError::Inconsistent(detail));
         }
         self.transaction += 1;
         let seen = old.as_ref().map_or_else(
@@ -191,20 +195,48 @@ impl Archive {
             |old| old.seen.clone(),
         );
         let new = Checkpoint {
-            mark: Mark { epoch, sequence: 0, broker_ns: 0, created_ns },
+            mark: start,
             seen,
             derived_floor: old.as_ref().and_then(|old| old.derived_floor),
             next_verdict: old.as_ref().map_or(1, |old| old.next_verdict),
             writer: self.token,
             writer_transaction: self.transaction,
         };
-        let moved = append::epoch(&mut session.connection, self.stream, old.as_ref(), &new);
+        let moved = append::epoch(&mut session.connection, self.stream, old.as_ref(), &new, newest);
         if !self.in_time("beginning an epoch", moved).await? {
             drop(session);
             return Err(self.fenced().await);
         }
         self.session = Some(session);
         self.checkpoint = Some(new);
+        Ok(old.map_or(0, |old| newest.saturating_sub(old.mark.sequence)))
+    }
+
+    /// The epoch that was closed last, and the sequence up to which it is archived or declared
+    /// lost; none where the first one is open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Archive::append`].
+    pub async fn closed_epoch(&mut self) -> Result<Option<(u32, u64)>, StoreError> {
+        let mut session = self.take_session().await?;
+        let closed = append::closed_epoch(&mut session.connection, self.stream);
+        let closed = self.in_time("asking for the closed epoch", closed).await?;
+        self.session = Some(session);
+        Ok(closed)
+    }
+
+    /// Declares messages of a closed epoch lost that became known later, both ends included.
+    ///
+    /// # Errors
+    ///
+    /// As [`Archive::append`].
+    pub async fn declare_lost(&mut self, epoch: u32, lost: (u64, u64)) -> Result<(), StoreError> {
+        let mut session = self.take_session().await?;
+        let epoch = signed_32(epoch)?;
+        let declared = append::declare_lost(&mut session.connection, self.stream, epoch, lost);
+        self.in_time("declaring a loss", declared).await?;
+        self.session = Some(session);
         Ok(())
     }
 

@@ -45,6 +45,8 @@ pub struct Books {
     pub checkpoint: Option<Mark>,
     /// Epochs that ended, with the sequence up to which they were archived.
     pub closed: BTreeMap<u32, u64>,
+    /// Where the epoch after each closed one begins: the sequence before its first message.
+    pub next_after: BTreeMap<u32, u64>,
     /// The ledger in its order, each range with what is there of it.
     pub ranges: Vec<BookRange>,
     /// What stands where no range of the ledger is.
@@ -174,7 +176,8 @@ impl AuditView {
         let mut books = Books {
             stream: name.to_owned(),
             checkpoint: checkpoint.map(|checkpoint| checkpoint.mark),
-            closed: self.closed(stream).await?,
+            closed: self.closed(stream, "sequence").await?,
+            next_after: self.closed(stream, "next_after").await?,
             ranges: self.ranges(stream, &dropped).await?,
             lost: self.lost(stream).await?,
             dropped_rows: dropped.iter().map(|dropped| dropped.rows).sum(),
@@ -225,13 +228,18 @@ impl AuditView {
         Ok(doubled)
     }
 
-    async fn closed(&mut self, stream: StreamId) -> Result<BTreeMap<u32, u64>, StoreError> {
-        let rows: Vec<(i32, i64)> =
-            sqlx::query_as("select epoch, sequence from lakegauge.epoch where stream = $1")
-                .bind(stream.id)
-                .fetch_all(&mut self.connection)
-                .await
-                .doing(DOING)?;
+    /// A sequence that is kept of each closed epoch.
+    async fn closed(
+        &mut self,
+        stream: StreamId,
+        column: &'static str,
+    ) -> Result<BTreeMap<u32, u64>, StoreError> {
+        let sql = format!("select epoch, {column} from lakegauge.epoch where stream = $1");
+        let rows: Vec<(i32, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(stream.id)
+            .fetch_all(&mut self.connection)
+            .await
+            .doing(DOING)?;
         rows.into_iter()
             .map(|(epoch, sequence)| Ok((unsigned_32(epoch)?, unsigned(sequence)?)))
             .collect()

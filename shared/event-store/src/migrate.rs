@@ -28,6 +28,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "letters_and_bases",
         include_str!("../../../migrations/20261124160000_letters_and_bases.sql"),
     ),
+    (
+        20_261_124_170_000,
+        "epoch_begins",
+        include_str!("../../../migrations/20261124170000_epoch_begins.sql"),
+    ),
 ];
 
 /// A migration that was applied just now.

@@ -119,8 +119,12 @@ fn ledger(books: &Books, findings: &mut Findings<'_>) {
     let mut before = Messages::default();
     for range in &books.ranges {
         let messages = range.messages;
-        let expected =
-            if messages.epoch == before.epoch { before.last.saturating_add(1) } else { 1 };
+        let last = if messages.epoch == before.epoch {
+            before.last
+        } else {
+            begins_after(books, messages.epoch)
+        };
+        let expected = last.saturating_add(1);
         if messages.first > expected {
             let gap = Messages { first: expected, last: messages.first - 1, ..messages };
             let count = gap.last - gap.first + 1;
@@ -150,6 +154,11 @@ fn ledger(books: &Books, findings: &mut Findings<'_>) {
     }
 }
 
+/// The sequence before the first message of an epoch: a purged stream goes on counting.
+fn begins_after(books: &Books, epoch: u32) -> u64 {
+    books.next_after.range(..epoch).next_back().map_or(0, |(_, after)| *after)
+}
+
 /// Each epoch's ranges end where it was closed, the last one at the checkpoint.
 fn ends(books: &Books, findings: &mut Findings<'_>) {
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
@@ -162,7 +171,7 @@ fn ends(books: &Books, findings: &mut Findings<'_>) {
         expected.insert(checkpoint.epoch, checkpoint.sequence);
     }
     for (epoch, sequence) in &expected {
-        let end = ends.remove(epoch).unwrap_or(0);
+        let end = ends.remove(epoch).unwrap_or_else(|| begins_after(books, *epoch));
         if end < *sequence {
             findings.push(
                 Trouble::Skipped,
@@ -390,6 +399,16 @@ mod tests {
             books.ranges.remove(gone);
             assert_eq!(troubles(&books, None), [(Trouble::Skipped, Some(place))], "{gone}");
         }
+    }
+
+    #[test]
+    fn an_epoch_may_begin_behind_1_where_the_one_before_says_so() {
+        let mut books = whole();
+        books.next_after.insert(1, 3);
+        books.ranges[2].messages.first = 4;
+        assert_eq!(troubles(&books, None), []);
+        books.ranges.remove(2);
+        assert_eq!(troubles(&books, None), [(Trouble::Skipped, Some((4, 5)))]);
     }
 
     #[test]

@@ -1,0 +1,259 @@
+//! One stream's task: finds the state, follows it, and again after each change of epoch.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use bus::{Bus, BusError, Newest, PublisherLimits, ReaderSettings, Run};
+use domain::Stream;
+use event_store::StoreSettings;
+use service_kit::{Backoff, Clock, Jitter, Lifecycle};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use wire::Subjects;
+
+use crate::{
+    board::Board,
+    follow::{Ended, Follower, Shared, Snapshotter},
+    metrics::StreamMetrics,
+    origin::{self, Origin, Sources},
+    replayed,
+    tenure::Tenure,
+};
+
+/// First and longest pause before what failed is tried again.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
+
+/// Everything that one stream's task needs.
+#[derive(Debug)]
+pub(crate) struct StreamTask {
+    pub(crate) bus: Bus,
+    pub(crate) store: Option<StoreSettings>,
+    pub(crate) stream: Stream,
+    /// How far the stream was seen to reach.
+    pub(crate) newest: Arc<Newest>,
+    pub(crate) board: Board,
+    pub(crate) metrics: StreamMetrics,
+    /// Drains with the service, or when the partition is another's.
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) tenure: Tenure,
+    pub(crate) clock: Clock,
+    pub(crate) snapshot_interval: Duration,
+    pub(crate) epoch_check: Duration,
+    pub(crate) subjects: Subjects,
+    /// Whether the first state is rebuilt from the archive, whatever the snapshot says.
+    pub(crate) from_archive: bool,
+    /// The replay run that is counted instead of live.
+    pub(crate) replay: Option<Run>,
+    /// Told when what the board shows has changed.
+    pub(crate) changed: watch::Sender<()>,
+}
+
+impl StreamTask {
+    /// Counts the stream until its lifecycle drains.
+    ///
+    /// # Errors
+    ///
+    /// What no retry can mend.
+    pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
+        let counted = self.count(&mut jitter).await;
+        self.show(None);
+        counted
+    }
+
+    async fn count(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
+        let mut from_archive = self.from_archive;
+        while !self.lifecycle.is_draining() {
+            let found = self.origin(jitter, from_archive).await?;
+            let Some(origin) = found else { return Ok(()) };
+            // Asked for at start, not after each change of epoch.
+            from_archive = false;
+            if origin.rebuilt {
+                self.metrics.observe_rebuild();
+            }
+            let ended = self.follow(origin).await?;
+            self.show(None);
+            match ended {
+                Ended::Drained => return Ok(()),
+                Ended::Epoch { why, epoch } => {
+                    self.metrics.observe_epoch_ended();
+                    tracing::error!(stream = %self.stream, epoch, why, "the stream is another");
+                    self.report_other(epoch, jitter).await?;
+                }
+                Ended::Superseded(why) => {
+                    tracing::warn!(stream = %self.stream, why, "starting again from what is stored");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the stream is another, and how far it reached, until the broker has heard it:
+    /// forgotten, the stream could look the same from the last snapshot.
+    async fn report_other(&self, epoch: u32, jitter: &mut Jitter) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
+        let newest = self.newest.of(epoch);
+        loop {
+            match self.bus.epochs().report(&self.name(), epoch, newest).await {
+                Ok(now) => {
+                    tracing::error!(stream = %self.stream, ended = epoch, epoch = now, "epoch raised");
+                    return Ok(());
+                }
+                Err(error) if error.recovery() == bus::Recovery::Retry => {}
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = self.lifecycle.draining() => return Ok(()),
+                () = tokio::time::sleep(backoff.next(jitter)) => {}
+            }
+        }
+    }
+
+    /// The state to go on from, however long the broker or the archive need; none: we drain.
+    async fn origin(
+        &self,
+        jitter: &mut Jitter,
+        from_archive: bool,
+    ) -> anyhow::Result<Option<Origin>> {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
+        let sources = Sources {
+            bus: &self.bus,
+            store: self.store.as_ref(),
+            stream: self.stream,
+            from_archive,
+            newest: &self.newest,
+            metrics: &self.metrics,
+        };
+        loop {
+            let found = match &self.replay {
+                Some(run) => replayed::find(&self.bus, run, self.stream, &self.lifecycle).await,
+                None => origin::find(&sources, &self.lifecycle).await,
+            };
+            let error = match found {
+                Ok(origin) => return Ok(origin),
+                Err(error) if passes(&error) => error,
+                Err(error) => return Err(error),
+            };
+            tracing::warn!(stream = %self.stream, error = format!("{error:#}"), "not yet");
+            tokio::select! {
+                () = self.lifecycle.draining() => return Ok(None),
+                () = tokio::time::sleep(backoff.next(jitter)) => {}
+            }
+        }
+    }
+
+    async fn follow(&self, origin: Origin) -> anyhow::Result<Ended> {
+        let name = self.name();
+        let sample_subject = match &self.replay {
+            Some(run) => self.subjects.replay_sample(run.name()),
+            None => self.subjects.sample(self.stream.partition),
+        };
+        let mark = origin.fold.mark();
+        let target = match self.bus.stream(&name).await {
+            Ok(status) => status.last_sequence,
+            Err(error) if error.recovery() == bus::Recovery::Retry => {
+                return Ok(Ended::Superseded(format!("its last sequence is not known: {error}")));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let shared = Shared::new(origin.fold);
+        let samples = Arc::new(self.bus.publisher(PublisherLimits::default(), |_| {}));
+        let reader = self.bus.reader(ReaderSettings::new(&name, "aggregator", mark.sequence));
+        let epochs = self.bus.epochs().watch(&name, self.epoch_check);
+        let (caught_up, waiting) = watch::channel(false);
+        let snapshotter = Snapshotter {
+            bus: self.bus.clone(),
+            name: name.clone(),
+            trims: self.replay.is_some(),
+            shared: shared.clone(),
+            samples: Arc::clone(&samples),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            revision: origin.revision,
+            stored: (!origin.rebuilt).then_some(mark),
+            tenure: self.tenure.clone(),
+        };
+        let follower = Follower {
+            bus: self.bus.clone(),
+            stream: self.stream,
+            name,
+            shared: shared.clone(),
+            samples,
+            sample_subject,
+            subjects: self.subjects.clone(),
+            metrics: self.metrics.clone(),
+            caught_up,
+            target,
+            newest: Arc::clone(&self.newest),
+            tenure: self.tenure.clone(),
+        };
+        let stop = Lifecycle::default();
+        let snapshots = tokio::spawn(snapshotter.run(self.snapshot_interval, stop.clone()));
+        let mut snapshots = AbortOnDropHandle::new(snapshots);
+        let lifecycle = &self.lifecycle;
+        let following = async move {
+            let ended = tokio::select! {
+                ended = follower.follow(reader, epochs, lifecycle) => ended?,
+                stored = &mut snapshots => return snapshots_ended(stored),
+            };
+            // With the follower goes the sender that `show_when` waits for.
+            drop(follower);
+            if ended == Ended::Drained {
+                // One more. In any other case there is nothing left to store.
+                stop.drain();
+                snapshots_ended(snapshots.await)?;
+            }
+            Ok(ended)
+        };
+        let (ended, ()) = tokio::join!(following, self.show_when(waiting, shared));
+        ended
+    }
+
+    /// Shows the state once it has caught up; ends with the follower at the latest.
+    async fn show_when(&self, mut waiting: watch::Receiver<bool>, shared: Shared) {
+        tokio::select! {
+            () = self.lifecycle.draining() => {}
+            reached = waiting.wait_for(|caught_up| *caught_up) => {
+                if reached.is_ok() {
+                    tracing::info!(stream = %self.stream, "caught up");
+                    self.show(Some(shared));
+                }
+            }
+        }
+    }
+
+    /// The name of what is read: that of the stream, or of its replay.
+    fn name(&self) -> String {
+        match &self.replay {
+            Some(run) => run.stream(self.stream),
+            None => self.stream.to_string(),
+        }
+    }
+
+    fn show(&self, shared: Option<Shared>) {
+        self.board.show(self.stream.side, shared);
+        // Nobody listens only when the service ends.
+        self.changed.send_replace(());
+    }
+}
+
+/// What the end of the snapshots means for the stream.
+fn snapshots_ended(
+    stored: Result<Result<(), BusError>, tokio::task::JoinError>,
+) -> anyhow::Result<Ended> {
+    match stored.context("the snapshot task panicked")? {
+        Ok(()) => Ok(Ended::Drained),
+        Err(error @ BusError::Superseded { .. }) => Ok(Ended::Superseded(error.to_string())),
+        Err(error) => Err(error).context("snapshots can't be stored"),
+    }
+}
+
+/// Whether an error passes by itself.
+fn passes(error: &anyhow::Error) -> bool {
+    if let Some(error) = error.downcast_ref::<BusError>() {
+        return error.recovery() == bus::Recovery::Retry;
+    }
+    error.downcast_ref::<event_store::StoreError>().is_some_and(|error| {
+        matches!(error.recovery(), event_store::Recovery::Retry | event_store::Recovery::RetryAlarm)
+    })
+}

@@ -1,0 +1,374 @@
+//! Owning a partition: one aggregator counts it, others wait and say for whom.
+//!
+//! The owner renews an entry in the broker by compare-and-set. Whoever waits takes it over once it
+//! has not changed for the lease, by the waiter's own clock: no two clocks are compared. An owner
+//! that was stopped for longer finds its next renewal refused; until it has renewed it stores no
+//! snapshot and publishes no sample. Should one slip through all the same, it does no harm: samples
+//! of one position have the same values, and snapshots change hands by compare-and-set.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::{Bus, BusError, Claim, Owner, Owners};
+use service_kit::{Clock, Lifecycle, readiness::Condition};
+use tokio::sync::Notify;
+
+use crate::metrics::Metrics;
+
+/// Renewals in one lease: two may fail before anybody takes over.
+const RENEWALS_PER_LEASE: u32 = 3;
+
+/// When a waiting aggregator may take over. Pure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    lease_ms: u64,
+    /// The revision seen last, and when it was first seen.
+    seen: Option<(u64, u64)>,
+}
+
+impl Waiting {
+    /// Waits for this many milliseconds without a change.
+    pub(crate) const fn new(lease_ms: u64) -> Self {
+        Self { lease_ms, seen: None }
+    }
+
+    /// Whether the owner as it was seen at a time may be replaced by the holder of a token.
+    pub(crate) fn may_take(&mut self, now_ms: u64, owner: &Owner, token: &str) -> bool {
+        let is_free =
+            owner.claim.as_ref().is_none_or(|claim| claim.is_released || claim.token == token);
+        match self.seen {
+            _ if is_free => true,
+            Some((revision, since_ms)) if revision == owner.revision => {
+                now_ms.saturating_sub(since_ms) >= self.lease_ms
+            }
+            Some(_) | None => {
+                self.seen = Some((owner.revision, now_ms));
+                false
+            }
+        }
+    }
+
+    /// The broker did not answer: the owner could not renew either, perhaps.
+    pub(crate) fn lost_sight(&mut self) {
+        self.seen = None;
+    }
+}
+
+/// The time in which a partition is ours; clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenure(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    lease_ms: u64,
+    /// When the last renewal that succeeded was asked for.
+    renewed_ms: AtomicU64,
+    renewed: Notify,
+    /// Drains when the partition is another's.
+    lost: Lifecycle,
+}
+
+impl Tenure {
+    fn new(clock: Clock, lease_ms: u64, asked_ms: u64) -> Self {
+        Self(Arc::new(Inner {
+            clock,
+            lease_ms,
+            renewed_ms: AtomicU64::new(asked_ms),
+            renewed: Notify::new(),
+            lost: Lifecycle::default(),
+        }))
+    }
+
+    /// Whether nobody else can own the partition yet.
+    pub(crate) fn is_current(&self) -> bool {
+        let age_ms = self.0.clock.monotonic_ms().saturating_sub(self.renewed_ms());
+        !self.is_lost() && age_ms < self.0.lease_ms
+    }
+
+    /// Whether the partition is another's.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.lost.is_draining()
+    }
+
+    /// Waits until the partition is certain to be ours, or another's.
+    pub(crate) async fn is_confirmed(&self) -> bool {
+        loop {
+            let renewed = self.0.renewed.notified();
+            if self.is_current() {
+                return true;
+            }
+            tokio::select! {
+                () = self.0.lost.draining() => return false,
+                () = renewed => {}
+            }
+        }
+    }
+
+    fn renew(&self, asked_ms: u64) {
+        self.0.renewed_ms.store(asked_ms, Ordering::Relaxed);
+        self.0.renewed.notify_waiters();
+    }
+
+    fn renewed_ms(&self) -> u64 {
+        self.0.renewed_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Takes a partition, keeps it and gives it back.
+#[derive(Debug)]
+pub(crate) struct Ownership {
+    owners: Owners,
+    /// What is owned.
+    thing: String,
+    claim: Claim,
+    /// Of the entry as it was read or written last.
+    revision: u64,
+    lease: Duration,
+    clock: Clock,
+    condition: Condition,
+    metrics: Metrics,
+}
+
+/// How holding a partition ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// It is ours still, to be given back.
+    Kept,
+    /// It is another's.
+    Lost,
+}
+
+impl Ownership {
+    /// Of a thing, as a partition. `holder` is for people, `token` tells this process from every other.
+    pub(crate) fn new(
+        bus: &Bus,
+        thing: String,
+        (holder, token): (String, String),
+        lease: Duration,
+        clock: Clock,
+        (condition, metrics): (Condition, Metrics),
+    ) -> Self {
+        Self {
+            owners: bus.owners(),
+            thing,
+            claim: Claim { holder, token, beat: 0, is_released: false },
+            revision: 0,
+            lease,
+            clock,
+            condition,
+            metrics,
+        }
+    }
+
+    /// Waits until the partition is ours, and says for whom; none: the service drains.
+    ///
+    /// # Errors
+    ///
+    /// What only a person can change.
+    pub(crate) async fn acquire(
+        &mut self,
+        lifecycle: &Lifecycle,
+    ) -> anyhow::Result<Option<Tenure>> {
+        self.metrics.observe_owner(false);
+        let mut waiting = Waiting::new(self.lease_ms());
+        let mut waits_for = None;
+        loop {
+            let asked_ms = self.clock.monotonic_ms();
+            match self.attempt(&mut waiting, asked_ms).await {
+                Ok(None) => {
+                    self.condition.pass(format!("this process owns {}", self.thing));
+                    self.metrics.observe_owner(true);
+                    tracing::info!(thing = self.thing, "the partition is ours");
+                    let tenure = Tenure::new(self.clock.clone(), self.lease_ms(), asked_ms);
+                    return Ok(Some(tenure));
+                }
+                Ok(Some(holder)) => {
+                    self.condition.fail(format!(
+                        "waiting for {holder}, which owns {}; taken over when it is silent for {} \
+                         ms",
+                        self.thing,
+                        self.lease_ms()
+                    ));
+                    if waits_for.as_ref() != Some(&holder) {
+                        tracing::warn!(thing = self.thing, holder, "waiting for the owner");
+                        waits_for = Some(holder);
+                    }
+                }
+                Err(error) if error.recovery() == bus::Recovery::Retry => {
+                    waiting.lost_sight();
+                    self.condition
+                        .fail(format!("the owner of {} is not known: {error}", self.thing));
+                }
+                Err(error) => return Err(error).context("owning the partition"),
+            }
+            tokio::select! {
+                () = lifecycle.draining() => return Ok(None),
+                () = tokio::time::sleep(self.interval()) => {}
+            }
+        }
+    }
+
+    /// Takes the partition if that is allowed now; else says who has it.
+    async fn attempt(
+        &mut self,
+        waiting: &mut Waiting,
+        now_ms: u64,
+    ) -> Result<Option<String>, BusError> {
+        let owner = self.owners.get(&self.thing).await?;
+        if waiting.may_take(now_ms, &owner, &self.claim.token) {
+            self.revision = owner.revision;
+            match self.set(false).await {
+                Ok(()) => return Ok(None),
+                // Another was faster: it is waited for from its first sight on.
+                Err(BusError::Superseded { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(owner.claim.map_or_else(|| "another".to_owned(), |claim| claim.holder)))
+    }
+
+    /// Renews until told to stop, or until the partition is another's: then drains `term`.
+    ///
+    /// # Errors
+    ///
+    /// What only a person can change; then `term` drains too.
+    pub(crate) async fn hold(
+        &mut self,
+        tenure: &Tenure,
+        term: &Lifecycle,
+        stop: &Lifecycle,
+    ) -> anyhow::Result<Held> {
+        loop {
+            tokio::select! {
+                () = stop.draining() => return Ok(Held::Kept),
+                () = tokio::time::sleep(self.interval()) => {}
+            }
+            let asked_ms = self.clock.monotonic_ms();
+            match self.renew().await {
+                Ok(None) => tenure.renew(asked_ms),
+                Ok(Some(holder)) => {
+                    tenure.0.lost.drain();
+                    term.drain();
+                    self.metrics.observe_ownership_lost();
+                    tracing::error!(thing = self.thing, holder, "the partition is another's now");
+                    return Ok(Held::Lost);
+                }
+                Err(error) if error.recovery() == bus::Recovery::Retry => {
+                    tracing::warn!(thing = self.thing, %error, "ownership not renewed yet");
+                }
+                Err(error) => {
+                    tenure.0.lost.drain();
+                    term.drain();
+                    return Err(error).context("keeping the partition");
+                }
+            }
+        }
+    }
+
+    /// Renews; says who else has it, if somebody has.
+    async fn renew(&mut self) -> Result<Option<String>, BusError> {
+        loop {
+            match self.set(false).await {
+                Ok(()) => return Ok(None),
+                Err(BusError::Superseded { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            // Ours all the same, if the bucket was made again or is an older copy of itself.
+            let owner = self.owners.get(&self.thing).await?;
+            match owner.claim {
+                Some(claim) if claim.token != self.claim.token && !claim.is_released => {
+                    return Ok(Some(claim.holder));
+                }
+                Some(_) | None => self.revision = owner.revision,
+            }
+        }
+    }
+
+    /// Gives the partition back, so that the next one need not wait. That it may fail is what the
+    /// lease is for.
+    pub(crate) async fn release(&mut self) {
+        if let Err(error) = self.set(true).await {
+            tracing::warn!(thing = self.thing, %error, "the partition is not given back");
+        }
+        self.metrics.observe_owner(false);
+    }
+
+    async fn set(&mut self, is_released: bool) -> Result<(), BusError> {
+        self.claim.beat += 1;
+        self.claim.is_released = is_released;
+        self.revision = self.owners.set(&self.thing, &self.claim, self.revision).await?;
+        Ok(())
+    }
+
+    fn interval(&self) -> Duration {
+        self.lease / RENEWALS_PER_LEASE
+    }
+
+    fn lease_ms(&self) -> u64 {
+        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(token: &str, revision: u64, is_released: bool) -> Owner {
+        let (holder, token) = ("a machine".to_owned(), token.to_owned());
+        Owner { claim: Some(Claim { holder, token, beat: 1, is_released }), revision }
+    }
+
+    #[test]
+    fn an_owner_is_replaced_once_it_was_silent_for_the_lease_by_our_clock() {
+        let mut waiting = Waiting::new(1_000);
+        assert!(!waiting.may_take(5_000, &owner("other", 7, false), "ours"));
+        assert!(!waiting.may_take(5_999, &owner("other", 7, false), "ours"));
+        assert!(waiting.may_take(6_000, &owner("other", 7, false), "ours"));
+        let mut waiting = Waiting::new(1_000);
+        assert!(!waiting.may_take(5_000, &owner("other", 7, false), "ours"));
+        assert!(!waiting.may_take(5_900, &owner("other", 8, false), "ours"), "it renewed");
+        assert!(!waiting.may_take(6_800, &owner("other", 8, false), "ours"));
+        assert!(waiting.may_take(6_900, &owner("other", 8, false), "ours"));
+    }
+
+    #[test]
+    fn what_nobody_has_or_was_given_back_is_taken_at_once() {
+        let mut waiting = Waiting::new(1_000);
+        assert!(waiting.may_take(0, &Owner::default(), "ours"));
+        assert!(waiting.may_take(0, &owner("other", 7, true), "ours"));
+        assert!(waiting.may_take(0, &owner("ours", 7, false), "ours"));
+    }
+
+    #[test]
+    fn time_in_which_the_broker_was_silent_says_nothing_of_the_owner() {
+        let mut waiting = Waiting::new(1_000);
+        assert!(!waiting.may_take(0, &owner("other", 7, false), "ours"));
+        waiting.lost_sight();
+        assert!(!waiting.may_take(2_000, &owner("other", 7, false), "ours"));
+        assert!(waiting.may_take(3_000, &owner("other", 7, false), "ours"));
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_slept_longer_than_its_lease_is_certain_of_nothing_until_it_renews() {
+        let clock = Clock::manual(0);
+        let tenure = Tenure::new(clock.clone(), 1_000, 0);
+        assert!(tenure.is_current() && tenure.is_confirmed().await);
+        clock.advance(Duration::from_secs(1));
+        assert!(!tenure.is_current());
+        let waits = tokio::spawn({
+            let tenure = tenure.clone();
+            async move { tenure.is_confirmed().await }
+        });
+        tokio::task::yield_now().await;
+        tenure.renew(1_000);
+        assert!(waits.await.unwrap());
+        clock.advance(Duration::from_secs(1));
+        tenure.0.lost.drain();
+        assert!(!tenure.is_confirmed().await);
+    }
+}

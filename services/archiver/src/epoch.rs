@@ -1,0 +1,169 @@
+//! Epochs: noticing that a stream is another, closing the old epoch, beginning the new one.
+
+use std::sync::PoisonError;
+
+use anyhow::Context as _;
+use bus::{BusError, StreamStatus};
+use domain::Mark;
+use event_store::Archive;
+use service_kit::FailPoint;
+
+use crate::stream::{BACKOFF_FIRST, Ended, StreamTask};
+
+static EPOCH_BEGUN: FailPoint = FailPoint::new("archiver.epoch_begun");
+
+impl StreamTask {
+    /// Makes the epoch in force that of the archive: the one of its checkpoint, or a new one if
+    /// the stream is another than the one that the checkpoint speaks of, or somebody else says so.
+    /// A crash in between leaves the epoch raised, and the next start begins it.
+    ///
+    /// # Errors
+    ///
+    /// What broker and archive may answer.
+    pub(crate) async fn enter_epoch(
+        &self,
+        archive: &mut Archive,
+        status: &StreamStatus,
+    ) -> anyhow::Result<Mark> {
+        let known = archive.checkpoint().map(|checkpoint| checkpoint.mark);
+        let epoch = self.epoch_in_force(known).await?;
+        if known.is_none_or(|known| known.epoch < epoch) {
+            let newest = match &known {
+                Some(known) => self.newest_of(known, status).await?,
+                None => 0,
+            };
+            let start = start_of(epoch, known.as_ref(), status);
+            let lost = archive.begin_epoch(start, newest).await?;
+            EPOCH_BEGUN.pass();
+            if let Some(known) = known {
+                self.metrics.observe_epoch_begun(lost);
+                tracing::error!(
+                    stream = self.name,
+                    closed = known.epoch,
+                    at = known.sequence,
+                    epoch,
+                    after = start.sequence,
+                    lost,
+                    "the stream is another: a new epoch begins; what the old one had behind the \
+                     checkpoint is declared lost"
+                );
+            }
+        }
+        self.declare_what_is_known_by_now(archive).await?;
+        let mark = archive.checkpoint().map(|checkpoint| checkpoint.mark);
+        let mark = mark.context("an opened archive has a checkpoint")?;
+        self.metrics.observe_epoch(mark.epoch);
+        Ok(mark)
+    }
+
+    /// Declares lost what others know of the closed epoch and said after it was closed.
+    async fn declare_what_is_known_by_now(&self, archive: &mut Archive) -> anyhow::Result<()> {
+        let closed = archive.closed_epoch().await?;
+        if let Some((epoch, last)) = closed
+            && let Some(newest) = self.bus.epochs().newest(&self.name, epoch).await?
+            && newest > last
+        {
+            archive.declare_lost(epoch, (last + 1, newest)).await?;
+            self.metrics.observe_loss(newest - last);
+            let (stream, first) = (&self.name, last + 1);
+            tracing::error!(stream, epoch, first, newest, "declared lost: others had seen them");
+        }
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) =
+            archive.closed_epoch().await?;
+        Ok(())
+    }
+
+    /// What others know of the closed epoch by now and is not declared yet.
+    pub(crate) async fn late_news(&self) -> Result<Option<String>, BusError> {
+        let closed = *self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((epoch, last)) = closed else { return Ok(None) };
+        let newest = self.bus.epochs().newest(&self.name, epoch).await?.unwrap_or(0);
+        Ok((newest > last).then(|| format!("epoch {epoch} had messages up to {newest}")))
+    }
+
+    /// The epoch in force, raised if the stream is not the one that the checkpoint speaks of.
+    async fn epoch_in_force(&self, known: Option<Mark>) -> Result<u32, BusError> {
+        let epochs = self.bus.epochs();
+        let Some(known) = known else { return epochs.raise(&self.name, 0).await };
+        match self.bus.compare(&self.name, &known).await?.difference() {
+            // The entry may be gone with a bucket that was lost: never below the checkpoint.
+            None => epochs.raise(&self.name, known.epoch.saturating_sub(1)).await,
+            Some(why) => {
+                tracing::error!(stream = self.name, why, "the stream is another");
+                epochs.report(&self.name, known.epoch, self.newest.of(known.epoch)).await
+            }
+        }
+    }
+
+    /// Says that the stream is no longer the one that was read, until the broker has heard it:
+    /// forgotten, it could look the same from the checkpoint.
+    pub(crate) async fn report_other(&self, epoch: u32, why: String) -> anyhow::Result<Ended> {
+        tracing::error!(stream = self.name, epoch, why, "the stream is another");
+        loop {
+            let epochs = self.bus.epochs();
+            match epochs.report(&self.name, epoch, self.newest.of(epoch)).await {
+                Ok(_) => return Ok(Ended::Again(why)),
+                Err(error) if error.recovery() == bus::Recovery::Retry => {}
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = self.lifecycle.draining() => return Ok(Ended::Drained),
+                () = tokio::time::sleep(BACKOFF_FIRST) => {}
+            }
+        }
+    }
+
+    /// The last message that the epoch of the checkpoint is known to have had, by anybody.
+    async fn newest_of(&self, known: &Mark, status: &StreamStatus) -> Result<u64, BusError> {
+        let reported = self.bus.epochs().newest(&self.name, known.epoch).await?.unwrap_or(0);
+        let snapshot = match self.bus.snapshots().pointer(&self.name).await {
+            Ok(pointer) => pointer.map(|(pointer, _)| pointer.mark),
+            Err(BusError::Garbled { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let snapshot = snapshot.filter(|mark| mark.epoch == known.epoch).map(|mark| mark.sequence);
+        Ok(reported
+            .max(snapshot.unwrap_or(0))
+            .max(self.newest.of(known.epoch))
+            .max(start_of(0, Some(known), status).sequence))
+    }
+}
+
+/// Before the first message of a stream that is another than the one of the checkpoint.
+///
+/// A purged or shortened stream goes on counting: what stands before its first message is not of
+/// the new epoch. One that was made again counts from 1, and what it no longer has of itself was
+/// never read. So does one that is archived for the first time.
+fn start_of(epoch: u32, known: Option<&Mark>, status: &StreamStatus) -> Mark {
+    let is_same = known.is_some_and(|known| known.created_ns == status.created_ns);
+    let sequence = if is_same { status.first_sequence.saturating_sub(1) } else { 0 };
+    Mark { epoch, sequence, broker_ns: 0, created_ns: status.created_ns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(first_sequence: u64) -> StreamStatus {
+        StreamStatus {
+            created_ns: 5,
+            first_sequence,
+            last_sequence: 200,
+            messages: 1,
+            bytes: 1,
+            max_bytes: 1,
+            metadata: std::collections::BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_purged_stream_goes_on_behind_its_end_and_one_made_again_begins_at_1() {
+        let known = Mark { epoch: 1, sequence: 200, broker_ns: 7, created_ns: 5 };
+        assert_eq!(start_of(2, Some(&known), &status(201)).sequence, 200);
+        assert_eq!(start_of(2, Some(&known), &status(0)).sequence, 0);
+        let before = Mark { created_ns: 4, ..known };
+        assert_eq!(start_of(2, Some(&before), &status(201)).sequence, 0);
+        assert_eq!(start_of(1, None, &status(201)).sequence, 0);
+        assert!(start_of(2, Some(&known), &status(201)).is_before_first());
+    }
+}
