@@ -102,7 +102,40 @@ const LEDGER_WRONG: &str = "
             (select coalesce(max(last), case when c.broker_ns = 0 then c.sequence else 0 end)
              from lakegauge.ledger as l where l.stream = c.stream and l.epoch = c.epoch))";
 
-const ALARMS: &[&str] = &["known_though_new", "sample_differs", "stuck", "out_of_order"];
+const ALARMS: &[&str] =
+    &["known_though_new", "sample_differs", "stuck", "out_of_order", "verdict_out_of_turn"];
+
+/// Verdicts that are not noted, and numbers that are not gap-free, given twice or noted out of order.
+const VERDICTS_WRONG: &str = "
+    with late as (
+        select stream, verdict, noted_epoch, noted_sequence, noted_index from lakegauge.lake_access
+            where verdict is not null
+        union all select stream, verdict, noted_epoch, noted_sequence, noted_index
+            from lakegauge.lake_inventory where verdict is not null
+        union all select stream, verdict, noted_epoch, noted_sequence, noted_index
+            from lakegauge.warehouse_query where verdict is not null
+    )
+    select (select count(*) from lakegauge.checkpoint where noted_verdict <> next_verdict - 1)
+        + (select count(*) from late where noted_sequence is null)
+        + (select count(*) from (
+            select verdict, row_number() over (partition by stream order by verdict) as expected,
+                row_number() over (partition by stream
+                    order by noted_epoch, noted_sequence, noted_index) as noted
+            from late) as numbers where verdict <> expected or verdict <> noted)
+        + (select count(*) from lakegauge.checkpoint as c where next_verdict - 1 <>
+            (select count(*) from late where late.stream = c.stream))";
+
+/// Waits until every verdict that was given is read back and noted.
+pub(crate) async fn verdicts_rest(pipeline: &Pipeline) {
+    let rested = until("verdicts that are all noted", async || {
+        pipeline.rest().await?;
+        let waiting = "select coalesce(sum(next_verdict - 1 - noted_verdict), 0)::bigint
+            from lakegauge.checkpoint";
+        Ok(pipeline.database.number(waiting)? == 0)
+    });
+    rested.await.unwrap();
+    pipeline.rest().await.unwrap();
+}
 
 /// What the broker did to the streams, as far as the archive must know of it.
 #[derive(Clone, Copy, Debug)]
@@ -148,8 +181,9 @@ pub(crate) async fn keep(pipeline: &Pipeline) {
 }
 
 async fn keep_after(pipeline: &Pipeline, broker: &Broker) {
-    pipeline.rest().await.unwrap();
+    verdicts_rest(pipeline).await;
     let database = &pipeline.database;
+    assert_eq!(database.number(VERDICTS_WRONG).unwrap(), 0, "verdicts given and noted in order");
     assert_eq!(windows_wrong(database), 0, "windows of exactly the rows");
     assert_eq!(database.number(LEDGER_WRONG).unwrap(), 0, "a contiguous ledger");
     assert_eq!(tally(&database.archiver()).await.unwrap().duplicates, 0);
@@ -164,12 +198,14 @@ async fn keep_after(pipeline: &Pipeline, broker: &Broker) {
         }
     }
     let bus = pipeline.bus().await.unwrap();
+    let status = bus.stream("LAKE_0").await.unwrap();
+    let rules = Rules::from_metadata(&status.metadata).unwrap();
     for (stream, epoch) in broker.epochs {
         let in_force = bus.epochs().get(stream).await.unwrap();
         assert_eq!(in_force, Some(epoch), "how often {stream} was taken for another stream");
     }
-    samples_equal_the_fold(database, Stream::lake(0)).await;
-    samples_equal_the_fold(database, Stream::warehouse(0)).await;
+    samples_equal_the_fold(database, Stream::lake(0), &rules).await;
+    samples_equal_the_fold(database, Stream::warehouse(0), &rules).await;
 }
 
 /// What the simulators' books say must be shown and archived.
@@ -190,7 +226,7 @@ pub(crate) fn agree_with_the_books(shown: &Shown, database: &Database, books: &[
 }
 
 /// Each sample is what the fold of the archive has at its position.
-async fn samples_equal_the_fold(database: &Database, stream: Stream) {
+async fn samples_equal_the_fold(database: &Database, stream: Stream, rules: &Rules) {
     let mut samples = samples(database, stream);
     let mut view = ArchiveView::open(&database.archiver(), stream).await.unwrap();
     let mut events: Vec<Counted> = Vec::new();
@@ -198,7 +234,7 @@ async fn samples_equal_the_fold(database: &Database, stream: Stream) {
         events.extend(page);
     }
     assert!(!samples.is_empty() || events.is_empty(), "no sample of {stream}");
-    let mut state = StreamState::new(stream, Rules::default());
+    let mut state = StreamState::new(stream, rules.clone());
     for counted in events {
         while let Some(sample) = samples.first_entry()
             && *sample.key() < (counted.position.epoch, counted.position.sequence)

@@ -29,4 +29,5 @@ mod store_events;
 mod store_migrations;
 mod store_read;
 mod store_trouble;
+mod verdicts;
 mod verify;

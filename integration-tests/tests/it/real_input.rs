@@ -70,7 +70,7 @@ async fn fold(bus: &Bus, stream: Stream) -> (StreamState, usize) {
     for item in &items {
         match item {
             Item::Event(event) => drop(state.apply(event)),
-            Item::Refused(refused) => panic!("{refused:?}"),
+            other @ (Item::Verdict(_) | Item::Refused(_)) => panic!("{other:?}"),
         }
     }
     (state, items.len())
@@ -180,6 +180,7 @@ async fn an_event_by_a_client_of_another_make_is_counted_and_garbage_is_one_lett
         .iter()
         .filter_map(|item| match item {
             Item::Event(event) => Some(event.identity()),
+            Item::Verdict(verdict) => panic!("{verdict:?}"),
             Item::Refused(refused) => {
                 assert_eq!(refused.bytes, b"garbage\0");
                 None

@@ -1,8 +1,8 @@
 //! One stream's messages to its state, its samples and its counts. Pure.
 
 use domain::{
-    Mark, Position, Reason, Sample, Stream, StreamState, Timestamp, lake::LakeEffect,
-    state::Applied,
+    AppliedVerdict, Event, Mark, Position, Reason, Sample, Stream, StreamState, Timestamp, Verdict,
+    lake::LakeEffect, state::Applied,
 };
 use wire::{Item, Place};
 
@@ -30,6 +30,12 @@ pub struct Counts {
     pub duplicates: u64,
     /// Too old to judge: the archive decides.
     pub too_old: u64,
+    /// Counted by a verdict of the archive.
+    pub verdicts: u64,
+    /// Verdicts that were counted before.
+    pub verdicts_passed: u64,
+    /// Verdicts out of their turn, which are ignored: an alarm.
+    pub verdicts_ahead: u64,
     /// Dead letters, in their order.
     pub refused: Vec<Reason>,
     /// Unknown fields that were ignored.
@@ -123,15 +129,8 @@ impl StreamFold {
         counts.fields_ignored = reading.fields_ignored;
         for item in reading.items {
             match item {
-                Item::Event(event) => match self.state.apply(&event) {
-                    Applied::Counted(LakeEffect::Plain) => counts.counted += 1,
-                    Applied::Counted(effect) => {
-                        counts.counted += 1;
-                        counts.effects.push(effect);
-                    }
-                    Applied::Duplicate => counts.duplicates += 1,
-                    Applied::TooOld => counts.too_old += 1,
-                },
+                Item::Event(event) => self.event(&event, &mut counts),
+                Item::Verdict(verdict) => self.verdict(&verdict, &mut counts),
                 Item::Refused(refused) => counts.refused.push(refused.refusal.reason),
             }
         }
@@ -158,14 +157,42 @@ impl StreamFold {
                     passed = Some(position);
                     counts.counted += 1;
                     let effect = self.state.count(&event);
-                    if effect != LakeEffect::Plain {
-                        counts.effects.push(effect);
-                    }
+                    counts.effect(effect);
                 }
             }
         }
         self.mark = Mark { sequence: message.sequence, broker_ns: message.broker_ns, ..self.mark };
         passed
+    }
+
+    fn event(&mut self, event: &Event, counts: &mut Counts) {
+        match self.state.apply(event) {
+            Applied::Counted(effect) => {
+                counts.counted += 1;
+                counts.effect(effect);
+            }
+            Applied::Duplicate => counts.duplicates += 1,
+            Applied::TooOld => counts.too_old += 1,
+        }
+    }
+
+    fn verdict(&mut self, verdict: &Verdict, counts: &mut Counts) {
+        match self.state.apply_verdict(verdict.number, &verdict.event) {
+            AppliedVerdict::Counted(effect) => {
+                counts.verdicts += 1;
+                counts.effect(effect);
+            }
+            AppliedVerdict::Passed => counts.verdicts_passed += 1,
+            AppliedVerdict::Ahead => counts.verdicts_ahead += 1,
+        }
+    }
+}
+
+impl Counts {
+    fn effect(&mut self, effect: LakeEffect) {
+        if effect != LakeEffect::Plain {
+            self.effects.push(effect);
+        }
     }
 }
 
@@ -263,6 +290,25 @@ mod tests {
         // Nothing of live's is taken for a replayed event.
         let json = sealed(20..21, Format::Json);
         assert_eq!(fold.message(&message(&json, 99, 1)).refused, [Reason::Undecodable]);
+    }
+
+    #[test]
+    fn a_verdict_counts_once_and_only_in_its_turn() {
+        let verdicts = |numbers: std::ops::Range<u64>| {
+            let verdicts: Vec<_> =
+                numbers.map(|number| Verdict { number, event: write(number) }).collect();
+            wire::seal_verdicts(&wire::Subjects::default(), Stream::lake(0), &verdicts, 0).unwrap()
+        };
+        let mut fold = fold();
+        let ahead = fold.message(&message(&verdicts(2..4), 1, 1));
+        assert_eq!((ahead.verdicts, ahead.verdicts_passed, ahead.verdicts_ahead), (0, 0, 2));
+        let first = fold.message(&message(&verdicts(1..3), 2, 1));
+        assert_eq!((first.verdicts, first.verdicts_passed, first.verdicts_ahead), (2, 0, 0));
+        let again = fold.message(&message(&verdicts(1..4), 3, 1));
+        assert_eq!((again.verdicts, again.verdicts_passed, again.verdicts_ahead), (1, 2, 0));
+        assert_eq!(fold.state().verdicts(), 3);
+        let SampleValues::Lake { accesses, .. } = fold.state().sample() else { unreachable!() };
+        assert_eq!(accesses, 3);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{fold::Counts, origin::Refusal};
 pub(crate) struct Metrics {
     messages: IntCounterVec,
     events: IntCounterVec,
+    verdicts: IntCounterVec,
     dead_letters: IntCounterVec,
     effects: IntCounterVec,
     fields_ignored: IntCounterVec,
@@ -49,6 +50,14 @@ impl Metrics {
                 "lakegauge_aggregator_events_total",
                 "Accepted events by what became of them; too_old ones await the archive's verdict.",
                 &["judgement"],
+            )?,
+            verdicts: counters(
+                registry,
+                "lakegauge_aggregator_verdicts_total",
+                "Verdicts of the archive read, by what became of them: counted, passed (came \
+                 again), ahead (out of turn and ignored: some before it were deleted, or somebody \
+                 else than the archiver published it).",
+                &["result"],
             )?,
             dead_letters: counters(
                 registry,
@@ -161,6 +170,7 @@ impl Metrics {
             self.snapshots_refused.with_label_values(&[stream, reason.name()]);
         }
         let judged = |judgement| self.events.with_label_values(&[stream, judgement]);
+        let verdict = |result| self.verdicts.with_label_values(&[stream, result]);
         StreamMetrics {
             stream: stream.to_owned(),
             all: self.clone(),
@@ -168,6 +178,9 @@ impl Metrics {
             counted: judged("counted"),
             duplicates: judged("duplicate"),
             too_old: judged("too_old"),
+            verdicts: verdict("counted"),
+            verdicts_passed: verdict("passed"),
+            verdicts_ahead: verdict("ahead"),
             position: self.position.with_label_values(&[stream]),
             lag: self.lag.with_label_values(&[stream]),
             samples: self.samples.with_label_values(&[stream]),
@@ -188,6 +201,9 @@ pub(crate) struct StreamMetrics {
     counted: IntCounter,
     duplicates: IntCounter,
     too_old: IntCounter,
+    verdicts: IntCounter,
+    verdicts_passed: IntCounter,
+    verdicts_ahead: IntCounter,
     position: IntGauge,
     lag: IntGauge,
     samples: IntCounter,
@@ -204,6 +220,9 @@ impl StreamMetrics {
         self.counted.inc_by(counts.counted);
         self.duplicates.inc_by(counts.duplicates);
         self.too_old.inc_by(counts.too_old);
+        self.verdicts.inc_by(counts.verdicts);
+        self.verdicts_passed.inc_by(counts.verdicts_passed);
+        self.verdicts_ahead.inc_by(counts.verdicts_ahead);
         for reason in &counts.refused {
             self.all.dead_letters.with_label_values(&[&self.stream, reason.name()]).inc();
         }

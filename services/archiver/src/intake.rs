@@ -87,6 +87,7 @@ impl Intake {
                     let judgement: Judgement = self.seen.judge(event.identity());
                     self.builder.event(position, message.broker_ns, event, judgement);
                 }
+                Item::Verdict(verdict) => self.builder.verdict(position, &verdict),
                 Item::Refused(refused) => {
                     counts.refused.push(refused.refusal.reason);
                     self.builder.letter(Letter {

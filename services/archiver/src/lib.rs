@@ -18,6 +18,7 @@ mod run;
 mod steps;
 mod stream;
 mod trim;
+mod verdicts;
 
 pub use config::{Config, SETTINGS};
 pub use run::run;

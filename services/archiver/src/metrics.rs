@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::Reason;
+use domain::{Reason, verdict::Progress};
 use event_store::Appended;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     events: IntCounterVec,
     dead_letters: IntCounterVec,
     too_old: IntCounterVec,
+    verdicts: IntGaugeVec,
+    verdicts_again: IntCounterVec,
     position: IntGaugeVec,
     lag: IntGaugeVec,
     commit: HistogramVec,
@@ -62,6 +64,23 @@ impl Metrics {
             too_old: counter(
                 "lakegauge_archiver_too_old_total",
                 "Rows inserted that were too old to judge; each has a verdict number.",
+                &["stream"],
+            )?,
+            verdicts: registered(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "lakegauge_archiver_verdicts",
+                        "Verdicts over events too old to judge since the first event: given to \
+                         rows, noted where they were read back, and waiting, which is the \
+                         difference.",
+                    ),
+                    &["stream", "state"],
+                )?,
+            )?,
+            verdicts_again: counter(
+                "lakegauge_archiver_verdicts_published_again_total",
+                "Times that verdicts were deleted from the stream before they were read back.",
                 &["stream"],
             )?,
             position: gauge(
@@ -120,7 +139,8 @@ impl Metrics {
                 "What must never happen: known_though_new, a row that the sets call new and the \
                  key calls known; sample_differs, two samples of one position; stuck, a batch that \
                  keeps failing; out_of_order, something acknowledged or trimmed that is not \
-                 committed, or a checkpoint that went back.",
+                 committed, or a checkpoint that went back; verdict_out_of_turn, a verdict that this \
+                 archive did not publish, or whose forerunners were deleted.",
                 &["stream", "alarm"],
             )?,
         })
@@ -128,6 +148,7 @@ impl Metrics {
 
     pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {
         let event = |result| self.events.with_label_values(&[stream, result]);
+        let verdicts = |state| self.verdicts.with_label_values(&[stream, state]);
         let alarm = |alarm| self.alarms.with_label_values(&[stream, alarm]);
         StreamMetrics {
             stream: stream.to_owned(),
@@ -136,6 +157,10 @@ impl Metrics {
             duplicates: event("duplicate"),
             dead: event("dead"),
             too_old: self.too_old.with_label_values(&[stream]),
+            verdicts_given: verdicts("given"),
+            verdicts_noted: verdicts("noted"),
+            verdicts_waiting: verdicts("waiting"),
+            verdicts_again: self.verdicts_again.with_label_values(&[stream]),
             position: self.position.with_label_values(&[stream]),
             lag: self.lag.with_label_values(&[stream]),
             commit: self.commit.with_label_values(&[stream]),
@@ -152,6 +177,7 @@ impl Metrics {
             sample_differs: alarm("sample_differs"),
             stuck: alarm("stuck"),
             out_of_order: alarm("out_of_order"),
+            verdict_out_of_turn: alarm("verdict_out_of_turn"),
         }
     }
 }
@@ -165,6 +191,10 @@ pub(crate) struct StreamMetrics {
     duplicates: IntCounter,
     dead: IntCounter,
     too_old: IntCounter,
+    verdicts_given: IntGauge,
+    verdicts_noted: IntGauge,
+    verdicts_waiting: IntGauge,
+    verdicts_again: IntCounter,
     position: IntGauge,
     lag: IntGauge,
     commit: Histogram,
@@ -181,6 +211,7 @@ pub(crate) struct StreamMetrics {
     sample_differs: IntCounter,
     stuck: IntCounter,
     out_of_order: IntCounter,
+    verdict_out_of_turn: IntCounter,
 }
 
 impl StreamMetrics {
@@ -202,6 +233,7 @@ impl StreamMetrics {
         self.too_old.inc_by(appended.too_old);
         self.known_though_new.inc_by(appended.known_though_new);
         self.sample_differs.inc_by(appended.samples_differing);
+        self.verdict_out_of_turn.inc_by(appended.verdicts_out_of_turn);
         self.commit.observe(took.as_secs_f64());
         self.last_commit.set(now_us / 1_000_000);
         self.observe_position(sequence);
@@ -209,6 +241,16 @@ impl StreamMetrics {
 
     pub(crate) fn observe_position(&self, sequence: u64) {
         self.position.set(clamped(sequence));
+    }
+
+    pub(crate) fn observe_verdicts(&self, progress: &Progress) {
+        self.verdicts_given.set(clamped(progress.given));
+        self.verdicts_noted.set(clamped(progress.noted));
+        self.verdicts_waiting.set(clamped(progress.waiting()));
+    }
+
+    pub(crate) fn observe_verdicts_again(&self) {
+        self.verdicts_again.inc();
     }
 
     pub(crate) fn observe_lag(&self, messages: u64) {

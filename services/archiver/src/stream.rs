@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::Context as _;
 use bus::{Bus, BusError, Delivery, EpochWatch, Newest, Read, Reader, ReaderSettings};
-use domain::{Mark, Rules, Stream};
-use event_store::{Archive, Batch, Recovery, StoreError, StoreSettings};
+use domain::{Mark, Rules, Stream, verdict::Progress};
+use event_store::{Appended, Archive, Batch, Recovery, StoreError, StoreSettings};
 use service_kit::{Backoff, Clock, FailPoint, Jitter, Lifecycle, readiness::Condition};
 use tokio::sync::{mpsc, watch};
 use wire::Subjects;
@@ -20,11 +20,12 @@ use crate::{
     retention,
     steps::Steps,
     trim::{self, TrimRules},
+    verdicts,
 };
 
 /// First and longest pause before what failed is tried again.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
+pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 /// Attempts at one batch in a row after which people should look, where the server itself is in
 /// trouble: about half a minute.
 const STUCK_ATTEMPTS: u32 = 10;
@@ -69,11 +70,18 @@ pub(crate) enum Ended {
     Again(String),
 }
 
+/// How far a stream is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) mark: Mark,
+    pub(crate) verdicts: Progress,
+}
+
 /// The archive of a stream at a position in an epoch that is in force.
 struct Opened {
     archive: Archive,
     carries: Carries,
-    mark: Mark,
+    at: Committed,
 }
 
 impl StreamTask {
@@ -110,7 +118,8 @@ impl StreamTask {
             () = self.lifecycle.draining() => return Ok(Ended::Drained),
             opened = self.open() => opened?,
         };
-        let Opened { mut archive, carries, mark } = opened;
+        let Opened { mut archive, carries, at } = opened;
+        let mark = at.mark;
         let seen = match &carries {
             Carries::Events(_, rules) => archive.seen(rules).await?,
             Carries::Samples => domain::Seen::new(&Rules::default()),
@@ -123,6 +132,7 @@ impl StreamTask {
         );
         self.condition.pass(format!("{}: archiving", self.name));
         self.metrics.observe_position(mark.sequence);
+        self.metrics.observe_verdicts(&at.verdicts);
         let reader = self.bus.reader(ReaderSettings {
             acknowledge: true,
             ..ReaderSettings::new(&self.name, "archiver", mark.sequence)
@@ -132,9 +142,11 @@ impl StreamTask {
             Carries::Events(_, rules) => rules.retention_days,
             Carries::Samples => 0,
         };
-        let intake = Intake::new(archive.stream(), carries, seen, mark);
+        let id = archive.stream();
+        let intake = Intake::new(id, carries, seen, mark);
         let (batches, to_commit) = mpsc::channel(1);
-        let (committed, commits) = watch::channel(mark);
+        let (committed, commits) = watch::channel(at);
+        let verdicts = verdicts::publish(self, id, commits.clone(), jitter.below(u64::MAX));
         let jitter = Jitter::seeded(jitter.below(u64::MAX));
         let steps = Steps::new(mark, self.metrics.clone());
         let committer =
@@ -159,6 +171,7 @@ impl StreamTask {
                 committed?;
                 ended
             }
+            failed = verdicts => match failed? {},
             // What is being committed is committed or not: the checkpoint tells.
             why = trimming => Ok(Ended::Again(why)),
         }
@@ -192,16 +205,18 @@ impl StreamTask {
             }
             None => Carries::Samples,
         };
-        let mark = self.enter_epoch(&mut archive, &status).await?;
-        Ok(Opened { archive, carries, mark })
+        self.enter_epoch(&mut archive, &status).await?;
+        let checkpoint = archive.checkpoint().context("an opened archive has a checkpoint")?;
+        let at = Committed { mark: checkpoint.mark, verdicts: checkpoint.verdicts() };
+        Ok(Opened { archive, carries, at })
     }
 
     /// Trims until the stream looks like another; says how. Whether it is shows the checkpoint in
     /// the archive: another archiver may have taken over and trimmed since ours.
-    async fn trim_forever(&self, commits: watch::Receiver<Mark>, steps: &Steps) -> String {
+    async fn trim_forever(&self, commits: watch::Receiver<Committed>, steps: &Steps) -> String {
         loop {
             tokio::time::sleep(self.trim_interval).await;
-            let mark = *commits.borrow();
+            let mark = commits.borrow().mark;
             match self.bus.compare(&self.name, &mark).await.map(bus::Comparison::difference) {
                 Ok(Some(why)) => return why,
                 Ok(None) => {}
@@ -232,7 +247,7 @@ struct Reading<'a> {
     intake: Intake,
     batcher: Batcher,
     batches: mpsc::Sender<Batch>,
-    commits: watch::Receiver<Mark>,
+    commits: watch::Receiver<Committed>,
     /// The newest sequence of the stream, as the broker said with the last message.
     newest: u64,
     steps: &'a Steps,
@@ -250,7 +265,7 @@ impl Reading<'_> {
     }
 
     async fn read(&mut self) -> anyhow::Result<Ended> {
-        let epoch = self.commits.borrow().epoch;
+        let epoch = self.commits.borrow().mark.epoch;
         let batches = self.batches.clone();
         loop {
             let now_ms = self.task.clock.monotonic_ms();
@@ -272,7 +287,7 @@ impl Reading<'_> {
                     if changed.is_err() {
                         return Ok(Ended::Again("the committer ended".to_owned()));
                     }
-                    let committed = *self.commits.borrow_and_update();
+                    let committed = self.commits.borrow_and_update().mark;
                     self.tell_lag(&committed);
                     // Only for `nats consumer report`: nothing depends on it.
                     if self.steps.may_acknowledge(committed.sequence) {
@@ -312,7 +327,7 @@ impl Reading<'_> {
                 Ok(None)
             }
             Read::Subscribed(_) => {
-                let mark = *self.commits.borrow();
+                let mark = self.commits.borrow().mark;
                 match self.task.bus.compare(&self.task.name, &mark).await {
                     Ok(compared) => Ok(compared.difference().map(Ended::Again)),
                     // It will subscribe again, and the question will be asked again.
@@ -321,7 +336,7 @@ impl Reading<'_> {
                 }
             }
             Read::Changed(why) => {
-                let epoch = self.commits.borrow().epoch;
+                let epoch = self.commits.borrow().mark.epoch;
                 Ok(Some(self.task.report_other(epoch, why).await?))
             }
         }
@@ -342,7 +357,7 @@ impl Reading<'_> {
         }
         self.batcher.push(self.task.clock.monotonic_ms(), counts.events);
         self.newest = delivery.sequence.saturating_add(delivery.pending);
-        let committed = *self.commits.borrow();
+        let committed = self.commits.borrow().mark;
         self.task.newest.saw(committed.epoch, self.newest);
         self.tell_lag(&committed);
     }
@@ -356,7 +371,7 @@ impl Reading<'_> {
 struct Committer<'a> {
     task: &'a StreamTask,
     archive: Archive,
-    committed: watch::Sender<Mark>,
+    committed: watch::Sender<Committed>,
     steps: &'a Steps,
     /// 0 keeps everything.
     retention_days: u32,
@@ -364,7 +379,8 @@ struct Committer<'a> {
 }
 
 impl Committer<'_> {
-    /// Commits first; only then does the reader hear of it and acknowledge.
+    /// Commits first; only then does the reader hear of it and acknowledge, and are verdicts
+    /// published.
     async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
         let mut looks = tokio::time::interval(self.task.retention_interval);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -372,16 +388,26 @@ impl Committer<'_> {
             tokio::select! {
                 batch = batches.recv() => match batch {
                     Some(batch) => {
-                        self.commit(&batch).await?;
-                        self.steps.committed(batch.after());
-                        COMMITTED.pass();
-                        self.committed.send_replace(batch.after());
+                        let appended = self.commit(&batch).await?;
+                        self.tell(batch.after(), &appended);
                     }
                     None => return Ok(()),
                 },
                 _ = looks.tick(), if self.retention_days > 0 => self.retain().await?,
             }
         }
+    }
+
+    fn tell(&self, mark: Mark, appended: &Appended) {
+        self.steps.committed(mark);
+        COMMITTED.pass();
+        let verdicts = Progress {
+            sequence: mark.sequence,
+            given: appended.next_verdict.saturating_sub(1),
+            noted: appended.noted_verdict,
+        };
+        self.task.metrics.observe_verdicts(&verdicts);
+        self.committed.send_replace(Committed { mark, verdicts });
     }
 
     /// Drops what is old enough. What fails and passes is tried again at the next look.
@@ -408,7 +434,7 @@ impl Committer<'_> {
         }
     }
 
-    async fn commit(&mut self, batch: &Batch) -> anyhow::Result<()> {
+    async fn commit(&mut self, batch: &Batch) -> anyhow::Result<Appended> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
         let mut alarmed = false;
         loop {
@@ -419,7 +445,7 @@ impl Committer<'_> {
                     let (sequence, now_us) = (batch.after().sequence, self.task.clock.now_us());
                     self.task.metrics.observe_commit(&appended, sequence, took, now_us);
                     self.task.condition.pass(format!("{}: archiving", self.task.name));
-                    return Ok(());
+                    return Ok(appended);
                 }
                 Err(error) => error,
             };
@@ -440,7 +466,7 @@ impl Committer<'_> {
 }
 
 /// Whether an error of the archive passes by itself, or once somebody has acted, without a restart.
-const fn waits(recovery: Recovery) -> bool {
+pub(crate) const fn waits(recovery: Recovery) -> bool {
     match recovery {
         Recovery::Retry | Recovery::RetryAlarm | Recovery::Pause => true,
         Recovery::Duplicate | Recovery::MakePartition | Recovery::IsolateRow | Recovery::Stop => {

@@ -62,9 +62,14 @@ fn write_lines(lines: &mut Vec<u8>, payload: &[u8]) -> anyhow::Result<()> {
 
 /// Writes an event; one without an id as it came, since to give it one would be to invent it.
 pub(crate) fn write_event(lines: &mut Vec<u8>, bytes: &[u8], decoded: Decoded) {
-    match decoded.id {
-        Some(id) => wire::json::write_line(lines, &decoded.or_id(|| id)),
-        None => lines.extend(bytes.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte })),
+    match (decoded.id, decoded.verdict) {
+        (Some(id), None) => wire::json::write_line(lines, &decoded.or_id(|| id)),
+        (Some(id), Some(number)) => {
+            wire::json::write_verdict(lines, number, &decoded.or_id(|| id));
+        }
+        (None, _) => {
+            lines.extend(bytes.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }))
+        }
     }
     lines.push(b'\n');
 }
@@ -90,6 +95,12 @@ mod tests {
             let sealed = wire::seal("s", format, &[event.clone(), event.clone()]);
             assert_eq!(lines(&sealed.payload), (format!("{ACCESS}\n{ACCESS}\n"), None));
         }
+    }
+
+    #[test]
+    fn a_verdict_keeps_its_number() {
+        let line = format!("{},\"verdict\":17}}\n", ACCESS.trim_end_matches('}'));
+        assert_eq!(lines(line.as_bytes()), (line, None));
     }
 
     #[test]

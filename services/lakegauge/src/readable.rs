@@ -12,7 +12,8 @@ pub(crate) fn line(event: &Decoded) -> String {
         Fact::WarehouseQuery(query) => warehouse_query(query),
     };
     let id = event.id.map_or_else(|| "-".to_owned(), |id: EventId| id.to_string());
-    plain(&format!("{time}  {what}  {id}"))
+    let verdict = event.verdict.map_or_else(String::new, |number| format!("  verdict {number}"));
+    plain(&format!("{time}  {what}  {id}{verdict}"))
 }
 
 fn lake_access(access: &LakeAccess) -> String {
@@ -114,9 +115,9 @@ mod tests {
         );
         assert_eq!(
             of(
-                r#"{"type":"lake.inventory","bucket":"raw","objects":1200,"bytes":98765432,"as_of":0}"#
+                r#"{"type":"lake.inventory","bucket":"raw","objects":1200,"bytes":98765432,"as_of":0,"verdict":17}"#
             ),
-            "1970-01-01T00:00:00.000000Z  lake.inventory   raw  1200 objects  98.7 MB  -"
+            "1970-01-01T00:00:00.000000Z  lake.inventory   raw  1200 objects  98.7 MB  -  verdict 17"
         );
         assert_eq!(
             of(

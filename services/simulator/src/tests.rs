@@ -88,7 +88,7 @@ fn read<N>(messages: &[Message<N>], stream: Stream) -> Vec<Event> {
         let items = wire::read(&place, content_type, &message.sealed.payload, &rules).items;
         items.into_iter().map(|item| match item {
             Item::Event(event) => event,
-            Item::Refused(refused) => panic!("{refused:?}"),
+            other @ (Item::Verdict(_) | Item::Refused(_)) => panic!("{other:?}"),
         })
     };
     messages.iter().flat_map(read_one).collect()

@@ -40,5 +40,5 @@ pub use sketch::Sketch;
 pub use state::{Applied, Metrics, StreamState};
 pub use stream::{Mark, Position, Stream};
 pub use time::Timestamp;
-pub use verdict::AppliedVerdict;
+pub use verdict::{AppliedVerdict, Verdict};
 pub use window::{WindowKey, WindowSums, Windows};

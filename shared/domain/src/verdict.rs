@@ -1,9 +1,23 @@
 //! Verdicts: the archive's decisions on events that were too old to judge, counted once by number.
 
-use crate::lake::LakeEffect;
+use std::collections::VecDeque;
 
-/// Where a verdict's number stands among those that were passed. Numbers are gap-free from 1, per
-/// stream and across epochs.
+use crate::{event::Event, lake::LakeEffect};
+
+/// Messages of verdicts that are stored and not yet noted: what is read again for nothing if the
+/// first of them is lost, and a bound on what is remembered of them.
+const STORED_MAX: usize = 64;
+
+/// The archive's decision that an event which was too old to judge is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its number: gap-free from 1, per stream and across epochs.
+    pub number: u64,
+    /// The event.
+    pub event: Event,
+}
+
+/// Where a verdict's number stands among those that were passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// It is the next one.
@@ -39,9 +53,133 @@ pub enum AppliedVerdict {
     Ahead,
 }
 
+/// How far the verdicts of a stream are, at a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The sequence of the last message that is archived.
+    pub sequence: u64,
+    /// The highest number given; 0 before the first.
+    pub given: u64,
+    /// The highest number noted; 0 before the first.
+    pub noted: u64,
+}
+
+impl Progress {
+    /// Verdicts that were given and are not noted: on their way.
+    pub const fn waiting(&self) -> u64 {
+        self.given.saturating_sub(self.noted)
+    }
+}
+
+/// Which verdicts are to be published next: every number that is not yet noted, in order, from the
+/// rows as they were committed.
+///
+/// A message whose place was passed without its numbers being noted was deleted: everything from
+/// there on is published again. Begun anew after a crash it publishes again what is not noted; the
+/// numbers see to it that nothing counts twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbox {
+    progress: Progress,
+    /// The highest number that the broker has stored.
+    sent: u64,
+    /// Last number and sequence of what it has stored and what is not noted yet.
+    stored: VecDeque<(u64, u64)>,
+    attempt: u32,
+}
+
+impl Outbox {
+    /// Goes on with what is not noted.
+    pub const fn new(progress: Progress) -> Self {
+        Self { progress, sent: progress.noted, stored: VecDeque::new(), attempt: 0 }
+    }
+
+    /// A batch was committed. Returns whether something must be published again.
+    pub fn commit(&mut self, progress: Progress) -> bool {
+        self.progress = progress;
+        self.sent = self.sent.max(progress.noted);
+        while self.stored.front().is_some_and(|(last, _)| *last <= progress.noted) {
+            self.stored.pop_front();
+        }
+        let lost = self.stored.front().is_some_and(|(_, at)| *at <= progress.sequence);
+        if lost {
+            self.sent = progress.noted;
+            self.stored.clear();
+            self.attempt += 1;
+        }
+        lost
+    }
+
+    /// The numbers that may be published now, as (the one before the first, the last); none if
+    /// nothing is due.
+    pub fn due(&self) -> Option<(u64, u64)> {
+        let due = self.sent < self.progress.given && self.stored.len() < STORED_MAX;
+        due.then_some((self.sent, self.progress.given))
+    }
+
+    /// Which attempt at these numbers it is, from 0.
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The broker has stored the verdicts up to a number, at a sequence.
+    pub fn stored(&mut self, last: u64, sequence: u64) {
+        self.sent = self.sent.max(last);
+        self.stored.push_back((last, sequence));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const fn at(sequence: u64, given: u64, noted: u64) -> Progress {
+        Progress { sequence, given, noted }
+    }
+
+    #[test]
+    fn only_what_was_committed_is_due_and_what_is_stored_is_not_due_again() {
+        let mut outbox = Outbox::new(at(10, 0, 0));
+        assert_eq!(outbox.due(), None);
+        assert!(!outbox.commit(at(20, 3, 0)));
+        assert_eq!(outbox.due(), Some((0, 3)));
+        outbox.stored(2, 21);
+        assert_eq!(outbox.due(), Some((2, 3)));
+        outbox.stored(3, 22);
+        assert_eq!(outbox.due(), None);
+        assert!(!outbox.commit(at(22, 3, 3)));
+        assert_eq!((outbox.due(), outbox.attempt()), (None, 0));
+    }
+
+    #[test]
+    fn after_a_restart_what_is_not_noted_is_due() {
+        assert_eq!(Outbox::new(at(10, 7, 5)).due(), Some((5, 7)));
+    }
+
+    #[test]
+    fn what_was_deleted_before_it_was_noted_is_due_again_as_another_attempt() {
+        let mut outbox = Outbox::new(at(10, 9, 0));
+        outbox.stored(4, 11);
+        outbox.stored(9, 12);
+        assert!(!outbox.commit(at(11, 9, 4)));
+        assert!(outbox.commit(at(15, 9, 4)));
+        assert_eq!((outbox.due(), outbox.attempt()), (Some((4, 9)), 1));
+        outbox.stored(9, 16);
+        assert!(!outbox.commit(at(16, 9, 9)));
+        assert_eq!(outbox.due(), None);
+    }
+
+    #[test]
+    fn no_more_is_stored_ahead_than_is_remembered() {
+        let mut outbox = Outbox::new(at(0, 1_000, 0));
+        let mut stored = 0;
+        while outbox.due().is_some() {
+            stored += 1;
+            outbox.stored(stored, stored);
+        }
+        assert_eq!(stored, 64);
+        outbox.commit(at(1, 1_000, 1));
+        assert_eq!(outbox.due(), Some((64, 1_000)));
+    }
 
     #[test]
     fn only_the_next_number_has_its_turn() {

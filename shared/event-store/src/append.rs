@@ -19,7 +19,7 @@ use crate::{
     insert, letters,
     pg::Timestamptz,
     rows::{Kind, Placed},
-    samples, windows,
+    samples, verdicts, windows,
     windows::WindowRows,
 };
 
@@ -85,6 +85,10 @@ pub(crate) async fn write(
         Path::Insert => {}
     }
     let refused = insert_careful(connection, batch, &careful, &mut appended).await?;
+    // After the numbers were given: a row and its verdict may stand in one batch when an older
+    // copy of the archive reads a stream again.
+    let noted = known.map_or(0, |known| known.noted_verdict);
+    verdicts::note(connection, &batch.verdicts, noted, &mut appended).await?;
 
     letters::append(connection, batch.stream, &batch.letters, &refused, &mut appended).await?;
     samples::append(connection, &batch.samples, &mut appended).await?;
@@ -96,6 +100,7 @@ pub(crate) async fn write(
         seen: batch.seen.clone(),
         derived_floor: batch.derived_floor,
         next_verdict: appended.next_verdict,
+        noted_verdict: appended.noted_verdict,
         writer: writer.0,
         writer_transaction: writer.1,
     };
@@ -249,7 +254,7 @@ async fn insert_careful(
         .filter(|(position, _)| too_old.contains(position))
         .map(|(_, event)| *event)
         .collect();
-    number_verdicts(connection, &late, appended.next_verdict).await?;
+    verdicts::number(connection, &late, appended.next_verdict).await?;
     appended.too_old = count(late.len());
     appended.next_verdict += appended.too_old;
 
@@ -271,58 +276,6 @@ fn letter_of(placed: &Placed, message: String) -> Letter {
         bytes: wire::json::encode_line(&placed.event).into_bytes(),
         identity: Some(placed.event.identity()),
     }
-}
-
-/// Gives events that were too old to judge their numbers, in the order of their positions.
-async fn number_verdicts(
-    connection: &mut PgConnection,
-    events: &[&Event],
-    first: u64,
-) -> Result<(), StoreError> {
-    let mut columns: [(Vec<Timestamptz>, Vec<Uuid>, Vec<i64>); 3] = Default::default();
-    for (number, event) in (signed(first)?..).zip(events) {
-        let (times, ids, numbers) = &mut columns[Kind::of(&event.fact).place()];
-        times.push(Timestamptz(event.occurred_at.0));
-        ids.push(Uuid::from_bytes(*event.id.as_bytes()));
-        numbers.push(number);
-    }
-    for (kind, (times, ids, numbers)) in Kind::ALL.into_iter().zip(columns) {
-        if times.is_empty() {
-            continue;
-        }
-        let expected = count(times.len());
-        let query = match kind {
-            Kind::LakeAccess => sqlx::query(
-                "update lakegauge.lake_access as event set verdict = part.number \
-                 from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) as part (at, id, number) \
-                 where event.occurred_at = part.at and event.id = part.id",
-            ),
-            Kind::LakeInventory => sqlx::query(
-                "update lakegauge.lake_inventory as event set verdict = part.number \
-                 from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) as part (at, id, number) \
-                 where event.occurred_at = part.at and event.id = part.id",
-            ),
-            Kind::WarehouseQuery => sqlx::query(
-                "update lakegauge.warehouse_query as event set verdict = part.number \
-                 from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) as part (at, id, number) \
-                 where event.occurred_at = part.at and event.id = part.id",
-            ),
-        };
-        let done = query
-            .bind(times)
-            .bind(ids)
-            .bind(numbers)
-            .execute(&mut *connection)
-            .await
-            .doing("numbering verdicts")?;
-        if done.rows_affected() != expected {
-            return Err(StoreError::Inconsistent(format!(
-                "numbered {} verdicts instead of {expected}",
-                done.rows_affected()
-            )));
-        }
-    }
-    Ok(())
 }
 
 async fn ledger(

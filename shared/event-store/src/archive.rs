@@ -43,6 +43,10 @@ pub struct Appended {
     pub too_old: u64,
     /// The verdict number that is next.
     pub next_verdict: u64,
+    /// The highest verdict number that is noted.
+    pub noted_verdict: u64,
+    /// Alarm: verdicts that are out of turn, were never given, or speak of another event; ignored.
+    pub verdicts_out_of_turn: u64,
     /// Alarm: rows that the sets called new and the key called known.
     pub known_though_new: u64,
     /// Alarm: samples whose values differ from those archived for the same position.
@@ -199,6 +203,7 @@ impl Archive {
             seen,
             derived_floor: old.as_ref().and_then(|old| old.derived_floor),
             next_verdict: old.as_ref().map_or(1, |old| old.next_verdict),
+            noted_verdict: old.as_ref().map_or(0, |old| old.noted_verdict),
             writer: self.token,
             writer_transaction: self.transaction,
         };

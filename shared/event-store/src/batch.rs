@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use domain::{
     Event, Identity, Judgement, Mark, Position, Refusal, Sample, Seen, Side, Stream, Timestamp,
-    Windows,
+    Verdict, Windows,
 };
 
 use wire::snapshot::encode_runs;
@@ -12,6 +12,7 @@ use wire::snapshot::encode_runs;
 use crate::{
     copy::CopyBuffer,
     rows::{self, Kind, Placed},
+    verdicts::ReadBack,
     windows::WindowRows,
 };
 
@@ -70,6 +71,8 @@ pub struct Batch {
     /// The window aggregates of `fresh`.
     pub(crate) windows: WindowRows,
     pub(crate) duplicates: u64,
+    /// Verdicts that were read, in the order of their positions.
+    pub(crate) verdicts: Vec<ReadBack>,
     pub(crate) letters: Vec<Letter>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) lost: Vec<(u64, u64)>,
@@ -95,6 +98,7 @@ impl BatchBuilder {
             doubtful: Vec::new(),
             windows: WindowRows::default(),
             duplicates: 0,
+            verdicts: Vec::new(),
             letters: Vec::new(),
             samples: Vec::new(),
             lost: Vec::new(),
@@ -140,6 +144,12 @@ impl BatchBuilder {
             Judgement::TooOld => self.batch.doubtful.push(Placed { position, broker_ns, event }),
             Judgement::Duplicate => {}
         }
+    }
+
+    /// Adds a verdict that was read back: a duplicate of the row that it was given over.
+    pub fn verdict(&mut self, position: Position, verdict: &Verdict) {
+        self.batch.duplicates += 1;
+        self.batch.verdicts.push(ReadBack::new(position, verdict));
     }
 
     /// Adds a dead letter.

@@ -1,6 +1,6 @@
 //! How far a stream is archived.
 
-use domain::{EventId, Identity, Mark, Timestamp};
+use domain::{EventId, Identity, Mark, Timestamp, verdict::Progress};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
@@ -21,8 +21,21 @@ pub struct Checkpoint {
     pub derived_floor: Option<Identity>,
     /// The number that the next event too old to judge gets; from 1, without gaps.
     pub next_verdict: u64,
+    /// The highest verdict number whose position is noted on its row; 0 before the first.
+    pub noted_verdict: u64,
     pub(crate) writer: Uuid,
     pub(crate) writer_transaction: u64,
+}
+
+impl Checkpoint {
+    /// How far the verdicts of the stream are.
+    pub const fn verdicts(&self) -> Progress {
+        Progress {
+            sequence: self.mark.sequence,
+            given: self.next_verdict.saturating_sub(1),
+            noted: self.noted_verdict,
+        }
+    }
 }
 
 const DOING: &str = "reading the checkpoint";
@@ -33,7 +46,7 @@ pub(crate) async fn read(
 ) -> Result<Option<Checkpoint>, StoreError> {
     let row = sqlx::query(
         "select epoch, sequence, broker_ns, created_ns, seen, derived_floor_at, \
-         derived_floor_id, next_verdict, writer, writer_transaction \
+         derived_floor_id, next_verdict, noted_verdict, writer, writer_transaction \
          from lakegauge.checkpoint where stream = $1",
     )
     .bind(stream.id)
@@ -79,6 +92,7 @@ fn from_row(row: &PgRow) -> Result<Checkpoint, StoreError> {
             .zip(floor_id)
             .map(|(at, id)| (Timestamp(at.0), EventId::from_bytes(*id.as_bytes()))),
         next_verdict: unsigned(row.try_get("next_verdict").doing(DOING)?)?,
+        noted_verdict: unsigned(row.try_get("noted_verdict").doing(DOING)?)?,
         writer: row.try_get("writer").doing(DOING)?,
         writer_transaction: unsigned(row.try_get("writer_transaction").doing(DOING)?)?,
     })
@@ -94,15 +108,17 @@ pub(crate) async fn compare_and_set(
     let query = match known {
         None => sqlx::query(
             "insert into lakegauge.checkpoint (stream, epoch, sequence, broker_ns, created_ns, \
-             seen, derived_floor_at, derived_floor_id, next_verdict, writer, writer_transaction) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing",
+             seen, derived_floor_at, derived_floor_id, next_verdict, noted_verdict, writer, \
+             writer_transaction) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing",
         ),
         Some(_) => sqlx::query(
             "update lakegauge.checkpoint set epoch = $2, sequence = $3, broker_ns = $4, \
              created_ns = $5, seen = $6, derived_floor_at = $7, derived_floor_id = $8, \
-             next_verdict = $9, writer = $10, writer_transaction = $11, updated_at = now() \
-             where stream = $1 and writer = $12 and writer_transaction = $13 and epoch = $14 \
-             and sequence = $15",
+             next_verdict = $9, noted_verdict = $10, writer = $11, writer_transaction = $12, \
+             updated_at = now() \
+             where stream = $1 and writer = $13 and writer_transaction = $14 and epoch = $15 \
+             and sequence = $16",
         ),
     };
     let query = query
@@ -115,6 +131,7 @@ pub(crate) async fn compare_and_set(
         .bind(new.derived_floor.map(|(at, _)| Timestamptz(at.0)))
         .bind(new.derived_floor.map(|(_, id)| Uuid::from_bytes(*id.as_bytes())))
         .bind(signed(new.next_verdict)?)
+        .bind(signed(new.noted_verdict)?)
         .bind(new.writer)
         .bind(signed(new.writer_transaction)?);
     let query = match known {

@@ -25,9 +25,12 @@ mod rows;
 mod samples;
 pub mod service;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod span;
 mod sqlstate;
 pub mod standing;
+mod verdicts;
 mod view;
 mod windows;
 
@@ -42,4 +45,5 @@ pub use read::{ArchiveView, Counted, read_checkpoint};
 pub use settings::StoreSettings;
 pub use span::WindowRow;
 pub use sqlstate::{Recovery, recovery};
+pub use verdicts::VerdictsToCome;
 pub use view::{Loss, Range};

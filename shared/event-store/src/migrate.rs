@@ -33,6 +33,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "epoch_begins",
         include_str!("../../../migrations/20261124170000_epoch_begins.sql"),
     ),
+    (
+        20_261_124_180_000,
+        "verdicts",
+        include_str!("../../../migrations/20261124180000_verdicts.sql"),
+    ),
 ];
 
 /// A migration that was applied just now.

@@ -2,7 +2,7 @@
 
 use domain::{
     Event, EventId, Fact, LakeAccess, LakeInventory, Mark, Operation, Outcome, Position, Rules,
-    Seen, Side, Statement, Stream, StreamState, Timestamp, WarehouseQuery,
+    Seen, Statement, Stream, StreamState, Timestamp, WarehouseQuery,
 };
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
@@ -173,12 +173,7 @@ impl ArchiveView {
     pub async fn next_page(&mut self) -> Result<Option<Vec<Counted>>, StoreError> {
         let Some(range) = self.ranges.pop() else { return Ok(None) };
         let mut page = Vec::new();
-        let kinds: &[Kind] = match self.stream.side {
-            Some(Side::Lake) => &[Kind::LakeAccess, Kind::LakeInventory],
-            Some(Side::Warehouse) => &[Kind::WarehouseQuery],
-            None => &[],
-        };
-        for kind in kinds {
+        for kind in Kind::of_side(self.stream.side) {
             if let Some(occurred) = range.occurred {
                 self.rows(*kind, range, occurred, &mut page).await?;
             }
@@ -261,13 +256,13 @@ impl ArchiveView {
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
                  verdict, occurred_at, id, operation, outcome, bytes, object_bytes, duration_us, bucket, \
                  key, sequencer, principal from lakegauge.lake_access ",
-                "where stream = $1 and verdict is not null and noted_epoch = $2 \
+                "where stream = $1 and noted_epoch = $2 \
                  and noted_sequence between $3 and $4"
             )),
             Kind::LakeInventory => sqlx::query(concat!(
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
                  verdict, occurred_at, id, objects, bytes, bucket from lakegauge.lake_inventory ",
-                "where stream = $1 and verdict is not null and noted_epoch = $2 \
+                "where stream = $1 and noted_epoch = $2 \
                  and noted_sequence between $3 and $4"
             )),
             Kind::WarehouseQuery => sqlx::query(concat!(
@@ -275,7 +270,7 @@ impl ArchiveView {
                  verdict, occurred_at, id, statement, outcome, queued_us, executed_us, rows_processed, \
                  rows_returned, bytes_scanned, cache_hit, warehouse, database, principal, \
                  fingerprint from lakegauge.warehouse_query ",
-                "where stream = $1 and verdict is not null and noted_epoch = $2 \
+                "where stream = $1 and noted_epoch = $2 \
                  and noted_sequence between $3 and $4"
             )),
         };
@@ -351,11 +346,11 @@ pub async fn read_checkpoint(
 async fn any_noted(connection: &mut PgConnection, stream: StreamId) -> Result<bool, StoreError> {
     sqlx::query_scalar(
         "select exists (select from lakegauge.lake_access \
-            where stream = $1 and verdict is not null and noted_sequence is not null) \
+            where stream = $1 and noted_sequence is not null) \
          or exists (select from lakegauge.lake_inventory \
-            where stream = $1 and verdict is not null and noted_sequence is not null) \
+            where stream = $1 and noted_sequence is not null) \
          or exists (select from lakegauge.warehouse_query \
-            where stream = $1 and verdict is not null and noted_sequence is not null)",
+            where stream = $1 and noted_sequence is not null)",
     )
     .bind(stream.id)
     .fetch_one(connection)
@@ -450,7 +445,7 @@ fn position(row: &PgRow) -> Result<Position, StoreError> {
     })
 }
 
-fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
+pub(crate) fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
     let at: Timestamptz = row.try_get("occurred_at").doing(DOING)?;
     let id: Uuid = row.try_get("id").doing(DOING)?;
     let fact = match kind {

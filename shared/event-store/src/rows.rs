@@ -1,6 +1,8 @@
 //! Events as rows: which table, which columns, in which order.
 
-use domain::{Event, Fact, IdKind, LakeAccess, LakeInventory, Position, Timestamp, WarehouseQuery};
+use domain::{
+    Event, Fact, IdKind, LakeAccess, LakeInventory, Position, Side, Timestamp, WarehouseQuery,
+};
 
 use crate::copy::CopyBuffer;
 
@@ -29,6 +31,15 @@ impl Kind {
             Fact::LakeAccess(_) => Self::LakeAccess,
             Fact::LakeInventory(_) => Self::LakeInventory,
             Fact::WarehouseQuery(_) => Self::WarehouseQuery,
+        }
+    }
+
+    /// The kinds that a stream of this side carries; none carries samples.
+    pub(crate) const fn of_side(side: Option<Side>) -> &'static [Self] {
+        match side {
+            Some(Side::Lake) => &[Self::LakeAccess, Self::LakeInventory],
+            Some(Side::Warehouse) => &[Self::WarehouseQuery],
+            None => &[],
         }
     }
 

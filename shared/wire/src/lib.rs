@@ -19,6 +19,7 @@ mod seal;
 pub mod snapshot;
 pub mod subject;
 mod v1;
+mod verdicts;
 
 #[cfg(test)]
 mod fixtures;
@@ -29,3 +30,4 @@ pub use read::{ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, count_items, d
 pub use sample::{decode_sample, encode_sample, encode_sample_for};
 pub use seal::{Sealed, seal};
 pub use subject::Subjects;
+pub use verdicts::{VERDICTS_PER_MESSAGE_MAX, seal_verdicts};

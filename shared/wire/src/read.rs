@@ -1,12 +1,14 @@
 //! Reading: bytes to events that may be counted, and refusals that say why not.
 
-use domain::{Event, Identity, Reason, Refusal, Rules, Stream, Timestamp, accept};
+use domain::{Event, Identity, Reason, Refusal, Rules, Stream, Timestamp, Verdict, accept};
 use serde_json::value::RawValue;
 
 use crate::{
     Format, derived,
     json::{self, Decoded, Undecoded},
-    replay, v1,
+    replay,
+    subject::Subjects,
+    v1,
 };
 
 /// Items that one message may hold. The rest of the design packs about a hundred; this keeps one
@@ -22,7 +24,7 @@ pub struct Place<'a> {
     pub sequence: u64,
     /// The broker's timestamp, in nanoseconds since 1970.
     pub broker_ns: i64,
-    /// The subject.
+    /// The subject, without the prefix.
     pub subject: &'a str,
 }
 
@@ -40,6 +42,8 @@ pub struct Reading {
 pub enum Item {
     /// It may be counted, if it was not yet.
     Event(Event),
+    /// The archive decided that it counts, if its number is the next one.
+    Verdict(Verdict),
     /// It is a dead letter.
     Refused(RefusedItem),
 }
@@ -67,7 +71,8 @@ pub struct Raw<'a> {
 /// Decodes a message and decides which of its events are accepted.
 ///
 /// Total: whatever the bytes are, it answers, and the same bytes at the same place give the same
-/// answer. An event without an id gets one from its place.
+/// answer. An event without an id gets one from its place. Where verdicts travel nothing but
+/// verdicts is read.
 pub fn read(
     place: &Place<'_>,
     content_type: Option<&str>,
@@ -80,9 +85,11 @@ pub fn read(
             return Reading { items: vec![refused(refusal, payload, None)], fields_ignored: 0 };
         }
     };
+    let is_late = Subjects::is_late(place.subject, place.stream);
     let mut reading = Reading { items: Vec::with_capacity(raw.len()), fields_ignored: 0 };
     for (index, Raw { bytes, decoded }) in (0..).zip(raw) {
         reading.items.push(match decoded {
+            Ok(decoded) if is_late => late(place, decoded, bytes, rules),
             Ok(decoded) => {
                 reading.fields_ignored += u64::from(decoded.fields_ignored);
                 let of_place =
@@ -185,6 +192,26 @@ fn judged(place: &Place<'_>, event: Event, bytes: &[u8], rules: &Rules) -> Item 
     }
 }
 
+/// A verdict, which has a number and an id.
+///
+/// Its event was accepted at its own place. When that was is not said, so all but the times
+/// relative to the broker's is looked at again: an event that has passed the retention while its
+/// verdict waited is in the archive and counts.
+fn late(place: &Place<'_>, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Item {
+    let identity = decoded.id.map(|id| (decoded.occurred_at, id));
+    let missing = |field| {
+        let refusal = Refusal::of_field(Reason::MissingField, field, "every verdict has one");
+        refused(refusal, bytes, identity)
+    };
+    let Some(number) = decoded.verdict else { return missing("verdict") };
+    let Some(id) = decoded.id else { return missing("id") };
+    let event = decoded.or_id(|| id);
+    match accept(&event, place.stream, event.occurred_at, rules) {
+        Ok(()) => Item::Verdict(Verdict { number, event }),
+        Err(refusal) => refused(refusal, bytes, identity),
+    }
+}
+
 fn refused(refusal: Refusal, bytes: &[u8], identity: Option<Identity>) -> Item {
     Item::Refused(RefusedItem { refusal, bytes: bytes.to_vec(), identity })
 }
@@ -209,7 +236,7 @@ mod tests {
 
     fn refusals(reading: &Reading) -> Vec<Option<(Reason, Option<&'static str>)>> {
         let of = |item: &Item| match item {
-            Item::Event(_) => None,
+            Item::Event(_) | Item::Verdict(_) => None,
             Item::Refused(item) => Some((item.refusal.reason, item.refusal.field)),
         };
         reading.items.iter().map(of).collect()
@@ -236,6 +263,7 @@ mod tests {
                             prop_assert_eq!(read, event);
                             prop_assert_eq!(accepted, Ok(()));
                         }
+                        Item::Verdict(_) => prop_assert!(false, "{:?}", item),
                         Item::Refused(refused) => {
                             prop_assert_eq!(Some(event.identity()), refused.identity);
                             prop_assert_eq!(accepted, Err(refused.refusal.clone()));

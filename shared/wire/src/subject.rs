@@ -53,6 +53,11 @@ impl Subjects {
         format!("{}{side}.late.{}", self.prefix, stream.partition)
     }
 
+    /// Whether a subject without the prefix is the one where the verdicts of a stream travel.
+    pub fn is_late(subject: &str, stream: Stream) -> bool {
+        subject.contains(".late.") && subject == Self::default().late(stream)
+    }
+
     /// What the metrics of a partition were.
     pub fn sample(&self, partition: u16) -> String {
         format!("{}telemetry.sample.{partition}", self.prefix)
@@ -143,6 +148,10 @@ mod tests {
         assert_eq!(subjects.sample(5), "telemetry.sample.5");
         assert_eq!(subjects.replay("r1", Stream::lake(0)), "replay.r1.lake.0");
         assert_eq!(subjects.replay_sample("r1"), "replay.r1.sample");
+        assert!(Subjects::is_late("lake.late.4", Stream::lake(4)));
+        for other in ["lake.late.3", "warehouse.late.4", "lake.late.4.x", "lake.access.4.late.4"] {
+            assert!(!Subjects::is_late(other, Stream::lake(4)), "{other}");
+        }
     }
 
     #[test]

@@ -220,6 +220,7 @@ impl TryFrom<EventV1<'_>> for Decoded {
             id: Some(EventId::from_bytes(event.id)),
             occurred_at: Timestamp(event.occurred_at_us),
             fact,
+            verdict: None,
             fields_ignored: 0,
         })
     }

@@ -30,6 +30,9 @@ pub struct Decoded {
     pub occurred_at: Timestamp,
     /// What happened.
     pub fact: Fact,
+    /// The number of its verdict. It says something only where verdicts travel; elsewhere it is a
+    /// field that the type does not have.
+    pub verdict: Option<u64>,
     /// Fields that its type does not have; they say nothing here.
     pub fields_ignored: u32,
 }
@@ -111,7 +114,8 @@ impl<'a> Values<'a> {
         };
         let elsewhere = (self.present & !set(kind.fields())).count_ones();
         let fields_ignored = self.unknown.saturating_add(elsewhere);
-        Ok(Decoded { id, occurred_at, fact, fields_ignored })
+        let verdict = self.quantity(Field::Verdict).ok();
+        Ok(Decoded { id, occurred_at, fact, verdict, fields_ignored })
     }
 
     fn kind(&self) -> Result<Kind, Refusal> {

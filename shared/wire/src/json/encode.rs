@@ -53,6 +53,14 @@ pub fn write_line(line: &mut Vec<u8>, event: &Event) {
     line.push(b'}');
 }
 
+/// Appends an event with the number of its verdict as one JSON object, without a line break.
+pub fn write_verdict(line: &mut Vec<u8>, number: u64, event: &Event) {
+    write_line(line, event);
+    line.pop();
+    quantity(line, Field::Verdict, number);
+    line.push(b'}');
+}
+
 fn lake_access(line: &mut Vec<u8>, access: &LakeAccess) {
     text(line, Field::Bucket, &access.bucket);
     text(line, Field::Key, &access.key);

@@ -54,6 +54,7 @@ fields! {
     BytesScanned = 21, "bytes_scanned";
     CacheHit = 22, "cache_hit";
     Fingerprint = 23, "fingerprint";
+    Verdict = 24, "verdict";
 }
 
 /// How many fields there are.

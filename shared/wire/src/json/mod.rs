@@ -7,6 +7,6 @@ mod rfc3339;
 mod schema;
 
 pub use decode::{Decoded, Undecoded, decode_line};
-pub use encode::{encode_line, encode_lines, write_line};
+pub use encode::{encode_line, encode_lines, write_line, write_verdict};
 pub use rfc3339::{format_time, parse_time};
 pub use schema::schema;

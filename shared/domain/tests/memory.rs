@@ -1,0 +1,62 @@
+//! The sets that count once stay within their bound, however many ids pass.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::VecDeque;
+
+use domain::{EventId, Judgement, Rules, Seen, Timestamp};
+
+/// What an identity takes in memory at most, in bytes: 24 of its own, and what a B-tree that is filled
+/// in order leaves free.
+const IDENTITY_BYTES_MAX: usize = 100;
+/// What the test itself and the allocator may take besides, in kilobytes.
+const BESIDES_KB: usize = 8 * 1_024;
+
+/// Ids to pass: some, or with `LAKEGAUGE_TEST_FULL` fifty million.
+fn ids() -> u64 {
+    if std::env::var_os("LAKEGAUGE_TEST_FULL").is_some() { 50_000_000 } else { 1_500_000 }
+}
+
+/// The most memory that this process ever had, in kilobytes, as Linux says it.
+fn peak_kb() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+}
+
+fn derived(number: u64) -> (Timestamp, EventId) {
+    // Not in the order of the times, so that the tree is filled everywhere.
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&mixed.to_be_bytes());
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    let jitter = i64::try_from(mixed % 10_000_000).unwrap();
+    (Timestamp(i64::try_from(number).unwrap() * 100 + jitter), EventId::from_bytes(id))
+}
+
+#[test]
+fn fifty_million_derived_ids_stay_within_the_bound_of_the_set() {
+    let rules = Rules::default();
+    let ids_max = rules.derived_ids_max;
+    let mut seen = Seen::new(&rules);
+    let before_kb = peak_kb();
+    let mut recent = VecDeque::new();
+    for number in 0..ids() {
+        let identity = derived(number);
+        assert_eq!(seen.judge(identity), Judgement::New, "its time lies above the floor");
+        assert!(seen.derived().kept().len() <= ids_max);
+        recent.push_back(identity);
+        if recent.len() > 1_000 {
+            let again = recent.pop_front().unwrap();
+            assert_eq!(seen.judge(again), Judgement::Duplicate);
+        }
+        if number.is_multiple_of(1_000) && number > 1_000_000 {
+            let old = derived(number / 10);
+            assert_eq!(seen.judge(old), Judgement::TooOld);
+        }
+    }
+    assert_eq!(seen.derived().kept().len(), ids_max);
+    let grown_kb = peak_kb() - before_kb;
+    let bound_kb = ids_max * IDENTITY_BYTES_MAX / 1_024 + BESIDES_KB;
+    assert!(grown_kb <= bound_kb, "{grown_kb} kB for {ids_max} ids, {bound_kb} kB are allowed");
+}
