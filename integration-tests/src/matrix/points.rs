@@ -48,6 +48,8 @@ pub const POINTS: &[Point] = &[
     point("archiver.acknowledged", Part::Archiver, 8, Needs::Load),
     point("archiver.trim_compared", Part::Archiver, 3, Needs::Load),
     point("archiver.trimmed", Part::Archiver, 3, Needs::Load),
+    point("archiver.verdicts_due", Part::Archiver, 3, Needs::Load),
+    point("archiver.verdicts_published", Part::Archiver, 3, Needs::Load),
     point("aggregator.received", Part::Aggregator, 200, Needs::Load),
     point("aggregator.applied", Part::Aggregator, 200, Needs::Load),
     point("aggregator.sampled", Part::Aggregator, 2, Needs::Load),

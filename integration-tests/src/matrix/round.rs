@@ -29,7 +29,8 @@ const SETTINGS: [(&str, &str); 9] = [
     ("DATABASE_LOCK_TIMEOUT_MS", "500"),
     ("ARCHIVER_STREAM_KEEP_S", "0"),
     ("ARCHIVER_BATCH_EVENTS_MAX", "5000"),
-    ("NATS_STREAM_RULES", "sample_interval_s=1"),
+    // So few ids that late ones are too old to judge: verdicts are on their way all the time.
+    ("NATS_STREAM_RULES", "sample_interval_s=1;derived_ids_max=500"),
 ];
 /// The same for the broker: what it waits for a client that does not answer.
 const NATS_WAITS: &str = "\nping_interval: \"500ms\"\nping_max: 2\nwrite_deadline: \"1s\"\n";
@@ -40,10 +41,6 @@ const POINT_MAX: Duration = Duration::from_secs(5);
 /// How long the one that was replaced is watched after it came back, and how long a second one
 /// lives on alone after the first was killed.
 const TOGETHER: Duration = Duration::from_millis(1_000);
-/// How long an aggregator may take to find that another took its stream.
-const SUPERSEDED_MAX: Duration = Duration::from_millis(2_000);
-/// What an aggregator says when its snapshot is not the one that it replaced last.
-const SUPERSEDED: &str = "was changed by another process";
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -193,15 +190,12 @@ impl Round {
         self.nobody_ended()
     }
 
-    /// No service ended by itself. Only an aggregator may that found its snapshot replaced: it may
-    /// have been itself, when the answers to several attempts were lost; then it is started again.
+    /// No service ended by itself: each waits for what it needs, whatever happens.
     fn nobody_ended(&mut self) -> Result<()> {
         for part in [Part::Archiver, Part::Aggregator] {
-            let Some(said) = self.pipeline.take_ended(part)? else { continue };
-            if part != Part::Aggregator || !said.contains(SUPERSEDED) {
+            if let Some(said) = self.pipeline.take_ended(part)? {
                 bail!(said);
             }
-            self.pipeline.run(part)?;
         }
         Ok(())
     }
@@ -248,16 +242,16 @@ impl Round {
             Fault::Stop(part) => self.pipeline.resume(*part)?,
             Fault::Second(part, first_is_killed) => {
                 if *first_is_killed {
-                    self.kill_if_it_runs(*part)?;
+                    self.pipeline.kill(*part)?;
                     tokio::time::sleep(TOGETHER).await;
                     self.pipeline.run(*part)?;
                 }
-                self.end_second(*part).await?;
+                self.end_second(*part);
             }
             Fault::Zombie(part) => {
                 self.pipeline.resume(*part)?;
                 tokio::time::sleep(TOGETHER).await;
-                self.end_second(*part).await?;
+                self.end_second(*part);
             }
             Fault::KillNats => self.pipeline.nats.restart().await?,
             Fault::StopNats => self.pipeline.nats.resume()?,
@@ -277,26 +271,8 @@ impl Round {
     }
 
     /// Kills the second one of a service.
-    async fn end_second(&mut self, part: Part) -> Result<()> {
+    fn end_second(&mut self, part: Part) {
         self.seconds.retain(|(second, _)| *second != part);
-        if part == Part::Aggregator {
-            // The one whose snapshot was not expected ends, and says so.
-            let clock = Clock::system();
-            let end = clock.monotonic() + SUPERSEDED_MAX;
-            while clock.monotonic() < end {
-                self.nobody_ended()?;
-                tokio::time::sleep(POLL).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// An aggregator that found a second one may have ended.
-    fn kill_if_it_runs(&mut self, part: Part) -> Result<()> {
-        if part == Part::Aggregator && self.pipeline.take_ended(part)?.is_some() {
-            return Ok(());
-        }
-        self.pipeline.kill(part)
     }
 
     /// Starts a service that dies at a fail point, waits for that, and starts it again. False: it

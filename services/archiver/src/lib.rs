@@ -9,6 +9,7 @@
 
 mod batcher;
 mod books;
+mod committer;
 mod config;
 mod epoch;
 mod intake;

@@ -1,10 +1,11 @@
-//! Holds the archiver to the order of its own effects: commit, then acknowledge, then trim.
+//! Holds the archiver to the order of its own effects: commit, then acknowledge, publish verdicts
+//! and trim.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use domain::{Mark, OutOfOrder, Progress};
+use domain::{OutOfOrder, Progress};
 
-use crate::metrics::StreamMetrics;
+use crate::{metrics::StreamMetrics, stream::Committed};
 
 /// The steps of one round on one stream. A step out of order is refused, and an alarm.
 #[derive(Debug)]
@@ -15,13 +16,26 @@ pub(crate) struct Steps {
 
 impl Steps {
     /// Goes on after a checkpoint.
-    pub(crate) fn new(checkpoint: Mark, metrics: StreamMetrics) -> Self {
-        Self { progress: Mutex::new(Progress::new(Some(checkpoint))), metrics }
+    pub(crate) fn new(checkpoint: &Committed, metrics: StreamMetrics) -> Self {
+        let mut progress = Progress::new(Some(checkpoint.mark));
+        progress.give(checkpoint.verdicts.given);
+        Self { progress: Mutex::new(progress), metrics }
     }
 
     /// A transaction was committed. It is too late to refuse one that went back.
-    pub(crate) fn committed(&self, mark: Mark) {
-        let _alarm_only = self.is_in_order(self.progress().commit(mark));
+    pub(crate) fn committed(&self, now: &Committed) {
+        let step = {
+            let mut progress = self.progress();
+            progress.give(now.verdicts.given);
+            progress.commit(now.mark)
+        };
+        let _alarm_only = self.is_in_order(step);
+    }
+
+    /// Whether verdicts up to a number may be published.
+    pub(crate) fn may_publish(&self, number: u64) -> bool {
+        let step = self.progress().publish(number);
+        self.is_in_order(step)
     }
 
     /// Whether the broker may be told that everything up to a sequence is done.

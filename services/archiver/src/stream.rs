@@ -8,16 +8,16 @@ use std::{
 use anyhow::Context as _;
 use bus::{Bus, BusError, Delivery, EpochWatch, Newest, Read, Reader, ReaderSettings};
 use domain::{Mark, Rules, Stream, verdict::Progress};
-use event_store::{Appended, Archive, Batch, Recovery, StoreError, StoreSettings};
+use event_store::{Archive, Batch, StoreError, StoreSettings};
 use service_kit::{Backoff, Clock, FailPoint, Jitter, Lifecycle, readiness::Condition};
 use tokio::sync::{mpsc, watch};
 use wire::Subjects;
 
 use crate::{
     batcher::{BatchLimits, Batcher},
+    committer::{Committer, waits},
     intake::{Carries, Intake, Message},
     metrics::StreamMetrics,
-    retention,
     steps::Steps,
     trim::{self, TrimRules},
     verdicts,
@@ -26,14 +26,10 @@ use crate::{
 /// First and longest pause before what failed is tried again.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
-/// Attempts at one batch in a row after which people should look, where the server itself is in
-/// trouble: about half a minute.
-const STUCK_ATTEMPTS: u32 = 10;
 
 static RECEIVED: FailPoint = FailPoint::new("archiver.received");
 static JUDGED: FailPoint = FailPoint::new("archiver.judged");
 static SEALED: FailPoint = FailPoint::new("archiver.sealed");
-static COMMITTED: FailPoint = FailPoint::new("archiver.committed");
 static ACKNOWLEDGED: FailPoint = FailPoint::new("archiver.acknowledged");
 
 /// One stream and what is needed to archive it.
@@ -146,9 +142,10 @@ impl StreamTask {
         let intake = Intake::new(id, carries, seen, mark);
         let (batches, to_commit) = mpsc::channel(1);
         let (committed, commits) = watch::channel(at);
-        let verdicts = verdicts::publish(self, id, commits.clone(), jitter.below(u64::MAX));
+        let steps = Steps::new(&at, self.metrics.clone());
+        let seed = jitter.below(u64::MAX);
+        let verdicts = verdicts::publish(self, id, commits.clone(), &steps, seed);
         let jitter = Jitter::seeded(jitter.below(u64::MAX));
-        let steps = Steps::new(mark, self.metrics.clone());
         let committer =
             Committer { task: self, archive, committed, steps: &steps, retention_days, jitter };
         let trimming = self.trim_forever(commits.clone(), &steps);
@@ -367,134 +364,8 @@ impl Reading<'_> {
     }
 }
 
-/// Commits batches in order, each until it is committed.
-struct Committer<'a> {
-    task: &'a StreamTask,
-    archive: Archive,
-    committed: watch::Sender<Committed>,
-    steps: &'a Steps,
-    /// 0 keeps everything.
-    retention_days: u32,
-    jitter: Jitter,
-}
-
-impl Committer<'_> {
-    /// Commits first; only then does the reader hear of it and acknowledge, and are verdicts
-    /// published.
-    async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
-        let mut looks = tokio::time::interval(self.task.retention_interval);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                batch = batches.recv() => match batch {
-                    Some(batch) => {
-                        let appended = self.commit(&batch).await?;
-                        self.tell(batch.after(), &appended);
-                    }
-                    None => return Ok(()),
-                },
-                _ = looks.tick(), if self.retention_days > 0 => self.retain().await?,
-            }
-        }
-    }
-
-    fn tell(&self, mark: Mark, appended: &Appended) {
-        self.steps.committed(mark);
-        COMMITTED.pass();
-        let verdicts = Progress {
-            sequence: mark.sequence,
-            given: appended.next_verdict.saturating_sub(1),
-            noted: appended.noted_verdict,
-        };
-        self.task.metrics.observe_verdicts(&verdicts);
-        self.committed.send_replace(Committed { mark, verdicts });
-    }
-
-    /// Drops what is old enough. What fails and passes is tried again at the next look.
-    async fn retain(&mut self) -> anyhow::Result<()> {
-        let (task, days) = (self.task, self.retention_days);
-        let retained = retention::retain(&task.bus, &mut self.archive, &task.name, days).await;
-        match retained {
-            Ok(Some(retained)) => {
-                let partitions = retained.partitions.len();
-                if !retained.waiting.is_empty() {
-                    let waiting = retained.waiting.join(", ");
-                    tracing::warn!(stream = task.name, waiting, "old, but in use or not counted");
-                }
-                task.metrics.observe_dropped(partitions, retained.rows);
-                Ok(())
-            }
-            Ok(None) => Ok(()),
-            Err(error) if is_fenced(&error) || !passes(&error) => Err(error),
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(stream = task.name, error, "nothing dropped yet");
-                Ok(())
-            }
-        }
-    }
-
-    async fn commit(&mut self, batch: &Batch) -> anyhow::Result<Appended> {
-        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
-        let mut alarmed = false;
-        loop {
-            let began = self.task.clock.monotonic();
-            let error = match self.archive.append(batch).await {
-                Ok(appended) => {
-                    let took = self.task.clock.monotonic().saturating_sub(began);
-                    let (sequence, now_us) = (batch.after().sequence, self.task.clock.now_us());
-                    self.task.metrics.observe_commit(&appended, sequence, took, now_us);
-                    self.task.condition.pass(format!("{}: archiving", self.task.name));
-                    return Ok(appended);
-                }
-                Err(error) => error,
-            };
-            if !waits(error.recovery()) {
-                return Err(error.into());
-            }
-            self.task.metrics.observe_retry();
-            if is_stuck(error.recovery(), backoff.attempts())
-                && !std::mem::replace(&mut alarmed, true)
-            {
-                self.task.metrics.observe_stuck();
-            }
-            self.task.condition.fail(format!("{}: {error}", self.task.name));
-            tracing::warn!(stream = self.task.name, %error, "batch not committed, trying again");
-            tokio::time::sleep(backoff.next(&mut self.jitter)).await;
-        }
-    }
-}
-
-/// Whether an error of the archive passes by itself, or once somebody has acted, without a restart.
-pub(crate) const fn waits(recovery: Recovery) -> bool {
-    match recovery {
-        Recovery::Retry | Recovery::RetryAlarm | Recovery::Pause => true,
-        Recovery::Duplicate | Recovery::MakePartition | Recovery::IsolateRow | Recovery::Stop => {
-            false
-        }
-    }
-}
-
-/// Whether people should look at a batch that failed after so many attempts. A server that is away
-/// is told by readiness and comes back by itself; one that can't write needs somebody.
-const fn is_stuck(recovery: Recovery, attempts: u32) -> bool {
-    match recovery {
-        Recovery::Pause => true,
-        Recovery::RetryAlarm => attempts >= STUCK_ATTEMPTS,
-        Recovery::Retry
-        | Recovery::Duplicate
-        | Recovery::MakePartition
-        | Recovery::IsolateRow
-        | Recovery::Stop => false,
-    }
-}
-
-fn is_fenced(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Fenced { .. }))
-}
-
 /// Whether another round may succeed.
-fn passes(error: &anyhow::Error) -> bool {
+pub(crate) fn passes(error: &anyhow::Error) -> bool {
     if let Some(error) = error.downcast_ref::<BusError>() {
         return error.recovery() == bus::Recovery::Retry;
     }
@@ -502,17 +373,4 @@ fn passes(error: &anyhow::Error) -> bool {
         // Fenced: the checkpoint is read again, and what is judged with it.
         matches!(error, StoreError::Fenced { .. }) || waits(error.recovery())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn people_are_called_where_waiting_alone_does_not_help() {
-        assert!(is_stuck(Recovery::Pause, 0), "nothing can be written");
-        assert!(!is_stuck(Recovery::RetryAlarm, STUCK_ATTEMPTS - 1));
-        assert!(is_stuck(Recovery::RetryAlarm, STUCK_ATTEMPTS));
-        assert!(!is_stuck(Recovery::Retry, u32::MAX), "it comes back by itself");
-    }
 }

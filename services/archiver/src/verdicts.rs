@@ -12,11 +12,18 @@ use anyhow::Context as _;
 use bus::{BusError, Publisher, PublisherLimits};
 use domain::{Stream, verdict::Outbox};
 use event_store::{StoreError, StreamId, VerdictsToCome};
-use service_kit::{Backoff, Jitter};
+use service_kit::{Backoff, FailPoint, Jitter};
 use tokio::sync::watch;
 use wire::VERDICTS_PER_MESSAGE_MAX;
 
-use crate::stream::{BACKOFF_FIRST, BACKOFF_LONGEST, Committed, StreamTask, waits};
+use crate::{
+    committer::waits,
+    steps::Steps,
+    stream::{BACKOFF_FIRST, BACKOFF_LONGEST, Committed, StreamTask},
+};
+
+static DUE: FailPoint = FailPoint::new("archiver.verdicts_due");
+static PUBLISHED: FailPoint = FailPoint::new("archiver.verdicts_published");
 
 /// One message at a time is sent and not confirmed, so that no message is ever stored before one
 /// that holds the numbers below its own.
@@ -35,13 +42,15 @@ pub(crate) async fn publish(
     task: &StreamTask,
     id: StreamId,
     mut commits: watch::Receiver<Committed>,
+    steps: &Steps,
     seed: u64,
 ) -> anyhow::Result<Infallible> {
     let Some(stream) = task.stream else { return std::future::pending().await };
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
     let mut jitter = Jitter::seeded(seed);
     let outbox = Outbox::new(commits.borrow().verdicts);
-    let mut sender = Sender { task, stream, id, outbox, rows: None, bus: Outgoing::new(task) };
+    let mut sender =
+        Sender { task, steps, stream, id, outbox, rows: None, bus: Outgoing::new(task) };
     loop {
         if sender.outbox.commit(commits.borrow_and_update().verdicts) {
             tracing::error!(
@@ -79,6 +88,7 @@ enum Failure {
 
 struct Sender<'a> {
     task: &'a StreamTask,
+    steps: &'a Steps,
     stream: Stream,
     id: StreamId,
     outbox: Outbox,
@@ -106,7 +116,12 @@ impl Sender<'_> {
         let Some(last) = verdicts.get(sealed.events - 1).map(|verdict| verdict.number) else {
             return Ok(false);
         };
+        if !self.steps.may_publish(last) {
+            return Ok(false);
+        }
+        DUE.pass();
         let sequence = self.bus.publish(sealed).await.map_err(Failure::Bus)?;
+        PUBLISHED.pass();
         self.outbox.stored(last, sequence);
         tracing::debug!(stream = self.task.name, after, last, sequence, "verdicts published");
         Ok(true)

@@ -10,6 +10,8 @@ use crate::stream::Mark;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     committed: Option<Mark>,
+    /// The highest verdict number that is committed.
+    given: u64,
 }
 
 /// An effect out of order.
@@ -22,12 +24,15 @@ pub enum OutOfOrder {
     /// Messages below the first sequence were deleted, and only those up to the second are
     /// committed: the checkpoint's own message must stay, too.
     TrimmedBeforeCommit(u64, u64),
+    /// Verdicts up to the first number were published, and only those up to the second are
+    /// committed.
+    PublishedBeforeCommit(u64, u64),
 }
 
 impl Progress {
     /// Nothing happened yet, or a checkpoint is known.
     pub const fn new(committed: Option<Mark>) -> Self {
-        Self { committed }
+        Self { committed, given: 0 }
     }
 
     /// A checkpoint stands at this mark. The same again is in order.
@@ -72,6 +77,23 @@ impl Progress {
         Ok(())
     }
 
+    /// Verdicts up to a number are committed.
+    pub fn give(&mut self, number: u64) {
+        self.given = self.given.max(number);
+    }
+
+    /// Verdicts up to a number are published.
+    ///
+    /// # Errors
+    ///
+    /// They are not all committed.
+    pub const fn publish(&self, number: u64) -> Result<(), OutOfOrder> {
+        if number > self.given {
+            return Err(OutOfOrder::PublishedBeforeCommit(number, self.given));
+        }
+        Ok(())
+    }
+
     fn committed(&self) -> u64 {
         self.committed.map_or(0, |mark| mark.sequence)
     }
@@ -90,6 +112,9 @@ impl fmt::Display for OutOfOrder {
             }
             Self::TrimmedBeforeCommit(below, committed) => {
                 write!(f, "trimmed below {below}, committed only up to {committed}")
+            }
+            Self::PublishedBeforeCommit(number, given) => {
+                write!(f, "published verdicts up to {number}, committed only up to {given}")
             }
         }
     }
@@ -115,6 +140,16 @@ mod tests {
             let broken = OutOfOrder::CheckpointWentBack(mark(2, 1), back);
             assert_eq!(progress.commit(back), Err(broken));
         }
+    }
+
+    #[test]
+    fn no_verdict_is_published_before_it_is_committed() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.publish(0), Ok(()));
+        assert_eq!(progress.publish(1), Err(OutOfOrder::PublishedBeforeCommit(1, 0)));
+        progress.give(3);
+        assert_eq!(progress.publish(3), Ok(()));
+        assert_eq!(progress.publish(4), Err(OutOfOrder::PublishedBeforeCommit(4, 3)));
     }
 
     #[test]

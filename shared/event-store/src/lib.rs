@@ -17,6 +17,7 @@ mod insert;
 mod inspect;
 mod letters;
 mod migrate;
+mod pages;
 mod partitions;
 mod pg;
 mod read;

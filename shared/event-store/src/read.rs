@@ -12,15 +12,12 @@ use crate::{
     batch::StreamId,
     checkpoint::{self, Checkpoint},
     error::{Doing, StoreError, unsigned, unsigned_32},
+    pages::{Range, ranges},
     pg::Timestamptz,
     retention::StoredBase,
     rows::Kind,
     settings::StoreSettings,
 };
-
-/// Events of one page, about: some ten megabytes in memory. Each page also visits what came too late
-/// for the index of sequences to know it, up to a minute of rows; smaller pages do so more often.
-const PAGE_EVENTS: u64 = 30_000;
 
 /// An event at the position where it is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +42,6 @@ pub struct ArchiveView {
     /// Ranges left to read, the next one last.
     ranges: Vec<Range>,
     noted: bool,
-}
-
-/// Messages of one page.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    epoch: i32,
-    first: i64,
-    last: i64,
-    /// Earliest and latest time of the events in it, so that only their partitions are visited.
-    occurred: Option<(Timestamptz, Timestamptz)>,
 }
 
 pub(crate) const DOING: &str = "reading the archive";
@@ -358,85 +345,6 @@ async fn any_noted(connection: &mut PgConnection, stream: StreamId) -> Result<bo
     .doing(DOING)
 }
 
-/// The ledger behind the base as pages, the first one last. A large batch is cut by its messages.
-async fn ranges(
-    connection: &mut PgConnection,
-    stream: StreamId,
-    base: Option<&StoredBase>,
-) -> Result<Vec<Range>, StoreError> {
-    let (epoch, sequence) = base.map_or((0, 0), |base| (base.epoch, base.sequence));
-    let rows = sqlx::query(
-        "select epoch, case when epoch = $2 then greatest(first, $3 + 1) else first end as first, \
-         last, events, occurred_from, occurred_to from lakegauge.ledger \
-         where stream = $1 and (epoch, last) > ($2, $3) order by epoch, last",
-    )
-    .bind(stream.id)
-    .bind(epoch)
-    .bind(sequence)
-    .fetch_all(connection)
-    .await
-    .doing(DOING)?;
-    let mut pages = Pages::default();
-    for row in &rows {
-        let from: Option<Timestamptz> = row.try_get("occurred_from").doing(DOING)?;
-        let to: Option<Timestamptz> = row.try_get("occurred_to").doing(DOING)?;
-        let range = Range {
-            epoch: row.try_get("epoch").doing(DOING)?,
-            first: row.try_get("first").doing(DOING)?,
-            last: row.try_get("last").doing(DOING)?,
-            occurred: from.zip(to),
-        };
-        pages.add(range, unsigned(row.try_get("events").doing(DOING)?)?);
-    }
-    Ok(pages.finish())
-}
-
-/// Joins small ranges and cuts large ones.
-#[derive(Debug, Default)]
-struct Pages {
-    done: Vec<Range>,
-    events: u64,
-}
-
-impl Pages {
-    fn add(&mut self, range: Range, events: u64) {
-        let parts = i64::try_from(events.div_ceil(PAGE_EVENTS).max(1)).unwrap_or(i64::MAX);
-        let messages = range.last - range.first + 1;
-        let step = (messages / parts.min(messages)).max(1);
-        if let Some(last) = self.done.last_mut()
-            && last.epoch == range.epoch
-            && self.events + events <= PAGE_EVENTS
-        {
-            last.last = range.last;
-            last.occurred = wider(last.occurred, range.occurred);
-            self.events += events;
-            return;
-        }
-        let mut first = range.first;
-        while first <= range.last {
-            let last = (first + step - 1).min(range.last);
-            self.done.push(Range { first, last, ..range });
-            first = last + 1;
-        }
-        self.events = if parts > 1 { PAGE_EVENTS } else { events };
-    }
-
-    fn finish(mut self) -> Vec<Range> {
-        self.done.reverse();
-        self.done
-    }
-}
-
-fn wider(
-    one: Option<(Timestamptz, Timestamptz)>,
-    other: Option<(Timestamptz, Timestamptz)>,
-) -> Option<(Timestamptz, Timestamptz)> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
-        (one, other) => one.or(other),
-    }
-}
-
 fn position(row: &PgRow) -> Result<Position, StoreError> {
     Ok(Position {
         epoch: unsigned_32(row.try_get("epoch").doing(DOING)?)?,
@@ -503,29 +411,4 @@ pub(crate) fn code<T>(row: &PgRow, column: &str, of: fn(u8) -> Option<T>) -> Res
         .ok()
         .and_then(of)
         .ok_or_else(|| StoreError::Inconsistent(format!("{column} has the unknown code {code}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pages(batches: &[(i32, i64, i64, u64)]) -> Vec<(i32, i64, i64)> {
-        let mut pages = Pages::default();
-        for (epoch, first, last, events) in batches {
-            let range = Range { epoch: *epoch, first: *first, last: *last, occurred: None };
-            pages.add(range, *events);
-        }
-        pages.finish().iter().rev().map(|range| (range.epoch, range.first, range.last)).collect()
-    }
-
-    #[test]
-    fn small_batches_are_read_together_and_large_ones_in_parts() {
-        assert_eq!(pages(&[(1, 1, 5, 500), (1, 6, 9, 400)]), [(1, 1, 9)]);
-        assert_eq!(pages(&[(1, 1, 5, 500), (2, 1, 9, 400)]), [(1, 1, 5), (2, 1, 9)]);
-        assert_eq!(
-            pages(&[(1, 1, 300, 90_000), (1, 301, 310, 10)]),
-            [(1, 1, 100), (1, 101, 200), (1, 201, 300), (1, 301, 310)]
-        );
-        assert_eq!(pages(&[(1, 1, 1, 1_000_000)]), [(1, 1, 1)]);
-    }
 }
