@@ -13,7 +13,10 @@ use domain::{
     verdict::{Outbox, Progress},
 };
 use proptest::{collection::vec, prelude::*};
-use wire::{Format, Item, Place, Sealed, Subjects, seal, seal_verdicts};
+use wire::{
+    Format, Item, Place, Sealed, Subjects, seal, seal_verdicts,
+    snapshot::{decode_state, encode_state},
+};
 
 use crate::{
     batch::{Batch, BatchBuilder, StreamId},
@@ -80,7 +83,8 @@ struct World {
     archive: Archive,
     archiver: Archiver,
     aggregator: (StreamState, Mark),
-    snapshot: Option<(StreamState, Mark)>,
+    /// As bytes, as it is kept.
+    snapshot: Option<Vec<u8>>,
     /// What the aggregator had counted after each message, by epoch and sequence.
     shown: BTreeMap<(u32, u64), u64>,
     published: BTreeSet<Identity>,
@@ -154,7 +158,7 @@ impl World {
                 self.log.push(Some(seal("lake.access.0.s", Format::Json, &events)));
             }
             Step::AggregatorReads => self.aggregator_reads(),
-            Step::AggregatorStores => self.snapshot = Some(self.aggregator.clone()),
+            Step::AggregatorStores => self.snapshot = Some(self.bytes()),
             Step::AggregatorDies => self.aggregator_starts(),
             Step::ArchiverReads => self.archiver_reads(),
             Step::ArchiverCommits => self.archiver_commits(),
@@ -226,8 +230,14 @@ impl World {
     }
 
     fn aggregator_starts(&mut self) {
-        let usable = self.snapshot.clone().filter(|(_, mark)| mark.epoch == self.epoch);
+        let stored = self.snapshot.as_ref().map(|bytes| decode_state(bytes).unwrap());
+        let usable = stored.filter(|(_, mark)| mark.epoch == self.epoch);
         self.aggregator = usable.unwrap_or_else(|| (self.fold_archive(), self.archive.mark));
+    }
+
+    /// What the aggregator would store now.
+    fn bytes(&self) -> Vec<u8> {
+        encode_state(&self.aggregator.0, &self.aggregator.1)
     }
 
     fn archiver_reads(&mut self) {
@@ -457,12 +467,17 @@ proptest! {
         holes_per_run_max in 1_usize..3,
     ) {
         let rules = Rules { derived_ids_max, runs_max, holes_per_run_max, ..Rules::default() };
-        let mut world = World::new(rules, events);
-        for step in steps {
-            world.take(step);
-        }
-        world.rest();
+        let run = || {
+            let mut world = World::new(rules.clone(), events.clone());
+            steps.iter().for_each(|step| world.take(*step));
+            world.rest();
+            world
+        };
+        let mut world = run();
         world.hold();
+        let again = run();
+        prop_assert_eq!(world.bytes(), again.bytes(), "the same steps give the same bytes");
+        prop_assert_eq!(&world.log, &again.log, "and the same stream");
         world.archiver_starts();
         world.aggregator_starts();
         world.rest();
