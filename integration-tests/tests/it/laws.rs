@@ -206,6 +206,11 @@ async fn keep_after(pipeline: &Pipeline, broker: &Broker) {
     }
     samples_equal_the_fold(database, Stream::lake(0), &rules).await;
     samples_equal_the_fold(database, Stream::warehouse(0), &rules).await;
+    // What an operator can ask for says the same.
+    for question in [&["replay", "--verify"][..], &["audit"]] {
+        let ended = pipeline.tool(question.iter().copied(), &database.reader_url()).unwrap();
+        assert_eq!(ended.status, Some(0), "{question:?}: {}{}", ended.stdout, ended.stderr);
+    }
 }
 
 /// What the simulators' books say must be shown and archived.
