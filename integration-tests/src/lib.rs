@@ -4,6 +4,7 @@ pub mod executable;
 pub mod matrix;
 pub mod nats;
 pub mod pipeline;
+pub mod ports;
 pub mod postgres;
 pub mod proxy;
 pub mod raw_nats;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +12,8 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
+
+use crate::ports::free_port;
 
 /// The oldest server that the product accepts.
 const VERSION_NEEDED: (u32, u32) = (2, 12);
@@ -318,13 +319,4 @@ fn version(text: &str) -> Option<(u32, u32)> {
 /// The root of the repository, where `nats/` and `migrations/` are.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
-}
-
-/// A port that nobody listens on now.
-///
-/// # Errors
-///
-/// The machine has none left.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -22,7 +22,8 @@ pub use disturbed::{Networks, SimulatedRun};
 pub use pages::{four, get};
 
 use crate::executable::{Ended, finish, lakegauge};
-use crate::nats::{NatsServer, free_port};
+use crate::nats::NatsServer;
+use crate::ports::free_port;
 use crate::postgres::{Database, PostgresServer};
 
 /// Longest wait for a condition. Far above what any takes: a busy machine is slow, not broken.

@@ -4,7 +4,6 @@
 //! second. It has the roles of Supabase, and its databases belong to a role that is no superuser.
 
 use std::{
-    net::TcpListener,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -101,7 +100,7 @@ impl PostgresServer {
         let copied =
             Command::new("cp").arg("-a").arg(&template).arg(folder.path().join("data")).status()?;
         ensure!(copied.success(), "the template cluster could not be copied");
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = crate::ports::free_port()?;
         let mut private = Private { bin, folder, port, user, child: None };
         private.start()?;
         Ok(Self { admin: format!("postgres://{ADMIN}@127.0.0.1:{port}"), private: Some(private) })

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::nats::free_port;
+use crate::ports::free_port;
 
 /// Longest answer of an admin port.
 const ANSWER_MAX: Duration = Duration::from_secs(5);

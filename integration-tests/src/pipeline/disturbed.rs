@@ -8,8 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use simulator::Origin;
 
-use crate::nats::free_port;
 use crate::pipeline::{Part, Pipeline, Process, Simulator};
+use crate::ports::free_port;
 use crate::proxy::Proxy;
 
 /// 2025-11-03T12:00:00Z, in microseconds since 1970: when the first simulated run begins.

@@ -4,8 +4,8 @@
 
 use bus::PublisherLimits;
 use domain::Event;
-use integration_tests::nats::free_port;
 use integration_tests::pipeline::{Part, Pipeline, four, until};
+use integration_tests::ports::free_port;
 use integration_tests::service::Service;
 use wire::{Format, Subjects, seal};
 
