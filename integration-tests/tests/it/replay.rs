@@ -233,3 +233,45 @@ async fn an_aggregator_that_is_asked_to_begins_from_the_archive_with_the_same_nu
         assert_eq!(pipeline.part(Part::Aggregator).unwrap().metric(&rebuilds), Some(1.0));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sent_an_event_is_kept_and_what_one_sent_is_replayed_alone() {
+    let mut pipeline = with_an_archive().await;
+    pipeline.set("SIMULATE_LAKE_SOURCE", "store.two");
+    let [lake, _] = traffic(6_000);
+    let simulator = pipeline.simulate_run("second", Side::Lake, lake).unwrap();
+    simulator.finish().await.unwrap();
+    pipeline.rest().await.unwrap();
+    // The writer begins again: a name keeps its number.
+    pipeline.stop(Part::Archiver).await.unwrap();
+    pipeline.run(Part::Archiver).unwrap();
+    let simulator = pipeline.simulate_run("third", Side::Lake, lake).unwrap();
+    simulator.finish().await.unwrap();
+    pipeline.rest().await.unwrap();
+
+    let rows = |source: &str| {
+        let of = |view: &str| {
+            let sql = format!("select count(*) from api.{view} where source = '{source}'");
+            pipeline.database.number(&sql).unwrap()
+        };
+        of("lake_access") + of("lake_inventory")
+    };
+    assert_eq!(pipeline.database.value("select count(*) from lakegauge.source").unwrap(), "3");
+    let nobody = "select count(*) from api.lake_access where source is null";
+    assert_eq!(pipeline.database.number(nobody).unwrap(), 0);
+    let (first, second) = (rows("lake-simulator"), rows("store_two"));
+    assert!(second > first && first > 0, "{first} and {second}");
+    for (source, events) in [("lake-simulator", first), ("store.two", second), ("nobody", 0)] {
+        let ended = replay(&pipeline, &["--dry-run", "--json", "--source", source]);
+        assert_done(&ended);
+        let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(told["LAKE_0"]["events"].as_i64(), Some(events), "{source}");
+        assert_eq!(told["WAREHOUSE_0"]["events"].as_i64(), Some(0), "{source}");
+    }
+    let run = Run::new("two").unwrap();
+    assert_done(&replay(&pipeline, &["two", "--source", "store.two"]));
+    let bus = pipeline.bus().await.unwrap();
+    let replayed = positions(&bus, &run, Stream::lake(0)).await;
+    assert_eq!(i64::try_from(replayed.len()).unwrap(), second);
+    assert_eq!(replay(&pipeline, &["two", "--source", "other"]).status, Some(1));
+}

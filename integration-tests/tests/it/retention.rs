@@ -19,7 +19,7 @@ use wire::snapshot::encode_state;
 use wire::{Format, seal};
 
 use crate::audit::audit;
-use crate::store_events::{CREATED_NS, LENGTHS, START, access, at, derived, open};
+use crate::store_events::{CREATED_NS, LENGTHS, START, access, derived, open, placed};
 
 const STREAM: Stream = Stream::lake(0);
 const EVENTS_A_DAY: u64 = 40;
@@ -60,7 +60,7 @@ impl Written {
         for (index, event) in (0..).zip(events) {
             accept(event, STREAM, broker, &rules()).unwrap();
             let judgement = self.seen.judge(event.identity());
-            builder.event(at(self.mark, index), self.mark.broker_ns, event.clone(), judgement);
+            builder.event(placed(self.mark, index, event.clone()), judgement);
             // Without verdicts, what is too old to judge is archived and not counted.
             self.live.apply(event);
         }
@@ -169,7 +169,7 @@ async fn a_day_with_a_row_that_is_not_counted_yet_is_kept() {
     written.mark = Mark { sequence: before.sequence + 1, ..before };
     let mut builder = BatchBuilder::new(written.archive.stream(), &LENGTHS, Some(before));
     let late = derived(250, 5);
-    builder.event(at(written.mark, 0), written.mark.broker_ns, late, Judgement::TooOld);
+    builder.event(placed(written.mark, 0, late), Judgement::TooOld);
     let appended =
         written.archive.append(&builder.seal(written.mark, &written.seen)).await.unwrap();
     assert_eq!(appended.too_old, 1);

@@ -11,7 +11,8 @@ use event_store::{BatchBuilder, Letter, Recovery, StoreError};
 use integration_tests::postgres::{Database, PostgresServer};
 
 use crate::store_events::{
-    CREATED_NS, LENGTHS, access, append, at, derived, inventory, judged, mark, message, open, query,
+    CREATED_NS, LENGTHS, access, append, at, derived, inventory, judged, mark, message, open,
+    placed, query,
 };
 
 async fn lake() -> (PostgresServer, Database) {
@@ -226,6 +227,7 @@ async fn letters_samples_and_losses_are_kept_once_and_a_differing_sample_is_an_a
         refusal: Refusal::of_field(Reason::WrongField, "bytes", "is \"a\0\""),
         bytes: b"\x00\xff{".to_vec(),
         identity: None,
+        source: None,
     };
     let build = |samples: Vec<Sample>, losses: Vec<(u64, u64)>| {
         let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
@@ -326,7 +328,7 @@ async fn a_new_epoch_closes_the_old_one_and_begins_before_its_first_message() {
     let mut after = mark(3);
     after.epoch = 2;
     let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
-    builder.event(at(after, 0), after.broker_ns, access(0, 1), seen.judge(access(0, 1).identity()));
+    builder.event(placed(after, 0, access(0, 1)), seen.judge(access(0, 1).identity()));
     let appended = archive.append(&builder.seal(after, &seen)).await.unwrap();
     assert_eq!((appended.inserted, appended.duplicates), (0, 1));
     assert_eq!(
@@ -352,7 +354,7 @@ async fn an_epoch_that_does_not_begin_at_1_follows_on_nothing_in_the_ledger() {
     let mut after = mark(2);
     after.epoch = 2;
     let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, Some(start));
-    builder.event(at(after, 0), after.broker_ns, access(1, 1), seen.judge(access(1, 1).identity()));
+    builder.event(placed(after, 0, access(1, 1)), seen.judge(access(1, 1).identity()));
     archive.append(&builder.seal(after, &seen)).await.unwrap();
     assert_eq!(
         database.sql("select epoch, first, last from api.ledger order by 1").unwrap(),

@@ -8,7 +8,7 @@ use domain::{
     Event, EventId, Fact, Judgement, LakeAccess, LakeInventory, Mark, Operation, Outcome, Position,
     Run, Seen, Statement, Timestamp, WarehouseQuery,
 };
-use event_store::{Appended, Archive, Batch, BatchBuilder, StoreError, StoreSettings};
+use event_store::{Appended, Archive, Batch, BatchBuilder, Placed, StoreError, StoreSettings};
 use tokio::sync::watch;
 
 /// 2024-01-01T00:00:00Z: before any broker's time.
@@ -97,7 +97,7 @@ pub(crate) fn message(archive: &Archive, seen: &mut Seen, events: &[Event]) -> B
     let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
     for (index, event) in (0..).zip(events) {
         let judgement = seen.judge(event.identity());
-        builder.event(at(after, index), after.broker_ns, event.clone(), judgement);
+        builder.event(placed(after, index, event.clone()), judgement);
     }
     builder.seal(after, seen)
 }
@@ -113,9 +113,16 @@ pub(crate) fn judged(
     let after = mark(before.map_or(0, |before| before.sequence) + 1);
     let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
     for (index, event) in (0..).zip(events) {
-        builder.event(at(after, index), after.broker_ns, event.clone(), judgement);
+        builder.event(placed(after, index, event.clone()), judgement);
     }
     builder.seal(after, seen)
+}
+
+/// The source of every event here, by its number.
+pub(crate) const SOURCE: Option<i16> = Some(3);
+
+pub(crate) fn placed(mark: Mark, index: u32, event: Event) -> Placed {
+    Placed { position: at(mark, index), broker_ns: mark.broker_ns, source: SOURCE, event }
 }
 
 pub(crate) const fn at(mark: Mark, index: u32) -> Position {

@@ -6,7 +6,7 @@ use domain::{Event, Fact, Judgement, Rules, Seen, Stream, Timestamp, accept};
 use event_store::{ArchiveView, Counted, StoreSettings};
 use integration_tests::postgres::PostgresServer;
 
-use crate::store_events::{access, append, derived, inventory, judged, open, query};
+use crate::store_events::{SOURCE, access, append, derived, inventory, judged, open, query};
 
 async fn read(settings: &StoreSettings, stream: Stream) -> Vec<Counted> {
     let mut view = ArchiveView::open(settings, stream).await.unwrap();
@@ -69,7 +69,9 @@ async fn events_are_read_back_as_they_were_whichever_way_they_went_in() {
         let mut archive = open(&database.archiver(), &stream.to_string(), 1).await.unwrap();
         let mut seen = Seen::new(&Rules::default());
         append(&mut archive, &mut seen, given).await.unwrap();
-        assert_eq!(events(&read(&database.reader(), stream).await), given);
+        let counted = read(&database.reader(), stream).await;
+        assert_eq!(events(&counted), given);
+        assert!(counted.iter().all(|counted| counted.source == SOURCE), "{counted:?}");
     }
 
     // The careful path, on a database of its own: one row is refused, the rest goes by INSERT.
@@ -83,7 +85,9 @@ async fn events_are_read_back_as_they_were_whichever_way_they_went_in() {
     let appended = append(&mut archive, &mut seen, &given).await.unwrap();
     assert_eq!((appended.inserted, appended.refused), (5, 1));
     // What only the database refused was counted, so it is read as well.
-    assert_eq!(events(&read(&database.reader(), Stream::lake(0)).await), given);
+    let counted = read(&database.reader(), Stream::lake(0)).await;
+    assert_eq!(events(&counted), given);
+    assert!(counted.iter().all(|counted| counted.source == SOURCE), "{counted:?}");
     assert_eq!(archive.seen(&Rules::default()).await.unwrap(), seen);
 }
 

@@ -1,8 +1,8 @@
 //! Messages to a batch: decoded, accepted, judged. Pure.
 
 use domain::{Judgement, Mark, Position, Reason, Rules, Seen, Stream};
-use event_store::{Batch, BatchBuilder, Letter, StreamId};
-use wire::{Item, Place};
+use event_store::{Batch, BatchBuilder, Letter, Placed, Sources, StreamId};
+use wire::{Item, Place, Subjects};
 
 /// What a stream carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,16 +46,23 @@ pub(crate) struct Intake {
     stream: StreamId,
     carries: Carries,
     seen: Seen,
+    sources: Sources,
     /// The last message that was added.
     mark: Mark,
     builder: BatchBuilder,
 }
 
 impl Intake {
-    /// Goes on after a checkpoint with the sets as they were there.
-    pub(crate) fn new(stream: StreamId, carries: Carries, seen: Seen, mark: Mark) -> Self {
+    /// Goes on after a checkpoint with the sets and sources as they were there.
+    pub(crate) fn new(
+        stream: StreamId,
+        carries: Carries,
+        seen: Seen,
+        sources: Sources,
+        mark: Mark,
+    ) -> Self {
         let builder = BatchBuilder::new(stream, carries.window_lengths_s(), Some(mark));
-        Self { stream, carries, seen, mark, builder }
+        Self { stream, carries, seen, sources, mark, builder }
     }
 
     /// Adds a message.
@@ -79,23 +86,26 @@ impl Intake {
 
     fn events(&mut self, message: &Message<'_>, items: Vec<Item>) -> Counts {
         let mut counts = Counts::default();
+        let broker_ns = message.broker_ns;
+        let source = Subjects::source(message.subject).and_then(|name| self.sources.number(&name));
         for (index, item) in (0..).zip(items) {
             let position = Position { epoch: self.mark.epoch, sequence: message.sequence, index };
             counts.events += 1;
             match item {
                 Item::Event(event) => {
                     let judgement: Judgement = self.seen.judge(event.identity());
-                    self.builder.event(position, message.broker_ns, event, judgement);
+                    self.builder.event(Placed { position, broker_ns, source, event }, judgement);
                 }
                 Item::Verdict(verdict) => self.builder.verdict(position, &verdict),
                 Item::Refused(refused) => {
                     counts.refused.push(refused.refusal.reason);
                     self.builder.letter(Letter {
                         position,
-                        broker_ns: message.broker_ns,
+                        broker_ns,
                         refusal: refused.refusal,
                         bytes: refused.bytes,
                         identity: refused.identity,
+                        source,
                     });
                 }
             }
@@ -119,6 +129,7 @@ impl Intake {
                     refusal,
                     bytes: message.payload.to_vec(),
                     identity: None,
+                    source: None,
                 });
                 Counts { events: 1, refused }
             }
@@ -132,6 +143,7 @@ impl Intake {
 
     /// Ends the batch and begins the next one behind it.
     pub(crate) fn seal(&mut self) -> Batch {
+        self.builder.sources(self.sources.take_new());
         let next = BatchBuilder::new(self.stream, self.carries.window_lengths_s(), Some(self.mark));
         std::mem::replace(&mut self.builder, next).seal(self.mark, &self.seen)
     }

@@ -120,6 +120,7 @@ impl StreamTask {
             Carries::Events(_, rules) => archive.seen(rules).await?,
             Carries::Samples => domain::Seen::new(&Rules::default()),
         };
+        let sources = archive.sources().await?;
         tracing::info!(
             stream = self.name,
             epoch = mark.epoch,
@@ -139,7 +140,7 @@ impl StreamTask {
             Carries::Samples => 0,
         };
         let id = archive.stream();
-        let intake = Intake::new(id, carries, seen, mark);
+        let intake = Intake::new(id, carries, seen, sources, mark);
         let (batches, to_commit) = mpsc::channel(1);
         let (committed, commits) = watch::channel(at);
         let steps = Steps::new(&at, self.metrics.clone());

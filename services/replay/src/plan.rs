@@ -50,6 +50,8 @@ pub struct Filter {
     pub buckets: BTreeSet<String>,
     /// Queries of these warehouses.
     pub warehouses: BTreeSet<String>,
+    /// Events that these sent.
+    pub sources: BTreeSet<String>,
     /// Events of these streams.
     pub streams: BTreeSet<Stream>,
 }
@@ -61,7 +63,7 @@ impl Filter {
             && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind.side() == stream.side))
     }
 
-    /// Whether an event of one of the streams is replayed.
+    /// Whether an event of one of the streams is replayed, if its source is one of those.
     pub fn takes(&self, event: &Event) -> bool {
         let at = event.occurred_at;
         self.since.is_none_or(|since| at >= since)
@@ -91,6 +93,7 @@ impl fmt::Display for Filter {
         parts.extend(self.kinds.iter().map(|kind| format!("kind {kind:?}")));
         parts.extend(self.buckets.iter().map(|name| format!("bucket {name:?}")));
         parts.extend(self.warehouses.iter().map(|name| format!("warehouse {name:?}")));
+        parts.extend(self.sources.iter().map(|name| format!("source {name:?}")));
         parts.extend(self.streams.iter().map(|stream| format!("stream {stream}")));
         if parts.is_empty() { f.write_str("everything") } else { f.write_str(&parts.join(", ")) }
     }

@@ -98,6 +98,11 @@ impl Ahead {
         loop {
             let opened = self.clock.monotonic();
             view.narrow(filter.since, filter.until);
+            // Numbers are given once and stay.
+            let senders = view.sources().known(&filter.sources);
+            let takes_source = |source: Option<i16>| {
+                filter.sources.is_empty() || source.is_some_and(|source| senders.contains(&source))
+            };
             if let Some(after) = after {
                 view.skip_to(after);
             }
@@ -108,6 +113,7 @@ impl Ahead {
                     let place = (counted.position.epoch, counted.position.sequence);
                     after.is_none_or(|after| counted.position > after)
                         && place <= end
+                        && takes_source(counted.source)
                         && filter.takes(&counted.event)
                 };
                 let page: VecDeque<Counted> = page.into_iter().filter(taken).collect();

@@ -19,7 +19,7 @@ use crate::{
     insert, letters,
     pg::Timestamptz,
     rows::{Kind, Placed},
-    samples, verdicts, windows,
+    samples, sources, verdicts, windows,
     windows::WindowRows,
 };
 
@@ -68,6 +68,7 @@ pub(crate) async fn write(
     let mut appended =
         Appended { duplicates: batch.duplicates, next_verdict, ..Appended::default() };
 
+    sources::append(connection, batch.stream, &batch.sources).await?;
     let careful: Vec<&Placed> = match path {
         Path::Copy => Vec::new(),
         Path::CopyAndInsert => batch.doubtful.iter().collect(),
@@ -275,6 +276,7 @@ fn letter_of(placed: &Placed, message: String) -> Letter {
         refusal: Refusal::whole(Reason::RefusedByDatabase, message),
         bytes: wire::json::encode_line(&placed.event).into_bytes(),
         identity: Some(placed.event.identity()),
+        source: placed.source,
     }
 }
 

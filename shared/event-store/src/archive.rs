@@ -19,6 +19,7 @@ use crate::{
     pg::Timestamptz,
     retention::StoredBase,
     settings::StoreSettings,
+    sources::{self, Sources},
     sqlstate::Recovery,
 };
 
@@ -140,6 +141,18 @@ impl Archive {
         let seen = read_seen(&mut session.connection, self.stream, &checkpoint, rules).await?;
         self.session = Some(session);
         Ok(seen)
+    }
+
+    /// The sources of the stream that the archive knows.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub async fn sources(&mut self) -> Result<Sources, StoreError> {
+        let mut session = self.take_session().await?;
+        let sources = sources::read(&mut session.connection, self.stream).await?;
+        self.session = Some(session);
+        Ok(sources)
     }
 
     /// Appends a batch in one transaction and moves the checkpoint to its end.

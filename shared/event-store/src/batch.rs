@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    Event, Identity, Judgement, Mark, Position, Refusal, Sample, Seen, Side, Stream, Timestamp,
-    Verdict, Windows,
+    Identity, Judgement, Mark, Position, Refusal, Sample, Seen, Side, Stream, Timestamp, Verdict,
+    Windows,
 };
 
 use wire::snapshot::encode_runs;
@@ -43,6 +43,8 @@ pub struct Letter {
     pub bytes: Vec<u8>,
     /// Its identity, where it could be read.
     pub identity: Option<Identity>,
+    /// The number of its source in [`crate::Sources`]; none where it is not kept.
+    pub source: Option<i16>,
 }
 
 /// Collects what one transaction archives. Encoding happens here, ahead of the commit.
@@ -76,6 +78,8 @@ pub struct Batch {
     pub(crate) letters: Vec<Letter>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) lost: Vec<(u64, u64)>,
+    /// Names of sources that the archive does not know yet.
+    pub(crate) sources: Vec<(i16, String)>,
     pub(crate) seen: Vec<u8>,
     pub(crate) derived_floor: Option<Identity>,
     /// Kinds and days that need a partition.
@@ -102,6 +106,7 @@ impl BatchBuilder {
             letters: Vec::new(),
             samples: Vec::new(),
             lost: Vec::new(),
+            sources: Vec::new(),
             seen: Vec::new(),
             derived_floor: None,
             days: BTreeSet::new(),
@@ -117,19 +122,13 @@ impl BatchBuilder {
     }
 
     /// Adds an accepted event that was judged.
-    pub fn event(
-        &mut self,
-        position: Position,
-        broker_ns: i64,
-        event: Event,
-        judgement: Judgement,
-    ) {
+    pub fn event(&mut self, placed: Placed, judgement: Judgement) {
         if judgement == Judgement::Duplicate {
             self.batch.duplicates += 1;
             return;
         }
-        let kind = Kind::of(&event.fact);
-        let at = event.occurred_at;
+        let kind = Kind::of(&placed.event.fact);
+        let at = placed.event.occurred_at;
         self.batch.days.insert((kind, at.day()));
         self.batch.occurred = Some(
             self.batch.occurred.map_or((at, at), |(first, last)| (first.min(at), last.max(at))),
@@ -137,11 +136,11 @@ impl BatchBuilder {
         match judgement {
             Judgement::New => {
                 let buffer = &mut self.batch.copies[kind.place()];
-                rows::encode(buffer, self.stream.id, position, &event);
-                self.windows.add(&self.window_lengths_s, &event);
-                self.batch.fresh.push(Placed { position, broker_ns, event });
+                rows::encode(buffer, self.stream.id, &placed);
+                self.windows.add(&self.window_lengths_s, &placed.event);
+                self.batch.fresh.push(placed);
             }
-            Judgement::TooOld => self.batch.doubtful.push(Placed { position, broker_ns, event }),
+            Judgement::TooOld => self.batch.doubtful.push(placed),
             Judgement::Duplicate => {}
         }
     }
@@ -165,6 +164,11 @@ impl BatchBuilder {
     /// Declares messages lost: the broker deleted them, and not because we trimmed.
     pub fn lost(&mut self, first: u64, last: u64) {
         self.batch.lost.push((first, last));
+    }
+
+    /// Adds names that [`crate::Sources`] has given numbers to: they go in with what uses them.
+    pub fn sources(&mut self, new: Vec<(i16, String)>) {
+        self.batch.sources.extend(new);
     }
 
     /// Number of events, letters and samples, duplicates included.

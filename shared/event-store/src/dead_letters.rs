@@ -30,6 +30,8 @@ pub struct DeadLetter {
     pub number: u64,
     /// The stream that it was read from.
     pub stream: String,
+    /// Who sent it; none where that is not kept.
+    pub source: Option<String>,
     /// Where it stood there.
     pub position: Position,
     /// The broker's timestamp of its message, in nanoseconds since 1970.
@@ -201,15 +203,15 @@ impl DeadLetters {
         if !letter.counted {
             return Err(StoreError::Inconsistent(format!("letter {number} was not counted")));
         }
-        let placed = placed(letter)?;
+        let mut placed = placed(letter)?;
         let kind = Kind::of(&placed.event.fact);
         let mut partitions = Partitions::load(&mut self.connection).await?;
         let day = placed.event.occurred_at.day();
         partitions.ensure(&mut self.connection, &[(kind, day)].into()).await?;
         run(&mut self.connection, "begin").await?;
-        let (stream, closed): (i16, Option<i16>) = sqlx::query_as(
+        let (stream, source, closed): (i16, Option<i16>, Option<i16>) = sqlx::query_as(
             "update lakegauge.dead_letter set attempts = attempts + 1, tried_at = now() \
-             where number = $1 returning stream, closed_as",
+             where number = $1 returning stream, source, closed_as",
         )
         .bind(signed(number)?)
         .fetch_one(&mut self.connection)
@@ -219,6 +221,7 @@ impl DeadLetters {
             run(&mut self.connection, "rollback").await?;
             return Ok(RowInserted::Closed(closed_as(code)?));
         }
+        placed.source = source;
         let outcome = insert::insert(&mut self.connection, kind, stream, &[&placed]).await?;
         if let Some(refused) = outcome.refused.into_iter().next() {
             // The attempt is kept, the rest was undone by the savepoint.
@@ -311,7 +314,7 @@ fn placed(letter: &DeadLetter) -> Result<Placed, StoreError> {
     })?;
     // Written by us, with its id.
     let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
-    Ok(Placed { position: letter.position, broker_ns: letter.broker_ns, event })
+    Ok(Placed { position: letter.position, broker_ns: letter.broker_ns, source: None, event })
 }
 
 async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
@@ -319,13 +322,14 @@ async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), Sto
 }
 
 const PAGE: &str = "
-select letter.number, stream.name, letter.epoch, letter.sequence, letter.index, letter.broker_ns,
+select letter.number, stream.name, source.name as source, letter.epoch, letter.sequence, letter.index, letter.broker_ns,
     letter.received_at, letter.reason, letter.field, letter.detail, letter.sqlstate,
     letter.counted, letter.occurred_at, letter.id, substring(letter.bytes from 1 for $2) as bytes,
     octet_length(letter.bytes) as bytes_total, letter.closed_as, letter.closed_at,
     letter.attempts, letter.note
 from lakegauge.dead_letter as letter
 join lakegauge.stream on stream.id = letter.stream
+left join lakegauge.source on source.stream = letter.stream and source.number = letter.source
 where letter.number > $1
     and ($3::bigint[] is null or letter.number = any($3))
     and ($4::smallint is null or letter.reason = $4)
@@ -351,6 +355,7 @@ fn letter(row: &PgRow) -> Result<DeadLetter, StoreError> {
     Ok(DeadLetter {
         number: unsigned(row.try_get("number").doing(DOING)?)?,
         stream: row.try_get("name").doing(DOING)?,
+        source: row.try_get("source").doing(DOING)?,
         position: Position {
             epoch: unsigned_32(row.try_get("epoch").doing(DOING)?)?,
             sequence: unsigned(row.try_get("sequence").doing(DOING)?)?,

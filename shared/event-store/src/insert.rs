@@ -120,6 +120,7 @@ fn place(query: Insert, stream: i16, rows: &[&Placed]) -> Insert {
         .bind(column(rows, |row| bigint(row.position.sequence)))
         .bind(column(rows, |row| integer(row.position.index)))
         .bind(column(rows, |row| is_derived(&row.event)))
+        .bind(column(rows, |row| row.source))
         .bind(stream)
 }
 
@@ -140,11 +141,11 @@ fn lake_access(rows: &[&Placed]) -> Insert {
     sqlx::query(
         "insert into lakegauge.lake_access (operation, outcome, bytes, object_bytes, duration_us, \
          bucket, key, sequencer, principal, occurred_at, id, epoch, sequence, index, derived, \
-         stream) \
-         select part.*, $16 from unnest($1::smallint[], $2::smallint[], $3::bigint[], \
+         source, stream) \
+         select part.*, $17 from unnest($1::smallint[], $2::smallint[], $3::bigint[], \
          $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[], \
          $10::timestamptz[], $11::uuid[], $12::integer[], $13::bigint[], $14::integer[], \
-         $15::boolean[]) as part \
+         $15::boolean[], $16::smallint[]) as part \
          on conflict do nothing returning epoch, sequence, index",
     )
     .bind(fact(rows, as_lake_access, |access| i16::from(access.operation.code())))
@@ -161,10 +162,10 @@ fn lake_access(rows: &[&Placed]) -> Insert {
 fn lake_inventory(rows: &[&Placed]) -> Insert {
     sqlx::query(
         "insert into lakegauge.lake_inventory (objects, bytes, bucket, occurred_at, id, epoch, \
-         sequence, index, derived, stream) \
-         select part.*, $10 from unnest($1::bigint[], $2::bigint[], $3::text[], \
+         sequence, index, derived, source, stream) \
+         select part.*, $11 from unnest($1::bigint[], $2::bigint[], $3::text[], \
          $4::timestamptz[], $5::uuid[], $6::integer[], $7::bigint[], $8::integer[], \
-         $9::boolean[]) as part \
+         $9::boolean[], $10::smallint[]) as part \
          on conflict do nothing returning epoch, sequence, index",
     )
     .bind(fact(rows, as_lake_inventory, |inventory| bigint(inventory.objects)))
@@ -176,11 +177,11 @@ fn warehouse_query(rows: &[&Placed]) -> Insert {
     sqlx::query(
         "insert into lakegauge.warehouse_query (statement, outcome, queued_us, executed_us, \
          rows_processed, rows_returned, bytes_scanned, cache_hit, warehouse, database, principal, \
-         fingerprint, occurred_at, id, epoch, sequence, index, derived, stream) \
-         select part.*, $19 from unnest($1::smallint[], $2::smallint[], $3::bigint[], \
+         fingerprint, occurred_at, id, epoch, sequence, index, derived, source, stream) \
+         select part.*, $20 from unnest($1::smallint[], $2::smallint[], $3::bigint[], \
          $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::boolean[], $9::text[], \
          $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::uuid[], \
-         $15::integer[], $16::bigint[], $17::integer[], $18::boolean[]) as part \
+         $15::integer[], $16::bigint[], $17::integer[], $18::boolean[], $19::smallint[]) as part \
          on conflict do nothing returning epoch, sequence, index",
     )
     .bind(fact(rows, as_warehouse_query, |query| i16::from(query.statement.code())))

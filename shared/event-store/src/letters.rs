@@ -29,6 +29,7 @@ struct Columns {
     times: Vec<Option<Timestamptz>>,
     ids: Vec<Option<Uuid>>,
     sqlstates: Vec<Option<String>>,
+    sources: Vec<Option<i16>>,
 }
 
 impl Columns {
@@ -51,6 +52,7 @@ impl Columns {
         self.times.push(letter.identity.map(|(at, _)| Timestamptz(at.0)));
         self.ids.push(letter.identity.map(|(_, id)| Uuid::from_bytes(*id.as_bytes())));
         self.sqlstates.push(sqlstate.map(str::to_owned));
+        self.sources.push(letter.source);
         Ok(())
     }
 }
@@ -109,10 +111,10 @@ pub(crate) async fn append(
     let given = count(letters.len() + refused.len());
     let done = sqlx::query(
         "insert into lakegauge.dead_letter (epoch, sequence, index, broker_ns, reason, field, \
-         detail, bytes, counted, occurred_at, id, sqlstate, stream) \
-         select part.*, $13 from unnest($1::integer[], $2::bigint[], $3::integer[], $4::bigint[], \
+         detail, bytes, counted, occurred_at, id, sqlstate, source, stream) \
+         select part.*, $14 from unnest($1::integer[], $2::bigint[], $3::integer[], $4::bigint[], \
          $5::smallint[], $6::text[], $7::text[], $8::bytea[], $9::boolean[], $10::timestamptz[], \
-         $11::uuid[], $12::text[]) as part on conflict do nothing",
+         $11::uuid[], $12::text[], $13::smallint[]) as part on conflict do nothing",
     )
     .bind(columns.epochs)
     .bind(columns.sequences)
@@ -126,6 +128,7 @@ pub(crate) async fn append(
     .bind(columns.times)
     .bind(columns.ids)
     .bind(columns.sqlstates)
+    .bind(columns.sources)
     .bind(stream.id)
     .execute(connection)
     .await

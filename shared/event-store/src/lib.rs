@@ -1,8 +1,9 @@
 //! The archive in PostgreSQL. The only user of sqlx.
 //!
 //! Writing is [`Archive`]: one writer per stream, one transaction per [`Batch`]. Nothing else
-//! changes the archive. Reading is [`ArchiveView`]: a stream at one moment, in counting order. What is pure (encoding, the grid of partitions, the table of errors) stands
-//! in modules without I/O.
+//! changes the archive. Reading is [`ArchiveView`]: a stream at one moment, in counting
+//! order. What is pure (encoding, the grid of partitions, the table of errors) stands in modules
+//! without I/O.
 
 mod append;
 mod archive;
@@ -28,6 +29,7 @@ pub mod service;
 mod settings;
 #[cfg(test)]
 mod simulation;
+mod sources;
 mod span;
 mod sqlstate;
 pub mod standing;
@@ -43,7 +45,9 @@ pub use grid::{Grid, Partition};
 pub use inspect::{ServerFacts, Tally, inspect, tally};
 pub use migrate::{Applied, check_version, migrate};
 pub use read::{ArchiveView, Counted, read_checkpoint};
+pub use rows::Placed;
 pub use settings::StoreSettings;
+pub use sources::{SOURCES_MAX, Sources};
 pub use span::WindowRow;
 pub use sqlstate::{Recovery, recovery};
 pub use verdicts::VerdictsToCome;

@@ -38,6 +38,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "verdicts",
         include_str!("../../../migrations/20261124180000_verdicts.sql"),
     ),
+    (
+        20_261_124_190_000,
+        "sources",
+        include_str!("../../../migrations/20261124190000_sources.sql"),
+    ),
 ];
 
 /// A migration that was applied just now.

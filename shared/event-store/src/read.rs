@@ -17,6 +17,7 @@ use crate::{
     retention::StoredBase,
     rows::Kind,
     settings::StoreSettings,
+    sources::{self, Sources},
 };
 
 /// An event at the position where it is counted.
@@ -26,6 +27,8 @@ pub struct Counted {
     pub position: Position,
     /// The number of its verdict, if it was too old to judge.
     pub verdict: Option<u64>,
+    /// The number of its source in [`ArchiveView::sources`]; none where it is not kept.
+    pub source: Option<i16>,
     /// The event.
     pub event: Event,
 }
@@ -42,6 +45,7 @@ pub struct ArchiveView {
     /// Ranges left to read, the next one last.
     ranges: Vec<Range>,
     noted: bool,
+    sources: Sources,
 }
 
 pub(crate) const DOING: &str = "reading the archive";
@@ -92,6 +96,7 @@ impl ArchiveView {
                 base: None,
                 ranges: Vec::new(),
                 noted: false,
+                sources: Sources::default(),
             });
         };
         let stream = StreamId { id, side: Some(name.side) };
@@ -99,12 +104,18 @@ impl ArchiveView {
         let base = StoredBase::read(&mut connection, stream).await?;
         let ranges = ranges(&mut connection, stream, base.as_ref()).await?;
         let noted = any_noted(&mut connection, stream).await?;
-        Ok(Self { connection, stream, name, checkpoint, base, ranges, noted })
+        let sources = sources::read(&mut connection, stream).await?;
+        Ok(Self { connection, stream, name, checkpoint, base, ranges, noted, sources })
     }
 
     /// The stream whose events it gives.
     pub const fn stream(&self) -> Stream {
         self.name
+    }
+
+    /// Who sent what is archived of the stream.
+    pub const fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// The state to begin a fold with: nothing, or where old days were dropped the base.
@@ -196,20 +207,20 @@ impl ArchiveView {
     ) -> Result<(), StoreError> {
         let query = match kind {
             Kind::LakeAccess => sqlx::query(concat!(
-                "select epoch, sequence, index, verdict, occurred_at, id, operation, outcome, bytes, \
+                "select epoch, sequence, index, verdict, source, occurred_at, id, operation, outcome, bytes, \
                  object_bytes, duration_us, bucket, key, sequencer, principal \
                  from lakegauge.lake_access ",
                 "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
                  and occurred_at between $5 and $6 and verdict is null"
             )),
             Kind::LakeInventory => sqlx::query(concat!(
-                "select epoch, sequence, index, verdict, occurred_at, id, objects, bytes, bucket \
+                "select epoch, sequence, index, verdict, source, occurred_at, id, objects, bytes, bucket \
                  from lakegauge.lake_inventory ",
                 "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
                  and occurred_at between $5 and $6 and verdict is null"
             )),
             Kind::WarehouseQuery => sqlx::query(concat!(
-                "select epoch, sequence, index, verdict, occurred_at, id, statement, outcome, queued_us, \
+                "select epoch, sequence, index, verdict, source, occurred_at, id, statement, outcome, queued_us, \
                  executed_us, rows_processed, rows_returned, bytes_scanned, cache_hit, warehouse, \
                  database, principal, fingerprint from lakegauge.warehouse_query ",
                 "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
@@ -241,20 +252,20 @@ impl ArchiveView {
         let query = match kind {
             Kind::LakeAccess => sqlx::query(concat!(
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 verdict, occurred_at, id, operation, outcome, bytes, object_bytes, duration_us, bucket, \
+                 verdict, source, occurred_at, id, operation, outcome, bytes, object_bytes, duration_us, bucket, \
                  key, sequencer, principal from lakegauge.lake_access ",
                 "where stream = $1 and noted_epoch = $2 \
                  and noted_sequence between $3 and $4"
             )),
             Kind::LakeInventory => sqlx::query(concat!(
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 verdict, occurred_at, id, objects, bytes, bucket from lakegauge.lake_inventory ",
+                 verdict, source, occurred_at, id, objects, bytes, bucket from lakegauge.lake_inventory ",
                 "where stream = $1 and noted_epoch = $2 \
                  and noted_sequence between $3 and $4"
             )),
             Kind::WarehouseQuery => sqlx::query(concat!(
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 verdict, occurred_at, id, statement, outcome, queued_us, executed_us, rows_processed, \
+                 verdict, source, occurred_at, id, statement, outcome, queued_us, executed_us, rows_processed, \
                  rows_returned, bytes_scanned, cache_hit, warehouse, database, principal, \
                  fingerprint from lakegauge.warehouse_query ",
                 "where stream = $1 and noted_epoch = $2 \
@@ -282,7 +293,7 @@ impl ArchiveView {
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
         let rows = sqlx::query(
-            "select epoch, sequence, index, bytes from lakegauge.dead_letter \
+            "select epoch, sequence, index, source, bytes from lakegauge.dead_letter \
              where stream = $1 and counted and closed_as is distinct from 0 and epoch = $2 \
              and sequence between $3 and $4",
         )
@@ -304,7 +315,8 @@ impl ArchiveView {
             })?;
             // Written by us, with its id.
             let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
-            page.push(Counted { position, verdict: None, event });
+            let source = get(row, "source")?;
+            page.push(Counted { position, verdict: None, source, event });
         }
         Ok(())
     }
@@ -391,7 +403,7 @@ pub(crate) fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
     let event =
         Event { id: EventId::from_bytes(*id.as_bytes()), occurred_at: Timestamp(at.0), fact };
     let verdict = get::<Option<i64>>(row, "verdict")?.map(unsigned).transpose()?;
-    Ok(Counted { position: position(row)?, verdict, event })
+    Ok(Counted { position: position(row)?, verdict, source: get(row, "source")?, event })
 }
 
 pub(crate) fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T, StoreError>

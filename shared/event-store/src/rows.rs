@@ -14,13 +14,17 @@ pub(crate) enum Kind {
     WarehouseQuery,
 }
 
-/// An event and where it stands.
+/// An event, where it stands, and who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
-    pub(crate) position: Position,
+pub struct Placed {
+    /// Where it stands.
+    pub position: Position,
     /// The broker's timestamp of the message, in nanoseconds since 1970.
-    pub(crate) broker_ns: i64,
-    pub(crate) event: Event,
+    pub broker_ns: i64,
+    /// The number of its source in [`crate::Sources`]; none where it is not kept.
+    pub source: Option<i16>,
+    /// The event.
+    pub event: Event,
 }
 
 impl Kind {
@@ -66,16 +70,16 @@ impl Kind {
         match self {
             Self::LakeAccess => {
                 "copy lakegauge.lake_access (occurred_at, id, stream, epoch, sequence, index, \
-                 derived, operation, outcome, bytes, object_bytes, duration_us, bucket, key, \
-                 sequencer, principal) from stdin (format binary)"
+                 derived, source, operation, outcome, bytes, object_bytes, duration_us, bucket, \
+                 key, sequencer, principal) from stdin (format binary)"
             }
             Self::LakeInventory => {
                 "copy lakegauge.lake_inventory (occurred_at, id, stream, epoch, sequence, index, \
-                 derived, objects, bytes, bucket) from stdin (format binary)"
+                 derived, source, objects, bytes, bucket) from stdin (format binary)"
             }
             Self::WarehouseQuery => {
                 "copy lakegauge.warehouse_query (occurred_at, id, stream, epoch, sequence, index, \
-                 derived, statement, outcome, queued_us, executed_us, rows_processed, \
+                 derived, source, statement, outcome, queued_us, executed_us, rows_processed, \
                  rows_returned, bytes_scanned, cache_hit, warehouse, database, principal, \
                  fingerprint) from stdin (format binary)"
             }
@@ -102,17 +106,16 @@ pub(crate) fn integer(value: u32) -> i32 {
 }
 
 /// Writes an event as a row of its kind's COPY statement.
-pub(crate) fn encode(buffer: &mut CopyBuffer, stream: i16, position: Position, event: &Event) {
-    match &event.fact {
-        Fact::LakeAccess(access) => lake_access(buffer, stream, position, event, access),
-        Fact::LakeInventory(inventory) => {
-            lake_inventory(buffer, stream, position, event, inventory);
-        }
-        Fact::WarehouseQuery(query) => warehouse_query(buffer, stream, position, event, query),
+pub(crate) fn encode(buffer: &mut CopyBuffer, stream: i16, placed: &Placed) {
+    match &placed.event.fact {
+        Fact::LakeAccess(access) => lake_access(buffer, stream, placed, access),
+        Fact::LakeInventory(inventory) => lake_inventory(buffer, stream, placed, inventory),
+        Fact::WarehouseQuery(query) => warehouse_query(buffer, stream, placed, query),
     }
 }
 
-fn place(buffer: &mut CopyBuffer, stream: i16, position: Position, event: &Event) {
+fn place(buffer: &mut CopyBuffer, stream: i16, placed: &Placed) {
+    let Placed { position, source, event, .. } = placed;
     let Timestamp(micros) = event.occurred_at;
     buffer.timestamptz(micros);
     buffer.uuid(event.id.as_bytes());
@@ -121,17 +124,15 @@ fn place(buffer: &mut CopyBuffer, stream: i16, position: Position, event: &Event
     buffer.bigint(bigint(position.sequence));
     buffer.integer(integer(position.index));
     buffer.boolean(is_derived(event));
+    match source {
+        Some(source) => buffer.smallint(*source),
+        None => buffer.null(),
+    }
 }
 
-fn lake_access(
-    buffer: &mut CopyBuffer,
-    stream: i16,
-    position: Position,
-    event: &Event,
-    access: &LakeAccess,
-) {
-    buffer.row(16);
-    place(buffer, stream, position, event);
+fn lake_access(buffer: &mut CopyBuffer, stream: i16, placed: &Placed, access: &LakeAccess) {
+    buffer.row(17);
+    place(buffer, stream, placed);
     buffer.smallint(i16::from(access.operation.code()));
     buffer.smallint(i16::from(access.outcome.code()));
     buffer.bigint(bigint(access.bytes));
@@ -152,26 +153,19 @@ fn lake_access(
 fn lake_inventory(
     buffer: &mut CopyBuffer,
     stream: i16,
-    position: Position,
-    event: &Event,
+    placed: &Placed,
     inventory: &LakeInventory,
 ) {
-    buffer.row(10);
-    place(buffer, stream, position, event);
+    buffer.row(11);
+    place(buffer, stream, placed);
     buffer.bigint(bigint(inventory.objects));
     buffer.bigint(bigint(inventory.bytes));
     buffer.text(&inventory.bucket);
 }
 
-fn warehouse_query(
-    buffer: &mut CopyBuffer,
-    stream: i16,
-    position: Position,
-    event: &Event,
-    query: &WarehouseQuery,
-) {
-    buffer.row(19);
-    place(buffer, stream, position, event);
+fn warehouse_query(buffer: &mut CopyBuffer, stream: i16, placed: &Placed, query: &WarehouseQuery) {
+    buffer.row(20);
+    place(buffer, stream, placed);
     buffer.smallint(i16::from(query.statement.code()));
     buffer.smallint(i16::from(query.outcome.code()));
     buffer.bigint(bigint(query.queued_us));

@@ -20,6 +20,7 @@ use wire::{
 
 use crate::{
     batch::{Batch, BatchBuilder, StreamId},
+    rows::Placed,
     verdicts::in_turn,
 };
 
@@ -249,7 +250,8 @@ impl World {
             match item {
                 Item::Event(event) => {
                     let judgement: Judgement = self.archiver.seen.judge(event.identity());
-                    self.archiver.builder.event(position, broker_ns, event, judgement);
+                    let placed = Placed { position, broker_ns, source: None, event };
+                    self.archiver.builder.event(placed, judgement);
                 }
                 Item::Verdict(verdict) => self.archiver.builder.verdict(position, &verdict),
                 Item::Refused(refused) => panic!("{refused:?}"),

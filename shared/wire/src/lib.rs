@@ -29,5 +29,5 @@ pub use packer::{Packer, PackerLimits};
 pub use read::{ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, count_items, decode, read};
 pub use sample::{decode_sample, encode_sample, encode_sample_for};
 pub use seal::{Sealed, seal};
-pub use subject::Subjects;
+pub use subject::{Subjects, source_token};
 pub use verdicts::{VERDICTS_PER_MESSAGE_MAX, seal_verdicts};

@@ -58,6 +58,14 @@ impl Subjects {
         subject.contains(".late.") && subject == Self::default().late(stream)
     }
 
+    /// Who sent what stands on a subject without the prefix: what follows the partition. None where
+    /// no source is named: verdicts, samples.
+    ///
+    /// Other programs put there what they like, so it is cut and cleaned as [`source_token`] does.
+    pub fn source(subject: &str) -> Option<String> {
+        subject.splitn(4, '.').nth(3).map(source_token)
+    }
+
     /// What the metrics of a partition were.
     pub fn sample(&self, partition: u16) -> String {
         format!("{}telemetry.sample.{partition}", self.prefix)
@@ -151,6 +159,17 @@ mod tests {
         assert!(Subjects::is_late("lake.late.4", Stream::lake(4)));
         for other in ["lake.late.3", "warehouse.late.4", "lake.late.4.x", "lake.access.4.late.4"] {
             assert!(!Subjects::is_late(other, Stream::lake(4)), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_source_is_what_follows_the_partition() {
+        let subjects = Subjects::default();
+        let subject = subjects.lake_access(0, "git.one");
+        assert_eq!(Subjects::source(&subject).as_deref(), Some("git_one"));
+        assert_eq!(Subjects::source("lake.access.0.a.b").as_deref(), Some("a_b"));
+        for none in [subjects.late(Stream::lake(0)), subjects.sample(0)] {
+            assert_eq!(Subjects::source(&none), None);
         }
     }
 

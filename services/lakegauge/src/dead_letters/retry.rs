@@ -186,7 +186,8 @@ impl Retrying<'_> {
         let attempt = self.letters.attempt(letter.number).await?;
         let mut parts: BTreeMap<String, Vec<Event>> = BTreeMap::new();
         for event in events {
-            let subject = self.subjects.of(&event.fact, stream.partition, SOURCE);
+            let source = letter.source.as_deref().unwrap_or(SOURCE);
+            let subject = self.subjects.of(&event.fact, stream.partition, source);
             parts.entry(subject).or_default().push(event);
         }
         let mut places = Vec::new();

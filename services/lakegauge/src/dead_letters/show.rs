@@ -36,6 +36,9 @@ pub(super) fn write(out: &mut impl Write, letter: &DeadLetter) -> std::io::Resul
     say("letter", &format!("{}, {}", letter.number, state(letter)))?;
     say("kept at", &time(letter.received_at))?;
     say("from", &format!("{} {}", letter.stream, place(letter)))?;
+    if let Some(source) = &letter.source {
+        say("source", source)?;
+    }
     say("stored at", &time(Timestamp::from_nanos(letter.broker_ns)))?;
     say("reason", letter.reason.name())?;
     if let Some(field) = &letter.field {
@@ -73,6 +76,7 @@ pub(super) fn write_json(out: &mut impl Write, letter: &DeadLetter) -> std::io::
     let object = json!({
         "number": letter.number,
         "stream": letter.stream,
+        "source": letter.source,
         "epoch": letter.position.epoch,
         "sequence": letter.position.sequence,
         "index": letter.position.index,
@@ -144,6 +148,7 @@ mod tests {
         DeadLetter {
             number: 7,
             stream: "LAKE_0".to_owned(),
+            source: Some("git".to_owned()),
             position: Position { epoch: 1, sequence: 12, index: 3 },
             broker_ns: 1_000_000_000,
             received_at: Timestamp(2_000_000),
@@ -192,7 +197,9 @@ mod tests {
         let mut text = Vec::new();
         write(&mut text, &letter).unwrap();
         let text = String::from_utf8(text).unwrap();
-        for part in ["7, dropped", "field      key", "note       a test", "000000  ff"] {
+        for part in
+            ["7, dropped", "source     git", "field      key", "note       a test", "000000  ff"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         let mut json = Vec::new();

@@ -10,7 +10,7 @@ use bus::{Bus, Run};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use domain::{Stream, Timestamp};
 use service_kit::Clock;
-use wire::Subjects;
+use wire::{Subjects, source_token};
 
 use super::{Config, bar::Bar};
 
@@ -56,6 +56,7 @@ pub(super) fn arguments(command: Command) -> Command {
         )
         .arg(filter("bucket", "Only requests and inventories of this bucket"))
         .arg(filter("warehouse", "Only queries of this warehouse"))
+        .arg(filter("source", "Only events that were published under this source"))
         .arg(
             filter("stream", "Only events of this stream: LAKE_0")
                 .value_parser(|text: &str| Stream::from_name(text).ok_or("is no stream of events")),
@@ -86,6 +87,7 @@ fn filter_of(matches: &ArgMatches) -> Filter {
             .collect(),
         buckets: names("bucket"),
         warehouses: names("warehouse"),
+        sources: names("source").iter().map(|name| source_token(name)).collect(),
         streams: matches.get_many::<Stream>("stream").unwrap_or_default().copied().collect(),
     }
 }
