@@ -1,0 +1,7 @@
+#!/bin/sh
+# Arguments that begin with a dash are those of the server, as in the official image.
+set -e
+case ${1:-} in
+  -*) set -- nats-server "$@" ;;
+esac
+exec "$@"
