@@ -24,11 +24,11 @@ const VERSION_MIN: u32 = 15;
 /// The superuser of private clusters.
 const ADMIN: &str = "lakegauge_admin";
 /// Who owns the databases, like Supabase's `postgres`: no superuser, may create roles.
-const OWNER: &str = "lakegauge_owner";
+pub const OWNER: &str = "lakegauge_owner";
 /// Logs in as the archiver does.
-const ARCHIVER: &str = "lakegauge_test_archiver";
+pub const ARCHIVER: &str = "lakegauge_test_archiver";
 /// Logs in as readers do.
-const READER: &str = "lakegauge_test_reader";
+pub const READER: &str = "lakegauge_test_reader";
 /// What a server that was asked to stop or start gets.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -289,17 +289,16 @@ impl Database {
     /// What the server answered.
     pub fn sql_as(&self, role: Option<&str>, sql: &str) -> anyhow::Result<Vec<String>> {
         let set = role.map(|role| format!("set role {role};\n")).unwrap_or_default();
-        let output = Command::new("psql")
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"])
-            .arg(format!("{}/{}", self.admin, self.name))
-            .args(["-c", &format!("{set}{sql}")])
-            .env("PGCONNECT_TIMEOUT", "10")
-            .output()
-            .context("psql is not installed: install postgresql-client")?;
-        if !output.status.success() {
-            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+        psql(&format!("{}/{}", self.admin, self.name), &format!("{set}{sql}"))
+    }
+
+    /// Runs SQL after logging in as a role.
+    ///
+    /// # Errors
+    ///
+    /// What the server answered.
+    pub fn sql_by(&self, login: &str, sql: &str) -> anyhow::Result<Vec<String>> {
+        psql(&self.url_as(login), sql)
     }
 
     /// One value, as text.
@@ -435,4 +434,16 @@ fn template(bin: &Path, user: Option<(u32, u32)>) -> anyhow::Result<PathBuf> {
         ensure!(ready.join("PG_VERSION").exists(), "the template could not be put in place");
     }
     Ok(ready)
+}
+
+fn psql(address: &str, sql: &str) -> anyhow::Result<Vec<String>> {
+    let output = Command::new("psql")
+        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", address, "-c", sql])
+        .env("PGCONNECT_TIMEOUT", "10")
+        .output()
+        .context("psql is not installed: install postgresql-client")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }

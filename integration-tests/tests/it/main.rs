@@ -21,6 +21,7 @@ mod preflight;
 mod real_input;
 mod replay;
 mod retention;
+mod rights;
 mod simulators;
 mod snapshots;
 mod store_append;

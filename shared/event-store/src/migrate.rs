@@ -38,10 +38,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "verdicts",
         include_str!("../../../migrations/20261124180000_verdicts.sql"),
     ),
+    (20_261_124_190_000, "sources", include_str!("../../../migrations/20261124190000_sources.sql")),
     (
-        20_261_124_190_000,
-        "sources",
-        include_str!("../../../migrations/20261124190000_sources.sql"),
+        20_261_124_200_000,
+        "service_role",
+        include_str!("../../../migrations/20261124200000_service_role.sql"),
     ),
 ];
 
