@@ -269,6 +269,30 @@ impl Database {
         self.url_as(READER)
     }
 
+    /// A login that must give this password, and whose address is this with it.
+    ///
+    /// # Errors
+    ///
+    /// It could not be made, or the server goes on letting it in without.
+    pub fn demand_password(&self, login: &str, password: &str) -> anyhow::Result<String> {
+        self.sql(&format!(
+            "create role {login} login password '{password}'; \
+             copy (select 'host all {login} all scram-sha-256' union all \
+                 select 'host all all all trust') to '{}'; \
+             select pg_reload_conf()",
+            self.value("show hba_file")?
+        ))?;
+        let tries = PATIENCE.as_millis() / POLL.as_millis();
+        for _ in 0..tries {
+            let address = self.url_as(&format!("{login}:not-{password}"));
+            if psql(&address, "select 1").is_err() {
+                return Ok(self.url_as(&format!("{login}:{password}")));
+            }
+            std::thread::sleep(POLL);
+        }
+        bail!("the server does not ask {login} for a password")
+    }
+
     fn settings(&self, role: &str) -> StoreSettings {
         StoreSettings::new(self.url_as(role), format!("test {role}"))
     }

@@ -9,6 +9,7 @@ mod bus_reader;
 mod bus_snapshots;
 mod bus_topology;
 mod crash;
+mod database_addresses;
 mod dead_letters;
 mod epochs;
 mod foreign;

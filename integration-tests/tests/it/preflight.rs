@@ -56,25 +56,3 @@ async fn services_refuse_a_stream_that_loses_events_or_can_never_be_trimmed_and_
         operator.demand("STREAM.DELETE.WAREHOUSE_0", &json!({})).await.unwrap();
     }
 }
-
-#[test]
-fn a_transaction_pooler_is_refused_before_anything_is_opened() {
-    let pooler = "postgres://u:hunter2@aws-0-eu.pooler.supabase.com:6543/postgres";
-    for service in ["archive", "aggregate"] {
-        let said = refused(service, &[("DATABASE_URL", pooler)], 64);
-        assert!(said.contains("transaction pooler"), "{said}");
-        assert!(said.contains("session pooler (port 5432)"), "{said}");
-        assert!(!said.contains("hunter2"), "{said}");
-    }
-}
-
-#[test]
-fn tls_to_a_host_that_is_not_local_is_raised_and_said() {
-    // Nobody answers at port 1, whoever the host is: the archiver says so and waits.
-    let url = "postgres://u:hunter2@203.0.113.5:1/postgres?sslmode=disable";
-    let settings = [("DATABASE_URL", url), ("ADMIN_ADDR", "127.0.0.1:0")];
-    let mut archiver = Running::start(&["archive"], &settings).unwrap();
-    let line = archiver.wait_for_line("TLS raised to verify-full").unwrap();
-    assert!(line.contains("203.0.113.5") && line.contains("sslrootcert"), "{line}");
-    assert!(!archiver.said().contains("hunter2"), "{}", archiver.said());
-}

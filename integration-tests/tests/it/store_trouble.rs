@@ -107,7 +107,10 @@ async fn a_login_that_is_no_archiver_is_told_what_to_grant() {
     let database = server.database().await.unwrap();
     let error = open(&database.reader(), "LAKE_0", 1).await.unwrap_err();
     assert_eq!(error.recovery(), Recovery::Stop);
-    assert!(error.to_string().contains("grant it to this user"), "{error}");
+    assert!(
+        error.to_string().contains("grant lakegauge_reader (or, to write, lakegauge_archiver)"),
+        "{error}"
+    );
     assert!(matches!(error, StoreError::Database { .. }));
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bus::Bus;
 use domain::Stream;
+use event_store::{StoreError, StoreSettings};
 use service_kit::{Context, Jitter, Lifecycle, http};
 use tokio::{sync::watch, task::JoinSet};
 use wire::Subjects;
@@ -35,6 +36,15 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     tracing::info!(address = %config.metrics_addr, "metrics port open");
 
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
+    if let Some(store) = config.store.clone() {
+        let lifecycle = context.lifecycle.clone();
+        context.lifecycle.spawn("the archive's address", async move {
+            tokio::select! {
+                () = lifecycle.draining() => Ok(()),
+                looked = look_at_archive(store) => looked,
+            }
+        });
+    }
     let mut jitter = context.jitter();
     let condition = context.readiness.condition("owner");
     condition.fail("asking who owns the partition");
@@ -53,6 +63,19 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let counted = partition.run(ownership, &context.lifecycle, &context.clock, &mut jitter).await;
     ready.abort();
     counted
+}
+
+/// The archive is needed for a rebuild only, and is no condition for starting: what is wrong with
+/// it is said now. An address through which answers can be wrong is refused all the same.
+async fn look_at_archive(store: StoreSettings) -> anyhow::Result<()> {
+    match event_store::check_fit(&store).await {
+        Ok(()) => {}
+        Err(error @ StoreError::Settings(_)) => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "no rebuild from the archive would be possible now");
+        }
+    }
+    Ok(())
 }
 
 /// Keeps readiness true to what the board shows.

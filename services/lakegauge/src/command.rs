@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
+use event_store::StoreSettings;
 use service_kit::{Flags, Setting};
 
 /// Adds a flag for each setting; its help names the variable in the environment, and the default.
@@ -64,6 +65,13 @@ pub(crate) fn block_on<T>(running: impl Future<Output = anyhow::Result<T>>) -> a
     // A read of standard input that still waits would hold the exit up.
     runtime.shutdown_background();
     ended
+}
+
+/// Says on standard error that TLS was raised, where a tool writes no log.
+pub(crate) fn say_raised_tls(store: &StoreSettings) {
+    if let Some(raised) = store.raised_tls() {
+        eprintln!("{raised}");
+    }
 }
 
 fn reader_went_away(error: &anyhow::Error) -> bool {

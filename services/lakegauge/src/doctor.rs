@@ -159,16 +159,18 @@ fn of_stream(name: &str, status: &bus::StreamStatus) -> Finding {
 }
 
 async fn of_postgres(settings: &StoreSettings) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = settings.raised_tls().map(Finding::Note).into_iter().collect();
     let facts = match event_store::inspect(settings).await {
         Ok(facts) => facts,
         Err(error) => {
-            return vec![bad(
-                format!("PostgreSQL at {}: {error}", settings.place()),
+            findings.push(bad(
+                format!("PostgreSQL: {error}"),
                 "start it, or set DATABASE_URL to the direct address or the session pooler",
-            )];
+            ));
+            return findings;
         }
     };
-    let mut findings = of_server(&facts, &settings.place());
+    findings.extend(of_server(&facts, &settings.place()));
     findings.push(match event_store::check_version(settings).await {
         Ok(()) => Finding::Good("the database has every migration".to_owned()),
         Err(error) => bad(

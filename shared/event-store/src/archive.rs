@@ -94,8 +94,7 @@ impl Archive {
         token: [u8; 16],
         waiting_for: Arc<watch::Sender<Option<String>>>,
     ) -> Result<Self, StoreError> {
-        settings.refuse_transaction_pooling().await?;
-        migrate::check_version(settings).await?;
+        migrate::check_fit(settings).await?;
         let mut connection = connect(settings).await?;
         let id = stream_id(&mut connection, name).await?;
         let mut archive = Self {
@@ -413,7 +412,7 @@ pub(crate) async fn connect(settings: &StoreSettings) -> Result<PgConnection, St
     sqlx::raw_sql("set role lakegauge_archiver")
         .execute(&mut connection)
         .await
-        .doing("taking the role lakegauge_archiver (grant it to this user)")?;
+        .doing("taking the role lakegauge_archiver")?;
     Ok(connection)
 }
 

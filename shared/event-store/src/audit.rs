@@ -12,6 +12,7 @@ use crate::{
     batch::StreamId,
     checkpoint,
     error::{Doing, StoreError, unsigned, unsigned_32},
+    migrate,
     pg::Timestamptz,
     rows::Kind,
     settings::StoreSettings,
@@ -118,8 +119,9 @@ impl AuditView {
     ///
     /// # Errors
     ///
-    /// The database cannot be reached or read.
+    /// The database cannot be reached or read, or is not of the version that this program needs.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        migrate::check_fit(settings).await?;
         let settings = StoreSettings { statement_timeout_ms: STATEMENT_MS_MAX, ..settings.clone() };
         let mut connection = settings.connect().await?;
         // Locked before the moment is taken: a table that is dropped later is gone for every view.

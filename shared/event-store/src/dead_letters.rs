@@ -138,7 +138,7 @@ impl DeadLetters {
     ///
     /// The database cannot be reached, or is not of the version that this program needs.
     pub async fn read(settings: &StoreSettings) -> Result<Self, StoreError> {
-        migrate::check_version(settings).await?;
+        migrate::check_fit(settings).await?;
         Ok(Self { connection: settings.connect().await? })
     }
 
@@ -149,7 +149,7 @@ impl DeadLetters {
     /// As [`DeadLetters::read`]; or the login may not act as that role.
     pub async fn write(settings: &StoreSettings) -> Result<Self, StoreError> {
         settings.refuse_transaction_pooling().await?;
-        migrate::check_version(settings).await?;
+        migrate::check_fit(settings).await?;
         Ok(Self { connection: connect(settings).await? })
     }
 

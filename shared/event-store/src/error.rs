@@ -1,17 +1,30 @@
 //! Errors of the archive: each says what was done and what to do next.
 
+use std::io::ErrorKind;
+
 use crate::sqlstate::{self, Recovery};
+
+/// What `lakegauge migrate` does.
+pub(crate) const MIGRATING: &str = "migrating";
 
 /// Why the archive could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// There is no connection to the server.
+    #[error("can't connect to {place}: {}{}", said(driver), to_connect(driver))]
+    Connecting {
+        /// `user@host:port/database`.
+        place: String,
+        /// The driver's error; it never holds the password.
+        driver: sqlx::Error,
+    },
     /// The server, or the way to it, failed.
-    #[error("while {doing}: {source}")]
+    #[error("while {doing}: {}{}", said(driver), to_do(doing, driver))]
     Database {
         /// What was being done.
         doing: &'static str,
-        /// The driver's error; it never holds the password.
-        source: sqlx::Error,
+        /// The driver's error. Not a source: it is said above, and would be said again.
+        driver: sqlx::Error,
     },
     /// An answer did not come in time.
     #[error("while {doing}: no answer within {limit_ms} ms")]
@@ -49,7 +62,13 @@ impl StoreError {
     /// What to do next.
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::Database { source, .. } => of_driver(source),
+            Self::Database { driver, .. } => of_driver(driver),
+            Self::Connecting { driver: sqlx::Error::Io(error), .. }
+                if error.kind() == ErrorKind::TimedOut =>
+            {
+                Recovery::RetryAlarm
+            }
+            Self::Connecting { driver, .. } => of_driver(driver),
             Self::TimedOut { .. } => Recovery::RetryAlarm,
             Self::Settings(_) | Self::Version(_) | Self::Fenced { .. } | Self::Inconsistent(_) => {
                 Recovery::Stop
@@ -60,8 +79,8 @@ impl StoreError {
     /// The server's SQLSTATE, where there is one.
     pub fn sqlstate(&self) -> Option<String> {
         match self {
-            Self::Database { source, .. } => {
-                source.as_database_error().and_then(|error| error.code()).map(Into::into)
+            Self::Database { driver, .. } | Self::Connecting { driver, .. } => {
+                driver.as_database_error().and_then(|error| error.code()).map(Into::into)
             }
             Self::TimedOut { .. }
             | Self::Settings(_)
@@ -86,6 +105,47 @@ fn of_driver(error: &sqlx::Error) -> Recovery {
     }
 }
 
+/// What happened, once and without the driver's own words about where in the server's source.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Tls(error) => format!("TLS: {error}"),
+        other => other.to_string(),
+    }
+}
+
+/// What to do about a connection that is refused, begun with a colon.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
+fn to_connect(error: &sqlx::Error) -> &'static str {
+    match error {
+        sqlx::Error::Io(_) => ": is the server running and the address right?",
+        sqlx::Error::Tls(_) => {
+            ": the address must name the server's certificate authorities, as sslrootcert=FILE"
+        }
+        sqlx::Error::Database(error) => match error.code().as_deref().unwrap_or("") {
+            "28P01" | "28000" => ": check the user and the password in the address",
+            "3D000" => ": make the database, or check its name in the address",
+            "42501" => ": grant connect on the database to this user",
+            _ => "",
+        },
+        _ => "",
+    }
+}
+
+/// What to do about a statement that is refused, begun with a colon.
+fn to_do(doing: &str, error: &sqlx::Error) -> &'static str {
+    let sqlstate = error.as_database_error().and_then(|error| error.code());
+    match sqlstate.as_deref().unwrap_or("") {
+        "42501" if doing == MIGRATING => ": migrate as the owner of the database",
+        "42501" => ": grant lakegauge_reader (or, to write, lakegauge_archiver) to this user",
+        "3F000" | "42P01" => ": run `lakegauge migrate` as the owner of the database",
+        "25006" => ": connect to the primary, or free disk space",
+        _ => "",
+    }
+}
+
 /// Says what was being done when the driver failed.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, StoreError>;
@@ -93,7 +153,7 @@ pub(crate) trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, sqlx::Error> {
     fn doing(self, doing: &'static str) -> Result<T, StoreError> {
-        self.map_err(|source| StoreError::Database { doing, source })
+        self.map_err(|driver| StoreError::Database { doing, driver })
     }
 }
 

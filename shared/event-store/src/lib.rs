@@ -43,7 +43,7 @@ pub use checkpoint::Checkpoint;
 pub use error::StoreError;
 pub use grid::{Grid, Partition};
 pub use inspect::{ServerFacts, Tally, inspect, tally};
-pub use migrate::{Applied, check_version, migrate};
+pub use migrate::{Applied, check_fit, check_version, migrate};
 pub use read::{ArchiveView, Counted, read_checkpoint};
 pub use rows::Placed;
 pub use settings::StoreSettings;

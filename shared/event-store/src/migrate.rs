@@ -6,7 +6,7 @@ use sqlx::{
 };
 
 use crate::{
-    error::{Doing, StoreError},
+    error::{Doing, MIGRATING, StoreError},
     settings::StoreSettings,
 };
 
@@ -132,11 +132,22 @@ fn migration(one: &(i64, &'static str, &'static str)) -> Migration {
 fn of_migration(error: MigrateError) -> StoreError {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
     match error {
-        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
-            StoreError::Database { doing: "migrating", source }
+        MigrateError::Execute(driver) | MigrateError::ExecuteMigration(driver, _) => {
+            StoreError::Database { doing: MIGRATING, driver }
         }
         other => StoreError::Version(other.to_string()),
     }
+}
+
+/// Checks that answers through this address are ours, and that the database has the shape that this
+/// program was built for.
+///
+/// # Errors
+///
+/// As [`StoreSettings::refuse_transaction_pooling`] and [`check_version`].
+pub async fn check_fit(settings: &StoreSettings) -> Result<(), StoreError> {
+    settings.refuse_transaction_pooling().await?;
+    check_version(settings).await
 }
 
 /// Checks that the database has exactly the shape that this program was built for, changing

@@ -12,6 +12,7 @@ use crate::{
     batch::StreamId,
     checkpoint::{self, Checkpoint},
     error::{Doing, StoreError, unsigned, unsigned_32},
+    migrate,
     pages::{Range, ranges},
     pg::Timestamptz,
     retention::StoredBase,
@@ -56,8 +57,9 @@ impl ArchiveView {
     ///
     /// # Errors
     ///
-    /// The database cannot be reached or read.
+    /// The database cannot be reached or read, or is not of the version that this program needs.
     pub async fn open(settings: &StoreSettings, stream: Stream) -> Result<Self, StoreError> {
+        migrate::check_fit(settings).await?;
         let mut connection = settings.connect().await?;
         sqlx::raw_sql(
             "set idle_in_transaction_session_timeout = 0; \

@@ -1,6 +1,6 @@
 //! Where the archive is, and what a connection to it must be like.
 
-use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Once, time::Duration};
 
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
@@ -14,6 +14,8 @@ const TRANSACTION_POOLER_PORT: u16 = 6543;
 /// Supabase's session pooler.
 const SESSION_POOLER_PORT: u16 = 5432;
 const SUPABASE_POOLER: &str = ".pooler.supabase.com";
+
+static SAY_RAISED: Once = Once::new();
 
 /// How to reach the archive.
 #[derive(Clone)]
@@ -56,6 +58,25 @@ impl StoreSettings {
         self.options().map(|_| ())
     }
 
+    /// `user@host:port/database`, for people.
+    fn login(&self) -> String {
+        match PgConnectOptions::from_str(&self.url) {
+            Ok(options) => format!("{}@{}", options.get_username(), self.place()),
+            Err(_) => self.place(),
+        }
+    }
+
+    /// What was done about an address that asks for less than it must, for those who show no log.
+    pub fn raised_tls(&self) -> Option<String> {
+        let options = PgConnectOptions::from_str(&self.url).ok()?;
+        is_raised(&options).then(|| {
+            format!(
+                "TLS raised to verify-full: {} is not local (sslrootcert names its CA)",
+                options.get_host()
+            )
+        })
+    }
+
     /// `host:port/database`, for people.
     pub fn place(&self) -> String {
         match PgConnectOptions::from_str(&self.url) {
@@ -78,28 +99,24 @@ impl StoreSettings {
             .map_err(|error| StoreError::Settings(format!("DATABASE_URL: {error}")))?
             .application_name(&self.application_name);
         refuse_transaction_pooler(options.get_host(), options.get_port())?;
-        let local = options.get_socket().is_some() || is_local(options.get_host());
-        if !local && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
-            tracing::info!(
-                host = options.get_host(),
-                "TLS raised to verify-full: the host is not local (sslrootcert names its CA)"
-            );
-            return Ok(options.ssl_mode(PgSslMode::VerifyFull));
-        }
-        Ok(options)
+        Ok(if is_raised(&options) { options.ssl_mode(PgSslMode::VerifyFull) } else { options })
     }
 
     /// A connection with our limits and without a role.
     pub(crate) async fn connect(&self) -> Result<PgConnection, StoreError> {
         let options = self.options()?;
+        if let Some(raised) = self.raised_tls() {
+            // Of every connection the same: said once.
+            SAY_RAISED.call_once(|| tracing::info!("{raised}"));
+        }
         let limit = Duration::from_millis(self.connect_timeout_ms);
         let connected = tokio::time::timeout(limit, options.connect()).await;
         let mut connection = connected
-            .map_err(|_| StoreError::TimedOut {
-                doing: "connecting",
-                limit_ms: self.connect_timeout_ms,
-            })?
-            .doing("connecting")?;
+            .unwrap_or_else(|_| {
+                let limit = format!("no answer within {} ms", self.connect_timeout_ms);
+                Err(std::io::Error::new(std::io::ErrorKind::TimedOut, limit).into())
+            })
+            .map_err(|driver| StoreError::Connecting { place: self.login(), driver })?;
         let (statement, lock) = (self.statement_timeout_ms, self.lock_timeout_ms);
         // What was committed must survive the server's death, or the broker would have been trimmed
         // too early: a server that answers before it has written is told otherwise.
@@ -136,7 +153,8 @@ impl StoreSettings {
         first.close().await.doing("closing the probe")?;
         if one == other || one != again {
             return Err(StoreError::Settings(format!(
-                "{} pools by transaction: use the direct address or the session pooler",
+                "{} pools by transaction, through which answers can be wrong: use the direct \
+                 address or the session pooler (at Supabase port {SESSION_POOLER_PORT})",
                 self.place()
             )));
         }
@@ -156,6 +174,12 @@ impl fmt::Debug for StoreSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreSettings").field("place", &self.place()).finish_non_exhaustive()
     }
+}
+
+/// Whether an address asks for less than a host that is not local must have.
+fn is_raised(options: &PgConnectOptions) -> bool {
+    let local = options.get_socket().is_some() || is_local(options.get_host());
+    !local && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
 }
 
 fn refuse_transaction_pooler(host: &str, port: u16) -> Result<(), StoreError> {

@@ -68,6 +68,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let (Some(bus), Some(store)) = (bus, store) else {
         return ExitCode::from(crate::EXIT_USAGE);
     };
+    command::say_raised_tls(&store);
     let bus = (!matches.get_flag(ARCHIVE_ONLY)).then_some(bus.settings);
     let json = matches.get_flag(JSON);
     command::report_status(command::block_on(async {
@@ -89,7 +90,6 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
 ///
 /// The archive can't be read. Without the broker what it holds is not checked, which is said.
 async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Result<Certificate> {
-    event_store::check_version(store).await?;
     let mut unchecked = Vec::new();
     let names = AuditView::open(store).await?.streams();
     let looked = match bus {

@@ -195,6 +195,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         return command::report(Err(problems.into()));
     }
     let Some(store) = store else { return ExitCode::from(crate::EXIT_USAGE) };
+    command::say_raised_tls(&store);
     let clock = Clock::system();
     command::report_status(command::block_on(async {
         match (name, bus.flatten()) {
