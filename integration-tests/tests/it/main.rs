@@ -1,5 +1,6 @@
 //! All integration tests: one binary, many modules.
 
+mod alerts;
 mod architecture;
 mod archiver_service;
 mod audit;

@@ -1,6 +1,6 @@
 //! The aggregator's own metrics, on the admin port: how it is doing, not what the lake is doing.
 
-use domain::lake::LakeEffect;
+use domain::{Reason, lake::LakeEffect};
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
@@ -169,6 +169,18 @@ impl Metrics {
         for reason in Refusal::ALL {
             self.snapshots_refused.with_label_values(&[stream, reason.name()]);
         }
+        for reason in Reason::ALL {
+            self.dead_letters.with_label_values(&[stream, reason.name()]);
+        }
+        for effect in [
+            LakeEffect::Unordered,
+            LakeEffect::InventoryOutdated,
+            LakeEffect::InventoryTooOld,
+            LakeEffect::InventoryWithoutLabel,
+        ] {
+            self.effects.with_label_values(&[stream, name(effect)]);
+        }
+        self.fields_ignored.with_label_values(&[stream]);
         let judged = |judgement| self.events.with_label_values(&[stream, judgement]);
         let verdict = |result| self.verdicts.with_label_values(&[stream, result]);
         StreamMetrics {

@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     last_commit: IntGaugeVec,
     trimmed_below: IntGaugeVec,
     trims: IntCounterVec,
+    stream_bytes: IntGaugeVec,
+    stream_max_bytes: IntGaugeVec,
     lost: IntCounterVec,
     dropped_partitions: IntCounterVec,
     dropped_rows: IntCounterVec,
@@ -110,6 +112,14 @@ impl Metrics {
                 "Times that the stream was trimmed as far as is allowed, if only by nothing.",
                 &["stream"],
             )?,
+            stream_bytes: gauge(
+                "lakegauge_archiver_stream_bytes",
+                "Bytes that the stream holds in the broker.",
+            )?,
+            stream_max_bytes: gauge(
+                "lakegauge_archiver_stream_max_bytes",
+                "Bytes that the stream may hold before producers have to wait; -1 is without bound.",
+            )?,
             lost: counter(
                 "lakegauge_archiver_lost_messages_total",
                 "Messages that the broker had and deleted or lost before they could be archived.",
@@ -149,6 +159,10 @@ impl Metrics {
     pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {
         let event = |result| self.events.with_label_values(&[stream, result]);
         let verdicts = |state| self.verdicts.with_label_values(&[stream, state]);
+        // Every reason at 0: a counter that begins at 1 has not increased.
+        for reason in Reason::ALL {
+            self.dead_letters.with_label_values(&[stream, reason.name()]);
+        }
         let alarm = |alarm| self.alarms.with_label_values(&[stream, alarm]);
         StreamMetrics {
             stream: stream.to_owned(),
@@ -168,6 +182,8 @@ impl Metrics {
             last_commit: self.last_commit.with_label_values(&[stream]),
             trimmed_below: self.trimmed_below.with_label_values(&[stream]),
             trims: self.trims.with_label_values(&[stream]),
+            stream_bytes: self.stream_bytes.with_label_values(&[stream]),
+            stream_max_bytes: self.stream_max_bytes.with_label_values(&[stream]),
             lost: self.lost.with_label_values(&[stream]),
             dropped_partitions: self.dropped_partitions.with_label_values(&[stream]),
             dropped_rows: self.dropped_rows.with_label_values(&[stream]),
@@ -202,6 +218,8 @@ pub(crate) struct StreamMetrics {
     last_commit: IntGauge,
     trimmed_below: IntGauge,
     trims: IntCounter,
+    stream_bytes: IntGauge,
+    stream_max_bytes: IntGauge,
     lost: IntCounter,
     dropped_partitions: IntCounter,
     dropped_rows: IntCounter,
@@ -275,6 +293,12 @@ impl StreamMetrics {
         if let Some(below) = below {
             self.trimmed_below.set(clamped(below));
         }
+    }
+
+    /// How much the stream holds and may hold, in bytes.
+    pub(crate) fn observe_stream(&self, bytes: u64, max_bytes: i64) {
+        self.stream_bytes.set(clamped(bytes));
+        self.stream_max_bytes.set(max_bytes);
     }
 
     pub(crate) fn observe_dropped(&self, partitions: usize, rows: u64) {

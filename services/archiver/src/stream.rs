@@ -1,6 +1,7 @@
 //! The shell around one stream: opens its archive, reads, commits, acknowledges.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -87,9 +88,27 @@ impl StreamTask {
     ///
     /// What only a person can change.
     pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
+        tokio::select! {
+            ended = self.rounds(&mut jitter) => ended,
+            never = self.watch_room() => match never {},
+        }
+    }
+
+    /// Shows how full the stream is. Asked whether or not there is a database: without one it fills.
+    async fn watch_room(&self) -> Infallible {
+        loop {
+            match self.bus.stream(&self.name).await {
+                Ok(status) => self.metrics.observe_stream(status.bytes, status.max_bytes),
+                Err(error) => tracing::debug!(stream = self.name, %error, "can't look at the room"),
+            }
+            tokio::time::sleep(self.trim_interval).await;
+        }
+    }
+
+    async fn rounds(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
         loop {
-            match self.round(&mut jitter).await {
+            match self.round(jitter).await {
                 Ok(Ended::Drained) => return Ok(()),
                 Ok(Ended::Again(why)) => {
                     tracing::warn!(stream = self.name, why, "starting again from the checkpoint");
@@ -104,7 +123,7 @@ impl StreamTask {
             }
             tokio::select! {
                 () = self.lifecycle.draining() => return Ok(()),
-                () = tokio::time::sleep(backoff.next(&mut jitter)) => {}
+                () = tokio::time::sleep(backoff.next(jitter)) => {}
             }
         }
     }

@@ -47,7 +47,7 @@ impl DataDir {
             },
         )?;
         let dir = Self { path, _lock: lock };
-        for name in ["logs", "books", "nats", "prometheus/targets"] {
+        for name in ["logs", "books", "nats", "prometheus/targets", "prometheus/rules"] {
             fs::create_dir_all(dir.at(name)).with_context(|| format!("can't make {name}"))?;
         }
         fs::create_dir_all(dir.at("secrets")).context("can't make secrets")?;

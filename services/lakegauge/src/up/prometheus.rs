@@ -9,8 +9,14 @@ use super::datadir::DataDir;
 use super::probe;
 use super::process::{Orphaned, Spec};
 
-/// The same file that stands in the tree; the targets are beside it.
+/// The same files that stand in the tree; the targets are beside them.
 const CONFIGURATION: &str = include_str!("../../../../prometheus/prometheus.yml");
+const RULES: [(&str, &str); 4] = [
+    ("settings.yml", include_str!("../../../../prometheus/rules/settings.yml")),
+    ("recording.yml", include_str!("../../../../prometheus/rules/recording.yml")),
+    ("slo.yml", include_str!("../../../../prometheus/rules/slo.yml")),
+    ("alerts.yml", include_str!("../../../../prometheus/rules/alerts.yml")),
+];
 /// How long Prometheus keeps what it scraped; the archive keeps the events.
 const RETENTION: &str = "15d";
 
@@ -33,7 +39,14 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<Option<PathBuf>> {
 /// How to start it; writes its configuration and targets.
 pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
     let file = dir.write("prometheus/prometheus.yml", CONFIGURATION)?;
+    for (name, text) in RULES {
+        dir.write(&format!("prometheus/rules/{name}"), text)?;
+    }
     let ports = &config.ports;
+    dir.write(
+        "prometheus/targets/prometheus.json",
+        &targets(config, &[("prometheus", ports.prometheus)]),
+    )?;
     dir.write(
         "prometheus/targets/metrics.json",
         &targets(config, &[("aggregator", ports.metrics)]),
