@@ -15,7 +15,8 @@ const HEADER: &str = "\
 # `./run` reads `.env` beside it, Compose does as well; copy this file there and take the # away
 # from what you set. Each setting is also a flag of the commands that read it. A flag goes before
 # the environment, and that before the default; an empty value is none. Units are in the names.
-# `lakegauge settings` prints this file.
+# Passwords and addresses with one in them may stand in files: NATS_PASSWORD_FILE=/run/secret names
+# one. `lakegauge settings` prints this file.
 ";
 
 pub(crate) fn command() -> Command {

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use crate::{
-    audit, completions, dead_letters, decode, doctor, env_example, migrate, publish, replay,
-    schema, tail, up,
+    audit, completions, dead_letters, decode, doctor, env_example, healthcheck, migrate, publish,
+    replay, schema, streams, tail, up,
 };
 
 /// A subcommand that is no service: it does one thing and ends.
@@ -24,9 +24,11 @@ const TOOLS: &[Tool] = &[
     Tool { command: decode::command, run: decode::run },
     Tool { command: schema::command, run: schema::run },
     Tool { command: migrate::command, run: migrate::run },
+    Tool { command: streams::command, run: streams::run },
     Tool { command: audit::command, run: audit::run },
     Tool { command: dead_letters::command, run: dead_letters::run },
     Tool { command: doctor::command, run: doctor::run },
+    Tool { command: healthcheck::command, run: healthcheck::run },
     Tool { command: env_example::command, run: env_example::run },
     Tool { command: completions::command, run: completions::run },
 ];

@@ -42,7 +42,7 @@ pub struct Bus {
 struct ConnectionState {
     /// Raised at each (re)connection.
     generation: watch::Sender<u64>,
-    /// The server's words by subject that we may not publish to.
+    /// The server's words by subject that we may not publish or subscribe to.
     denials: Mutex<BTreeMap<String, String>>,
 }
 
@@ -126,6 +126,13 @@ impl Bus {
         prefixed_subject(&self.settings.subject_prefix, subject)
     }
 
+    /// What the server refused on this connection so far, in its own words, which name the subject.
+    /// To the one who asked, a refused request looks like one without an answer.
+    pub fn denials(&self) -> Vec<String> {
+        let denials = self.state.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        denials.values().cloned().collect()
+    }
+
     pub(crate) fn client(&self) -> &async_nats::Client {
         &self.client
     }
@@ -159,7 +166,7 @@ impl ConnectionState {
                 tracing::info!("connected to NATS");
             }
             Event::ServerError(ServerError::Other(text)) => {
-                if let Some(subject) = denied_publish(text) {
+                if let Some(subject) = denied(text) {
                     let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
                     if denials.len() < DENIALS_MAX {
                         denials.insert(subject, text.clone());
@@ -190,6 +197,7 @@ async fn options(
     }
     let mut options = ConnectOptions::new()
         .name(&settings.name)
+        .custom_inbox_prefix(&settings.inbox_prefix)
         .connection_timeout(settings.connect_timeout)
         .request_timeout(Some(settings.request_timeout))
         .ping_interval(settings.ping_interval)
@@ -284,10 +292,13 @@ fn new_enough(version: &str) -> bool {
     found >= SERVER_NEEDED
 }
 
-/// The subject in `Permissions Violation for Publish to "lake.access.0.x"`.
-fn denied_publish(text: &str) -> Option<String> {
+/// The subject in `Permissions Violation for Publish to "lake.access.0.x"`, or in that of a
+/// subscription.
+fn denied(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
-    let start = lower.find("permissions violation for publish to \"")?;
+    let start = ["publish", "subscription"]
+        .iter()
+        .find_map(|verb| lower.find(&format!("permissions violation for {verb} to \"")))?;
     let mut quoted = text.get(start..)?.split('"');
     quoted.next()?;
     quoted.next().map(str::to_owned)
@@ -328,8 +339,10 @@ mod tests {
     #[test]
     fn the_refused_subject_is_found_in_the_servers_words() {
         let text = "Permissions Violation for Publish to \"lake.access.0.x\"";
-        assert_eq!(denied_publish(text), Some("lake.access.0.x".to_owned()));
-        assert_eq!(denied_publish("Stale Connection"), None);
+        assert_eq!(denied(text), Some("lake.access.0.x".to_owned()));
+        let text = "Permissions Violation for Subscription to \"_INBOX.x.*\"";
+        assert_eq!(denied(text), Some("_INBOX.x.*".to_owned()));
+        assert_eq!(denied("Stale Connection"), None);
     }
 
     #[test]

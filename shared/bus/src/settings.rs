@@ -71,6 +71,13 @@ pub const SETTINGS: &[BusSetting] = &[
          name, so that several pipelines can share one account.",
     ),
     setting(
+        "NATS_INBOX_PREFIX",
+        "nats-inbox-prefix",
+        Some("_INBOX"),
+        "Beginning of the subjects that answers come to. With one for each user (_INBOX_archiver) \
+         the server can be told that no other may listen there.",
+    ),
+    setting(
         "NATS_CONNECT_TIMEOUT_MS",
         "nats-connect-timeout-ms",
         Some("5000"),
@@ -107,6 +114,8 @@ pub struct BusSettings {
     pub ca_file: Option<PathBuf>,
     /// Before every subject; empty for none. Without a dot at its end.
     pub subject_prefix: String,
+    /// Before the subjects of answers. Without a dot at its end.
+    pub inbox_prefix: String,
     /// What the server's `connz` shows for this connection.
     pub name: String,
     /// For one server.
@@ -127,6 +136,7 @@ impl Default for BusSettings {
             password: None,
             ca_file: None,
             subject_prefix: String::new(),
+            inbox_prefix: "_INBOX".to_owned(),
             name: "lakegauge".to_owned(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
@@ -146,6 +156,7 @@ impl fmt::Debug for BusSettings {
             .field("password", &self.password.as_ref().map(|_| "(not shown)"))
             .field("ca_file", &self.ca_file)
             .field("subject_prefix", &self.subject_prefix)
+            .field("inbox_prefix", &self.inbox_prefix)
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
@@ -202,6 +213,9 @@ impl BusSettings {
             subject_prefix: take("NATS_SUBJECT_PREFIX")
                 .map(|prefix| prefix.trim_end_matches('.').to_owned())
                 .unwrap_or_default(),
+            inbox_prefix: take("NATS_INBOX_PREFIX")
+                .map(|prefix| prefix.trim_end_matches('.').to_owned())
+                .unwrap_or_else(|| Self::default().inbox_prefix),
             name: name.to_owned(),
             connect_timeout,
             request_timeout,
@@ -224,16 +238,18 @@ impl BusSettings {
         if logins.into_iter().filter(|set| *set).count() > 1 {
             problem("NATS_CREDS", "set only one of NATS_CREDS, NATS_NKEY_SEED_FILE and NATS_USER");
         }
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let prefix = &self.subject_prefix;
-        if !prefix.is_empty()
-            && !prefix.split('.').all(|token| !token.is_empty() && token.chars().all(legal))
-        {
-            problem(
-                "NATS_SUBJECT_PREFIX",
-                "must be tokens of letters, digits, - and _ with single dots between them",
-            );
+        let mut prefix = |key, prefix: &str| {
+            if !is_subject(prefix) {
+                problem(
+                    key,
+                    "must be tokens of letters, digits, - and _ with single dots between them",
+                );
+            }
+        };
+        if !self.subject_prefix.is_empty() {
+            prefix("NATS_SUBJECT_PREFIX", &self.subject_prefix);
         }
+        prefix("NATS_INBOX_PREFIX", &self.inbox_prefix);
         problems
     }
 
@@ -250,6 +266,12 @@ impl BusSettings {
         };
         self.url.split(',').map(shown).collect::<Vec<_>>().join(",")
     }
+}
+
+/// Whether it is a subject without wildcards, of tokens that are safe everywhere.
+fn is_subject(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.split('.').all(|token| !token.is_empty() && token.chars().all(legal))
 }
 
 fn default_of(key: &str) -> Option<&'static str> {
@@ -279,13 +301,20 @@ mod tests {
             ("NATS_USER", "u"),
             ("NATS_CREDS", "f"),
             ("NATS_SUBJECT_PREFIX", "a..b"),
+            ("NATS_INBOX_PREFIX", "_INBOX.*"),
             ("NATS_PING_INTERVAL_MS", "soon"),
         ])
         .unwrap_err();
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key).collect();
         assert_eq!(
             keys,
-            ["NATS_PING_INTERVAL_MS", "NATS_USER", "NATS_CREDS", "NATS_SUBJECT_PREFIX"]
+            [
+                "NATS_PING_INTERVAL_MS",
+                "NATS_USER",
+                "NATS_CREDS",
+                "NATS_SUBJECT_PREFIX",
+                "NATS_INBOX_PREFIX"
+            ]
         );
     }
 

@@ -20,7 +20,8 @@ pub struct Setting {
     pub default: Option<&'static str>,
     /// What it does, in one sentence, with the consequence where that is not obvious.
     pub help: &'static str,
-    /// Whether its value must never be printed.
+    /// Whether its value must never be printed. A secret of the environment may stand in a file, as
+    /// people mount them into containers: with `_FILE` behind its key the variable names the file.
     pub secret: bool,
 }
 
@@ -28,6 +29,12 @@ pub struct Setting {
 pub trait Strings {
     /// The value under the key, if there is one.
     fn get(&self, key: &str) -> Option<String>;
+
+    /// What stands in the file that `<key>_FILE` names, if that is set and this source has files.
+    fn file(&self, key: &str) -> Option<std::io::Result<String>> {
+        let _not_here = key;
+        None
+    }
 }
 
 /// The process environment. The only reader of it.
@@ -38,6 +45,11 @@ impl Strings for Environment {
     fn get(&self, key: &str) -> Option<String> {
         // Bytes that are no text can't be a valid setting; replaced, they fail where they are read.
         std::env::var_os(key).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    fn file(&self, key: &str) -> Option<std::io::Result<String>> {
+        let path = std::env::var_os(format!("{key}_FILE")).filter(|path| !path.is_empty())?;
+        Some(std::fs::read_to_string(path))
     }
 }
 
@@ -214,7 +226,24 @@ impl<'a> Settings<'a> {
             self.given.insert(setting.key, "environment");
             return Some(value);
         }
+        if let Some(value) = self.secret_in_file(setting) {
+            self.given.insert(setting.key, "file");
+            return Some(value);
+        }
         setting.default.map(str::to_owned)
+    }
+
+    /// Without the line end that editors and `echo` put there.
+    fn secret_in_file(&mut self, setting: &Setting) -> Option<String> {
+        let read = setting.secret.then(|| self.environment.file(setting.key)).flatten()?;
+        match read {
+            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned())
+                .filter(|value| !value.is_empty()),
+            Err(error) => {
+                self.problem(setting, &format!("{}_FILE can't be read: {error}", setting.key));
+                None
+            }
+        }
     }
 }
 
@@ -273,6 +302,50 @@ mod tests {
         assert_eq!(settings.optional::<String>(&URL), Some(None));
         assert_eq!(settings.given(), "defaults only");
         assert_eq!(settings.finish(), Ok(()));
+    }
+
+    /// A source of which every secret stands in a file.
+    struct Files(BTreeMap<&'static str, std::io::ErrorKind>);
+
+    impl Strings for Files {
+        fn get(&self, _key: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, key: &str) -> Option<std::io::Result<String>> {
+            Some(match self.0.get(key) {
+                Some(error) => Err((*error).into()),
+                None => Ok(format!("in the file of {key}\n")),
+            })
+        }
+    }
+
+    #[test]
+    fn a_secret_may_stand_in_a_file_and_nothing_else_may() {
+        let mut flags = Flags::default();
+        let files = Files(BTreeMap::new());
+        let read = |flags: &Flags| {
+            let mut settings = Settings::new(flags, &files);
+            (settings.text(&URL), settings.parse::<u32>(&LEN), settings.given())
+        };
+        assert_eq!(
+            read(&flags),
+            (Some("in the file of URL".to_owned()), Some(10), "URL by file".to_owned())
+        );
+        flags.set(URL.key, "by flag");
+        assert_eq!(read(&flags).0, Some("by flag".to_owned()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_problem() {
+        let flags = Flags::default();
+        let files = Files(BTreeMap::from([("URL", std::io::ErrorKind::PermissionDenied)]));
+        let mut settings = Settings::new(&flags, &files);
+        assert_eq!(settings.optional::<String>(&URL), Some(None));
+        assert_eq!(
+            settings.finish().unwrap_err().to_string(),
+            "invalid settings: URL (--url): URL_FILE can't be read: permission denied"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod nats;
 mod parts;
 mod pipeline;
 mod postgres;
-mod probe;
+pub(crate) mod probe;
 mod process;
 mod prometheus;
 mod readings;

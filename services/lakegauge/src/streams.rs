@@ -1,0 +1,48 @@
+//! `lakegauge streams`: makes the streams stand, for operators whose services may not.
+
+use std::process::ExitCode;
+
+use bus::{Bus, service};
+use clap::{ArgMatches, Command};
+use service_kit::logs::LogConfig;
+use service_kit::{Environment, Settings};
+
+use crate::command;
+
+pub(crate) fn command() -> Command {
+    let command = Command::new("streams")
+        .about("Make the streams that NATS lacks, and bring the others up to date")
+        .long_about(
+            "Makes the streams and buckets of nats/streams.json that NATS lacks, and brings the \
+             others up to date; safe to repeat. Services do so themselves where their login may: \
+             with logins of least rights only this one needs it.",
+        );
+    command::with_settings(command, service::SETTINGS)
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let flags = command::flags(matches, service::SETTINGS);
+    let mut settings = Settings::new(&flags, &Environment);
+    LogConfig::load(&mut settings).install();
+    let config = service::load("streams", &mut settings);
+    if let Err(problems) = settings.finish() {
+        return command::report(Err(problems.into()));
+    }
+    let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
+    command::report(command::block_on(stand(&config)))
+}
+
+async fn stand(config: &service::BusConfig) -> anyhow::Result<()> {
+    let bus = Bus::connect(&config.settings).await?;
+    for applied in bus.apply_topology(&config.topology).await? {
+        let stream = applied.stream;
+        if applied.made {
+            eprintln!("made {stream}");
+        } else if applied.changed.is_empty() {
+            eprintln!("{stream} is up to date");
+        } else {
+            eprintln!("{stream}: changed {}", applied.changed.join(", "));
+        }
+    }
+    Ok(())
+}
