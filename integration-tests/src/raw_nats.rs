@@ -39,6 +39,63 @@ impl RawNats {
         Ok(client)
     }
 
+    /// Connects with a login, without the inbox: only for [`RawNats::may_publish`] and
+    /// [`RawNats::may_subscribe`].
+    ///
+    /// # Errors
+    ///
+    /// No server there, or one that refuses the login.
+    pub async fn log_in(port: u16, user: &str, password: &str) -> Result<Self> {
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
+        let mut info = String::new();
+        stream.read_line(&mut info).await?;
+        let mut client = Self { stream };
+        let login = json!({ "verbose": false, "user": user, "pass": password });
+        client.write(&format!("CONNECT {login}")).await?;
+        client.write("PING").await?;
+        client.line_beginning_with("PONG").await?;
+        Ok(client)
+    }
+
+    /// Whether the server lets this login publish there. What may be published is, without a body.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone.
+    pub async fn may_publish(&mut self, subject: &str) -> Result<bool> {
+        self.write(&format!("PUB {subject} 0\r\n")).await?;
+        self.is_permitted().await
+    }
+
+    /// Whether the server lets this login listen there.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone.
+    pub async fn may_subscribe(&mut self, subject: &str) -> Result<bool> {
+        self.write(&format!("SUB {subject} 2")).await?;
+        let is_permitted = self.is_permitted().await?;
+        self.write("UNSUB 2").await?;
+        Ok(is_permitted)
+    }
+
+    /// Everything before the answer to a ping was judged by then.
+    async fn is_permitted(&mut self) -> Result<bool> {
+        self.write("PING").await?;
+        let mut is_permitted = true;
+        loop {
+            let mut line = String::new();
+            ensure!(self.stream.read_line(&mut line).await? > 0, "the connection is gone");
+            if line.starts_with("-ERR") {
+                ensure!(line.contains("Permissions Violation"), "{line}");
+                is_permitted = false;
+            }
+            if line.starts_with("PONG") {
+                return Ok(is_permitted);
+            }
+        }
+    }
+
     /// Asks JetStream and gives its answer, which may be an error of its own.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod architecture;
 mod archiver_service;
 mod audit;
 mod bus_logins;
+mod bus_permissions;
 mod bus_publisher;
 mod bus_reader;
 mod bus_snapshots;

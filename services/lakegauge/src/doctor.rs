@@ -126,7 +126,13 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
     };
     let mut findings = vec![Finding::Good(format!("NATS {} at {place}", bus.server_version()))];
     for stream in STREAMS {
-        findings.push(match bus.stream(stream).await {
+        let found = bus.stream(stream).await;
+        if let (Err(BusError::NoAnswer { .. }), refused @ [_, ..]) = (&found, &*bus.denials()) {
+            // Every other question would wait for its answer as long.
+            findings.extend(refused.iter().map(|denial| of_denial(denial)));
+            break;
+        }
+        findings.push(match found {
             Ok(status) => of_stream(stream, &status),
             Err(BusError::NoStream { .. }) => {
                 Finding::Note(format!("stream {stream} is not there; the services make it"))
@@ -138,6 +144,17 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// A permission that the login lacks, in the server's words.
+fn of_denial(denial: &str) -> Finding {
+    let todo = if denial.contains("Subscription") {
+        "answers can't come: set NATS_INBOX_PREFIX to the beginning that this user may subscribe to \
+         (nats/accounts.conf), or permit this one to it"
+    } else {
+        "permit that subject to this user in the server's configuration (nats/accounts.conf)"
+    };
+    bad(format!("NATS: {denial}"), todo)
 }
 
 fn of_stream(name: &str, status: &bus::StreamStatus) -> Finding {
