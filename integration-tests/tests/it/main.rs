@@ -12,6 +12,7 @@ mod bus_snapshots;
 mod bus_topology;
 mod crash;
 mod database_addresses;
+mod database_size;
 mod dead_letters;
 mod epochs;
 mod foreign;

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use domain::Reason;
 use event_store::{
-    StoreSettings,
-    standing::{Books, Standing},
+    StoreError, StoreSettings,
+    standing::{Books, DatabaseSize, Standing},
 };
 use prometheus::{IntGaugeVec, Opts, Registry};
-use service_kit::Lifecycle;
+use service_kit::{Clock, Lifecycle};
+
+use crate::size::SizeWatch;
 
 /// The gauges of all streams of the archive, whoever writes them.
 #[derive(Clone, Debug)]
@@ -79,13 +81,24 @@ pub(crate) async fn look_forever(
     store: StoreSettings,
     interval: Duration,
     metrics: BooksMetrics,
-    lifecycle: Lifecycle,
+    mut size: SizeWatch,
+    (lifecycle, clock): (Lifecycle, Clock),
 ) -> anyhow::Result<()> {
     let mut books = None;
+    let mut measured: Option<Duration> = None;
     loop {
-        let looked = look(&store, &mut books).await;
+        let now = clock.monotonic();
+        let is_due = measured.is_none_or(|at| now >= at + size.rules.interval);
+        let looked = look(&store, &mut books, is_due).await;
         match looked {
-            Ok(standing) => metrics.observe(&standing),
+            Ok((standing, found)) => {
+                metrics.observe(&standing);
+                if let Some(found) = found {
+                    measured = Some(now);
+                    let inserted = standing.ledger.values().map(|sums| sums.inserted).sum();
+                    size.observe(now.as_secs(), found, inserted);
+                }
+            }
             Err(error) => {
                 books = None;
                 tracing::debug!(%error, "the books can't be looked at");
@@ -101,12 +114,13 @@ pub(crate) async fn look_forever(
 async fn look(
     store: &StoreSettings,
     books: &mut Option<Books>,
-) -> Result<Standing, event_store::StoreError> {
+    with_size: bool,
+) -> Result<(Standing, Option<DatabaseSize>), StoreError> {
     if books.is_none() {
         *books = Some(Books::open(store).await?);
     }
-    match books {
-        Some(books) => books.look().await,
-        None => Ok(Standing::default()),
-    }
+    let Some(books) = books else { return Ok((Standing::default(), None)) };
+    let standing = books.look().await?;
+    let size = if with_size { Some(books.size().await?) } else { None };
+    Ok((standing, size))
 }

@@ -6,7 +6,7 @@ use bus::service::BusConfig;
 use event_store::StoreSettings;
 use service_kit::{Setting, Settings};
 
-use crate::batcher::BatchLimits;
+use crate::{batcher::BatchLimits, size::SizeRules};
 
 const PARTITIONS: Setting = Setting {
     key: "ARCHIVER_PARTITIONS",
@@ -44,6 +44,21 @@ const BOOKS_INTERVAL_MS: Setting = Setting {
     default: Some("10000"),
     help: "Time between two looks at the archive's books (ledger, declared losses, open dead \
            letters), which are shown as metrics.",
+    secret: false,
+};
+const DATABASE_SIZE_INTERVAL_MS: Setting = Setting {
+    key: "ARCHIVER_DATABASE_SIZE_INTERVAL_MS",
+    flag: "database-size-interval-ms",
+    default: Some("60000"),
+    help: "Least time between two looks at the size of the database, which is shown as a metric.",
+    secret: false,
+};
+const DATABASE_LIMIT_BYTES: Setting = Setting {
+    key: "ARCHIVER_DATABASE_LIMIT_BYTES",
+    flag: "database-limit-bytes",
+    default: None,
+    help: "Size that the database may have: 500000000 in Supabase's free plan, else the disk. With \
+           it the time until it is reached is shown as a metric, and 90 % of it in the log.",
     secret: false,
 };
 const RETENTION_INTERVAL_MS: Setting = Setting {
@@ -87,6 +102,8 @@ pub const SETTINGS: &[Setting] = &[
     TRIM_INTERVAL_MS,
     RETENTION_INTERVAL_MS,
     BOOKS_INTERVAL_MS,
+    DATABASE_SIZE_INTERVAL_MS,
+    DATABASE_LIMIT_BYTES,
     STREAM_KEEP_S,
     AWAIT_AGGREGATOR,
     EPOCH_CHECK_MS,
@@ -102,6 +119,7 @@ pub struct Config {
     pub(crate) trim_interval: Duration,
     pub(crate) retention_interval: Duration,
     pub(crate) books_interval: Duration,
+    pub(crate) size: SizeRules,
     pub(crate) keep: Duration,
     pub(crate) await_aggregator: bool,
     pub(crate) epoch_check: Duration,
@@ -118,6 +136,8 @@ impl Config {
         let trim_interval = settings.duration_ms(&TRIM_INTERVAL_MS);
         let retention_interval = settings.duration_ms(&RETENTION_INTERVAL_MS);
         let books_interval = settings.duration_ms(&BOOKS_INTERVAL_MS);
+        let size_interval = settings.duration_ms(&DATABASE_SIZE_INTERVAL_MS);
+        let limit_bytes = settings.optional::<u64>(&DATABASE_LIMIT_BYTES);
         let keep_s = settings.parse(&STREAM_KEEP_S);
         let await_aggregator = settings.switch(&AWAIT_AGGREGATOR);
         let epoch_check = settings.duration_ms(&EPOCH_CHECK_MS);
@@ -129,6 +149,7 @@ impl Config {
             trim_interval: trim_interval?,
             retention_interval: retention_interval?,
             books_interval: books_interval?,
+            size: SizeRules { interval: size_interval?, limit_bytes: limit_bytes? },
             keep: Duration::from_secs(keep_s?),
             await_aggregator: await_aggregator?,
             epoch_check: epoch_check?,

@@ -16,6 +16,7 @@ mod intake;
 mod metrics;
 mod retention;
 mod run;
+mod size;
 mod steps;
 mod stream;
 mod trim;

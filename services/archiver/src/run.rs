@@ -11,6 +11,7 @@ use crate::{
     books::{self, BooksMetrics},
     config::Config,
     metrics::Metrics,
+    size::SizeWatch,
     stream::StreamTask,
     trim::TrimRules,
 };
@@ -58,7 +59,9 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     }
     let books = BooksMetrics::new(&context.registry).context("metrics")?;
     let (store, interval) = (config.store.clone(), config.books_interval);
-    let looking = books::look_forever(store, interval, books, context.lifecycle.clone());
+    let size = SizeWatch::new(config.size, &context.registry).context("metrics")?;
+    let until = (context.lifecycle.clone(), context.clock.clone());
+    let looking = books::look_forever(store, interval, books, size, until);
     context.lifecycle.spawn("books", looking);
     context.not_ready.open();
     context.lifecycle.draining().await;
