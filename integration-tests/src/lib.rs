@@ -1,5 +1,6 @@
 //! Servers and executables for the integration tests.
 
+pub mod docker;
 pub mod executable;
 pub mod matrix;
 pub mod nats;
@@ -9,4 +10,5 @@ pub mod postgres;
 pub mod proxy;
 pub mod raw_nats;
 pub mod running;
+pub mod servers;
 pub mod service;

@@ -1,4 +1,5 @@
-//! Real NATS servers: started, killed, paused and started again on the same port and directory.
+//! Real NATS servers: started, killed, paused and started again on the same port and directory; an
+//! executable of this machine, or a container.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,7 +14,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 
+use crate::docker::{Container, Image, Recipe};
 use crate::ports::free_port;
+use crate::servers::{self, Way};
 
 /// The oldest server that the product accepts.
 const VERSION_NEEDED: (u32, u32) = (2, 12);
@@ -37,13 +40,27 @@ pub enum Profile {
 /// A server with its own port and directory. Killed when it is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
-    binary: PathBuf,
+    // Before the directory: it is written to until the server is gone.
+    runs: Runs,
     port: u16,
     monitor_port: u16,
     /// Holds configuration, log and store.
     directory: TempDir,
-    child: Option<Child>,
 }
+
+/// What the server is.
+#[derive(Debug)]
+enum Runs {
+    /// An executable; none while it does not run.
+    Local { binary: PathBuf, child: Option<Child> },
+    /// A container that sees the directory.
+    Container { container: Container, running: bool },
+}
+
+/// Where a container sees the directory.
+const INSIDE: &str = "/lakegauge";
+/// Its ports in there.
+const INSIDE_PORTS: (u16, u16) = (4222, 8222);
 
 impl NatsServer {
     /// Starts a server with the development configuration.
@@ -64,24 +81,71 @@ impl NatsServer {
         profile: Profile,
         change: impl FnOnce(String) -> String,
     ) -> Result<Self> {
-        let name = match profile {
-            Profile::Development => "nats-server.conf",
-            Profile::NoLoss => "nats-server.no-loss.conf",
-        };
-        let source = repository().join("nats").join(name);
-        let config = fs::read_to_string(&source)
-            .with_context(|| format!("can't read {}", source.display()))?;
-        let directory = tempfile::Builder::new().prefix("lakegauge-nats-").tempdir()?;
-        fs::write(directory.path().join("nats-server.conf"), change(config))?;
-        let mut server = Self {
-            binary: binary()?,
-            port: free_port()?,
-            monitor_port: free_port()?,
-            directory,
-            child: None,
-        };
-        server.restart().await?;
+        let directory = configured(profile, change)?;
+        match servers::way()? {
+            Way::Containers { nats, .. } => Self::in_container(&nats, directory).await,
+            Way::Local => {
+                let runs = Runs::Local { binary: binary()?, child: None };
+                let (port, monitor_port) = (free_port()?, free_port()?);
+                let mut server = Self { runs, port, monitor_port, directory };
+                server.restart().await?;
+                Ok(server)
+            }
+        }
+    }
+
+    /// A container of this image, with the development configuration.
+    ///
+    /// # Errors
+    ///
+    /// No Docker engine answers, or it does not come up.
+    pub async fn start_container(image: &Image) -> Result<Self> {
+        Self::in_container(image, configured(Profile::Development, |config| config)?).await
+    }
+
+    async fn in_container(image: &Image, directory: TempDir) -> Result<Self> {
+        let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let container = Container::start(Recipe {
+            image,
+            arguments: ["-c", &format!("{INSIDE}/nats-server.conf")].map(str::to_owned).into(),
+            environment: [
+                ("NATS_HOST", "0.0.0.0".to_owned()),
+                ("NATS_PORT", INSIDE_PORTS.0.to_string()),
+                ("NATS_MONITOR", format!("0.0.0.0:{}", INSIDE_PORTS.1)),
+                ("NATS_STORE_DIR", format!("\"{INSIDE}/store\"")),
+            ]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into(),
+            ports: vec![INSIDE_PORTS.0, INSIDE_PORTS.1],
+            folder: Some((directory.path().display().to_string(), INSIDE.to_owned())),
+            // What it writes can be removed with the directory.
+            user: Some(format!("{}:{}", user.0, user.1)),
+        })?;
+        let (port, monitor_port) =
+            (container.port(INSIDE_PORTS.0)?, container.port(INSIDE_PORTS.1)?);
+        let runs = Runs::Container { container, running: true };
+        let mut server = Self { runs, port, monitor_port, directory };
+        server.await_greeting().await?;
         Ok(server)
+    }
+
+    /// The container that it is, for what only a network can do.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn container(&self) -> Result<&Container> {
+        match &self.runs {
+            Runs::Container { container, .. } => Ok(container),
+            Runs::Local { .. } => bail!("this server is no container"),
+        }
+    }
+
+    const fn is_running(&self) -> bool {
+        match &self.runs {
+            Runs::Local { child, .. } => child.is_some(),
+            Runs::Container { running, .. } => *running,
+        }
     }
 
     /// Its address for clients.
@@ -110,7 +174,7 @@ impl NatsServer {
     ///
     /// It is running, or can't be copied.
     pub fn copy_store(&self) -> Result<TempDir> {
-        ensure!(self.child.is_none(), "a copy of a store in use is none");
+        ensure!(!self.is_running(), "a copy of a store in use is none");
         let copy = tempfile::Builder::new().prefix("lakegauge-store-").tempdir()?;
         copy_folder(&self.store(), copy.path())?;
         Ok(copy)
@@ -122,7 +186,7 @@ impl NatsServer {
     ///
     /// It is running, or can't be copied.
     pub fn put_store(&self, copy: &TempDir) -> Result<()> {
-        ensure!(self.child.is_none(), "it is running");
+        ensure!(!self.is_running(), "it is running");
         fs::remove_dir_all(self.store())?;
         copy_folder(copy.path(), &self.store())
     }
@@ -153,23 +217,36 @@ impl NatsServer {
     ///
     /// It does not come up; the end of its log is in the text.
     pub async fn restart(&mut self) -> Result<()> {
-        if self.child.is_some() {
+        if self.is_running() {
             return Ok(());
         }
-        let log = File::options().create(true).append(true).open(self.log_path())?;
-        let child = Command::new(&self.binary)
-            .arg("-c")
-            .arg(self.directory.path().join("nats-server.conf"))
-            .env("NATS_HOST", "127.0.0.1")
-            .env("NATS_PORT", self.port.to_string())
-            .env("NATS_MONITOR", format!("127.0.0.1:{}", self.monitor_port))
-            .env("NATS_STORE_DIR", format!("\"{}\"", self.store().display()))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("can't start {}", self.binary.display()))?;
-        self.child = Some(child);
+        let (store, log_path) = (self.store(), self.log_path());
+        match &mut self.runs {
+            Runs::Container { container, running } => {
+                container.start_again()?;
+                *running = true;
+            }
+            Runs::Local { binary, child } => {
+                let log = File::options().create(true).append(true).open(log_path)?;
+                let started = Command::new(&*binary)
+                    .arg("-c")
+                    .arg(self.directory.path().join("nats-server.conf"))
+                    .env("NATS_HOST", "127.0.0.1")
+                    .env("NATS_PORT", self.port.to_string())
+                    .env("NATS_MONITOR", format!("127.0.0.1:{}", self.monitor_port))
+                    .env("NATS_STORE_DIR", format!("\"{}\"", store.display()))
+                    .stdin(Stdio::null())
+                    .stdout(log.try_clone()?)
+                    .stderr(log)
+                    .spawn()
+                    .with_context(|| format!("can't start {}", binary.display()))?;
+                *child = Some(started);
+            }
+        }
+        self.await_greeting().await
+    }
+
+    async fn await_greeting(&mut self) -> Result<()> {
         match tokio::time::timeout(START_MAX, self.greeting()).await {
             Ok(greeting) => greeting,
             Err(_) => bail!("nats-server did not greet within {START_MAX:?}:\n{}", self.log_end()),
@@ -178,10 +255,19 @@ impl NatsServer {
 
     /// `kill -9`.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Either it is running and dies, or it is dead already.
-            drop(child.kill());
-            drop(child.wait());
+        match &mut self.runs {
+            Runs::Local { child, .. } => {
+                if let Some(mut child) = child.take() {
+                    // Either it is running and dies, or it is dead already.
+                    drop(child.kill());
+                    drop(child.wait());
+                }
+            }
+            Runs::Container { container, running } => {
+                if std::mem::replace(running, false) {
+                    drop(container.kill("KILL"));
+                }
+            }
         }
     }
 
@@ -191,9 +277,16 @@ impl NatsServer {
     ///
     /// It can't be signalled or waited for.
     pub fn stop(&mut self) -> Result<()> {
-        self.signal(Signal::TERM)?;
-        if let Some(mut child) = self.child.take() {
-            child.wait()?;
+        match &mut self.runs {
+            Runs::Local { child, .. } => {
+                let mut child = child.take().context("the server is not running")?;
+                kill_process(Pid::from_child(&child), Signal::TERM)?;
+                child.wait()?;
+            }
+            Runs::Container { container, running } => {
+                container.stop()?;
+                *running = false;
+            }
         }
         Ok(())
     }
@@ -204,11 +297,17 @@ impl NatsServer {
     ///
     /// It can't be signalled.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)?;
-        // Its threads stop one by one: only then is it certain that nothing more is answered.
-        let child = self.child.as_ref().context("the server is not running")?;
-        waitpid(Some(Pid::from_child(child)), WaitOptions::UNTRACED)?;
-        Ok(())
+        match &self.runs {
+            Runs::Local { child, .. } => {
+                let child = child.as_ref().context("the server is not running")?;
+                kill_process(Pid::from_child(child), Signal::STOP)?;
+                // Its threads stop one by one: only then is it certain that nothing more is
+                // answered.
+                waitpid(Some(Pid::from_child(child)), WaitOptions::UNTRACED)?;
+                Ok(())
+            }
+            Runs::Container { container, .. } => container.pause(),
+        }
     }
 
     /// `kill -CONT`.
@@ -217,20 +316,29 @@ impl NatsServer {
     ///
     /// It can't be signalled.
     pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::CONT)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let child = self.child.as_ref().context("the server is not running")?;
-        Ok(kill_process(Pid::from_child(child), signal)?)
+        match &self.runs {
+            Runs::Local { child, .. } => {
+                let child = child.as_ref().context("the server is not running")?;
+                Ok(kill_process(Pid::from_child(child), Signal::CONT)?)
+            }
+            Runs::Container { container, .. } => container.resume(),
+        }
     }
 
     /// Waits until the server sends `INFO` to a client: JetStream stands before that.
     async fn greeting(&mut self) -> Result<()> {
         loop {
-            if let Some(status) = self.child.as_mut().context("not running")?.try_wait()? {
-                self.child = None;
-                bail!("nats-server ended with {status}:\n{}", self.log_end());
+            let ended = match &mut self.runs {
+                Runs::Local { child, .. } => {
+                    let ended = child.as_mut().context("not running")?.try_wait()?;
+                    ended.is_some().then(|| *child = None)
+                }
+                Runs::Container { container, running } => {
+                    (!container.is_running()?).then(|| *running = false)
+                }
+            };
+            if ended.is_some() {
+                bail!("nats-server ended:\n{}", self.log_end());
             }
             if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)).await {
                 let mut line = String::new();
@@ -248,6 +356,9 @@ impl NatsServer {
     }
 
     fn log_end(&self) -> String {
+        if let Runs::Container { container, .. } = &self.runs {
+            return container.log_end();
+        }
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let from = lines.len().saturating_sub(20);
@@ -257,8 +368,25 @@ impl NatsServer {
 
 impl Drop for NatsServer {
     fn drop(&mut self) {
-        self.kill();
+        // A container is removed by itself.
+        if matches!(self.runs, Runs::Local { .. }) {
+            self.kill();
+        }
     }
+}
+
+/// A directory with one of the product's configurations, changed by a function.
+fn configured(profile: Profile, change: impl FnOnce(String) -> String) -> Result<TempDir> {
+    let name = match profile {
+        Profile::Development => "nats-server.conf",
+        Profile::NoLoss => "nats-server.no-loss.conf",
+    };
+    let source = repository().join("nats").join(name);
+    let config =
+        fs::read_to_string(&source).with_context(|| format!("can't read {}", source.display()))?;
+    let directory = tempfile::Builder::new().prefix("lakegauge-nats-").tempdir()?;
+    fs::write(directory.path().join("nats-server.conf"), change(config))?;
+    Ok(directory)
 }
 
 /// The `nats-server` to test with: `NATS_SERVER_BIN`, or the first on the `PATH`.
@@ -267,7 +395,8 @@ impl Drop for NatsServer {
 ///
 /// There is none, or it is too old; the text says what to provide.
 pub fn binary() -> Result<PathBuf> {
-    const HOW: &str = "./test installs one; or set NATS_SERVER_BIN to a nats-server from 2.12 on";
+    const HOW: &str = "./test installs one; or set NATS_SERVER_BIN to a nats-server from 2.12 on; \
+                       or start a Docker engine with images (scripts/offline-images)";
     let given = std::env::var_os("NATS_SERVER_BIN").map(PathBuf::from);
     let binary = match given.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => path,

@@ -123,7 +123,19 @@ impl Pipeline {
     ///
     /// As [`Pipeline::start`].
     pub async fn start_on(nats: NatsServer, settings: &[(&str, &str)]) -> Result<Self> {
-        let postgres = PostgresServer::start_private()?;
+        Self::start_on_both(nats, PostgresServer::start_private()?, settings).await
+    }
+
+    /// The same with both servers given.
+    ///
+    /// # Errors
+    ///
+    /// The database can't be made.
+    pub async fn start_on_both(
+        nats: NatsServer,
+        postgres: PostgresServer,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let database = postgres.database().await?;
         let mut all: BTreeMap<&str, &str> = SETTINGS.into_iter().collect();
         all.extend(settings.iter().copied());
@@ -280,7 +292,18 @@ impl Pipeline {
     /// It can't be started.
     pub fn spawn_tool(&mut self, arguments: &[&str]) -> Result<Process> {
         let url = self.database.reader_url();
-        self.process(arguments, &[("DATABASE_URL", url.as_str())], free_port()?)
+        self.spawn_at(arguments, &url)
+    }
+
+    /// Starts a tool or a service with the settings of the services and this address of the archive.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn spawn_at(&mut self, arguments: &[&str], database_url: &str) -> Result<Process> {
+        let metrics = format!("127.0.0.1:{}", free_port()?);
+        let own = [("DATABASE_URL", database_url), ("METRICS_ADDR", &metrics)];
+        self.process(arguments, &own, free_port()?)
     }
 
     /// Starts an aggregator that counts a replay run beside the live one.

@@ -1,14 +1,17 @@
-//! A real PostgreSQL for each test: a private cluster of an installed one, or a given server.
+//! A real PostgreSQL for each test: a given server, a container, or a private cluster of an installed
+//! one.
 //!
 //! A cluster is a copy of one that was made once per machine and release, so it starts within half a
-//! second. It has the roles of Supabase, and its databases belong to a role that is no superuser.
+//! second. Every server has the roles of Supabase, and its databases belong to a role that is no superuser.
+
+mod container;
 
 use std::{
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -18,6 +21,12 @@ use anyhow::{Context, bail, ensure};
 use event_store::StoreSettings;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::{
+    docker::{Container, Image},
+    servers::{self, Way},
+};
+use container::PgContainer;
 
 /// Oldest release that is supported.
 const VERSION_MIN: u32 = 15;
@@ -38,6 +47,8 @@ const GIVEN: [&str; 2] = ["TEST_DATABASE_URL", "DATABASE_URL"];
 /// The roles and the default rights of a Supabase project, as far as they matter here.
 const SUPABASE: &str = include_str!("postgres/supabase.sql");
 
+const NOT_PRIVATE: &str = "this server is not of one test alone: use start_private";
+
 static NEXT_DATABASE: AtomicU32 = AtomicU32::new(0);
 /// Only one test at a time makes the template.
 static TEMPLATE: Mutex<()> = Mutex::new(());
@@ -47,7 +58,17 @@ static TEMPLATE: Mutex<()> = Mutex::new(());
 pub struct PostgresServer {
     /// `postgres://user@host:port`, without a database.
     admin: String,
-    private: Option<Private>,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    /// Somebody else's.
+    Given,
+    /// Of all tests of this process.
+    Shared(#[expect(dead_code, reason = "held, so that it stays")] Arc<PgContainer>),
+    Container(PgContainer),
+    Local(Private),
 }
 
 #[derive(Debug)]
@@ -67,7 +88,8 @@ pub struct Database {
 }
 
 impl PostgresServer {
-    /// The server given by `TEST_DATABASE_URL` or `DATABASE_URL` (of a superuser), or a private one.
+    /// The server given by `TEST_DATABASE_URL` or `DATABASE_URL` (of a superuser), a container that
+    /// all tests of this process share, or a private one of this machine.
     ///
     /// # Errors
     ///
@@ -77,18 +99,46 @@ impl PostgresServer {
             Some(url) => {
                 let (server, _) =
                     url.rsplit_once('/').context("the given URL names no database")?;
-                Ok(Self { admin: server.to_owned(), private: None })
+                Ok(Self { admin: server.to_owned(), backing: Backing::Given })
             }
-            None => Self::start_private(),
+            None => match servers::way()? {
+                Way::Containers { postgres, .. } => {
+                    let server = PgContainer::shared(&postgres)?;
+                    Ok(Self { admin: server.admin(), backing: Backing::Shared(server) })
+                }
+                Way::Local => Self::start_local(),
+            },
         }
     }
 
-    /// A private server, that can be stopped and started again.
+    /// A private server, that can be stopped and started again: a container, or of this machine.
+    ///
+    /// # Errors
+    ///
+    /// There is neither an image nor a PostgreSQL, or it did not start.
+    pub fn start_private() -> anyhow::Result<Self> {
+        match servers::way()? {
+            Way::Containers { postgres, .. } => Self::start_container(&postgres),
+            Way::Local => Self::start_local(),
+        }
+    }
+
+    /// A container of this image, of its own.
+    ///
+    /// # Errors
+    ///
+    /// No Docker engine answers, or it did not start.
+    pub fn start_container(image: &Image) -> anyhow::Result<Self> {
+        let server = PgContainer::start(image)?;
+        Ok(Self { admin: server.admin(), backing: Backing::Container(server) })
+    }
+
+    /// A private server of this machine, whose files can be read and written.
     ///
     /// # Errors
     ///
     /// No PostgreSQL is installed, or it did not start.
-    pub fn start_private() -> anyhow::Result<Self> {
+    pub fn start_local() -> anyhow::Result<Self> {
         let bin = installed()?;
         let user = if rustix::process::geteuid().is_root() { Some(server_user()?) } else { None };
         let template = template(&bin, user)?;
@@ -103,7 +153,8 @@ impl PostgresServer {
         let port = crate::ports::free_port()?;
         let mut private = Private { bin, folder, port, user, child: None };
         private.start()?;
-        Ok(Self { admin: format!("postgres://{ADMIN}@127.0.0.1:{port}"), private: Some(private) })
+        let admin = format!("postgres://{ADMIN}@127.0.0.1:{port}");
+        Ok(Self { admin, backing: Backing::Local(private) })
     }
 
     /// A new database, migrated by an owner who is no superuser.
@@ -129,7 +180,7 @@ impl PostgresServer {
         let database = Database { name, admin: self.admin.clone() };
         let all = Database { name: "postgres".to_owned(), admin: self.admin.clone() };
         all.sql(&format!("drop database if exists {} with (force)", database.name))?;
-        if self.private.is_none() {
+        if matches!(self.backing, Backing::Given) {
             all.sql(&roles())?;
         }
         all.sql(&format!("create database {} owner {OWNER}", database.name))?;
@@ -143,8 +194,25 @@ impl PostgresServer {
     ///
     /// It is not private.
     pub fn port(&self) -> anyhow::Result<u16> {
-        let private = self.private.as_ref();
-        private.map(|private| private.port).context("a given server is not ours")
+        match &self.backing {
+            Backing::Local(private) => Ok(private.port),
+            Backing::Container(server) => Ok(server.port),
+            Backing::Given | Backing::Shared(_) => bail!(NOT_PRIVATE),
+        }
+    }
+
+    /// The container that it is, for what only a network can do.
+    ///
+    /// # Errors
+    ///
+    /// It is none of its own.
+    pub fn container(&self) -> anyhow::Result<&Container> {
+        match &self.backing {
+            Backing::Container(server) => Ok(&server.container),
+            Backing::Local(_) | Backing::Given | Backing::Shared(_) => {
+                bail!("this server is no container of its own")
+            }
+        }
     }
 
     /// An address of a private server through another port.
@@ -162,7 +230,11 @@ impl PostgresServer {
     ///
     /// It is not private, or did not end.
     pub fn stop_immediately(&mut self) -> anyhow::Result<()> {
-        self.private()?.stop()
+        match &mut self.backing {
+            Backing::Local(private) => private.stop(),
+            Backing::Container(server) => server.stop_immediately(),
+            Backing::Given | Backing::Shared(_) => bail!(NOT_PRIVATE),
+        }
     }
 
     /// Starts a private server again, at the same address.
@@ -171,11 +243,11 @@ impl PostgresServer {
     ///
     /// It is not private, or did not start.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
-        self.private()?.start()
-    }
-
-    fn private(&mut self) -> anyhow::Result<&mut Private> {
-        self.private.as_mut().context("a given server cannot be stopped: use start_private")
+        match &mut self.backing {
+            Backing::Local(private) => private.start(),
+            Backing::Container(server) => server.start_again(),
+            Backing::Given | Backing::Shared(_) => bail!(NOT_PRIVATE),
+        }
     }
 }
 
@@ -343,7 +415,12 @@ impl Database {
         Ok(self.value(sql)?.parse()?)
     }
 
-    fn logins(&self) -> anyhow::Result<()> {
+    /// Puts the logins into the groups that migrations made.
+    ///
+    /// # Errors
+    ///
+    /// What the server answered.
+    pub fn logins(&self) -> anyhow::Result<()> {
         self.sql(&format!(
             "grant lakegauge_archiver to {ARCHIVER}; grant lakegauge_reader to {READER}"
         ))?;
@@ -378,8 +455,9 @@ fn roles() -> String {
 
 /// Folder of the newest installed release.
 fn installed() -> anyhow::Result<PathBuf> {
-    let missing = "no PostgreSQL 15 or newer: install it (Debian: apt-get install postgresql), or \
-                   give TEST_DATABASE_URL=postgres://superuser@host:port/postgres";
+    let missing = "no PostgreSQL 15 or newer: install it (Debian: apt-get install postgresql), \
+                   start a Docker engine with images (scripts/offline-images), or give \
+                   TEST_DATABASE_URL=postgres://superuser@host:port/postgres";
     let releases = std::fs::read_dir("/usr/lib/postgresql").context(missing)?;
     releases
         .filter_map(|entry| {

@@ -317,7 +317,7 @@ async fn the_history_of_this_project_gives_the_size_of_its_head() {
 
 /// A server that writes every statement and its plan into a JSON log, as docs/real-input.md says.
 fn logging_server() -> PostgresServer {
-    let mut server = PostgresServer::start_private().expect("a server");
+    let mut server = PostgresServer::start_local().expect("a server");
     let database = server.empty_database().expect("a database");
     let page = std::fs::read_to_string(repository().join("docs/real-input.md")).expect("the page");
     let settings = page.split("```ini\n").nth(1).expect("the settings");
