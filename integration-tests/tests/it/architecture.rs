@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("wire", &["domain"]),
     ("service-kit", &[]),
+    ("boards", &[]),
     ("bus", &["domain", "wire", "service-kit"]),
     ("event-store", &["domain", "wire", "service-kit"]),
     ("simulator", &["domain", "wire", "bus", "service-kit"]),

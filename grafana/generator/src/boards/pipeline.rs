@@ -1,0 +1,349 @@
+//! The pipeline itself, in the order in which data flows.
+
+use crate::{
+    board::{Board, Row, Variable},
+    panel::{Form, Panel},
+};
+
+pub(super) fn board() -> Board {
+    Board {
+        uid: "lakegauge-pipeline",
+        title: "Pipeline",
+        description: "Does every event arrive, and how late? From left to right as data flows.",
+        from: "now-1h",
+        refresh: "10s",
+        variables: vec![Variable::Prometheus],
+        rows: vec![publish(), stream(), aggregate(), archive(), recover(), resources()],
+    }
+}
+
+fn lines(title: &'static str, unit: &'static str, description: &'static str) -> Panel {
+    Panel::new(Form::Lines, title, unit, description).size(8, 7)
+}
+
+fn rate(metric: &str, by: &str) -> String {
+    format!("sum by ({by}) (rate({metric}[$__rate_interval]))")
+}
+
+fn publish() -> Row {
+    Row {
+        title: "1. Publish (simulators)",
+        panels: vec![
+            lines(
+                "Events published",
+                "eps",
+                "Events a second, and those sent twice on purpose. Flat at 0: the simulator is \
+                 down, silent by its scenario, or waits (next panels).",
+            )
+            .ask(rate("lakegauge_simulator_events_total", "service"), "{{service}}")
+            .ask(rate("lakegauge_simulator_duplicates_total", "service"), "{{service}}, twice"),
+            lines(
+                "Behind its plan",
+                "s",
+                "How much later than it should the last message went out. Growing: the simulator or \
+                 the broker can't keep up; lower the rate.",
+            )
+            .ask("lakegauge_simulator_lag_seconds", "{{service}}"),
+            lines(
+                "Unconfirmed, and waiting",
+                "short",
+                "Messages sent and not yet acknowledged; 'full' is 1 while the stream is full and \
+                 publishing waits (PublishersWait): see the stream.",
+            )
+            .ask("lakegauge_simulator_unconfirmed_messages", "{{service}}")
+            .ask("lakegauge_simulator_stream_full", "{{service}}, full"),
+        ],
+    }
+}
+
+fn stream() -> Row {
+    Row {
+        title: "2. Stream (NATS JetStream)",
+        panels: vec![
+            lines(
+                "Room in use",
+                "percentunit",
+                "It is trimmed above a half. Above 80 % (StreamNearlyFull) something keeps it from \
+                 that: which position stands still, archive or snapshot?",
+            )
+            .ask(
+                "lakegauge_archiver_stream_bytes / (lakegauge_archiver_stream_max_bytes > 0)",
+                "{{stream}}",
+            )
+            .colours(&[(0.8, "red")])
+            .between(0.0, 1.0),
+            lines(
+                "Positions",
+                "short",
+                "Sequence that each reader has reached. Lines that part: the lower one is behind, \
+                 and the stream keeps what is between.",
+            )
+            .ask("lakegauge_aggregator_position", "counted {{stream}}")
+            .ask("lakegauge_archiver_position", "archived {{stream}}")
+            .ask("lakegauge_aggregator_snapshot_position", "snapshot {{stream}}")
+            .ask("lakegauge_archiver_trimmed_below", "trimmed {{stream}}"),
+            lines(
+                "Trims",
+                "cpm",
+                "How often a minute the stream was trimmed as far as is allowed. 0: the archiver \
+                 does not run, or the broker refuses.",
+            )
+            .ask(
+                "sum by (stream) (rate(lakegauge_archiver_trims_total[$__rate_interval])) * 60",
+                "{{stream}}",
+            ),
+        ],
+    }
+}
+
+fn aggregate() -> Row {
+    Row {
+        title: "3. Aggregate",
+        panels: vec![
+            lines(
+                "Messages not counted yet",
+                "short",
+                "Growing (AggregatorLagGrowing): is the aggregator at one processor core? See \
+                 resources.",
+            )
+            .ask("lakegauge_aggregator_lag_messages", "{{stream}}"),
+            lines(
+                "Age of the newest event",
+                "s",
+                "Time since the newest event counted happened. Rising while messages arrive: clocks \
+                 or a late source; rising while none do: the source is silent (DataStale).",
+            )
+            .ask("lakegauge:data_age:seconds", "{{side}}")
+            .ask("time() - max(data_lake_newest_event_timestamp_seconds)", "lake, exactly")
+            .ask("time() - max(data_warehouse_newest_event_timestamp_seconds)", "warehouse, exactly"),
+            lines(
+                "Events by judgement",
+                "eps",
+                "duplicate: redelivered or sent twice, counted once. too_old: late beyond what the \
+                 sets hold; the archive decides. Many of either: a source repeats itself.",
+            )
+            .ask(rate("lakegauge_aggregator_events_total", "judgement"), "{{judgement}}")
+            .ask(rate("lakegauge_aggregator_dead_letters_total", "reason"), "dead: {{reason}}"),
+            lines(
+                "Messages and samples",
+                "mps",
+                "Messages read a second, and samples published for the archive (one each 10 s and \
+                 stream).",
+            )
+            .ask(rate("lakegauge_aggregator_messages_total", "stream"), "{{stream}}")
+            .ask(rate("lakegauge_aggregator_samples_total", "stream"), "samples of {{stream}}"),
+            lines(
+                "Verdicts on what was too late to judge",
+                "eps",
+                "counted: the archive found them new. ahead: out of turn; somebody else publishes \
+                 into lake.late or warehouse.late.",
+            )
+            .ask(rate("lakegauge_aggregator_verdicts_total", "result"), "{{result}}")
+            .ask(rate("lakegauge_aggregator_fields_ignored_total", "stream"), "unknown fields"),
+            lines(
+                "Owner of the partition",
+                "short",
+                "Exactly one aggregator has 1. Ownership that is lost again and again: two \
+                 processes, and a machine that stalls.",
+            )
+            .ask("lakegauge_aggregator_owner", "{{instance}}")
+            .ask("increase(lakegauge_aggregator_ownerships_lost_total[1h])", "lost, {{instance}}"),
+        ],
+    }
+}
+
+fn archive() -> Row {
+    Row {
+        title: "4. Archive",
+        panels: vec![
+            lines(
+                "Messages not archived yet",
+                "short",
+                "Growing (ArchiveLagGrowing): see commit duration. Nothing is lost, the stream \
+                 keeps them.",
+            )
+            .ask("lakegauge_archiver_lag_messages", "{{stream}}"),
+            lines(
+                "Commit duration",
+                "s",
+                "p50 and p99 of a transaction. Rising: the database's disk, a long query, or a \
+                 lock; see pg_stat_activity.",
+            )
+            .ask(commit("0.5"), "p50")
+            .ask(commit("0.99"), "p99"),
+            lines(
+                "Age of the checkpoint",
+                "s",
+                "Time since the last commit. Rising while messages wait (ArchiveStale): \
+                 readyz?verbose of the archiver says what for.",
+            )
+            .ask("time() - (lakegauge_archiver_last_commit_timestamp_seconds > 0)", "{{stream}}"),
+            lines(
+                "Events by what became of them",
+                "eps",
+                "inserted, duplicate (known by its key), dead (kept with its reason). too_old: rows \
+                 that get a verdict.",
+            )
+            .ask(rate("lakegauge_archiver_events_total", "result"), "{{result}}")
+            .ask(rate("lakegauge_archiver_too_old_total", "stream"), "too old, {{stream}}"),
+            lines(
+                "Dead letters",
+                "short",
+                "Open letters, and those of the last 15 minutes (DeadLetters): `lakegauge \
+                 dead-letters list` shows them.",
+            )
+            .ask("sum by (reason) (lakegauge_archive_dead_letters_open) > 0", "open: {{reason}}")
+            .ask("sum(lakegauge_archive_dead_letters_open)", "open")
+            .ask("sum(increase(lakegauge_archiver_dead_letters_total[15m]))", "15 minutes"),
+            lines(
+                "Must be 0",
+                "short",
+                "Alarms, gaps in the ledger, lost messages (ArchiveAlarm, MessagesLost): run \
+                 `lakegauge audit`.",
+            )
+            .ask("sum by (alarm) (lakegauge_archiver_alarms_total)", "{{alarm}}")
+            .ask("sum(lakegauge_archive_ledger_gaps)", "gaps")
+            .ask("sum(lakegauge_archiver_lost_messages_total)", "lost")
+            .ask("sum(lakegauge_archive_declared_lost_messages)", "declared lost"),
+            lines(
+                "The ledger",
+                "short",
+                "What the archive's books add up to since the first event; events = inserted + \
+                 duplicates + dead.",
+            )
+            .ask("sum by (result) (lakegauge_archive_ledger_events)", "{{result}}"),
+            lines(
+                "Batches tried again",
+                "cpm",
+                "Batches a minute that failed and were tried again. Steady: the database refuses \
+                 something; its log says what.",
+            )
+            .ask("sum by (stream) (rate(lakegauge_archiver_retries_total[$__rate_interval])) * 60", "{{stream}}"),
+            lines(
+                "Verdicts waiting",
+                "short",
+                "given, noted, and waiting for their way back through the stream. Waiting for long: \
+                 the stream is full or the archiver behind.",
+            )
+            .ask("sum by (state) (lakegauge_archiver_verdicts)", "{{state}}")
+            .ask("sum(lakegauge_archiver_verdicts_published_again_total)", "published again"),
+        ],
+    }
+}
+
+fn commit(share: &str) -> String {
+    format!(
+        "histogram_quantile({share}, sum by (le) \
+         (rate(lakegauge_archiver_commit_duration_seconds_bucket[$__rate_interval])))"
+    )
+}
+
+fn recover() -> Row {
+    Row {
+        title: "5. Replay and recovery",
+        panels: vec![
+            lines(
+                "Age of the snapshot",
+                "s",
+                "Time since the state was stored. Rising (SnapshotStale): a restart takes longer, \
+                 and the stream can't be trimmed.",
+            )
+            .ask("time() - (lakegauge_aggregator_snapshot_timestamp_seconds > 0)", "{{stream}}"),
+            lines(
+                "Size of the snapshot",
+                "decbytes",
+                "Grows with objects and identities up to its bounds, then stays.",
+            )
+            .ask("lakegauge_aggregator_snapshot_bytes", "{{stream}}"),
+            lines(
+                "Snapshots refused, rebuilds",
+                "short",
+                "Each is a start that took long. Rebuilds after an upgrade are normal; damaged ones \
+                 are not: check the broker's disk.",
+            )
+            .ask("sum by (reason) (lakegauge_aggregator_snapshots_refused_total)", "{{reason}}")
+            .ask("sum(lakegauge_aggregator_snapshot_failures_total)", "not stored")
+            .ask("sum(lakegauge_aggregator_rebuilds_total)", "rebuilds from the archive"),
+            lines(
+                "Epochs",
+                "short",
+                "Raised when a stream was made again or lost its tail. All services must show the \
+                 same; a step is worth a look at declared losses.",
+            )
+            .ask("lakegauge_aggregator_epoch", "counted {{stream}}")
+            .ask("lakegauge_archiver_epoch", "archived {{stream}}")
+            .ask("sum(lakegauge_aggregator_epochs_ended_total)", "ended, aggregator")
+            .ask("sum(lakegauge_archiver_epochs_begun_total)", "begun, archiver"),
+            lines(
+                "Dropped by retention",
+                "short",
+                "Partitions and rows that retention dropped. Only where retention is set; windows \
+                 are kept.",
+            )
+            .ask("sum(lakegauge_archiver_dropped_partitions_total)", "partitions")
+            .ask("sum(lakegauge_archiver_dropped_rows_total)", "rows"),
+            Panel::new(
+                Form::Table,
+                "Releases",
+                "none",
+                "What runs. More than one version for long: an upgrade was not finished.",
+            )
+            .ask("max by (service, version, instance) (lakegauge_build_info)", "")
+            .size(8, 7),
+        ],
+    }
+}
+
+fn resources() -> Row {
+    let of_ours = "{job=\"lakegauge-admin\"}";
+    Row {
+        title: "6. Resources",
+        panels: vec![
+            lines(
+                "Processor cores",
+                "short",
+                "Cores in use. An aggregator at 1 is at its limit: split the partition.",
+            )
+            .ask(
+                format!("rate(process_cpu_seconds_total{of_ours}[$__rate_interval])"),
+                "{{service}}",
+            ),
+            lines(
+                "Memory",
+                "bytes",
+                "Resident memory. It follows the bounds of the rules; growth without end is a \
+                 defect.",
+            )
+            .ask(format!("process_resident_memory_bytes{of_ours}"), "{{service}}"),
+            lines(
+                "Open files",
+                "percentunit",
+                "Share of the limit. Rising without end: connections that are not closed.",
+            )
+            .ask(format!("process_open_fds{of_ours} / process_max_fds{of_ours}"), "{{service}}"),
+            lines(
+                "Up",
+                "short",
+                "1 where a scrape succeeds. The page of the four metrics is 0 while the aggregator \
+                 catches up.",
+            )
+            .ask("up{job=~\"lakegauge.*\"}", "{{service}} ({{job}})"),
+            lines(
+                "Series of a scrape",
+                "short",
+                "Bounded by the labels; Prometheus refuses everything above 20,000 \
+                 (ScrapeNearLimit).",
+            )
+            .ask(
+                "scrape_samples_post_metric_relabeling{job=~\"lakegauge.*\"}",
+                "{{service}} ({{job}})",
+            ),
+            lines(
+                "Duration of a scrape",
+                "s",
+                "Above a second a page is too large or its service too busy.",
+            )
+            .ask("scrape_duration_seconds{job=~\"lakegauge.*\"}", "{{service}} ({{job}})"),
+        ],
+    }
+}
