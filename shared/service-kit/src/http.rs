@@ -1,13 +1,19 @@
-//! Answers plain HTTP requests from a function; enough for metrics and health.
+//! Answers plain HTTP requests from a function; enough for metrics, health and a page.
+
+mod patience;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::{Stream, StreamExt as _};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -16,14 +22,38 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::Lifecycle;
+use patience::Patient;
 
 /// Text that is no metrics.
 pub const PLAIN: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format. Prometheus 3 refuses an answer without it.
 pub const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// A page.
+pub const HTML: &str = "text/html; charset=utf-8";
+/// A style sheet.
+pub const CSS: &str = "text/css; charset=utf-8";
+/// A script.
+pub const SCRIPT: &str = "text/javascript; charset=utf-8";
+/// A drawing.
+pub const SVG: &str = "image/svg+xml";
+/// For programs.
+pub const JSON: &str = "application/json";
+/// Server-sent events.
+pub const EVENTS: &str = "text/event-stream";
+
+/// What a browser may do with an answer: show what this port serves, and nothing of anybody else.
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+                              img-src 'self'; connect-src 'self'; base-uri 'none'; \
+                              form-action 'none'; frame-ancestors 'none'";
+
 /// Open connections at one time; one more waits in the kernel's queue. A scraper needs one.
-const CONNECTIONS_MAX: usize = 64;
+pub const CONNECTIONS_MAX: usize = 64;
+/// Bytes that wait in a connection before its reader takes them; what a stream gives beyond waits
+/// where it comes from.
+const WAITING_BYTES_MAX: usize = 64 * 1024;
+/// A reader that takes nothing for this long is gone, or may come back for a fresh answer.
+const TAKING_WAIT: Duration = Duration::from_secs(30);
 /// A client that does not send its headers within this time is dropped, so that idle connections
 /// can't use up the places.
 const HEADERS_WAIT: Duration = Duration::from_secs(10);
@@ -35,7 +65,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// Media type, [`PLAIN`] or [`METRICS`].
+    /// Media type, such as [`PLAIN`] or [`METRICS`].
     pub content_type: &'static str,
     /// What is sent, whole.
     pub body: String,
@@ -60,6 +90,34 @@ impl Answer {
     /// 404.
     pub fn not_found() -> Self {
         Self { status: 404, content_type: PLAIN, body: "no such page\n".to_owned() }
+    }
+}
+
+/// A body whose parts are sent as they come.
+///
+/// The next part is asked for only when the reader has taken enough of those before it.
+pub type Parts = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+/// What is answered: whole, or as it comes.
+pub enum Reply {
+    /// At once.
+    Whole(Answer),
+    /// 200, of this media type, until the parts end or the reader goes.
+    Stream(&'static str, Parts),
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(answer) => f.debug_tuple("Whole").field(answer).finish(),
+            Self::Stream(kind, _) => f.debug_tuple("Stream").field(kind).finish_non_exhaustive(),
+        }
     }
 }
 
@@ -94,9 +152,10 @@ pub async fn bind(purpose: &str, address: SocketAddr) -> anyhow::Result<TcpListe
 /// Answers requests on the listener by the function until the process ends.
 ///
 /// It is not tracked by the lifecycle: a service that drains must still be observable.
-pub fn serve<F>(listener: TcpListener, answer: F)
+pub fn serve<F, R>(listener: TcpListener, answer: F)
 where
-    F: Fn(&Asked) -> Answer + Send + Sync + 'static,
+    F: Fn(&Asked) -> R + Send + Sync + 'static,
+    R: Into<Reply> + 'static,
 {
     let answer = Arc::new(answer);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -120,9 +179,10 @@ where
     });
 }
 
-async fn serve_connection<F>(stream: TcpStream, answer: Arc<F>)
+async fn serve_connection<F, R>(stream: TcpStream, answer: Arc<F>)
 where
-    F: Fn(&Asked) -> Answer + Send + Sync + 'static,
+    F: Fn(&Asked) -> R + Send + Sync + 'static,
+    R: Into<Reply> + 'static,
 {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let response = respond(request.method(), request.uri(), &*answer);
@@ -131,29 +191,48 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WAIT)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_buf_size(WAITING_BYTES_MAX)
+        .serve_connection(TokioIo::new(Patient::new(stream, TAKING_WAIT)), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection ended early");
     }
 }
 
-fn respond(
+fn respond<R: Into<Reply>>(
     method: &Method,
     uri: &hyper::Uri,
-    answer: &(impl Fn(&Asked) -> Answer + ?Sized),
-) -> Response<Full<Bytes>> {
-    let answer = if method == Method::GET || method == Method::HEAD {
+    answer: &(impl Fn(&Asked) -> R + ?Sized),
+) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+    let reply = if method == Method::GET || method == Method::HEAD {
         let query = uri.query().unwrap_or_default().to_owned();
-        answer(&Asked { path: uri.path().to_owned(), query })
+        answer(&Asked { path: uri.path().to_owned(), query }).into()
     } else {
-        Answer { status: 405, content_type: PLAIN, body: "GET and HEAD only\n".to_owned() }
+        let body = "GET and HEAD only\n".to_owned();
+        Answer { status: 405, content_type: PLAIN, body }.into()
+    };
+    let (status, content_type, body) = match reply {
+        Reply::Whole(answer) => {
+            let status = StatusCode::from_u16(answer.status);
+            let body = Full::new(Bytes::from(answer.body)).boxed_unsync();
+            (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), answer.content_type, body)
+        }
+        Reply::Stream(content_type, parts) => {
+            let frames = parts.map(|part| Ok(Frame::data(part)));
+            (StatusCode::OK, content_type, StreamBody::new(frames).boxed_unsync())
+        }
     };
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(answer.content_type));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
-    *response.status_mut() =
-        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, header::HeaderValue::from_static(value));
+    }
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
@@ -199,6 +278,37 @@ mod tests {
         assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
         let refused = request(address, &format!("DELETE /here {close}")).await;
         assert!(refused.starts_with("HTTP/1.1 405"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn parts_are_sent_as_they_come_and_a_browser_may_ask_nobody_else() {
+        let listener = bind("tests", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (give, given) = tokio::sync::watch::channel(Bytes::from_static(b"first"));
+        serve(listener, move |_| {
+            let parts = futures_util::stream::unfold(given.clone(), |mut given| async move {
+                let part = given.borrow_and_update().clone();
+                given.changed().await.ok()?;
+                Some((part, given))
+            });
+            Reply::Stream(EVENTS, Box::pin(parts))
+        });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut read = String::new();
+        for part in ["second", "third"] {
+            give.send(Bytes::from_static(part.as_bytes())).unwrap();
+            let before = if part == "second" { "first" } else { "second" };
+            while !read.contains(before) {
+                let mut bytes = [0; 512];
+                let count = stream.read(&mut bytes).await.unwrap();
+                assert_ne!(count, 0, "it ended after {read}");
+                read.push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+            assert!(!read.contains("third"), "{read}");
+        }
+        assert!(read.contains("content-type: text/event-stream"), "{read}");
+        assert!(read.contains("content-security-policy: default-src 'none'"), "{read}");
     }
 
     #[tokio::test]

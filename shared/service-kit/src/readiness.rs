@@ -44,12 +44,22 @@ impl Readiness {
 
     /// One line a part: `[+]name detail` or `[-]name why not`.
     pub fn describe(&self) -> String {
-        let state = self.state();
-        let lines = state.entries.values().map(|entry| {
-            let sign = if entry.failing { '-' } else { '+' };
-            format!("[{sign}]{} {}\n", entry.name, entry.detail)
+        let lines = self.parts().into_iter().map(|part| {
+            let sign = if part.is_ok { '+' } else { '-' };
+            format!("[{sign}]{} {}\n", part.name, part.detail)
         });
         lines.collect()
+    }
+
+    /// Every part, in the order in which they were made.
+    pub fn parts(&self) -> Vec<PartState> {
+        let state = self.state();
+        let parts = state.entries.values().map(|entry| PartState {
+            name: entry.name,
+            is_ok: !entry.failing,
+            detail: entry.detail.clone(),
+        });
+        parts.collect()
     }
 
     fn enter(&self, name: &'static str, failing: bool, detail: &str) -> Part {
@@ -64,6 +74,17 @@ impl Readiness {
         // The state is a map of whole entries: a panic elsewhere can't leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How a part of the service is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartState {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it does its job.
+    pub is_ok: bool,
+    /// What it says, or why it does not.
+    pub detail: String,
 }
 
 /// Keeps the service not ready as long as it lives.
