@@ -5,7 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use domain::{Metrics, Side};
 use service_kit::http::{Answer, Asked};
 
-use crate::{exposition, follow::Shared};
+use crate::{
+    exposition,
+    follow::Shared,
+    page::{Figures, LakeFigures, WarehouseFigures},
+};
 
 /// The states that may be shown. Clones are the same board.
 #[derive(Clone, Debug, Default)]
@@ -44,18 +48,37 @@ impl Board {
         }
     }
 
+    /// The metrics. A fold waits while its own values are copied, not while they are written.
     fn text(&self) -> Option<String> {
-        let (lake, warehouse) = {
-            let shown = self.shown();
-            (shown.lake.clone()?, shown.warehouse.clone()?)
+        let (lake, warehouse) = self.both()?;
+        let mut families = match lake.lock().state().metrics() {
+            Metrics::Lake(lake) => exposition::lake_families(lake),
+            Metrics::Warehouse(_) => return None,
         };
-        let (lake, warehouse) = (lake.lock(), warehouse.lock());
-        match (lake.state().metrics(), warehouse.state().metrics()) {
-            (Metrics::Lake(lake), Metrics::Warehouse(warehouse)) => {
-                Some(exposition::render(lake, warehouse))
-            }
-            (Metrics::Lake(_) | Metrics::Warehouse(_), _) => None,
-        }
+        families.extend(match warehouse.lock().state().metrics() {
+            Metrics::Warehouse(warehouse) => exposition::warehouse_families(warehouse),
+            Metrics::Lake(_) => return None,
+        });
+        Some(exposition::encode(families))
+    }
+
+    /// The sums that the page shows; none until both sides are shown.
+    pub(crate) fn figures(&self) -> Option<Figures> {
+        let (lake, warehouse) = self.both()?;
+        let lake = match lake.lock().state().metrics() {
+            Metrics::Lake(lake) => LakeFigures::of(lake),
+            Metrics::Warehouse(_) => return None,
+        };
+        let warehouse = match warehouse.lock().state().metrics() {
+            Metrics::Warehouse(warehouse) => WarehouseFigures::of(warehouse),
+            Metrics::Lake(_) => return None,
+        };
+        Some(Figures { lake, warehouse })
+    }
+
+    fn both(&self) -> Option<(Shared, Shared)> {
+        let shown = self.shown();
+        Some((shown.lake.clone()?, shown.warehouse.clone()?))
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {

@@ -6,6 +6,8 @@ use bus::{Run, service::BusConfig};
 use event_store::StoreSettings;
 use service_kit::{Setting, Settings};
 
+use crate::page::Links;
+
 /// Where the four metrics are.
 pub const METRICS_ADDR: Setting = Setting {
     key: "METRICS_ADDR",
@@ -55,6 +57,36 @@ const REPLAY: Setting = Setting {
            replay.<run>.sample; give it ports of its own as well.",
     secret: false,
 };
+const PAGE_GRAFANA_URL: Setting = Setting {
+    key: "PAGE_GRAFANA_URL",
+    flag: "page-grafana-url",
+    default: Some(":3000"),
+    help: "Where the page's link to Grafana leads: an address, :port of the host that the page was \
+           opened at, or none.",
+    secret: false,
+};
+const PAGE_PROMETHEUS_URL: Setting = Setting {
+    key: "PAGE_PROMETHEUS_URL",
+    flag: "page-prometheus-url",
+    default: Some(":9090"),
+    help: "Where the page's link to Prometheus leads, as PAGE_GRAFANA_URL.",
+    secret: false,
+};
+const PAGE_REST_URL: Setting = Setting {
+    key: "PAGE_REST_URL",
+    flag: "page-rest-url",
+    default: Some("none"),
+    help: "Where the page's link to the archive over REST leads, as PAGE_GRAFANA_URL.",
+    secret: false,
+};
+const PAGE_GRAIN_S: Setting = Setting {
+    key: "PAGE_GRAIN_S",
+    flag: "page-grain-s",
+    default: Some("10"),
+    help: "Time between two points of the page's plots of the last hour, from 1 to 60 s. Samples \
+           are published every 10 s unless the rules of the streams say otherwise.",
+    secret: false,
+};
 const LEASE_MS: Setting = Setting {
     key: "AGGREGATOR_LEASE_MS",
     flag: "lease-ms",
@@ -85,6 +117,42 @@ pub struct Config {
     pub replay: Option<Run>,
     /// How long the owner of the partition may be silent.
     pub lease: Duration,
+    /// What the page shows besides the numbers.
+    pub(crate) page: PageConfig,
+}
+
+/// What the page is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PageConfig {
+    /// Where else people look.
+    pub(crate) links: Links,
+    /// Seconds between two points.
+    pub(crate) grain_s: u32,
+}
+
+impl PageConfig {
+    fn load(settings: &mut Settings<'_>) -> Option<Self> {
+        let grafana = link(settings, &PAGE_GRAFANA_URL);
+        let prometheus = link(settings, &PAGE_PROMETHEUS_URL);
+        let rest = link(settings, &PAGE_REST_URL);
+        let grain_s = settings.in_range(&PAGE_GRAIN_S, 1..=60);
+        let links = Links { grafana: grafana?, prometheus: prometheus?, rest: rest? };
+        Some(Self { links, grain_s: grain_s? })
+    }
+}
+
+/// A link of the page: inner nothing for none.
+fn link(settings: &mut Settings<'_>, setting: &Setting) -> Option<Option<String>> {
+    let value = settings.text(setting)?;
+    if value == "none" {
+        return Some(None);
+    }
+    let is_port = value.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    if is_port || ["http://", "https://"].iter().any(|scheme| value.starts_with(scheme)) {
+        return Some(Some(value));
+    }
+    settings.problem(setting, "must begin with http:// or https://, or be :port or none");
+    None
 }
 
 /// The aggregator's own settings; those of bus and archive stand with them.
@@ -96,6 +164,10 @@ pub const SETTINGS: &[Setting] = &[
     FROM_ARCHIVE,
     REPLAY,
     LEASE_MS,
+    PAGE_GRAFANA_URL,
+    PAGE_PROMETHEUS_URL,
+    PAGE_REST_URL,
+    PAGE_GRAIN_S,
 ];
 
 impl Config {
@@ -114,6 +186,7 @@ impl Config {
                 .problem(&FROM_ARCHIVE, "is not for a replay run, which is counted from its own");
         }
         let lease = settings.duration_ms(&LEASE_MS);
+        let page = PageConfig::load(settings);
         Some(Self {
             bus: bus?,
             store: store?,
@@ -124,6 +197,33 @@ impl Config {
             from_archive: from_archive?,
             replay: replay?,
             lease: lease?,
+            page: page?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use service_kit::Flags;
+
+    use super::*;
+
+    #[test]
+    fn links_are_addresses_ports_or_none() {
+        let read = |value| {
+            let (flags, environment) =
+                (Flags::default(), BTreeMap::from([("PAGE_REST_URL", value)]));
+            let mut settings = Settings::new(&flags, &environment);
+            PageConfig::load(&mut settings).map(|page| page.links.rest)
+        };
+        let some = |value: &str| Some(Some(value.to_owned()));
+        assert_eq!(read("https://x.supabase.co/rest/v1/"), some("https://x.supabase.co/rest/v1/"));
+        assert_eq!(
+            (read(":54321"), read("none"), read("")),
+            (some(":54321"), Some(None), Some(None))
+        );
+        assert_eq!((read("javascript:alert(1)"), read(":x")), (None, None));
     }
 }

@@ -14,7 +14,7 @@ use prometheus::{
 /// The content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// Bytes in a gigabyte: SI, as operators of object stores count.
-const BYTES_PER_GB: f64 = 1e9;
+pub(crate) const BYTES_PER_GB: f64 = 1e9;
 const MICROS_PER_MS: f64 = 1e3;
 const MICROS_PER_SECOND: f64 = 1e6;
 
@@ -22,6 +22,11 @@ const MICROS_PER_SECOND: f64 = 1e6;
 pub fn render(lake: &LakeState, warehouse: &WarehouseState) -> String {
     let mut families = lake_families(lake);
     families.extend(warehouse_families(warehouse));
+    encode(families)
+}
+
+/// The text of families.
+pub(crate) fn encode(mut families: Vec<MetricFamily>) -> String {
     // A family without a sample says nothing, and the encoder refuses it.
     families.retain(|family| !family.get_metric().is_empty());
     let mut text = Vec::new();
@@ -31,7 +36,8 @@ pub fn render(lake: &LakeState, warehouse: &WarehouseState) -> String {
     String::from_utf8(text).expect("the text format is UTF-8")
 }
 
-fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
+/// The lake's metrics.
+pub(crate) fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
     let used = float(i128::from(lake.used_bytes()));
     let per_bucket = |value: &dyn Fn(&domain::lake::BucketSums) -> f64| -> Vec<Metric> {
         lake.buckets().map(|(name, sums)| gauge(&[("bucket", name)], value(sums))).collect()
@@ -111,7 +117,8 @@ pub fn response_ms(queries: u64, response_us: u128) -> f64 {
     unsigned(response_us) / float(i128::from(queries)) / MICROS_PER_MS
 }
 
-fn warehouse_families(warehouse: &WarehouseState) -> Vec<MetricFamily> {
+/// The warehouse's metrics.
+pub(crate) fn warehouse_families(warehouse: &WarehouseState) -> Vec<MetricFamily> {
     let (queries, response_us) = warehouse.responses.totals();
     let mut families = vec![
         family(
@@ -264,11 +271,11 @@ fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
     clippy::as_conversions,
     reason = "Prometheus values are floating-point: above 2^53 they round, and nothing is stored"
 )]
-const fn float(value: i128) -> f64 {
+pub(crate) const fn float(value: i128) -> f64 {
     value as f64
 }
 
-fn unsigned(value: u128) -> f64 {
+pub(crate) fn unsigned(value: u128) -> f64 {
     float(i128::try_from(value).unwrap_or(i128::MAX))
 }
 

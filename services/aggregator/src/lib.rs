@@ -3,7 +3,7 @@
 //! Per stream: the state is found (snapshot, stream or archive), then every message is counted in
 //! order, samples are published as the broker's time passes, and snapshots are stored. The metrics
 //! port answers 503 until every stream has reached what was its last sequence at start, so that no
-//! scrape sees a partial state.
+//! scrape sees a partial state. The same port has a page for people, with the last hour.
 //!
 //! A crash at any point changes nothing: the state in memory is the fold of the stream up to its
 //! mark, and the next process folds the same.
@@ -15,6 +15,7 @@ pub mod fold;
 mod follow;
 mod metrics;
 mod origin;
+mod page;
 mod rebuild;
 mod replayed;
 mod run;

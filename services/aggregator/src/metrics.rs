@@ -164,6 +164,24 @@ impl Metrics {
         self.ownerships_lost.inc();
     }
 
+    /// How a stream is doing, since this process started. What is not known yet is 0, and is not
+    /// shown on the admin port because somebody asked here.
+    pub(crate) fn health(&self, stream: &str) -> StreamHealth {
+        let own = ("stream", stream);
+        let judged = |judgement| sum(&self.events, &[own, ("judgement", judgement)]);
+        let snapshot_at_s = sum(&self.snapshot_time, &[own]);
+        StreamHealth {
+            lag_messages: sum(&self.lag, &[own]),
+            position: sum(&self.position, &[own]),
+            counted: judged("counted"),
+            duplicates: judged("duplicate"),
+            too_old: judged("too_old"),
+            dead_letters: sum(&self.dead_letters, &[own]),
+            epoch: sum(&self.epoch, &[own]),
+            snapshot_at_s: (snapshot_at_s > 0.0).then_some(snapshot_at_s),
+        }
+    }
+
     /// The metrics of one stream, every known label at 0.
     pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {
         for reason in Refusal::ALL {
@@ -202,6 +220,27 @@ impl Metrics {
             snapshot_failures: self.snapshot_failures.with_label_values(&[stream]),
         }
     }
+}
+
+/// How a stream is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct StreamHealth {
+    /// Messages that are not counted yet.
+    pub(crate) lag_messages: f64,
+    /// Sequence of the last message counted.
+    pub(crate) position: f64,
+    /// Events counted.
+    pub(crate) counted: f64,
+    /// Events that were counted before.
+    pub(crate) duplicates: f64,
+    /// Events that await the archive's verdict.
+    pub(crate) too_old: f64,
+    /// Events that were not accepted.
+    pub(crate) dead_letters: f64,
+    /// Epoch of the stream; 0 before its state is found.
+    pub(crate) epoch: f64,
+    /// When the last snapshot was stored, in seconds since 1970; none before the first.
+    pub(crate) snapshot_at_s: Option<f64>,
 }
 
 /// The metrics of one stream.
@@ -302,6 +341,24 @@ const fn name(effect: LakeEffect) -> &'static str {
         LakeEffect::InventoryTooOld => "inventory_too_old",
         LakeEffect::InventoryWithoutLabel => "inventory_without_label",
     }
+}
+
+/// The sum over the series that have these labels.
+fn sum(collector: &impl Collector, labels: &[(&str, &str)]) -> f64 {
+    let families = collector.collect();
+    let series = families.iter().flat_map(|family| family.get_metric());
+    let chosen = series.filter(|series| {
+        let has = |(name, value): &(&str, &str)| {
+            let mut pairs = series.get_label().iter();
+            pairs.any(|pair| pair.name() == *name && pair.value() == *value)
+        };
+        labels.iter().all(has)
+    });
+    // A series is a counter or a gauge; what it is not is 0.
+    let values =
+        chosen.map(|series| series.get_counter().get_value() + series.get_gauge().get_value());
+    // Summing up nothing would give -0.
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 fn clamped(value: u64) -> i64 {

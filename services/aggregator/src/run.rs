@@ -9,18 +9,22 @@ use domain::Stream;
 use event_store::{StoreError, StoreSettings};
 use service_kit::{Context, Jitter, Lifecycle, http};
 use tokio::{sync::watch, task::JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 use wire::Subjects;
 
 use crate::{
     board::Board,
     config::Config,
     metrics::Metrics,
+    page::{Feed, Samples, SharedHistory},
     stream::StreamTask,
     tenure::{Held, Ownership, Tenure},
 };
 
 /// Where Linux keeps the machine's name. Elsewhere people are told the process and the address.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+/// The stream of samples.
+const SAMPLES: &str = "TELEMETRY";
 
 /// Runs the aggregator until it is told to drain.
 ///
@@ -31,8 +35,22 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new(&context.registry).context("metrics")?;
     let board = Board::default();
     let listener = http::bind("the metrics", config.metrics_addr).await?;
+    let history = SharedHistory::new(config.page.grain_s);
+    let feed = Feed {
+        board: board.clone(),
+        history: history.clone(),
+        metrics: metrics.clone(),
+        readiness: context.readiness.clone(),
+        clock: context.clock.clone(),
+        partition: config.partition,
+        links: config.page.links.clone(),
+    };
+    let (page, looking) = feed.start();
+    let _looking = AbortOnDropHandle::new(tokio::spawn(looking));
     let answers = board.clone();
-    http::serve(listener, move |asked| answers.answer(asked));
+    http::serve(listener, move |asked| {
+        page.answer(asked).unwrap_or_else(|| answers.answer(asked).into())
+    });
     tracing::info!(address = %config.metrics_addr, "metrics port open");
 
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
@@ -45,6 +63,14 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             }
         });
     }
+    let samples = Samples {
+        bus: bus.clone(),
+        name: config.replay.as_ref().map_or_else(|| SAMPLES.to_owned(), bus::Run::samples),
+        partition: config.partition,
+        history,
+        clock: context.clock.clone(),
+    };
+    let _samples = AbortOnDropHandle::new(tokio::spawn(samples.follow()));
     let mut jitter = context.jitter();
     let condition = context.readiness.condition("owner");
     condition.fail("asking who owns the partition");

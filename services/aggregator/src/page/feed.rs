@@ -1,0 +1,89 @@
+//! Takes what the page shows, once a second, whatever the number of viewers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::Stream;
+use service_kit::{Clock, Readiness};
+use tokio::sync::watch;
+
+use super::{
+    Page, Shown,
+    figures::Recent,
+    history::SharedHistory,
+    now::{self, Condition, Links},
+};
+use crate::{board::Board, metrics::Metrics};
+
+/// Between two looks. People see no more, and a look costs less than a scrape.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where the page's numbers come from.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    /// The states, once they may be shown.
+    pub(crate) board: Board,
+    /// The last hour.
+    pub(crate) history: SharedHistory,
+    /// How the streams are doing.
+    pub(crate) metrics: Metrics,
+    /// How the parts are doing.
+    pub(crate) readiness: Readiness,
+    /// Stamps and compares.
+    pub(crate) clock: Clock,
+    /// Which partition is counted.
+    pub(crate) partition: u16,
+    /// Where else people look.
+    pub(crate) links: Links,
+}
+
+impl Feed {
+    /// A page, and the looking that keeps it up to date for as long as it is polled.
+    pub(crate) fn start(self) -> (Page, impl Future<Output = ()> + Send) {
+        let mut recent = Recent::default();
+        let (sender, receiver) = watch::channel(Arc::new(self.look(&mut recent, None)));
+        let looking = async move {
+            let mut ticks = tokio::time::interval(INTERVAL);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let before = Arc::clone(&sender.borrow());
+                let shown = self.look(&mut recent, Some(&before));
+                sender.send_replace(Arc::new(shown));
+            }
+        };
+        (Page::new(receiver), looking)
+    }
+
+    fn look(&self, recent: &mut Recent, before: Option<&Shown>) -> Shown {
+        let (now_us, now_ms) = (self.clock.now_us(), self.clock.monotonic_ms());
+        let figures = self.board.figures();
+        match &figures {
+            Some(figures) => recent.push(now_ms, figures),
+            // What is shown next may be another state.
+            None => recent.clear(),
+        }
+        let streams = [Stream::lake(self.partition), Stream::warehouse(self.partition)];
+        let condition = Condition {
+            parts: self.readiness.parts(),
+            streams: streams
+                .into_iter()
+                .map(|stream| (stream, self.metrics.health(&stream.to_string())))
+                .collect(),
+        };
+        let shown = figures.as_ref().map(|figures| (figures, &*recent));
+        let now = now::write(now_us, now_ms, &self.links, condition, shown);
+        let (history, history_revision) = self.history(before);
+        Shown { is_ready: figures.is_some(), now, history, history_revision }
+    }
+
+    /// The history, written again only if it has changed.
+    fn history(&self, before: Option<&Shown>) -> (Arc<str>, u64) {
+        let history = self.history.lock();
+        let revision = history.revision();
+        match before.filter(|before| before.history_revision == revision) {
+            Some(before) => (Arc::clone(&before.history), revision),
+            None => (history.to_json().into(), revision),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The sums that the page derives its numbers from, copied out of the states. Pure.
+//!
+//! The fold waits only while they are copied: their size is bounded by the labels of the states.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use domain::{
+    Outcome,
+    lake::LakeState,
+    warehouse::{RESPONSE_BOUNDS_US, WarehouseState},
+};
+
+/// Time between two figures that are kept, in milliseconds.
+const KEPT_EVERY_MS: u64 = 5_000;
+/// How far back they are kept: percentiles are those of the last five minutes.
+pub(crate) const KEPT_MS: u64 = 300_000;
+
+/// Sums of both sides at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    pub(crate) lake: LakeFigures,
+    pub(crate) warehouse: WarehouseFigures,
+}
+
+/// Sums of the lake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LakeFigures {
+    pub(crate) used_bytes: i64,
+    pub(crate) accesses: u64,
+    pub(crate) is_estimate: bool,
+    pub(crate) newest_us: i64,
+    pub(crate) buckets: BTreeMap<String, BucketFigures>,
+}
+
+/// Sums of a bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BucketFigures {
+    pub(crate) used_bytes: i64,
+    pub(crate) accesses: u64,
+    pub(crate) failed: u64,
+    pub(crate) transferred: u128,
+}
+
+/// Sums of the warehouse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WarehouseFigures {
+    /// Queries in the window of the response time, and their response times in microseconds.
+    pub(crate) window: (u64, u128),
+    pub(crate) records: u128,
+    pub(crate) newest_us: i64,
+    pub(crate) warehouses: BTreeMap<String, QueryFigures>,
+}
+
+/// Sums of one warehouse, or of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueryFigures {
+    pub(crate) queries: u64,
+    pub(crate) failed: u64,
+    pub(crate) records: u128,
+    pub(crate) cache_hits: u64,
+    pub(crate) queued_us: u128,
+    pub(crate) response_us: u128,
+    pub(crate) responses: [u64; RESPONSE_BOUNDS_US.len() + 1],
+}
+
+impl LakeFigures {
+    /// Of a state.
+    pub(crate) fn of(lake: &LakeState) -> Self {
+        let buckets = lake.buckets().map(|(name, sums)| {
+            let failed = sums.accesses.iter().filter(|((_, outcome), _)| *outcome != Outcome::Ok);
+            let figures = BucketFigures {
+                used_bytes: sums.space.used(),
+                accesses: sums.accesses.values().sum(),
+                failed: failed.map(|(_, count)| count).sum(),
+                transferred: sums.transferred.values().sum(),
+            };
+            (name.to_owned(), figures)
+        });
+        let buckets: BTreeMap<String, BucketFigures> = buckets.collect();
+        Self {
+            used_bytes: lake.used_bytes(),
+            accesses: lake.accesses,
+            is_estimate: lake.objects.forgotten_objects() > 0,
+            newest_us: lake.newest.0,
+            buckets,
+        }
+    }
+}
+
+impl WarehouseFigures {
+    /// Of a state.
+    pub(crate) fn of(warehouse: &WarehouseState) -> Self {
+        let warehouses = warehouse.warehouses().map(|(name, sums)| {
+            let failed = sums.queries.iter().filter(|((_, outcome), _)| *outcome != Outcome::Ok);
+            let figures = QueryFigures {
+                queries: sums.queries.values().sum(),
+                failed: failed.map(|(_, count)| count).sum(),
+                records: sums.records,
+                cache_hits: sums.cache_hits,
+                queued_us: sums.queued_us,
+                response_us: sums.response_us,
+                responses: sums.responses,
+            };
+            (name.to_owned(), figures)
+        });
+        Self {
+            window: warehouse.responses.totals(),
+            records: warehouse.records,
+            newest_us: warehouse.newest.0,
+            warehouses: warehouses.collect(),
+        }
+    }
+
+    /// Over all warehouses.
+    pub(crate) fn all(&self) -> QueryFigures {
+        self.warehouses.values().fold(QueryFigures::default(), |all, one| all.with(one))
+    }
+}
+
+impl QueryFigures {
+    fn with(mut self, other: &Self) -> Self {
+        self.queries += other.queries;
+        self.failed += other.failed;
+        self.records += other.records;
+        self.cache_hits += other.cache_hits;
+        self.queued_us += other.queued_us;
+        self.response_us += other.response_us;
+        for (mine, theirs) in self.responses.iter_mut().zip(other.responses) {
+            *mine += theirs;
+        }
+        self
+    }
+
+    /// What came on top of earlier ones.
+    pub(crate) fn since(mut self, earlier: &Self) -> Self {
+        self.queries = self.queries.saturating_sub(earlier.queries);
+        self.failed = self.failed.saturating_sub(earlier.failed);
+        self.records = self.records.saturating_sub(earlier.records);
+        self.cache_hits = self.cache_hits.saturating_sub(earlier.cache_hits);
+        self.queued_us = self.queued_us.saturating_sub(earlier.queued_us);
+        self.response_us = self.response_us.saturating_sub(earlier.response_us);
+        for (mine, theirs) in self.responses.iter_mut().zip(earlier.responses) {
+            *mine = mine.saturating_sub(theirs);
+        }
+        self
+    }
+
+    /// A quantile of the response times in microseconds, as `histogram_quantile` has it: linear
+    /// within a bucket, the last boundary above it. None without queries.
+    pub(crate) fn quantile_us(&self, quantile: f64) -> Option<f64> {
+        let float = |count: u64| crate::exposition::float(i128::from(count));
+        let total: u64 = self.responses.iter().sum();
+        if total == 0 {
+            return None;
+        }
+        let rank = quantile * float(total);
+        let (mut passed, mut lower_us) = (0.0, 0.0);
+        for (bound_us, count) in RESPONSE_BOUNDS_US.iter().zip(self.responses) {
+            let (bound_us, count) = (float(*bound_us), float(count));
+            if count > 0.0 && passed + count >= rank {
+                return Some(lower_us + (bound_us - lower_us) * (rank - passed) / count);
+            }
+            passed += count;
+            lower_us = bound_us;
+        }
+        Some(lower_us)
+    }
+}
+
+/// The figures of the last minutes, for rates and percentiles. Bounded by time and labels.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recent(VecDeque<(u64, Figures)>);
+
+impl Recent {
+    /// Keeps figures, if those before are old enough. Times never step back.
+    pub(crate) fn push(&mut self, now_ms: u64, figures: &Figures) {
+        let is_due = |(at, _): &(u64, Figures)| now_ms.saturating_sub(*at) >= KEPT_EVERY_MS;
+        if self.0.back().is_none_or(is_due) {
+            self.0.push_back((now_ms, figures.clone()));
+        }
+        // The oldest is as old as is asked for, or just older.
+        while self.0.get(1).is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= KEPT_MS) {
+            self.0.pop_front();
+        }
+    }
+
+    /// Forgets everything: another state is shown from now on.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The youngest figures that are at least this old, otherwise the oldest, and how old they are
+    /// in milliseconds.
+    pub(crate) fn ago(&self, now_ms: u64, age_ms: u64) -> Option<(u64, &Figures)> {
+        let age = |at: u64| now_ms.saturating_sub(at);
+        let old = self.0.iter().rev().find(|(at, _)| age(*at) >= age_ms);
+        old.or_else(|| self.0.front()).map(|(at, figures)| (age(*at), figures))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn responses(counts: &[(usize, u64)]) -> QueryFigures {
+        let mut figures = QueryFigures::default();
+        counts.iter().for_each(|(bucket, count)| figures.responses[*bucket] = *count);
+        figures
+    }
+
+    #[test]
+    fn quantiles_are_those_of_prometheus() {
+        assert_eq!(QueryFigures::default().quantile_us(0.5), None);
+        // 100 within 25 to 50 ms: the middle of them.
+        assert_eq!(responses(&[(3, 100)]).quantile_us(0.5), Some(37_500.0));
+        let figures = responses(&[(0, 90), (7, 10)]);
+        assert_eq!(figures.quantile_us(0.45), Some(2_500.0));
+        assert_eq!(figures.quantile_us(0.95), Some(750_000.0));
+        // Above the last boundary nothing is known but that.
+        assert_eq!(responses(&[(20, 1)]).quantile_us(0.5), Some(36_000_000_000.0));
+    }
+
+    #[test]
+    fn recent_figures_are_bounded_and_the_nearest_age_is_given() {
+        let mut recent = Recent::default();
+        for second in 0..1_000_u64 {
+            let lake = LakeFigures { accesses: second, ..LakeFigures::default() };
+            recent.push(second * 1_000, &Figures { lake, ..Figures::default() });
+        }
+        assert!(recent.0.len() <= 62, "{}", recent.0.len());
+        let ago = |age| recent.ago(999_000, age).map(|(age, f)| (age, f.lake.accesses)).unwrap();
+        assert_eq!(ago(10_000), (14_000, 985));
+        assert_eq!(ago(KEPT_MS), (304_000, 695));
+        assert_eq!(ago(KEPT_MS * 2), (304_000, 695), "the oldest");
+        recent.clear();
+        assert_eq!(recent.ago(999_000, 1), None);
+    }
+}

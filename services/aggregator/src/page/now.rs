@@ -1,0 +1,392 @@
+//! The numbers of one moment, as JSON for the page, for `lakegauge top` and for scripts. Pure.
+
+use domain::Stream;
+use serde::Serialize;
+use service_kit::readiness::PartState;
+
+use super::figures::{BucketFigures, Figures, KEPT_MS, QueryFigures, Recent};
+use crate::{
+    exposition::{BYTES_PER_GB, float, response_ms, unsigned},
+    metrics::StreamHealth,
+};
+
+/// Buckets and warehouses that are listed.
+const LISTED_MAX: usize = 10;
+/// Over how long the rates of the four are taken: short enough to be live.
+const RATE_MS: u64 = 10_000;
+/// Over how long those of buckets and warehouses are taken: small ones are not active all the time.
+const LIST_RATE_MS: u64 = 60_000;
+/// Younger figures give no rate worth showing.
+const RATE_MS_MIN: u64 = 1_000;
+const MICROS_PER_MS: f64 = 1e3;
+
+/// Where else people look. An address, or a port of the host that the page came from as `:3000`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Links {
+    /// Grafana.
+    pub(crate) grafana: Option<String>,
+    /// Prometheus.
+    pub(crate) prometheus: Option<String>,
+    /// The archive over REST.
+    pub(crate) rest: Option<String>,
+}
+
+/// Everything that the page shows of one moment.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Now<'a> {
+    at_ms: i64,
+    version: &'static str,
+    links: &'a Links,
+    ready: bool,
+    health: Health,
+    #[serde(flatten)]
+    numbers: Option<Numbers>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Health {
+    parts: Vec<PartForm>,
+    streams: Vec<StreamForm>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PartForm {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct StreamForm {
+    name: String,
+    lag_messages: f64,
+    position: f64,
+    counted: f64,
+    duplicates: f64,
+    too_old: f64,
+    dead_letters: f64,
+    epoch: f64,
+    snapshot_age_s: Option<f64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Numbers {
+    four: Four,
+    rates: Rates,
+    responses: Responses,
+    used_is_estimate: bool,
+    newest_ms: Newest,
+    buckets: List<BucketForm>,
+    warehouses: List<WarehouseForm>,
+}
+
+/// The four metrics, exactly as `/metrics` has them.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Four {
+    data_lake_espaco_utilizado_gb: f64,
+    data_lake_numero_acessos: f64,
+    data_warehouse_tempo_resposta_ms: f64,
+    data_warehouse_registros_processados: f64,
+}
+
+/// Per second; none before there is anything to compare with.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Rates {
+    used_bytes: Option<f64>,
+    accesses: Option<f64>,
+    records: Option<f64>,
+    queries: Option<f64>,
+}
+
+/// When the newest event happened, in milliseconds since 1970; none before the first.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Newest {
+    lake: Option<i64>,
+    warehouse: Option<i64>,
+}
+
+/// The distribution of the response times of the last minutes.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Responses {
+    span_s: u64,
+    queries: u64,
+    p50_ms: Option<f64>,
+    p95_ms: Option<f64>,
+    p99_ms: Option<f64>,
+    /// Share of the response time that was spent in the queue.
+    queued_share: Option<f64>,
+    failed_share: Option<f64>,
+    cache_hit_share: Option<f64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct List<T> {
+    /// How many there are; the rest is not listed.
+    total: usize,
+    top: Vec<T>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct BucketForm {
+    name: String,
+    used_bytes: i64,
+    accesses_per_s: Option<f64>,
+    transferred_bytes_per_s: Option<f64>,
+    failed_share: Option<f64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct WarehouseForm {
+    name: String,
+    queries_per_s: Option<f64>,
+    records_per_s: Option<f64>,
+    p95_ms: Option<f64>,
+    failed_share: Option<f64>,
+}
+
+/// What the health of the pipeline is told from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Condition {
+    pub(crate) parts: Vec<PartState>,
+    pub(crate) streams: Vec<(Stream, StreamHealth)>,
+}
+
+/// Writes it. Without figures the metrics may not be shown yet.
+pub(crate) fn write(
+    now_us: i64,
+    now_ms: u64,
+    links: &Links,
+    condition: Condition,
+    shown: Option<(&Figures, &Recent)>,
+) -> String {
+    let now = Now {
+        at_ms: now_us / 1_000,
+        version: env!("CARGO_PKG_VERSION"),
+        links,
+        ready: shown.is_some(),
+        health: health(condition, now_us),
+        numbers: shown.map(|(figures, recent)| numbers(figures, recent, now_ms)),
+    };
+    serde_json::to_string(&now).unwrap_or_default()
+}
+
+fn health(condition: Condition, now_us: i64) -> Health {
+    let parts = condition.parts.into_iter();
+    let streams = condition.streams.into_iter();
+    Health {
+        parts: parts
+            .map(|part| PartForm { name: part.name, ok: part.is_ok, detail: part.detail })
+            .collect(),
+        streams: streams
+            .map(|(stream, health)| StreamForm {
+                name: stream.to_string(),
+                lag_messages: health.lag_messages,
+                position: health.position,
+                counted: health.counted,
+                duplicates: health.duplicates,
+                too_old: health.too_old,
+                dead_letters: health.dead_letters,
+                epoch: health.epoch,
+                snapshot_age_s: health
+                    .snapshot_at_s
+                    .map(|at| (float(i128::from(now_us / 1_000_000)) - at).max(0.0)),
+            })
+            .collect(),
+    }
+}
+
+fn numbers(figures: &Figures, recent: &Recent, now_ms: u64) -> Numbers {
+    let (lake, warehouse) = (&figures.lake, &figures.warehouse);
+    let moment = |us: i64| (us > 0).then_some(us / 1_000);
+    Numbers {
+        four: Four {
+            data_lake_espaco_utilizado_gb: float(i128::from(lake.used_bytes)) / BYTES_PER_GB,
+            data_lake_numero_acessos: float(i128::from(lake.accesses)),
+            data_warehouse_tempo_resposta_ms: response_ms(warehouse.window.0, warehouse.window.1),
+            data_warehouse_registros_processados: unsigned(warehouse.records),
+        },
+        rates: rates(figures, recent, now_ms),
+        responses: responses(figures, recent, now_ms),
+        used_is_estimate: lake.is_estimate,
+        newest_ms: Newest { lake: moment(lake.newest_us), warehouse: moment(warehouse.newest_us) },
+        buckets: buckets(figures, recent, now_ms),
+        warehouses: warehouses(figures, recent, now_ms),
+    }
+}
+
+/// The figures of a while ago with the seconds since, if a rate can be taken over them.
+fn compared(recent: &Recent, now_ms: u64, age_ms: u64) -> Option<(f64, &Figures)> {
+    let (age_ms, figures) = recent.ago(now_ms, age_ms)?;
+    (age_ms >= RATE_MS_MIN).then(|| (float(i128::from(age_ms)) / 1e3, figures))
+}
+
+fn rates(figures: &Figures, recent: &Recent, now_ms: u64) -> Rates {
+    let Some((seconds, before)) = compared(recent, now_ms, RATE_MS) else {
+        return Rates::default();
+    };
+    let (lake, warehouse) = (&figures.lake, &figures.warehouse);
+    let growth = |now: u128, then: u128| Some(unsigned(now.saturating_sub(then)) / seconds);
+    let queries = |figures: &Figures| u128::from(figures.warehouse.all().queries);
+    Rates {
+        used_bytes: Some(
+            float(i128::from(lake.used_bytes) - i128::from(before.lake.used_bytes)) / seconds,
+        ),
+        accesses: growth(lake.accesses.into(), before.lake.accesses.into()),
+        records: growth(warehouse.records, before.warehouse.records),
+        queries: growth(queries(figures), queries(before)),
+    }
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| float(i128::from(part)) / float(i128::from(whole)))
+}
+
+fn responses(figures: &Figures, recent: &Recent, now_ms: u64) -> Responses {
+    let Some((age_ms, before)) = recent.ago(now_ms, KEPT_MS) else { return Responses::default() };
+    let queries = figures.warehouse.all().since(&before.warehouse.all());
+    let ms = |quantile| queries.quantile_us(quantile).map(|us| us / MICROS_PER_MS);
+    Responses {
+        span_s: age_ms / 1_000,
+        queries: queries.queries,
+        p50_ms: ms(0.5),
+        p95_ms: ms(0.95),
+        p99_ms: ms(0.99),
+        queued_share: (queries.response_us > 0)
+            .then(|| unsigned(queries.queued_us) / unsigned(queries.response_us)),
+        failed_share: share(queries.failed, queries.queries),
+        cache_hit_share: share(queries.cache_hits, queries.queries),
+    }
+}
+
+fn buckets(figures: &Figures, recent: &Recent, now_ms: u64) -> List<BucketForm> {
+    let before = compared(recent, now_ms, LIST_RATE_MS);
+    let mut all: Vec<(&String, &BucketFigures)> = figures.lake.buckets.iter().collect();
+    all.sort_by_key(|(name, bucket)| (std::cmp::Reverse(bucket.used_bytes), *name));
+    let form = |(name, now): &(&String, &BucketFigures)| {
+        let then = before.map(|(seconds, figures)| {
+            (seconds, figures.lake.buckets.get(*name).copied().unwrap_or_default())
+        });
+        let accesses = then.map(|(_, then)| now.accesses.saturating_sub(then.accesses));
+        let failed = then.map(|(_, then)| now.failed.saturating_sub(then.failed));
+        BucketForm {
+            name: (*name).clone(),
+            used_bytes: now.used_bytes,
+            accesses_per_s: then
+                .zip(accesses)
+                .map(|((seconds, _), accesses)| float(i128::from(accesses)) / seconds),
+            transferred_bytes_per_s: then.map(|(seconds, then)| {
+                unsigned(now.transferred.saturating_sub(then.transferred)) / seconds
+            }),
+            failed_share: failed.zip(accesses).and_then(|(failed, all)| share(failed, all)),
+        }
+    };
+    List { total: all.len(), top: all.iter().take(LISTED_MAX).map(form).collect() }
+}
+
+/// A warehouse: its name, its sums, and the seconds of the last minute with what came in them.
+type Active<'a> = (&'a String, &'a QueryFigures, Option<(f64, QueryFigures)>);
+
+fn warehouses(figures: &Figures, recent: &Recent, now_ms: u64) -> List<WarehouseForm> {
+    let before = compared(recent, now_ms, LIST_RATE_MS);
+    // Percentiles need more queries than a minute has in small warehouses.
+    let long_before = recent.ago(now_ms, KEPT_MS).map(|(_, figures)| figures);
+    let earlier = |figures: &Figures, name: &str| {
+        figures.warehouse.warehouses.get(name).copied().unwrap_or_default()
+    };
+    let all = figures.warehouse.warehouses.iter().map(|(name, now)| {
+        let minute = before.map(|(seconds, figures)| (seconds, now.since(&earlier(figures, name))));
+        (name, now, minute)
+    });
+    let mut all: Vec<Active<'_>> = all.collect();
+    all.sort_by_key(|(name, now, minute)| {
+        let queries = minute.map_or(0, |(_, minute)| minute.queries);
+        (std::cmp::Reverse((queries, now.queries)), *name)
+    });
+    let form = |(name, now, minute): &Active<'_>| {
+        let long = long_before.map(|figures| now.since(&earlier(figures, name)));
+        WarehouseForm {
+            name: (*name).clone(),
+            queries_per_s: minute
+                .map(|(seconds, minute)| float(i128::from(minute.queries)) / seconds),
+            records_per_s: minute.map(|(seconds, minute)| unsigned(minute.records) / seconds),
+            p95_ms: long.and_then(|long| long.quantile_us(0.95)).map(|us| us / MICROS_PER_MS),
+            failed_share: long.and_then(|long| share(long.failed, long.queries)),
+        }
+    };
+    List { total: all.len(), top: all.iter().take(LISTED_MAX).map(form).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::page::figures::{LakeFigures, WarehouseFigures};
+
+    fn figures(times: u64) -> Figures {
+        let bucket = |used_bytes| BucketFigures {
+            used_bytes,
+            accesses: 100 * times,
+            failed: 5 * times,
+            transferred: 0,
+        };
+        let mut queries = QueryFigures { queries: 60 * times, ..QueryFigures::default() };
+        (queries.records, queries.response_us, queries.queued_us) =
+            (times.into(), 100 * u128::from(times), 25 * u128::from(times));
+        queries.responses[3] = 60 * times;
+        let lake = LakeFigures {
+            used_bytes: 2_500_000_000,
+            accesses: 200 * times,
+            buckets: [("small".to_owned(), bucket(1)), ("large".to_owned(), bucket(9))].into(),
+            ..LakeFigures::default()
+        };
+        let warehouse = WarehouseFigures {
+            window: (4, 10_000),
+            records: 1 << 60,
+            warehouses: [("etl".to_owned(), queries)].into(),
+            ..WarehouseFigures::default()
+        };
+        Figures { lake, warehouse }
+    }
+
+    fn written(shown: Option<(&Figures, &Recent)>, now_ms: u64) -> Value {
+        let text = write(1_000_000, now_ms, &Links::default(), Condition::default(), shown);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn no_number_is_shown_before_the_metrics_may_be() {
+        let now = written(None, 5);
+        assert_eq!((&now["ready"], &now["at_ms"]), (&Value::Bool(false), &Value::from(1_000)));
+        assert!(now.get("four").is_none() && now.get("buckets").is_none());
+    }
+
+    #[test]
+    fn the_numbers_rates_and_shares_follow_from_the_figures() {
+        let mut recent = Recent::default();
+        let (then, now) = (figures(1), figures(3));
+        recent.push(0, &then);
+        let at_once = written(Some((&then, &recent)), 0);
+        assert_eq!(at_once["rates"]["accesses"], Value::Null, "nothing to compare with");
+        let now = written(Some((&now, &recent)), 10_000);
+        assert_eq!(now["four"]["data_lake_espaco_utilizado_gb"], 2.5);
+        assert_eq!(now["four"]["data_warehouse_tempo_resposta_ms"], 2.5);
+        assert_eq!(now["rates"]["accesses"], 40.0);
+        assert_eq!(now["rates"]["queries"], 12.0);
+        assert_eq!(now["responses"]["p50_ms"], 37.5);
+        assert_eq!(now["responses"]["queued_share"], 0.25);
+        assert_eq!(now["buckets"]["top"][0]["name"], "large");
+        assert_eq!(now["buckets"]["top"][0]["failed_share"], 0.05);
+        assert_eq!(now["warehouses"]["top"][0]["queries_per_s"], 12.0);
+    }
+
+    #[test]
+    fn lists_say_how_many_there_are() {
+        let mut many = figures(1);
+        many.lake.buckets =
+            (0..200).map(|n| (format!("b-{n}"), BucketFigures::default())).collect();
+        let now = written(Some((&many, &Recent::default())), 0);
+        assert_eq!(now["buckets"]["total"], 200);
+        assert_eq!(now["buckets"]["top"].as_array().unwrap().len(), LISTED_MAX);
+    }
+}
