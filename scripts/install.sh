@@ -139,6 +139,14 @@ want_prometheus() {
   fi
 }
 
+# The page is looked at with it in tests and for the pictures.
+want_chromium() {
+  [[ -n ${CHROMIUM_BIN:-} ]] || has chromium && return
+  if ! { has apt-get && apt_install chromium fonts-dejavu-core; }; then
+    say "Chromium could not be installed; the tests of the page will fail without it"
+  fi
+}
+
 need_jq() {
   has jq || apt_install jq || die "no jq could be installed"
 }

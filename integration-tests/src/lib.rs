@@ -1,5 +1,6 @@
 //! Servers and executables for the integration tests.
 
+pub mod browser;
 pub mod docker;
 pub mod executable;
 pub mod matrix;

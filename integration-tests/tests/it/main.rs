@@ -22,6 +22,7 @@ mod matrix;
 mod operation;
 mod outage;
 mod owners;
+mod page;
 mod preflight;
 mod real_input;
 mod replay;

@@ -1,0 +1,135 @@
+//! The page of the aggregator in a real browser.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use domain::Side;
+use integration_tests::{
+    browser::{Browser, Look},
+    pipeline::{FOUR, Part, Pipeline, Traffic},
+};
+
+const LOOK: Look = Look { width: 1280, height: 900, dark: false, scale: 1.0 };
+const TRAFFIC: Traffic = Traffic { events: 6_000, rate: 1_500, format: "json" };
+/// In the order of [`FOUR`].
+const VALUES: [&str; 4] = ["used-value", "accesses-value", "response-value", "records-value"];
+const PLOTS: &str =
+    "[...document.querySelectorAll('.plot svg')].map((plot) => +plot.dataset.points)";
+
+fn state_is(state: &str) -> String {
+    format!("document.body.dataset.state === '{state}'")
+}
+
+/// The page's values, exact as it has them.
+fn values(browser: &mut Browser) -> Vec<f64> {
+    let value = |id: &str| browser.text(&format!("document.getElementById('{id}').value")).unwrap();
+    VALUES.iter().copied().map(value).map(|value| value.parse().unwrap()).collect()
+}
+
+/// The page's values as they are read.
+fn shown(browser: &mut Browser) -> Vec<String> {
+    let text = |id: &str| browser.text(&format!("document.getElementById('{id}').textContent"));
+    VALUES.iter().copied().map(text).map(Result::unwrap).collect()
+}
+
+fn points(browser: &mut Browser) -> Vec<u64> {
+    let points = browser.value(PLOTS).unwrap();
+    points.as_array().unwrap().iter().map(|points| points.as_u64().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_what_is_scraped_and_comes_back_with_its_history() {
+    let mut pipeline = Pipeline::start(&[("PAGE_GRAIN_S", "1")]).await.unwrap();
+    pipeline.run(Part::Archiver).unwrap();
+    pipeline.run(Part::Aggregator).unwrap();
+    let lake = pipeline.simulate(Side::Lake, TRAFFIC).unwrap();
+    let warehouse = pipeline.simulate(Side::Warehouse, TRAFFIC).unwrap();
+    lake.finish().await.unwrap();
+    warehouse.finish().await.unwrap();
+    pipeline.rest().await.unwrap();
+    let scraped = pipeline.four().unwrap().unwrap();
+
+    let address = format!("http://127.0.0.1:{}/", pipeline.metrics_port());
+    let mut browser = Browser::start("en-US", LOOK).unwrap();
+    browser.go(&address).unwrap();
+    browser.until(&state_is("live")).unwrap();
+    browser.until(&format!("{PLOTS}.every((points) => points > 3)")).unwrap();
+    assert_eq!(values(&mut browser), scraped, "{FOUR:?}");
+    let read: Vec<f64> =
+        shown(&mut browser).iter().map(|text| text.replace(',', "").parse().unwrap()).collect();
+    for ((read, exact), decimals) in read.iter().zip(scraped).zip([3, 0, 1, 0]) {
+        assert_eq!(format!("{read:.decimals$}"), format!("{exact:.decimals$}"));
+    }
+    for (what, expression) in [
+        (
+            "plots say what they show",
+            "[...document.querySelectorAll('.plot svg')].every((plot) => plot.getAttribute('aria-label').includes('last hour'))",
+        ),
+        ("lines are drawn", "document.querySelectorAll('.plot path.line').length === 4"),
+        ("buckets are listed", "document.querySelectorAll('#buckets tbody tr').length === 4"),
+        (
+            "warehouses are listed",
+            "document.querySelectorAll('#warehouses tbody tr').length === 10",
+        ),
+        (
+            "percentiles are known or said to be missing",
+            "document.querySelectorAll('#percentiles dd').length === 6",
+        ),
+        ("nothing is wider than the window", "document.documentElement.scrollWidth <= innerWidth"),
+        ("the language is said", "document.documentElement.lang === 'en'"),
+    ] {
+        assert_eq!(browser.value(expression).unwrap(), true, "{what}");
+    }
+    let before = points(&mut browser);
+    assert_eq!(browser.problems(), Vec::<String>::new());
+
+    // Without its broker it has no numbers, and says so.
+    pipeline.kill(Part::Aggregator).unwrap();
+    browser.until(&state_is("lost")).unwrap();
+    pipeline.set("NATS_URL", "nats://127.0.0.1:1");
+    pipeline.run(Part::Aggregator).unwrap();
+    browser.until(&state_is("behind")).unwrap();
+    assert_eq!(shown(&mut browser), ["—"; 4]);
+    let notice = browser.text("document.getElementById('notice').innerText").unwrap();
+    assert!(notice.contains("Catching up") && notice.contains("nats"), "{notice}");
+
+    // With it, the numbers and the last hour are back, without anybody's doing.
+    pipeline.kill(Part::Aggregator).unwrap();
+    let url = pipeline.nats.url();
+    pipeline.set("NATS_URL", &url);
+    pipeline.run(Part::Aggregator).unwrap();
+    browser.until(&state_is("live")).unwrap();
+    let enough = before.iter().min().unwrap();
+    browser.until(&format!("{PLOTS}.every((points) => points >= {enough})")).unwrap();
+    assert_eq!(values(&mut browser), scraped, "{FOUR:?}");
+
+    // A browser tells of each connection that was refused meanwhile, and of nothing else.
+    let others: Vec<String> = browser
+        .problems()
+        .into_iter()
+        .filter(|problem| !problem.starts_with("network: "))
+        .collect();
+    assert_eq!(others, Vec::<String>::new());
+    let foreign = |url: &String| !url.starts_with(&address) && url != "about:blank";
+    assert_eq!(browser.requests().into_iter().find(foreign), None);
+    drop(browser);
+
+    let phone = Look { width: 360, height: 740, dark: true, scale: 1.0 };
+    let mut browser = Browser::start("pt-BR", phone).unwrap();
+    browser.go(&address).unwrap();
+    browser.until(&state_is("live")).unwrap();
+    for (what, expression) in [
+        ("the language is said", "document.documentElement.lang === 'pt-BR'"),
+        (
+            "the words are Portuguese",
+            "document.getElementById('used-title').textContent === 'Espaço utilizado'",
+        ),
+        (
+            "numbers are written as there",
+            "document.getElementById('accesses-value').textContent === '6.000'",
+        ),
+        ("nothing is wider than a phone", "document.documentElement.scrollWidth <= innerWidth"),
+    ] {
+        assert_eq!(browser.value(expression).unwrap(), true, "{what}");
+    }
+    assert_eq!(browser.problems(), Vec::<String>::new());
+}
