@@ -127,6 +127,31 @@ mod tests {
         assert!(missing.is_empty(), "read, but not in .env.example: {missing:?}");
     }
 
+    /// What the image sets, or what has no place in a container.
+    const NOT_PASSED_ON: &[&str] = &[
+        "ADMIN_ADDR",
+        "METRICS_ADDR",
+        "NATS_CREDS",
+        "NATS_NKEY_SEED_FILE",
+        "NATS_SUBJECT_PREFIX",
+        "SIMULATE_LAKE_BOOKS_FILE",
+        "SIMULATE_WAREHOUSE_BOOKS_FILE",
+        "AGGREGATOR_REPLAY",
+    ];
+
+    #[test]
+    fn compose_passes_every_setting_of_its_services_on() {
+        let compose = include_str!("../../../docker-compose.yml");
+        let keys = |line: &'static str| Some(line.trim_start().split_once(':')?.0);
+        let passed: BTreeSet<&str> = compose.lines().filter_map(keys).collect();
+        for entry in services::SERVICES {
+            for Setting { key, .. } in entry.all_settings() {
+                let is_set = passed.contains(key) || passed.contains(&*format!("{key}_FILE"));
+                assert!(is_set || NOT_PASSED_ON.contains(&key), "{key} is not passed on");
+            }
+        }
+    }
+
     #[test]
     fn a_key_means_the_same_everywhere() {
         let mut seen: BTreeMap<&str, Setting> = BTreeMap::new();

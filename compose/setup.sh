@@ -1,0 +1,174 @@
+#!/bin/sh
+# What `docker-compose up` does first: generates the passwords that are neither given nor there yet,
+# and puts each where only its reader finds it. Safe to repeat: a password that is there stays. Those
+# of the broker may be given, as NATS_PASSWORD_READER and so on.
+#
+#   /secrets            a folder for each service, for its user only
+#   /postgres-secrets   passwords of the database's roles, for the database alone
+#   /etc/nats           the broker's configuration, with the passwords of its users
+#
+# `setup.sh password NAME` prints one instead (nats-reader, postgres-reader), for people;
+# `setup.sh rest-key ROLE` a key for the REST interface as anon, authenticated or service_role, which
+# Supabase gives as a project's keys.
+set -eu
+umask 077
+
+# Who runs as whom; docker-compose.yml says the same.
+nats_uid=10010
+lake_uid=10011
+warehouse_uid=10012
+aggregator_uid=10013
+archiver_uid=10014
+migrate_uid=10015
+tools_uid=10016
+rest_uid=10017
+
+kept=/secrets/.generated
+database=postgres:5432/lakegauge
+
+# A password by name: the given one, or one of 192 bits that is made at its first use.
+password() {
+  variable=$(printf %s "$1" | tr '[:lower:]-' '[:upper:]_' | sed 's/^NATS_/NATS_PASSWORD_/')
+  given=$(printenv "$variable" || true)
+  case $given in
+    *[!A-Za-z0-9_-]*)
+      echo "error: $variable may hold letters, digits, - and _ only" >&2
+      exit 64
+      ;;
+  esac
+  if [ -z "$given" ] && ! [ -s "$kept/$1" ]; then
+    given=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
+  fi
+  if [ -n "$given" ]; then
+    printf %s "$given" >"$kept/$1.new"
+    mv "$kept/$1.new" "$kept/$1"
+  fi
+  cat "$kept/$1"
+}
+
+# One line from standard input into a file that only one user can read, complete or not at all.
+give() {
+  mkdir -p "$(dirname "$2")"
+  chmod 711 "$(dirname "$2")"
+  cat >"$2.new"
+  chmod 400 "$2.new"
+  chown "$1:$1" "$2.new"
+  mv "$2.new" "$2"
+}
+
+# Standard input as base64 for addresses, without its padding.
+base64url() { base64 -w 0 | tr '+/' '-_' | tr -d '='; }
+
+# HMAC-SHA-256 of a text under a key of at most 64 characters (RFC 2104), as octal escapes.
+hmac() {
+  inner=
+  outer=
+  place=0
+  for byte in $(printf '%s' "$1" | od -An -v -tu1) $(yes 0 | head -n 64); do
+    [ "$place" -lt 64 ] || break
+    inner="$inner\\$(printf %o $((byte ^ 54)) | sed 's/^.$/0&/; s/^..$/0&/')"
+    outer="$outer\\$(printf %o $((byte ^ 92)) | sed 's/^.$/0&/; s/^..$/0&/')"
+    place=$((place + 1))
+  done
+  # shellcheck disable=SC2059 # The text is the format: escapes of bytes that printf makes.
+  digest=$({
+    printf "$inner"
+    printf '%s' "$2"
+  } | sha256sum | octal)
+  # shellcheck disable=SC2059
+  {
+    printf "$outer"
+    printf "$digest"
+  } | sha256sum | octal
+}
+
+# The digest that sha256sum prints, as octal escapes.
+octal() {
+  cut -c1-64 | sed 's/../0x& /g' | tr ' ' '\n' | while read -r byte; do
+    [ -z "$byte" ] || printf '\\%03o' "$((byte))"
+  done
+}
+
+# A token that PostgREST takes for a role, for ten years.
+rest_key() {
+  now=$(date +%s)
+  header=$(printf '{"alg":"HS256","typ":"JWT"}' | base64url)
+  claims=$(printf '{"role":"%s","iss":"lakegauge","iat":%d,"exp":%d}' \
+    "$1" "$now" $((now + 315360000)) | base64url)
+  signed="$header.$claims"
+  # shellcheck disable=SC2059
+  printf '%s.%s\n' "$signed" "$(printf "$(hmac "$(password jwt)" "$signed")" | base64url)"
+}
+
+mkdir -p "$kept"
+chmod 711 /secrets
+
+case ${1:-} in
+  '') ;;
+  password)
+    case ${2:-} in
+      nats-* | postgres-*) ;;
+      *)
+        echo "error: password needs nats-USER or postgres-ROLE" >&2
+        exit 64
+        ;;
+    esac
+    [ -s "$kept/$2" ] || {
+      echo "error: there is no $2" >&2
+      exit 1
+    }
+    cat "$kept/$2"
+    echo
+    exit 0
+    ;;
+  rest-key)
+    case ${2:-} in
+      anon | authenticated | service_role) rest_key "$2" ;;
+      *)
+        echo "error: rest-key needs anon, authenticated or service_role" >&2
+        exit 64
+        ;;
+    esac
+    exit 0
+    ;;
+  *)
+    echo "error: unknown argument '$1'" >&2
+    exit 64
+    ;;
+esac
+
+# The broker: its configuration, and the passwords in the form in which it includes them.
+for file in /nats/*.conf; do
+  give "$nats_uid" "/etc/nats/${file##*/}" <"$file"
+done
+for user in admin lake_simulator warehouse_simulator publisher aggregator archiver reader; do
+  printf 'NATS_PASSWORD_%s: "%s"\n' "$(printf %s "$user" | tr '[:lower:]' '[:upper:]')" \
+    "$(password "nats-$user")"
+done | give "$nats_uid" /etc/nats/passwords.conf
+chown "$nats_uid:$nats_uid" /data
+
+password nats-lake_simulator | give "$lake_uid" /secrets/lake-simulator/nats-password
+password nats-warehouse_simulator | give "$warehouse_uid" /secrets/warehouse-simulator/nats-password
+password nats-aggregator | give "$aggregator_uid" /secrets/aggregator/nats-password
+password nats-archiver | give "$archiver_uid" /secrets/archiver/nats-password
+for user in admin publisher reader; do
+  password "nats-$user" | give "$tools_uid" "/secrets/tools/nats-password-$user"
+done
+
+# The database of docker-compose.override.yml, where it is used.
+if [ -d /postgres-secrets ]; then
+  for role in superuser owner aggregator archiver reader authenticator; do
+    password "postgres-$role" >"/postgres-secrets/$role.new"
+    chmod 444 "/postgres-secrets/$role.new"
+    mv "/postgres-secrets/$role.new" "/postgres-secrets/$role"
+  done
+  chmod 755 /postgres-secrets
+  url() { printf 'postgresql://%s:%s@%s' "$1" "$(password "postgres-$2")" "$database"; }
+  url lakegauge_owner owner | give "$migrate_uid" /secrets/migrate/database-url
+  url aggregator aggregator | give "$aggregator_uid" /secrets/aggregator/database-url
+  url archiver archiver | give "$archiver_uid" /secrets/archiver/database-url
+  url archiver archiver | give "$tools_uid" /secrets/tools/database-url
+  url authenticator authenticator | give "$rest_uid" /secrets/rest/database-url
+  password jwt | give "$rest_uid" /secrets/rest/jwt-secret
+fi
+echo "every password is in its place"
