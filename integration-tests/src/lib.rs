@@ -8,6 +8,7 @@ pub mod nats;
 pub mod pipeline;
 pub mod ports;
 pub mod postgres;
+pub mod prometheus;
 pub mod proxy;
 pub mod raw_nats;
 pub mod running;

@@ -445,6 +445,11 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The port of `/metrics`, `/readyz` and `/livez`.
+    pub const fn admin(&self) -> u16 {
+        self.admin
+    }
+
     fn log_end(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();

@@ -11,6 +11,7 @@ const FREE_PORTS: &[&str] = &[
     "--nats-monitor-port=0",
     "--postgres-port=0",
     "--prometheus-port=0",
+    "--grafana-port=0",
     "--metrics-port=0",
     "--lake-admin-port=0",
     "--warehouse-admin-port=0",

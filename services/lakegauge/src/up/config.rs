@@ -13,6 +13,7 @@ pub(crate) struct Ports {
     pub(crate) nats_monitor: u16,
     pub(crate) postgres: u16,
     pub(crate) prometheus: u16,
+    pub(crate) grafana: u16,
     pub(crate) metrics: u16,
     pub(crate) lake_admin: u16,
     pub(crate) warehouse_admin: u16,
@@ -31,12 +32,14 @@ pub(crate) struct Config {
     pub(crate) scenario: Option<String>,
     pub(crate) simulators: bool,
     pub(crate) prometheus: bool,
+    pub(crate) grafana: bool,
     pub(crate) log_statements: bool,
     pub(crate) bind: IpAddr,
     pub(crate) ports: Ports,
     pub(crate) nats_server_bin: Option<PathBuf>,
     pub(crate) postgres_bin_dir: Option<PathBuf>,
     pub(crate) prometheus_bin: Option<PathBuf>,
+    pub(crate) grafana_home: Option<PathBuf>,
     pub(crate) drain_max: Duration,
     pub(crate) grace: Duration,
 }
@@ -94,6 +97,12 @@ const NO_PROMETHEUS: Setting = setting(
     Some("false"),
     "Start no Prometheus, although it is installed.",
 );
+const NO_GRAFANA: Setting = setting(
+    "UP_NO_GRAFANA",
+    "no-grafana",
+    Some("false"),
+    "Start no Grafana, although it is installed.",
+);
 const LOG_STATEMENTS: Setting = setting(
     "UP_LOG_STATEMENTS",
     "log-statements",
@@ -128,6 +137,8 @@ const POSTGRES_PORT: Setting = setting(
 );
 const PROMETHEUS_PORT: Setting =
     setting("UP_PROMETHEUS_PORT", "prometheus-port", Some("9090"), "Port of Prometheus.");
+const GRAFANA_PORT: Setting =
+    setting("UP_GRAFANA_PORT", "grafana-port", Some("3000"), "Port of Grafana.");
 const METRICS_PORT: Setting =
     setting("UP_METRICS_PORT", "metrics-port", Some("8000"), "Port of the four metrics.");
 const LAKE_ADMIN_PORT: Setting = setting(
@@ -173,6 +184,12 @@ const PROMETHEUS_BIN: Setting = setting(
     None,
     "The prometheus executable; otherwise the one on PATH.",
 );
+const GRAFANA_HOME: Setting = setting(
+    "GRAFANA_HOME",
+    "grafana-home",
+    None,
+    "Folder of an unpacked Grafana, with bin/grafana in it; otherwise the grafana on PATH.",
+);
 const DRAIN_MAX_S: Setting = setting(
     "UP_DRAIN_MAX_S",
     "drain-max-s",
@@ -196,12 +213,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     SCENARIO,
     NO_SIMULATORS,
     NO_PROMETHEUS,
+    NO_GRAFANA,
     LOG_STATEMENTS,
     BIND,
     NATS_PORT,
     NATS_MONITOR_PORT,
     POSTGRES_PORT,
     PROMETHEUS_PORT,
+    GRAFANA_PORT,
     METRICS_PORT,
     LAKE_ADMIN_PORT,
     WAREHOUSE_ADMIN_PORT,
@@ -210,6 +229,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     NATS_SERVER_BIN,
     POSTGRES_BIN_DIR,
     PROMETHEUS_BIN,
+    GRAFANA_HOME,
     DRAIN_MAX_S,
     GRACE_MS,
 ];
@@ -229,12 +249,14 @@ impl Config {
         let scenario = settings.optional(&SCENARIO);
         let no_simulators = settings.switch(&NO_SIMULATORS);
         let no_prometheus = settings.switch(&NO_PROMETHEUS);
+        let no_grafana = settings.switch(&NO_GRAFANA);
         let log_statements = settings.switch(&LOG_STATEMENTS);
         let bind = settings.parse(&BIND);
         let ports = ports(settings);
         let nats_server_bin = settings.optional(&NATS_SERVER_BIN);
         let postgres_bin_dir = settings.optional(&POSTGRES_BIN_DIR);
         let prometheus_bin = settings.optional(&PROMETHEUS_BIN);
+        let grafana_home = settings.optional(&GRAFANA_HOME);
         let drain_max_s = settings.parse(&DRAIN_MAX_S);
         let grace = settings.duration_ms(&GRACE_MS);
         Some(Self {
@@ -246,12 +268,14 @@ impl Config {
             scenario: scenario?,
             simulators: !no_simulators?,
             prometheus: !no_prometheus?,
+            grafana: !no_grafana?,
             log_statements: log_statements?,
             bind: bind?,
             ports: ports?,
             nats_server_bin: nats_server_bin?,
             postgres_bin_dir: postgres_bin_dir?,
             prometheus_bin: prometheus_bin?,
+            grafana_home: grafana_home?,
             drain_max: Duration::from_secs(drain_max_s?),
             grace: grace?,
         })
@@ -278,7 +302,7 @@ impl Config {
     }
 
     /// Every port with its flag and the address it is bound to, in the order of starting.
-    pub(crate) fn ports_mut(&mut self) -> [(&'static Setting, IpAddr, &mut u16); 9] {
+    pub(crate) fn ports_mut(&mut self) -> [(&'static Setting, IpAddr, &mut u16); 10] {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let (bind, ports) = (self.bind, &mut self.ports);
         [
@@ -289,6 +313,7 @@ impl Config {
             (&AGGREGATOR_ADMIN_PORT, bind, &mut ports.aggregator_admin),
             (&METRICS_PORT, bind, &mut ports.metrics),
             (&PROMETHEUS_PORT, bind, &mut ports.prometheus),
+            (&GRAFANA_PORT, bind, &mut ports.grafana),
             (&LAKE_ADMIN_PORT, bind, &mut ports.lake_admin),
             (&WAREHOUSE_ADMIN_PORT, bind, &mut ports.warehouse_admin),
         ]
@@ -302,6 +327,7 @@ fn ports(settings: &mut Settings<'_>) -> Option<Ports> {
         &NATS_MONITOR_PORT,
         &POSTGRES_PORT,
         &PROMETHEUS_PORT,
+        &GRAFANA_PORT,
         &METRICS_PORT,
         &LAKE_ADMIN_PORT,
         &WAREHOUSE_ADMIN_PORT,
@@ -309,13 +335,24 @@ fn ports(settings: &mut Settings<'_>) -> Option<Ports> {
         &ARCHIVER_ADMIN_PORT,
     ]
     .map(|setting| settings.parse::<u16>(setting));
-    let [nats, monitor, postgres, prometheus, metrics, lake, warehouse, aggregator, archiver] =
-        read;
+    let [
+        nats,
+        monitor,
+        postgres,
+        prometheus,
+        grafana,
+        metrics,
+        lake,
+        warehouse,
+        aggregator,
+        archiver,
+    ] = read;
     Some(Ports {
         nats: nats?,
         nats_monitor: monitor?,
         postgres: postgres?,
         prometheus: prometheus?,
+        grafana: grafana?,
         metrics: metrics?,
         lake_admin: lake?,
         warehouse_admin: warehouse?,
@@ -373,7 +410,7 @@ mod tests {
         assert_eq!(settings.finish(), Ok(()));
         assert_eq!(config.lake_rate() + config.warehouse_rate(), config.rate);
         assert_eq!(config.warehouse_rate(), 100);
-        assert!(config.simulators && config.prometheus);
+        assert!(config.simulators && config.prometheus && config.grafana);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod archive;
 mod config;
 mod console;
 mod datadir;
+mod grafana;
 mod line;
 mod nats;
 mod parts;
@@ -30,7 +31,7 @@ pub(crate) fn command() -> Command {
     let command = Command::new("up")
         .about("Run the whole pipeline on this machine")
         .long_about(
-            "Starts NATS, PostgreSQL, Prometheus where it is installed, and every service, each as \
+            "Starts NATS, PostgreSQL, Prometheus and Grafana where they are installed, and every service, each as \
              a process of its own; prints where they are and how they do. A part that dies is \
              started again. Ctrl-C stops in order: the simulators first, the rest when everything \
              is archived and counted. A second Ctrl-C does not wait for that.",

@@ -13,7 +13,7 @@ use super::datadir::DataDir;
 use super::nats::ASK_AGAIN;
 use super::postgres::Postgres;
 use super::process::{Ended, Part, Spec};
-use super::{nats, parts, probe, prometheus};
+use super::{grafana, nats, parts, probe, prometheus};
 
 /// How long NATS, PostgreSQL and Prometheus may take to start; a recovery after a crash is in it.
 const SERVER_START_MAX: Duration = Duration::from_secs(120);
@@ -40,6 +40,7 @@ struct Tools {
     nats: PathBuf,
     postgres: Postgres,
     prometheus: Option<PathBuf>,
+    grafana: Option<grafana::Installed>,
 }
 
 impl Pipeline {
@@ -56,7 +57,10 @@ impl Pipeline {
         let dir = DataDir::open(&config.data_dir)?;
         // Parts of an `up` that was killed may still be ending.
         let looks = if dir.at("addresses.json").exists() { PREDECESSOR_LOOKS } else { 1 };
-        settle_ports(&mut config, looks).await?;
+        let grafana = grafana::find(&config);
+        // A Grafana of the machine's own may listen at the usual port: not taken where none is ours.
+        let is_grafana = matches!(grafana, Ok(Some(_)));
+        settle_ports(&mut config, looks, is_grafana).await?;
         let nats = nats::find(&config);
         let prometheus = prometheus::find(&config);
         if !dir.at("postgres/PG_VERSION").exists() {
@@ -65,12 +69,13 @@ impl Pipeline {
         let postgres = Postgres::prepare(&config, &dir).await;
         let problems: Vec<String> = [nats.as_ref().err(), prometheus.as_ref().err()]
             .into_iter()
-            .chain([postgres.as_ref().err()])
+            .chain([postgres.as_ref().err(), grafana.as_ref().err()])
             .flatten()
             .map(|problem| format!("{problem:#}"))
             .collect();
         anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n       "));
-        let tools = Tools { nats: nats?, postgres: postgres?, prometheus: prometheus? };
+        let tools =
+            Tools { nats: nats?, postgres: postgres?, prometheus: prometheus?, grafana: grafana? };
         let (parts, problems, restarts) = (Vec::new(), Vec::new(), BTreeMap::new());
         Ok(Self { config, console, clock, dir, tools, parts, problems, restarts })
     }
@@ -105,6 +110,11 @@ impl Pipeline {
             let spec = prometheus::spec(&self.config, &self.dir, program)?;
             self.launch(spec)?;
             self.wait("prometheus", async |this| prometheus::is_up(&this.config).await).await?;
+        }
+        if let Some(installed) = self.tools.grafana.clone() {
+            let spec = grafana::spec(&self.config, &self.dir, installed)?;
+            self.launch(spec)?;
+            self.wait("grafana", async |this| grafana::is_up(&this.config).await).await?;
         }
         let ports = self.config.ports;
         self.wait_ready("archiver", ports.archiver_admin).await?;
@@ -142,7 +152,7 @@ impl Pipeline {
     pub(crate) async fn stop_all(&mut self) {
         self.stop(&["lake-simulator", "warehouse-simulator"]).await;
         self.stop(&["aggregator", "archiver"]).await;
-        self.stop(&["prometheus"]).await;
+        self.stop(&["grafana", "prometheus"]).await;
         self.stop(&["postgres", "nats"]).await;
     }
 
@@ -185,6 +195,11 @@ impl Pipeline {
     /// Whether Prometheus is one of the parts.
     pub(crate) fn has_prometheus(&self) -> bool {
         self.tools.prometheus.is_some()
+    }
+
+    /// Whether Grafana is one of the parts.
+    pub(crate) fn has_grafana(&self) -> bool {
+        self.tools.grafana.is_some()
     }
 
     fn launch(&mut self, spec: Spec) -> anyhow::Result<()> {
@@ -272,12 +287,15 @@ impl Pipeline {
 
 /// Checks every port, and finds a free one for each that is 0. One that is taken is looked at so
 /// many times.
-async fn settle_ports(config: &mut Config, looks: u32) -> anyhow::Result<()> {
+async fn settle_ports(config: &mut Config, looks: u32, is_grafana: bool) -> anyhow::Result<()> {
     let mut looks_left = looks;
     let mut taken = Vec::new();
     // Held until all are settled, so that no port is chosen twice.
     let mut held = Vec::new();
     for (setting, bind, port) in config.ports_mut() {
+        if setting.flag == "grafana-port" && !is_grafana {
+            continue;
+        }
         loop {
             match tokio::net::TcpListener::bind((bind, *port)).await {
                 Ok(listener) => {

@@ -28,7 +28,7 @@ const LOG_STATEMENTS: &[(&str, &str)] = &[
 /// Oldest release that is supported, as Supabase runs it.
 const VERSION_MIN: u32 = 15;
 /// The database of the archive.
-const DATABASE: &str = "lakegauge";
+pub(crate) const DATABASE: &str = "lakegauge";
 /// Socket paths longer than this are refused by the kernel (108 with the terminating byte).
 const SOCKET_PATH_MAX: usize = 100;
 /// Where the cluster of a data directory stands that the server's user can't reach.

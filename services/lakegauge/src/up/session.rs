@@ -103,6 +103,11 @@ fn announce(pipeline: &Pipeline) {
     } else {
         say("Prometheus", "not installed, or not wanted".to_owned());
     }
+    if pipeline.has_grafana() {
+        say("Grafana", format!("http://{} (admin, admin at first)", at(ports.grafana)));
+    } else {
+        say("Grafana", super::grafana::MISSING.to_owned());
+    }
     let admin = [
         ("archiver", ports.archiver_admin),
         ("aggregator", ports.aggregator_admin),
@@ -281,6 +286,7 @@ fn write_state(pipeline: &Pipeline) -> anyhow::Result<()> {
         "nats_monitor": format!("http://127.0.0.1:{}", ports.nats_monitor),
         "postgres_port": ports.postgres,
         "prometheus": format!("http://{}", config.reach(ports.prometheus)),
+        "grafana": pipeline.has_grafana().then(|| format!("http://{}", config.reach(ports.grafana))),
         "archiver_admin": format!("http://{}", config.reach(ports.archiver_admin)),
         "aggregator_admin": format!("http://{}", config.reach(ports.aggregator_admin)),
         "lake_simulator_admin": format!("http://{}", config.reach(ports.lake_admin)),

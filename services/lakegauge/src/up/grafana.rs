@@ -1,0 +1,211 @@
+//! Grafana for `up`, where it is installed: the same boards as with Compose.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use rustix::process::Signal;
+use service_kit::{Environment, Strings as _};
+
+use super::config::Config;
+use super::datadir::DataDir;
+use super::postgres::DATABASE;
+use super::probe;
+use super::process::{Orphaned, Spec};
+
+/// What is said where there is none.
+pub(crate) const MISSING: &str = "not installed (https://grafana.com/grafana/download, on PATH or named by GRAFANA_HOME) or not \
+     wanted";
+/// Where the boards are in a container; here they are in the data directory.
+const BOARDS_IN_CONTAINER: &str = "/var/lib/grafana/dashboards";
+/// Where the packages of distributions keep what Grafana needs besides its executable.
+const HOME_OF_PACKAGES: &str = "/usr/share/grafana";
+
+/// A file of the tree with its place.
+macro_rules! of_tree {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../../../grafana/", $name)))
+    };
+}
+
+/// The files of the tree, by their place below `grafana/`.
+const FILES: [(&str, &str); 10] = [
+    of_tree!("provisioning/datasources/datasources.yml"),
+    of_tree!("provisioning/dashboards/providers.yml"),
+    of_tree!("provisioning/alerting/contact-points.yml"),
+    of_tree!("provisioning/alerting/rules.yml"),
+    of_tree!("dashboards/Lakegauge/lakegauge-overview.json"),
+    of_tree!("dashboards/Lakegauge/lakegauge-lake.json"),
+    of_tree!("dashboards/Lakegauge/lakegauge-warehouse.json"),
+    of_tree!("dashboards/Lakegauge/lakegauge-pipeline.json"),
+    of_tree!("dashboards/Lakegauge/lakegauge-archive.json"),
+    of_tree!("dashboards/Lakegauge/lakegauge-slo.json"),
+];
+/// The board that one sees first.
+const HOME_BOARD: &str = "grafana/dashboards/Lakegauge/lakegauge-overview.json";
+
+/// An installed Grafana.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Installed {
+    program: PathBuf,
+    home: PathBuf,
+}
+
+/// Grafana, if it is there and wanted.
+///
+/// # Errors
+///
+/// `GRAFANA_HOME` names a folder without one.
+pub(crate) fn find(config: &Config) -> anyhow::Result<Option<Installed>> {
+    if !config.grafana {
+        return Ok(None);
+    }
+    if let Some(home) = &config.grafana_home {
+        let program = home.join("bin/grafana");
+        anyhow::ensure!(
+            program.is_file(),
+            "--grafana-home names {}, where there is no bin/grafana",
+            home.display()
+        );
+        return Ok(Some(Installed { program, home: home.clone() }));
+    }
+    Ok(super::on_path("grafana").map(|program| {
+        let packaged = PathBuf::from(HOME_OF_PACKAGES);
+        let own = program.canonicalize().ok();
+        let own = own.and_then(|program| Some(program.parent()?.parent()?.to_owned()));
+        let home = own.filter(|home| home.join("conf/defaults.ini").is_file()).unwrap_or(packaged);
+        Installed { program, home }
+    }))
+}
+
+/// How to start it; writes the boards and what provisions them.
+pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow::Result<Spec> {
+    let boards = dir.at("grafana/dashboards").display().to_string();
+    for (name, text) in FILES {
+        let text = text.replace(BOARDS_IN_CONTAINER, &boards);
+        let folder = dir.at("grafana").join(name);
+        let folder = folder.parent().context("a file stands in a folder")?.to_owned();
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("can't make {}", folder.display()))?;
+        dir.write(&format!("grafana/{name}"), &text)?;
+    }
+    // Asked for by Grafana, empty or not.
+    std::fs::create_dir_all(dir.at("grafana/provisioning/plugins"))?;
+    let at = |name: &str| dir.at(name).display().to_string();
+    let given = |key: &str, otherwise: &str| {
+        Environment.get(key).filter(|set| !set.is_empty()).unwrap_or_else(|| otherwise.to_owned())
+    };
+    let ports = &config.ports;
+    Ok(Spec {
+        name: "grafana",
+        program: grafana.program,
+        arguments: vec!["server".into(), format!("--homepath={}", grafana.home.display()).into()],
+        environment: vec![
+            ("GF_PATHS_DATA", at("grafana/data")),
+            ("GF_PATHS_LOGS", at("grafana/logs")),
+            ("GF_PATHS_PLUGINS", at("grafana/plugins")),
+            ("GF_PATHS_PROVISIONING", at("grafana/provisioning")),
+            ("GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH", at(HOME_BOARD)),
+            ("GF_SERVER_HTTP_ADDR", config.bind.to_string()),
+            ("GF_SERVER_HTTP_PORT", ports.grafana.to_string()),
+            ("GF_SECURITY_ADMIN_USER", given("GF_SECURITY_ADMIN_USER", "admin")),
+            ("GF_SECURITY_ADMIN_PASSWORD", given("GF_SECURITY_ADMIN_PASSWORD", "admin")),
+            ("GF_USERS_ALLOW_SIGN_UP", "false".to_owned()),
+            // Nothing is asked of the internet.
+            ("GF_ANALYTICS_REPORTING_ENABLED", "false".to_owned()),
+            ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false".to_owned()),
+            ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false".to_owned()),
+            ("GF_NEWS_NEWS_FEED_ENABLED", "false".to_owned()),
+            ("GF_PLUGINS_PREINSTALL_DISABLED", "true".to_owned()),
+            ("GRAFANA_PROMETHEUS_URL", format!("http://{}", config.reach(ports.prometheus))),
+            ("GRAFANA_ARCHIVE_ADDR", format!("127.0.0.1:{}", ports.postgres)),
+            ("GRAFANA_ARCHIVE_DATABASE", DATABASE.to_owned()),
+            ("GRAFANA_ARCHIVE_USER", "reader".to_owned()),
+            ("GRAFANA_ARCHIVE_PASSWORD", dir.password("reader")?),
+            ("GRAFANA_ARCHIVE_SSLMODE", "disable".to_owned()),
+            // Addresses that go nowhere: Grafana refuses to start with empty ones.
+            ("GRAFANA_ALERT_EMAIL", given("GRAFANA_ALERT_EMAIL", "nobody@localhost")),
+            (
+                "GRAFANA_ALERT_WEBHOOK_URL",
+                given("GRAFANA_ALERT_WEBHOOK_URL", "http://127.0.0.1:9/"),
+            ),
+        ],
+        user: None,
+        log: dir.log("grafana"),
+        stop: Signal::TERM,
+        orphaned: Orphaned::Stopped,
+        grace: config.grace,
+        may_finish: false,
+    })
+}
+
+/// Whether it answers.
+pub(crate) async fn is_up(config: &Config) -> bool {
+    matches!(probe::get(config.reach(config.ports.grafana), "/api/health").await, Ok((200, _)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use service_kit::{Flags, Settings};
+
+    use super::*;
+
+    fn config() -> Config {
+        let (flags, environment) = (Flags::default(), BTreeMap::<&str, &str>::new());
+        Config::load(&mut Settings::new(&flags, &environment)).unwrap()
+    }
+
+    #[test]
+    fn every_file_of_the_tree_is_given_to_grafana() {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../grafana");
+        let mut found = Vec::new();
+        for folder in ["provisioning", "dashboards"] {
+            for sub in std::fs::read_dir(tree.join(folder)).unwrap() {
+                for file in std::fs::read_dir(sub.unwrap().path()).unwrap() {
+                    let file = file.unwrap().path();
+                    found.push(file.strip_prefix(&tree).unwrap().display().to_string());
+                }
+            }
+        }
+        found.retain(|name| !name.ends_with(".gitkeep"));
+        found.sort();
+        let mut given: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
+        given.sort_unstable();
+        assert_eq!(found, given);
+    }
+
+    #[test]
+    fn boards_and_sources_point_into_the_data_directory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(scratch.path()).unwrap();
+        let installed =
+            Installed { program: "/opt/grafana/bin/grafana".into(), home: "/opt/grafana".into() };
+        let spec = spec(&config(), &dir, installed).unwrap();
+        let environment: BTreeMap<&str, String> = spec.environment.into_iter().collect();
+        assert!(Path::new(&environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).is_file());
+        let folder = Path::new(&environment["GF_PATHS_PROVISIONING"]);
+        let provider = std::fs::read_to_string(folder.join("dashboards/providers.yml")).unwrap();
+        assert!(provider.contains(&dir.at("grafana/dashboards").display().to_string()));
+        // Every variable that a file asks for is given, and not empty.
+        for (name, text) in FILES.iter().filter(|(name, _)| name.ends_with(".yml")) {
+            for part in text.split("${").skip(1) {
+                let key = part.split('}').next().unwrap();
+                let value = environment.get(key).unwrap_or_else(|| panic!("{name} wants {key}"));
+                assert!(!value.is_empty(), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_home_without_grafana_is_refused_by_name() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut config = config();
+        config.grafana_home = Some(scratch.path().to_owned());
+        let error = find(&config).unwrap_err().to_string();
+        assert!(error.contains("no bin/grafana"), "{error}");
+        config.grafana = false;
+        assert_eq!(find(&config).unwrap(), None);
+    }
+}
