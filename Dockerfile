@@ -28,8 +28,9 @@ COPY services/aggregator/Cargo.toml services/aggregator/
 COPY services/archiver/Cargo.toml services/archiver/
 COPY services/replay/Cargo.toml services/replay/
 COPY services/lakegauge/Cargo.toml services/lakegauge/
+COPY grafana/generator/Cargo.toml grafana/generator/
 COPY integration-tests/Cargo.toml integration-tests/
-RUN for crate in shared/* services/* integration-tests; do \
+RUN for crate in shared/* services/* grafana/generator integration-tests; do \
       mkdir "$crate/src" && touch "$crate/src/lib.rs"; \
     done \
   && rm services/lakegauge/src/lib.rs \
@@ -40,6 +41,7 @@ RUN for crate in shared/* services/* integration-tests; do \
 COPY migrations migrations
 COPY nats nats
 COPY prometheus prometheus
+COPY grafana grafana
 COPY shared shared
 COPY services services
 RUN find shared services -name '*.rs' -exec touch {} + \
