@@ -81,17 +81,31 @@ impl NatsServer {
         profile: Profile,
         change: impl FnOnce(String) -> String,
     ) -> Result<Self> {
-        let directory = configured(profile, change)?;
         match servers::way()? {
-            Way::Containers { nats, .. } => Self::in_container(&nats, directory).await,
-            Way::Local => {
-                let runs = Runs::Local { binary: binary()?, child: None };
-                let (port, monitor_port) = (free_port()?, free_port()?);
-                let mut server = Self { runs, port, monitor_port, directory };
-                server.restart().await?;
-                Ok(server)
+            Way::Containers { nats, .. } => {
+                Self::in_container(&nats, configured(profile, change)?).await
             }
+            Way::Local => Self::start_local_with(profile, change).await,
         }
+    }
+
+    /// An executable of this machine, whose configuration may name files of this machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`NatsServer::start`].
+    pub async fn start_local_with(
+        profile: Profile,
+        change: impl FnOnce(String) -> String,
+    ) -> Result<Self> {
+        let mut server = Self {
+            runs: Runs::Local { binary: binary()?, child: None },
+            port: free_port()?,
+            monitor_port: free_port()?,
+            directory: configured(profile, change)?,
+        };
+        server.restart().await?;
+        Ok(server)
     }
 
     /// A container of this image, with the development configuration.

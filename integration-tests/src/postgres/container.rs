@@ -1,12 +1,17 @@
 //! PostgreSQL in a container: a server of its own, or one that the tests of a process share.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 
-use super::{ADMIN, Database, PATIENCE, POLL, roles};
+use super::{ADMIN, Database, POLL, roles};
 use crate::docker::{Container, Image, Recipe};
 
+/// From creation, with `initdb`, to the first connection; a busy machine is slow, not broken.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Its port in the container.
 const PORT: u16 = 5432;
 /// No test cuts the power; a killed server loses nothing that the system has.

@@ -16,8 +16,9 @@ fn fixture(name: &str) -> PathBuf {
     repository().join("integration-tests/fixtures").join(name)
 }
 
+/// Files of this machine stand in what is added.
 async fn server(more: &str) -> NatsServer {
-    NatsServer::start_with(Profile::Development, |config| format!("{config}\n{more}\n"))
+    NatsServer::start_local_with(Profile::Development, |config| format!("{config}\n{more}\n"))
         .await
         .unwrap()
 }

@@ -3,12 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
+use std::path::Path;
 use std::process::Command;
 
 use integration_tests::executable::{Ended, finish, lakegauge};
 use integration_tests::nats::NatsServer;
+use integration_tests::pipeline::until;
 use integration_tests::postgres::{Database, OWNER, PostgresServer};
 use integration_tests::running::{Running, get};
+use tempfile::TempDir;
 
 const SECRET: &str = "hunter2";
 /// Supabase's transaction pooler, as its dashboard shows it first.
@@ -210,4 +213,63 @@ async fn an_older_schema_asks_for_migrating_and_a_newer_one_for_the_newer_releas
         refuses(words, &newer.reader_url(), 1, &said);
     }
     ends("archive", &[("NATS_URL", &nats), ("DATABASE_URL", &newer.archiver_url())], 1, &said);
+}
+
+/// Runs openssl in a folder.
+fn openssl(folder: &Path, arguments: &str) {
+    let mut command = Command::new("openssl");
+    command.args(arguments.split(' ')).current_dir(folder);
+    let ended = finish(command, b"").unwrap();
+    assert_eq!(ended.status, Some(0), "openssl {arguments}: {}", ended.stderr);
+}
+
+/// Two authorities, as Supabase has an old and a new one, and a certificate by the second.
+fn certificates() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let new = "-newkey rsa:2048 -nodes -days 2";
+    for name in ["old", "new"] {
+        let out = format!("-keyout {name}.key -out {name}.pem -subj /CN={name}");
+        openssl(at, &format!("req -x509 {new} {out}"));
+    }
+    std::fs::write(at.join("names"), "subjectAltName=IP:127.0.0.1").unwrap();
+    openssl(at, "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=db");
+    openssl(
+        at,
+        "x509 -req -in server.csr -CA new.pem -CAkey new.key -CAcreateserial -days 2 \
+         -extfile names -out server.pem",
+    );
+    let read = |name: &str| std::fs::read_to_string(at.join(name)).unwrap();
+    std::fs::write(at.join("both.pem"), read("old.pem") + &read("new.pem")).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn both_authorities_of_one_file_are_trusted_and_no_others() {
+    let postgres = PostgresServer::start_private().unwrap();
+    let database = postgres.database().await.unwrap();
+    let folder = certificates();
+    let data = database.value("show data_directory").unwrap();
+    for (here, there) in [("server.pem", "server.crt"), ("server.key", "server.key")] {
+        let text = std::fs::read_to_string(folder.path().join(here)).unwrap();
+        // The server takes no key that others could read.
+        let write = format!(
+            "copy (select unnest(string_to_array('{}', E'\\n'))) to program 'umask 077; cat > {data}/{there}'",
+            text.trim_end()
+        );
+        database.sql(&write).unwrap();
+    }
+    database.sql("alter system set ssl = on").unwrap();
+    database.sql("select pg_reload_conf()").unwrap();
+    let at = |authorities: &str| {
+        let file = folder.path().join(authorities);
+        let verified = format!("sslmode=verify-full&sslrootcert={}", file.display());
+        database.reader_url().replace("sslmode=disable", &verified)
+    };
+    let words = ["audit", "--archive-only"];
+    until("TLS", async || Ok(tool(&words, &at("both.pem")).status == Some(0))).await.unwrap();
+    let said = ["the address must name the server's certificate authorities, as sslrootcert=FILE"];
+    for tool in TOOLS {
+        refuses(tool, &at("old.pem"), 1, &said);
+    }
 }

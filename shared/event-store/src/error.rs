@@ -7,6 +7,9 @@ use crate::sqlstate::{self, Recovery};
 /// What `lakegauge migrate` does.
 pub(crate) const MIGRATING: &str = "migrating";
 
+const NAME_AUTHORITIES: &str =
+    ": the address must name the server's certificate authorities, as sslrootcert=FILE";
+
 /// Why the archive could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -64,7 +67,7 @@ impl StoreError {
         match self {
             Self::Database { driver, .. } => of_driver(driver),
             Self::Connecting { driver: sqlx::Error::Io(error), .. }
-                if error.kind() == ErrorKind::TimedOut =>
+                if [ErrorKind::TimedOut, ErrorKind::InvalidData].contains(&error.kind()) =>
             {
                 Recovery::RetryAlarm
             }
@@ -120,10 +123,10 @@ fn said(error: &sqlx::Error) -> String {
 #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
 fn to_connect(error: &sqlx::Error) -> &'static str {
     match error {
+        // A certificate that is refused comes as bytes that are not valid.
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => NAME_AUTHORITIES,
         sqlx::Error::Io(_) => ": is the server running and the address right?",
-        sqlx::Error::Tls(_) => {
-            ": the address must name the server's certificate authorities, as sslrootcert=FILE"
-        }
+        sqlx::Error::Tls(_) => NAME_AUTHORITIES,
         sqlx::Error::Database(error) => match error.code().as_deref().unwrap_or("") {
             "28P01" | "28000" => ": check the user and the password in the address",
             "3D000" => ": make the database, or check its name in the address",
