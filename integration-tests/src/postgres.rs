@@ -45,6 +45,8 @@ const SUPABASE: &str = include_str!("postgres/supabase.sql");
 
 const NOT_PRIVATE: &str = "this server is not of one test alone: use start_private";
 
+/// Held while a database of a shared server is migrated.
+static MIGRATING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static NEXT_DATABASE: AtomicU32 = AtomicU32::new(0);
 /// A server. Ends with the value, if it is a private one.
 #[derive(Debug)]
@@ -136,6 +138,11 @@ impl PostgresServer {
     /// It could not be made or migrated.
     pub async fn database(&self) -> anyhow::Result<Database> {
         let database = self.empty_database()?;
+        // Roles are of the server, not of a database: two first migrations would both make them.
+        let _only_one = match self.backing {
+            Backing::Given | Backing::Shared(_) => Some(MIGRATING.lock().await),
+            Backing::Container(_) | Backing::Local(_) => None,
+        };
         event_store::migrate(&database.owner(), |_| ()).await?;
         database.logins()?;
         Ok(database)

@@ -264,14 +264,16 @@ async fn killed_between_publishing_and_closing_a_retry_counts_once() {
         .spawn()
         .unwrap();
     until("the close", async || {
-        let sleeping = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+        let sleeping = "select count(*) from pg_stat_activity \
+         where wait_event = 'PgSleep' and datname = current_database()";
         Ok(here.pipeline.database.number(sleeping)? == 1)
     })
     .await
     .unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    sql("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'");
+    sql("select pg_terminate_backend(pid) from pg_stat_activity \
+         where wait_event = 'PgSleep' and datname = current_database()");
     sql("drop trigger slow on lakegauge.dead_letter");
     here.counts(1).await;
     assert_eq!(here.open("out_of_range"), number, "it is open still");

@@ -281,7 +281,10 @@ async fn a_second_writer_waits_and_one_that_lost_the_checkpoint_is_fenced() {
     // The first loses its lock without knowing, and the second goes ahead.
     let stale = message(&first, &mut seen, &[access(1, 1)]);
     database
-        .sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+        .sql(
+            "select pg_terminate_backend(pid) from pg_locks join pg_database on oid = database \
+             where locktype = 'advisory' and granted and datname = current_database()",
+        )
         .unwrap();
     let mut second = second.await.unwrap().unwrap();
     append(&mut second, &mut Seen::new(&Rules::default()), &[access(7, 1)]).await.unwrap();

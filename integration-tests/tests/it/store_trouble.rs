@@ -80,7 +80,7 @@ async fn a_database_that_is_read_only_pauses_and_goes_on_when_it_is_not() {
     let read_only = |on: &str| {
         let name = database.value("select current_database()").unwrap();
         let end = "select pg_terminate_backend(pid) from pg_stat_activity \
-                   where application_name like 'test%'";
+                   where application_name like 'test%' and datname = current_database()";
         database
             .sql(&format!(
                 "set transaction read write; \
