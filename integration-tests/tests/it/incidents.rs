@@ -83,7 +83,14 @@ fn simulate(pipeline: &mut Pipeline, scenario: &str) -> [Process; 2] {
     [start("lake", "1000"), start("warehouse", "200")]
 }
 
-async fn watched(pipeline: &Pipeline) -> Prometheus {
+/// A Prometheus, and since when it sees everything: before its first scrape all is absent, which
+/// five real minutes cover and five seconds do not.
+struct Watch {
+    prometheus: Prometheus,
+    since_s: u64,
+}
+
+async fn watched(pipeline: &Pipeline) -> Watch {
     // The simulators are not among them: one that was ended is no incident of the pipeline.
     let admin = |part| pipeline.part(part).unwrap().admin();
     let targets = [
@@ -91,7 +98,23 @@ async fn watched(pipeline: &Pipeline) -> Prometheus {
         Target { service: "aggregator", port: admin(Part::Aggregator), four: false },
         Target { service: "archiver", port: admin(Part::Archiver), four: false },
     ];
-    Prometheus::start(&targets, shortened).await.unwrap()
+    let prometheus = Prometheus::start(&targets, shortened).await.unwrap();
+    until("first scrapes", async || {
+        let up = prometheus.query("sum(up{job=~\"lakegauge.*\"}) == 3")?;
+        let firing = prometheus.query("ALERTS{alertstate=\"firing\"}")?;
+        Ok(!up.is_empty() && firing.is_empty())
+    })
+    .await
+    .unwrap();
+    let since_s = now_s(&prometheus);
+    Watch { prometheus, since_s }
+}
+
+/// The time of the server, in seconds since 1970.
+fn now_s(prometheus: &Prometheus) -> u64 {
+    let now = prometheus.query("vector(time())").unwrap();
+    let now = now[0]["value"][1].as_str().unwrap();
+    now.split('.').next().unwrap().parse().unwrap()
 }
 
 async fn pipeline() -> Pipeline {
@@ -101,18 +124,21 @@ async fn pipeline() -> Pipeline {
     pipeline
 }
 
-/// Every alert that fired since the start.
-fn fired(prometheus: &Prometheus) -> BTreeSet<String> {
-    let ever = "count by (alertname) (count_over_time(ALERTS{alertstate=\"firing\"}[30m]))";
-    let series = prometheus.query(ever).unwrap();
+/// Every alert that fired since the watch began.
+fn fired(watch: &Watch) -> BTreeSet<String> {
+    let seconds = (now_s(&watch.prometheus) - watch.since_s).max(1);
+    let ever = format!(
+        "count by (alertname) (count_over_time(ALERTS{{alertstate=\"firing\"}}[{seconds}s]))"
+    );
+    let series = watch.prometheus.query(&ever).unwrap();
     series.iter().map(|one| one["metric"]["alertname"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Waits for so many evaluations of what needs queries of both sides.
-async fn evaluated(prometheus: &Prometheus, times: u32) {
+async fn evaluated(watch: &Watch, times: u32) {
     let expr = "count_over_time(data_warehouse:response_seconds:p50_15m[30m])";
     let enough = until("evaluations", async || {
-        let series = prometheus.query(&format!("{expr} >= {times}"))?;
+        let series = watch.prometheus.query(&format!("{expr} >= {times}"))?;
         Ok(!series.is_empty())
     });
     enough.await.unwrap();
@@ -125,16 +151,16 @@ async fn exactly(scenario: &str, alert: &str, lasts_s: u64) {
     }
     let mut pipeline = pipeline().await;
     let calm = simulate(&mut pipeline, "none");
-    let prometheus = watched(&pipeline).await;
-    evaluated(&prometheus, CALM_EVALUATIONS).await;
-    assert_eq!(fired(&prometheus), BTreeSet::new(), "before {scenario}");
+    let watch = watched(&pipeline).await;
+    evaluated(&watch, CALM_EVALUATIONS).await;
+    assert_eq!(fired(&watch), BTreeSet::new(), "before {scenario}");
     drop(calm);
 
     let clock = Clock::system();
     let over = clock.monotonic() + Duration::from_secs(BEGINS_S + lasts_s);
     let _incident = simulate(&mut pipeline, scenario);
     until("end of the incident", async || Ok(clock.monotonic() >= over)).await.unwrap();
-    assert_eq!(fired(&prometheus), BTreeSet::from([alert.to_owned()]), "{scenario}");
+    assert_eq!(fired(&watch), BTreeSet::from([alert.to_owned()]), "{scenario}");
 }
 
 #[tokio::test]
@@ -144,10 +170,10 @@ async fn two_quiet_minutes_fire_nothing() {
     }
     let mut pipeline = pipeline().await;
     let _calm = simulate(&mut pipeline, "none");
-    let prometheus = watched(&pipeline).await;
-    evaluated(&prometheus, 60).await;
-    evaluated(&prometheus, 120).await;
-    assert_eq!(fired(&prometheus), BTreeSet::new());
+    let watch = watched(&pipeline).await;
+    evaluated(&watch, 60).await;
+    evaluated(&watch, 120).await;
+    assert_eq!(fired(&watch), BTreeSet::new());
 }
 
 #[tokio::test]

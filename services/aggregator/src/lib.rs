@@ -19,6 +19,8 @@ mod page;
 mod rebuild;
 mod replayed;
 mod run;
+#[cfg(test)]
+mod series_bound;
 mod stream;
 mod tenure;
 

@@ -1,0 +1,101 @@
+//! How many series the page of the four metrics has at most, whatever comes in.
+
+use domain::{
+    Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, Statement, Timestamp,
+    WarehouseQuery,
+    lake::LakeState,
+    warehouse::{RESPONSE_BOUNDS_US, WarehouseState},
+};
+
+use crate::exposition::render;
+
+/// Names that somebody makes up to do harm.
+const HOSTILE_NAMES: u64 = 100_000;
+/// Series without a label: eight families less the three per bucket, and eleven less the six per
+/// warehouse.
+const WITHOUT_LABEL: usize = 5 + 5;
+/// What docs/existing-prometheus.md states for the default of 50 labels a side.
+const STATED: usize = 9_139;
+
+/// The bound: names with labels of their own and `other`, times what each can have.
+fn bound(labels_max: usize) -> usize {
+    let outcomes = Outcome::ALL.len();
+    let bucket = 1 + Operation::ALL.len() * (outcomes + 1);
+    // Boundaries, +Inf, sum and count; four plain counters.
+    let histogram = RESPONSE_BOUNDS_US.len() + 1 + 2;
+    let warehouse = histogram + Statement::ALL.len() * outcomes + 4;
+    WITHOUT_LABEL + (labels_max + 1) * (bucket + warehouse)
+}
+
+/// A name that would end a label or a line, if it could.
+fn hostile(number: u64) -> String {
+    format!("b{number}\"}} 1\n# TYPE up\\\u{202e}é\\n{{le=\"")
+}
+
+fn of_lake(number: u64, bucket: &str) -> Event {
+    let pick = |length: usize, by: u64| usize::try_from(number / by).unwrap() % length;
+    let fact = Fact::LakeAccess(LakeAccess {
+        bucket: bucket.to_owned(),
+        key: format!("k{number}"),
+        operation: Operation::ALL[pick(Operation::ALL.len(), 1)],
+        bytes: 1,
+        object_bytes: None,
+        sequencer: None,
+        duration_us: 1,
+        outcome: Outcome::ALL[pick(Outcome::ALL.len(), 7)],
+        principal: hostile(number),
+    });
+    event(number, fact)
+}
+
+fn of_warehouse(number: u64, warehouse: &str) -> Event {
+    let pick = |length: usize, by: u64| usize::try_from(number / by).unwrap() % length;
+    let fact = Fact::WarehouseQuery(WarehouseQuery {
+        warehouse: warehouse.to_owned(),
+        database: hostile(number),
+        statement: Statement::ALL[pick(Statement::ALL.len(), 1)],
+        queued_us: 1,
+        executed_us: number,
+        rows_processed: 1,
+        rows_returned: 1,
+        bytes_scanned: 1,
+        cache_hit: true,
+        outcome: Outcome::ALL[pick(Outcome::ALL.len(), 11)],
+        principal: hostile(number),
+        fingerprint: hostile(number),
+    });
+    event(number, fact)
+}
+
+fn event(number: u64, fact: Fact) -> Event {
+    let occurred_at = Timestamp(i64::try_from(number).unwrap() + 1);
+    Event { id: EventId::sequenced(Run::new(1, 1), number), occurred_at, fact }
+}
+
+#[test]
+fn a_hundred_thousand_hostile_names_stay_within_the_stated_bound() {
+    let rules = Rules::default();
+    let (mut lake, mut warehouse) = (LakeState::new(&rules), WarehouseState::new(&rules));
+    // Hostile names between real ones: 200 buckets and 50 warehouses.
+    for number in 0..HOSTILE_NAMES {
+        lake.apply(&of_lake(number, &hostile(number)));
+        warehouse.apply(&of_warehouse(number, &hostile(number)));
+        lake.apply(&of_lake(number, &format!("bucket-{}", number % 200)));
+        warehouse.apply(&of_warehouse(number, &format!("warehouse-{}", number % 50)));
+    }
+    let page = render(&lake, &warehouse);
+    for line in page.lines() {
+        assert!(line.starts_with("data_") || line.starts_with("# "), "{line:?}");
+    }
+    let series = page.lines().filter(|line| line.starts_with("data_")).count();
+    assert!(series <= bound(rules.labels_max), "{series} series");
+    // The bound is not far from what can be reached.
+    assert!(series > bound(rules.labels_max) / 4, "{series} series");
+}
+
+#[test]
+fn the_stated_bound_is_the_one_that_holds() {
+    assert_eq!(bound(Rules::default().labels_max), STATED);
+    let stated = include_str!("../../../docs/existing-prometheus.md");
+    assert!(stated.contains("9,139 series"), "docs/existing-prometheus.md states another");
+}
