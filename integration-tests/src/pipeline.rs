@@ -464,6 +464,11 @@ impl Process {
         (status == 200).then(|| values.next()?.parse().ok())?
     }
 
+    /// The port of its `/livez`, `/readyz` and `/metrics`.
+    pub fn admin_port(&self) -> u16 {
+        self.admin
+    }
+
     /// What `/readyz` answers; none if nobody does.
     pub fn readiness(&self) -> Option<(u16, String)> {
         get(self.admin, "/readyz?verbose").ok()

@@ -39,5 +39,6 @@ mod store_events;
 mod store_migrations;
 mod store_read;
 mod store_trouble;
+mod top;
 mod verdicts;
 mod verify;

@@ -19,6 +19,7 @@ mod services;
 mod streams;
 mod tail;
 mod tools;
+mod top;
 mod up;
 
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
 use service_kit::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
 use service_kit::{Environment, Flags, Service, Setting, Settings};
 
-use crate::{command, migrate, publish, replay, up};
+use crate::{command, migrate, publish, replay, top, up};
 
 /// A subcommand that is a service.
 pub(crate) struct Entry {
@@ -200,6 +200,7 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     sections.push(("lakegauge up".to_owned(), up::SETTINGS.to_vec()));
     sections.push(("lakegauge publish".to_owned(), publish::SETTINGS.to_vec()));
     sections.push(("lakegauge replay".to_owned(), replay::SETTINGS.to_vec()));
+    sections.push(("lakegauge top".to_owned(), top::SETTINGS.to_vec()));
     sections
 }
 
@@ -216,4 +217,5 @@ pub(crate) fn load_everything(settings: &mut Settings<'_>) {
     up::load(settings);
     publish::load(settings);
     replay::load(settings);
+    top::load(settings);
 }

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 
 use crate::{
     audit, completions, dead_letters, decode, doctor, env_example, healthcheck, migrate, publish,
-    replay, schema, streams, tail, up,
+    replay, schema, streams, tail, top, up,
 };
 
 /// A subcommand that is no service: it does one thing and ends.
@@ -20,6 +20,7 @@ const TOOLS: &[Tool] = &[
     Tool { command: up::command, run: up::run },
     Tool { command: publish::command, run: publish::run },
     Tool { command: replay::command, run: replay::run },
+    Tool { command: top::command, run: top::run },
     Tool { command: tail::command, run: tail::run },
     Tool { command: decode::command, run: decode::run },
     Tool { command: schema::command, run: schema::run },

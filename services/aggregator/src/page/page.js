@@ -12,7 +12,7 @@ const GAP_GRAINS = 3;
 const TABLE_ROWS = 13;
 
 const gb = fixed(3);
-const ms = decimal(1);
+const ms = fixed(1);
 
 /** Per second, from a count over time. */
 function rates(points, grain) {
@@ -256,7 +256,8 @@ function showNumbers() {
 
 function showPercentiles() {
   const { responses } = now;
-  const time = span(responses.span_s * 1000);
+  const minutes = Math.round(responses.span_s / 60);
+  const time = span(minutes > 0 ? minutes * 60_000 : responses.span_s * 1000);
   element("percentiles-note").textContent =
     responses.queries > 0 ? say("percentiles_note", whole(responses.queries), time) : say("percentiles_none", time);
   const figures = [

@@ -1,0 +1,133 @@
+//! `lakegauge top`: the pipeline on one screen of a terminal.
+
+mod human;
+mod picture;
+mod readings;
+mod screen;
+mod session;
+mod source;
+mod spark;
+mod table;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use event_store::{StoreSettings, service::SETTINGS as STORE};
+use service_kit::{Environment, Setting, Settings};
+
+use crate::command;
+use source::Source;
+
+const METRICS_ADDR: Setting = Setting {
+    key: "TOP_METRICS_ADDR",
+    flag: "metrics-addr",
+    default: Some("127.0.0.1:8000"),
+    help: "Where the aggregator serves the metrics and the page.",
+    secret: false,
+};
+const ARCHIVER_ADDR: Setting = Setting {
+    key: "TOP_ARCHIVER_ADDR",
+    flag: "archiver-addr",
+    default: Some("127.0.0.1:8014"),
+    help: "Admin port of the archiver.",
+    secret: false,
+};
+const INTERVAL_MS: Setting = Setting {
+    key: "TOP_INTERVAL_MS",
+    flag: "interval-ms",
+    default: Some("2000"),
+    help: "Time between two looks; the keys s and d change it.",
+    secret: false,
+};
+
+/// The settings of the tool itself; those of the archive come on top.
+pub(crate) const SETTINGS: &[Setting] = &[METRICS_ADDR, ARCHIVER_ADDR, INTERVAL_MS];
+
+/// Columns and rows of a picture.
+const PICTURE_SIZE: (u16, u16) = (110, 36);
+/// Two looks of `--once` and of a picture are this far apart, so that there are rates.
+const ONCE_APART: Duration = Duration::from_secs(1);
+
+/// What the tool is told.
+#[derive(Clone, Debug)]
+struct Config {
+    metrics: SocketAddr,
+    archiver: SocketAddr,
+    interval: Duration,
+    store: Option<StoreSettings>,
+}
+
+pub(crate) fn command() -> Command {
+    let command = Command::new("top")
+        .about("Show the pipeline on one screen: rates, lag, the four metrics, what is busiest")
+        .after_help(
+            "Keys: q quits, h helps, s or d sets the seconds between two looks, space looks now,\n\
+             arrows scroll what is listed, tab chooses the list.\n\
+             For the pipeline of `lakegauge up`: \
+             DATABASE_URL=$(cat .lakegauge/database-url) lakegauge top\n\
+             Without DATABASE_URL the last dead letters are not shown.",
+        )
+        .arg(
+            Arg::new("once")
+                .long("once")
+                .action(ArgAction::SetTrue)
+                .help("Print a plain table of name and value, for scripts, and end"),
+        )
+        .arg(
+            Arg::new("picture")
+                .long("picture")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("once")
+                .help("Write what the screen shows as an SVG picture, and end"),
+        );
+    command::with_settings(command, SETTINGS.iter().chain(STORE))
+}
+
+/// Reads every setting; the problems are in the settings then.
+pub(crate) fn load(settings: &mut Settings<'_>) {
+    drop(Config::load(settings));
+}
+
+impl Config {
+    fn load(settings: &mut Settings<'_>) -> Option<Self> {
+        let metrics = settings.parse(&METRICS_ADDR);
+        let archiver = settings.parse(&ARCHIVER_ADDR);
+        let interval = settings.duration_ms(&INTERVAL_MS);
+        let store = event_store::service::load_optional("lakegauge-top", settings);
+        let (metrics, archiver) = (metrics?, archiver?);
+        Some(Self { metrics, archiver, interval: interval?, store: store? })
+    }
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let flags = command::flags(matches, SETTINGS.iter().chain(STORE));
+    let mut settings = Settings::new(&flags, &Environment);
+    let config = Config::load(&mut settings);
+    if let Err(problems) = settings.finish() {
+        return command::report(Err(problems.into()));
+    }
+    let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
+    let picture = matches.get_one::<PathBuf>("picture");
+    if !matches.get_flag("once") && picture.is_none() {
+        return command::report(command::block_on(session::run(config)));
+    }
+    command::report_status(command::block_on(async {
+        let mut source = Source::new(&config);
+        source.look().await;
+        tokio::time::sleep(ONCE_APART).await;
+        let readings = source.look().await;
+        if let Some(file) = picture {
+            let svg = picture::draw(&readings, config.interval, PICTURE_SIZE)?;
+            std::fs::write(file, svg).with_context(|| format!("writing {}", file.display()))?;
+        } else {
+            std::io::stdout().write_all(table::render(&readings).as_bytes())?;
+        }
+        Ok(readings.now.is_ok_and(|now| now.ready))
+    }))
+}

@@ -1,0 +1,482 @@
+//! Draws the screen. Pure: the same readings and view give the same cells.
+
+use std::time::Duration;
+
+use domain::Timestamp;
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+    widgets::{Block, Clear, Paragraph, Row, Table},
+};
+use wire::json::format_time;
+
+use super::{
+    human,
+    readings::{Four, Now, Readings},
+    spark::{self, Point},
+};
+use crate::readable::plain;
+
+const LAKE: Color = Color::Cyan;
+const WAREHOUSE: Color = Color::Magenta;
+const SOFT: Style = Style::new().fg(Color::DarkGray);
+const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
+const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+
+/// From this height on there is room for taller plots and more letters.
+const TALL_ROWS: u16 = 34;
+/// Lists that can be scrolled: buckets, warehouses, dead letters.
+pub(super) const LISTS: usize = 3;
+
+/// How the readings are looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    /// Time between two looks.
+    pub(super) interval: Duration,
+    /// The list that the arrows scroll.
+    pub(super) list: usize,
+    /// Lines of each list that are scrolled away.
+    pub(super) scrolled: [usize; LISTS],
+    /// What lies over the screen.
+    pub(super) over: Over,
+}
+
+/// What lies over the screen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The keys.
+    Help,
+    /// The question for another interval, with what was typed.
+    Interval(String),
+}
+
+/// Draws it; without readings none have come yet.
+pub(super) fn draw(frame: &mut Frame<'_>, readings: Option<&Readings>, view: &View) {
+    let is_tall = frame.area().height >= TALL_ROWS;
+    let (plots, letters_max) = if is_tall { (14, 8) } else { (10, 4) };
+    let known = readings.and_then(|readings| readings.letters.as_ref().ok()).map_or(1, Vec::len);
+    let letters = u16::try_from(known.max(1)).unwrap_or(u16::MAX).saturating_add(2);
+    let letters = letters.min(letters_max);
+    let rows = [
+        Constraint::Length(3),
+        Constraint::Length(plots),
+        Constraint::Min(4),
+        Constraint::Length(letters),
+        Constraint::Length(1),
+    ];
+    let [head, four, lists, letters, foot] = Layout::vertical(rows).areas(frame.area());
+    match readings {
+        None => frame.render_widget(Paragraph::new("asking..."), head),
+        Some(readings) => {
+            frame.render_widget(Paragraph::new(head_lines(readings)), head);
+            draw_four(frame, four, readings);
+            draw_lists(frame, lists, readings, view);
+            draw_letters(frame, letters, readings, view);
+        }
+    }
+    let keys = format!(
+        "q quit  h help  s every {} s  tab list  arrows scroll  space now",
+        view.interval.as_secs_f64()
+    );
+    frame.render_widget(Paragraph::new(keys).style(SOFT), foot);
+    match &view.over {
+        Over::Nothing => {}
+        Over::Help => draw_help(frame),
+        Over::Interval(typed) => {
+            draw_over(frame, " Seconds between two looks ", &[format!("{typed}_")]);
+        }
+    }
+}
+
+fn head_lines(readings: &Readings) -> Vec<Line<'static>> {
+    let now = match &readings.now {
+        Ok(now) => now,
+        Err(why) => {
+            let title = Line::from(vec![
+                Span::styled("lakegauge top  ", STRONG),
+                Span::styled("no answer", BAD),
+            ]);
+            return vec![title, Line::from(plain(why))];
+        }
+    };
+    let time = format_time(Timestamp(now.at_ms.saturating_mul(1_000))).unwrap_or_default();
+    let time = time.get(11..19).unwrap_or_default().to_owned();
+    let (word, style) = if now.ready { ("live", GOOD) } else { ("catching up", BAD) };
+    let title = Line::from(vec![
+        Span::styled("lakegauge top  ", STRONG),
+        Span::raw(format!("{time} UTC  ")),
+        Span::styled(word, style),
+        Span::styled(format!("  aggregator {}", plain(&now.version)), SOFT),
+    ]);
+    vec![title, rates_line(now, readings), lag_line(now, readings)]
+}
+
+fn rates_line(now: &Now, readings: &Readings) -> Line<'static> {
+    let archived = readings.archiver.and_then(|archiver| archiver.events_per_s);
+    let mut spans = vec![Span::styled("per second  ", SOFT)];
+    for (name, value) in [
+        ("requests", now.rates.accesses),
+        ("queries", now.rates.queries),
+        ("rows", now.rates.records),
+        ("archived", archived),
+    ] {
+        spans.push(Span::styled(human::short(value), STRONG));
+        spans.push(Span::raw(format!(" {name}   ")));
+    }
+    Line::from(spans)
+}
+
+fn lag_line(now: &Now, readings: &Readings) -> Line<'static> {
+    let aggregator: f64 = now.health.streams.iter().map(|stream| stream.lag_messages).sum();
+    let mut spans = vec![
+        Span::styled("lag         ", SOFT),
+        Span::styled(human::whole(Some(aggregator)), STRONG),
+        Span::raw(" to count   "),
+    ];
+    match readings.archiver {
+        Some(archiver) => {
+            spans.push(Span::styled(human::whole(archiver.lag), STRONG));
+            spans.push(Span::raw(" to archive   "));
+            let open = archiver.letters_open;
+            let style = if open.is_some_and(|open| open > 0.0) { BAD } else { STRONG };
+            spans.push(Span::styled(human::whole(open), style));
+            spans.push(Span::raw(" dead letters open"));
+        }
+        None => spans.push(Span::styled("the archiver does not answer", BAD)),
+    }
+    let failing = now.health.parts.iter().filter(|part| !part.ok);
+    for part in failing {
+        spans.push(Span::styled(plain(&format!("   {}: {}", part.name, part.detail)), BAD));
+    }
+    Line::from(spans)
+}
+
+/// One of the four metrics.
+struct Gauge {
+    name: &'static str,
+    color: Color,
+    value: String,
+    rate: String,
+    points: Vec<Point>,
+    /// Whether the plot stands on zero.
+    from_zero: bool,
+    write: fn(Option<f64>) -> String,
+}
+
+fn gauges(now: &Now, readings: &Readings) -> [Gauge; 4] {
+    let history = &readings.history;
+    let grain_ms = history.grain_s * 1_000;
+    let of = |value: fn(Four) -> f64| now.four.map(value);
+    let per_s = |text: String| format!("{text}/s");
+    let live = |mut points: Vec<Point>, value: Option<f64>| {
+        points.extend(value.map(|value| (now.at_ms, value)));
+        points
+    };
+    let used = of(|four| four.used_gb);
+    let response = of(|four| four.response_ms);
+    [
+        Gauge {
+            name: "data_lake_espaco_utilizado_gb",
+            color: LAKE,
+            value: used.map_or_else(|| "-".to_owned(), |used| format!("{used:.3} GB")),
+            rate: per_s(human::bytes(now.rates.used_bytes)),
+            points: live(history.used_gb(), used),
+            from_zero: false,
+            write: |gb| human::bytes(gb.map(|gb| gb * 1e9)),
+        },
+        Gauge {
+            name: "data_lake_numero_acessos",
+            color: LAKE,
+            value: human::whole(of(|four| four.accesses)),
+            rate: per_s(human::short(now.rates.accesses)),
+            points: live(spark::rates(&history.accesses(), grain_ms), now.rates.accesses),
+            from_zero: true,
+            write: |rate| format!("{}/s", human::short(rate)),
+        },
+        Gauge {
+            name: "data_warehouse_tempo_resposta_ms",
+            color: WAREHOUSE,
+            value: response.map_or_else(|| "-".to_owned(), |response| format!("{response:.1} ms")),
+            rate: format!(
+                "p95 {}  p99 {}",
+                human::span(now.responses.p95_ms),
+                human::span(now.responses.p99_ms)
+            ),
+            points: live(history.response_ms(), response),
+            from_zero: true,
+            write: human::span,
+        },
+        Gauge {
+            name: "data_warehouse_registros_processados",
+            color: WAREHOUSE,
+            value: human::whole(of(|four| four.records)),
+            rate: per_s(human::short(now.rates.records)),
+            points: live(spark::rates(&history.records(), grain_ms), now.rates.records),
+            from_zero: true,
+            write: |rate| format!("{}/s", human::short(rate)),
+        },
+    ]
+}
+
+fn draw_four(frame: &mut Frame<'_>, area: Rect, readings: &Readings) {
+    let Ok(now) = &readings.now else { return };
+    let rows: [Rect; 2] = Layout::vertical([Constraint::Fill(1); 2]).areas(area);
+    let cells = rows.map(|row| Layout::horizontal([Constraint::Fill(1); 2]).areas::<2>(row));
+    for (gauge, area) in gauges(now, readings).iter().zip(cells.as_flattened()) {
+        let span_ms = readings.history.span_s.max(1) * 1_000;
+        draw_gauge(frame, *area, gauge, now.ready.then_some((now.at_ms, span_ms)));
+    }
+}
+
+fn draw_gauge(frame: &mut Frame<'_>, area: Rect, gauge: &Gauge, shown: Option<(i64, i64)>) {
+    let block = Block::bordered().border_style(SOFT).title(title(format!(" {} ", gauge.name)));
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let Some((now_ms, span_ms)) = shown else {
+        frame.render_widget(Paragraph::new("not complete yet").style(SOFT), inner);
+        return;
+    };
+    let values = spark::columns(&gauge.points, now_ms, span_ms, inner.width.max(1));
+    let known = || values.iter().flatten().copied();
+    let high = known().fold(f64::MIN, f64::max);
+    let low = if gauge.from_zero { 0.0 } else { known().fold(f64::MAX, f64::min) };
+    let style = Style::new().fg(gauge.color);
+    let mut value = vec![
+        Span::styled(gauge.value.clone(), style.add_modifier(Modifier::BOLD)),
+        Span::raw(format!("  {}", gauge.rate)),
+    ];
+    let top =
+        if high > f64::MIN { format!("top {}", (gauge.write)(Some(high))) } else { String::new() };
+    let used: usize = value.iter().map(Span::width).sum();
+    let room = usize::from(inner.width).saturating_sub(used + top.chars().count());
+    if room > 1 {
+        value.push(Span::styled(format!("{}{top}", " ".repeat(room)), SOFT));
+    }
+    let plot = spark::rows(&values, (low, high), inner.height.saturating_sub(1));
+    let plot = plot.into_iter().map(|row| Line::styled(row, style));
+    let lines: Vec<Line<'_>> = std::iter::once(Line::from(value)).chain(plot).collect();
+    frame.render_widget(Paragraph::new(lines), inner);
+}
+
+fn list_block(text: String, is_chosen: bool) -> Block<'static> {
+    let style = if is_chosen { Style::new() } else { SOFT };
+    Block::bordered().border_style(style).title(self::title(text))
+}
+
+/// A title that is not as soft as its frame.
+fn title(text: String) -> Span<'static> {
+    Span::styled(text, Style::new().fg(Color::Reset))
+}
+
+/// Lines from so many on, but never none of a list that has some.
+fn scrolled<T>(lines: &[T], by: usize) -> &[T] {
+    lines.get(by.min(lines.len().saturating_sub(1))..).unwrap_or_default()
+}
+
+fn draw_lists(frame: &mut Frame<'_>, area: Rect, readings: &Readings, view: &View) {
+    let Ok(now) = &readings.now else { return };
+    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(area);
+    let widths = |numbers: [u16; 3]| {
+        let numbers = numbers.map(Constraint::Length);
+        [Constraint::Fill(1), numbers[0], numbers[1], numbers[2]]
+    };
+    let head = |names: [&'static str; 4]| {
+        let [name, rest @ ..] = names.map(Line::from);
+        let cells = std::iter::once(name).chain(rest.into_iter().map(Line::right_aligned));
+        Row::new(cells.collect::<Vec<_>>()).style(SOFT)
+    };
+    let row = |name: &str, numbers: [String; 3]| {
+        let numbers = numbers.into_iter().map(|number| Line::from(number).right_aligned());
+        Row::new(std::iter::once(Line::from(plain(name))).chain(numbers).collect::<Vec<_>>())
+    };
+    let buckets = scrolled(&now.buckets.top, view.scrolled[0]).iter().map(|bucket| {
+        let used = human::bytes(Some(bucket.used_bytes));
+        let requests = human::tenths(bucket.accesses_per_s);
+        row(&bucket.name, [used, requests, human::percent(bucket.failed_share)])
+    });
+    let title = format!(" Largest buckets, {} of {} ", now.buckets.top.len(), now.buckets.total);
+    let table = Table::new(buckets, widths([10, 11, 8]))
+        .header(head(["bucket", "used", "requests/s", "failed"]))
+        .block(list_block(title, view.list == 0));
+    frame.render_widget(table, left);
+    let warehouses = scrolled(&now.warehouses.top, view.scrolled[1]).iter().map(|warehouse| {
+        let queries = human::tenths(warehouse.queries_per_s);
+        let rows = human::short(warehouse.records_per_s);
+        row(&warehouse.name, [queries, human::span(warehouse.p95_ms), rows])
+    });
+    let title =
+        format!(" Busiest warehouses, {} of {} ", now.warehouses.top.len(), now.warehouses.total);
+    let table = Table::new(warehouses, widths([10, 10, 8]))
+        .header(head(["warehouse", "queries/s", "p95", "rows/s"]))
+        .block(list_block(title, view.list == 1));
+    frame.render_widget(table, right);
+}
+
+fn draw_letters(frame: &mut Frame<'_>, area: Rect, readings: &Readings, view: &View) {
+    let lines: Vec<Line<'_>> = match &readings.letters {
+        Err(why) => vec![Line::styled(plain(why), SOFT)],
+        Ok(letters) if letters.is_empty() => vec![Line::styled("none in the last hour", GOOD)],
+        Ok(letters) => scrolled(letters, view.scrolled[2])
+            .iter()
+            .map(|letter| Line::raw(letter.as_str()))
+            .collect(),
+    };
+    let block = list_block(" Last dead letters ".to_owned(), view.list == 2);
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn draw_help(frame: &mut Frame<'_>) {
+    let keys = [
+        ("q, Esc", "quit"),
+        ("h, ?", "this help"),
+        ("s, d", "seconds between two looks"),
+        ("space", "look now"),
+        ("tab, left, right", "choose a list"),
+        ("up, down", "scroll it"),
+    ];
+    let lines = keys.map(|(key, what)| format!("{key:<18}{what}"));
+    draw_over(frame, " Keys ", &lines);
+}
+
+fn draw_over(frame: &mut Frame<'_>, title: &str, lines: &[String]) {
+    /// Columns of a box that lies over the screen.
+    const WIDTH: u16 = 50;
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_add(2);
+    let all = frame.area();
+    let (width, height) = (WIDTH.min(all.width), height.min(all.height));
+    let area = Rect::new((all.width - width) / 2, (all.height - height) / 2, width, height);
+    frame.render_widget(Clear, area);
+    let lines: Vec<Line<'_>> = lines.iter().map(|line| Line::raw(line.as_str())).collect();
+    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)), area);
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend};
+    use serde_json::json;
+
+    use super::*;
+    use crate::top::readings::Archiver;
+
+    fn readings() -> Readings {
+        let now = json!({
+            "at_ms": 3_600_000, "version": "1.2.3", "ready": true,
+            "health": { "parts": [{ "name": "nats", "ok": true, "detail": "" }],
+                        "streams": [{ "name": "LAKE_0", "lag_messages": 7.0 }] },
+            "four": { "data_lake_espaco_utilizado_gb": 624.57, "data_lake_numero_acessos": 886_562.0,
+                      "data_warehouse_tempo_resposta_ms": 4_730.84,
+                      "data_warehouse_registros_processados": 4_475_020_375.0 },
+            "rates": { "accesses": 401.3, "records": 1.43e9, "queries": 70.0, "used_bytes": null },
+            "responses": { "p95_ms": 10_800.0 },
+            "buckets": { "total": 200, "top": [
+                { "name": "raw", "used_bytes": 196e9, "accesses_per_s": 141.2, "failed_share": 0.011 },
+                { "name": "cu\u{1b}[31mrated", "used_bytes": 149e9 }] },
+            "warehouses": { "total": 1, "top": [{ "name": "etl", "queries_per_s": 20.98, "p95_ms": 27_000.0 }] },
+        });
+        let history = json!({
+            "span_s": 3_600, "grain_s": 10,
+            "lake": [[1_000, 1e9, 0], [1_800_000, 300e9, 5_000], [3_590_000, 600e9, 880_000]],
+            "warehouse": [[1_000, 5.0, 0], [3_590_000, 4_000.0, 9_000]],
+        });
+        Readings {
+            now: Ok(serde_json::from_value(now).unwrap()),
+            history: serde_json::from_value(history).unwrap(),
+            archiver: Some(Archiver {
+                lag: Some(12.0),
+                events_per_s: Some(471.0),
+                letters_open: Some(1.0),
+            }),
+            letters: Ok(vec![
+                "    17  20:24:05  LAKE_0  future_dated".to_owned(),
+                "    16  older".to_owned(),
+            ]),
+        }
+    }
+
+    fn shown(readings: Option<&Readings>, view: &View, (width, height): (u16, u16)) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, readings, view)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn the_smallest_usual_screen_has_everything() {
+        let text = shown(Some(&readings()), &View::default(), (80, 24));
+        for part in [
+            "live",
+            "401 requests",
+            "1.43G rows",
+            "471 archived",
+            "7 to count",
+            "12 to archive",
+            "1 dead letters open",
+            "data_lake_espaco_utilizado_gb",
+            "624.570 GB",
+            "886,562",
+            "4730.8 ms",
+            "p95 10.8 s",
+            "4,475,020,375",
+            "2 of 200",
+            "196 GB",
+            "141.2",
+            "1.1%",
+            "etl",
+            "27 s",
+            "future_dated",
+            "q quit",
+            "▁",
+            "█",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'), "a name must not steer the terminal");
+    }
+
+    #[test]
+    fn no_size_makes_it_panic() {
+        for (width, height) in [(1, 1), (5, 3), (20, 10), (79, 23), (300, 100)] {
+            shown(Some(&readings()), &View::default(), (width, height));
+            shown(None, &View { over: Over::Help, ..View::default() }, (width, height));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_said() {
+        let text = shown(None, &View::default(), (80, 24));
+        assert!(text.contains("asking"), "{text}");
+        let silent = Readings {
+            now: Err("the aggregator does not answer".to_owned()),
+            archiver: None,
+            letters: Err("not known: DATABASE_URL is not set".to_owned()),
+            ..readings()
+        };
+        let text = shown(Some(&silent), &View::default(), (80, 24));
+        assert!(text.contains("no answer") && text.contains("DATABASE_URL is not set"), "{text}");
+        let behind = Now { ready: false, four: None, ..readings().now.unwrap() };
+        let behind = Readings { now: Ok(behind), ..readings() };
+        let text = shown(Some(&behind), &View::default(), (80, 24));
+        assert!(text.contains("catching up") && text.contains("not complete yet"), "{text}");
+    }
+
+    #[test]
+    fn lists_scroll_and_never_to_nothing() {
+        let view = View { scrolled: [1, 0, 9], ..View::default() };
+        let text = shown(Some(&readings()), &view, (80, 24));
+        assert!(!text.contains("196 GB") && text.contains("149 GB"), "{text}");
+        assert!(!text.contains("future_dated") && text.contains("older"), "{text}");
+    }
+
+    #[test]
+    fn help_and_the_question_lie_over_it() {
+        let help = View { over: Over::Help, ..View::default() };
+        assert!(shown(Some(&readings()), &help, (80, 24)).contains("seconds between two looks"));
+        let asked = View { over: Over::Interval("1.5".to_owned()), ..View::default() };
+        assert!(shown(Some(&readings()), &asked, (80, 24)).contains("1.5_"));
+    }
+}

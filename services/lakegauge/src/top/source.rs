@@ -1,0 +1,120 @@
+//! Asks the aggregator, the archiver and the archive.
+
+use domain::Timestamp;
+use event_store::dead_letters::{DeadLetters, LetterFilter};
+use service_kit::Clock;
+use wire::json::format_time;
+
+use super::{
+    Config,
+    readings::{Archiver, History, Now, Readings},
+};
+use crate::{
+    readable::plain,
+    up::probe::{self, Page},
+};
+
+/// Letters that are shown at most.
+const LETTERS_MAX: usize = 20;
+/// Only letters of so many seconds are recent.
+const LETTERS_RECENT_S: i64 = 3_600;
+/// Pages of letters that are looked through: more than that in an hour are not worth the time.
+const LETTER_PAGES_MAX: usize = 10;
+/// Bytes of a letter that are read: none of them is shown.
+const LETTER_BYTES: u32 = 1;
+
+/// Where the readings come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    config: Config,
+    clock: Clock,
+    /// Events that the archiver had committed, and when that was asked, in milliseconds.
+    archived: Option<(f64, u64)>,
+    letters: Option<DeadLetters>,
+}
+
+impl Source {
+    /// Nothing is asked yet.
+    pub(super) fn new(config: &Config) -> Self {
+        Self { config: config.clone(), clock: Clock::system(), archived: None, letters: None }
+    }
+
+    /// Asks all of them once. What does not answer is said, not waited for.
+    pub(super) async fn look(&mut self) -> Readings {
+        let metrics = self.config.metrics;
+        let (now, history, archiver) = tokio::join!(
+            probe::get(metrics, "/api/now"),
+            probe::get(metrics, "/api/history"),
+            probe::get(self.config.archiver, "/metrics"),
+        );
+        // 503 has the same form: what is missing, and no numbers.
+        let now = now.and_then(|(_, text)| Ok(serde_json::from_str::<Now>(&text)?));
+        let now = now.map_err(|error| {
+            format!("the aggregator does not answer at {metrics}: {error:#} (--metrics-addr)")
+        });
+        let history = history.ok().and_then(|(_, text)| serde_json::from_str(&text).ok());
+        let archiver = archiver.ok().filter(|(status, _)| *status == 200);
+        Readings {
+            now,
+            history: history.unwrap_or_else(History::default),
+            archiver: archiver.map(|(_, text)| self.archiver(&Page::parse(&text))),
+            letters: self.letters().await,
+        }
+    }
+
+    fn archiver(&mut self, page: &Page) -> Archiver {
+        let archived = page.sum("lakegauge_archiver_events_total", "result=\"inserted\"");
+        let now_ms = self.clock.monotonic_ms();
+        let before = self.archived;
+        self.archived = archived.map(|archived| (archived, now_ms));
+        let events_per_s = before.zip(archived).and_then(|((then, then_ms), archived)| {
+            let ms = u32::try_from(now_ms - then_ms).ok().filter(|ms| *ms > 0)?;
+            // A counter that went back belongs to a process that was started again.
+            Some((archived - then).max(0.0) * 1e3 / f64::from(ms))
+        });
+        Archiver {
+            lag: page.sum("lakegauge_archiver_lag_messages", ""),
+            events_per_s,
+            letters_open: page.sum("lakegauge_archive_dead_letters_open", ""),
+        }
+    }
+
+    /// The newest letters of the last hour, the newest first.
+    async fn letters(&mut self) -> Result<Vec<String>, String> {
+        let Some(store) = &self.config.store else {
+            return Err("not known: DATABASE_URL is not set".to_owned());
+        };
+        let mut letters = match self.letters.take() {
+            Some(letters) => letters,
+            None => {
+                DeadLetters::read(store).await.map_err(|error| format!("not known: {error}"))?
+            }
+        };
+        let since = Timestamp(self.clock.now_us()).plus_seconds(-LETTERS_RECENT_S);
+        let filter =
+            LetterFilter { since: Some(since), open: Some(true), ..LetterFilter::default() };
+        let (mut found, mut after) = (Vec::new(), 0);
+        for _ in 0..LETTER_PAGES_MAX {
+            let page = letters.page(&filter, after, LETTER_BYTES).await;
+            let page = page.map_err(|error| format!("not known: {error}"))?;
+            let Some(last) = page.last() else { break };
+            after = last.number;
+            found.extend(page.iter().map(|letter| {
+                let time = format_time(letter.received_at).unwrap_or_default();
+                let time = time.get(11..19).unwrap_or_default();
+                plain(&format!(
+                    "{:>6}  {time}  {:<12} {:<20} {}",
+                    letter.number,
+                    letter.stream,
+                    letter.reason.name(),
+                    letter.detail
+                ))
+            }));
+            let excess = found.len().saturating_sub(LETTERS_MAX);
+            found.drain(..excess);
+        }
+        found.reverse();
+        self.letters = Some(letters);
+        Ok(found)
+    }
+}

@@ -1,0 +1,49 @@
+//! The readings as a plain table, a name and a value a line, for scripts. Pure.
+
+use super::readings::Readings;
+
+/// The table. Names don't change, values are not rounded, and what is not known is `-`.
+pub(super) fn render(readings: &Readings) -> String {
+    let mut lines: Vec<(String, String)> = Vec::new();
+    let mut put = |name: &str, value: Option<f64>| {
+        let value = value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        lines.push((name.to_owned(), value));
+    };
+    let now = readings.now.as_ref().ok();
+    put("ready", Some(if now.is_some_and(|now| now.ready) { 1.0 } else { 0.0 }));
+    let four = now.and_then(|now| now.four);
+    put("data_lake_espaco_utilizado_gb", four.map(|four| four.used_gb));
+    put("data_lake_numero_acessos", four.map(|four| four.accesses));
+    put("data_warehouse_tempo_resposta_ms", four.map(|four| four.response_ms));
+    put("data_warehouse_registros_processados", four.map(|four| four.records));
+    let rates = now.map(|now| now.rates).unwrap_or_default();
+    put("lake_requests_per_s", rates.accesses);
+    put("lake_growth_bytes_per_s", rates.used_bytes);
+    put("warehouse_queries_per_s", rates.queries);
+    put("warehouse_records_per_s", rates.records);
+    let responses = now.map(|now| now.responses).unwrap_or_default();
+    put("warehouse_response_p50_ms", responses.p50_ms);
+    put("warehouse_response_p95_ms", responses.p95_ms);
+    put("warehouse_response_p99_ms", responses.p99_ms);
+    let archiver = readings.archiver.unwrap_or_default();
+    put("archived_events_per_s", archiver.events_per_s);
+    put("archiver_lag_messages", archiver.lag);
+    put("dead_letters_open", archiver.letters_open);
+    for stream in now.map(|now| now.health.streams.as_slice()).unwrap_or_default() {
+        put(&format!("aggregator_lag_messages[{}]", stream.name), Some(stream.lag_messages));
+        put(&format!("aggregator_duplicates[{}]", stream.name), Some(stream.duplicates));
+    }
+    // A name of a bucket may hold anything; a line break in it would be a line of its own.
+    let plain = crate::readable::plain;
+    for bucket in now.map(|now| now.buckets.top.as_slice()).unwrap_or_default() {
+        put(&plain(&format!("bucket_used_bytes[{}]", bucket.name)), Some(bucket.used_bytes));
+        put(&plain(&format!("bucket_requests_per_s[{}]", bucket.name)), bucket.accesses_per_s);
+    }
+    for warehouse in now.map(|now| now.warehouses.top.as_slice()).unwrap_or_default() {
+        let name = |what: &str| plain(&format!("warehouse_{what}[{}]", warehouse.name));
+        put(&name("queries_per_s"), warehouse.queries_per_s);
+        put(&name("response_p95_ms"), warehouse.p95_ms);
+    }
+    let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    lines.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
