@@ -22,6 +22,8 @@ archiver_uid=10014
 migrate_uid=10015
 tools_uid=10016
 rest_uid=10017
+# That of the official image.
+grafana_uid=472
 
 kept=/secrets/.generated
 database=postgres:5432/lakegauge
@@ -169,6 +171,7 @@ if [ -d /postgres-secrets ]; then
   url archiver archiver | give "$archiver_uid" /secrets/archiver/database-url
   url archiver archiver | give "$tools_uid" /secrets/tools/database-url
   url authenticator authenticator | give "$rest_uid" /secrets/rest/database-url
+  password postgres-reader | give "$grafana_uid" /secrets/grafana/archive-password
   password jwt | give "$rest_uid" /secrets/rest/jwt-secret
 fi
 echo "every password is in its place"

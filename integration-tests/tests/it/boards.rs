@@ -159,7 +159,10 @@ fn unused(asked: &BTreeSet<String>, given: &BTreeSet<String>) -> Vec<String> {
 
 /// A pipeline with traffic of now, and the simulators that make it.
 async fn running() -> (Pipeline, [Process; 2]) {
-    let mut pipeline = Pipeline::start(&[("ARCHIVER_BOOKS_INTERVAL_MS", "500")]).await.unwrap();
+    // With a limit, so that its metrics are there.
+    let settings =
+        [("ARCHIVER_BOOKS_INTERVAL_MS", "500"), ("ARCHIVER_DATABASE_LIMIT_BYTES", "500000000")];
+    let mut pipeline = Pipeline::start(&settings).await.unwrap();
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();
     let lake = ["simulate", "lake", "--rate", "300", "--failure-share", "0.05", "--seed", "7"];

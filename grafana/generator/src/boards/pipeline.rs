@@ -213,6 +213,28 @@ fn archive() -> Row {
             )
             .ask("sum by (result) (lakegauge_archive_ledger_events)", "{{result}}"),
             lines(
+                "Size of the database",
+                "decbytes",
+                "With its limit, where ARCHIVER_DATABASE_LIMIT_BYTES says one. Near it: retention \
+                 (docs/supabase.md) drops old days, or the plan grows.",
+            )
+            .ask("lakegauge_archive_database_bytes", "used")
+            .ask("lakegauge_archive_database_limit_bytes", "limit"),
+            lines(
+                "Time until the database is full",
+                "s",
+                "At the growth of the last six hours; nothing in the first ten minutes. Less than a \
+                 week: set retention, or a larger plan.",
+            )
+            .ask("lakegauge_archive_database_time_to_limit_seconds", "until the limit"),
+            lines(
+                "Bytes of an event",
+                "decbytes",
+                "Of the database for each event in it, indexes and windows included. Rising without \
+                 more events: keys or principals are getting long, or tables are bloated.",
+            )
+            .ask("lakegauge_archive_event_bytes", "an event"),
+            lines(
                 "Batches tried again",
                 "cpm",
                 "Batches a minute that failed and were tried again. Steady: the database refuses \

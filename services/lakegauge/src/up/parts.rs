@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use rustix::process::Signal;
+use service_kit::{Environment, Strings as _};
 
 use super::config::Config;
 use super::datadir::DataDir;
@@ -43,6 +44,13 @@ pub(crate) fn aggregator(config: &Config, dir: &DataDir, database: String) -> an
     spec.environment.push(("DATABASE_URL", database));
     let metrics = std::net::SocketAddr::new(config.bind, config.ports.metrics);
     spec.environment.push(("METRICS_ADDR", metrics.to_string()));
+    // Its page links to where these are here, unless somebody says otherwise.
+    let (grafana, prometheus) = (config.ports.grafana, config.ports.prometheus);
+    for (key, port) in [("PAGE_GRAFANA_URL", grafana), ("PAGE_PROMETHEUS_URL", prometheus)] {
+        if Environment.get(key).is_none_or(|given| given.is_empty()) {
+            spec.environment.push((key, format!(":{port}")));
+        }
+    }
     Ok(spec)
 }
 
