@@ -49,7 +49,7 @@ fn request(
              select set_config('search_path', 'api', true), \
                  set_config('request.jwt.claims', '{{\"role\":\"{role}\"}}', true); \
              with pgrst_source as (select * from api.{relation} {filter}) \
-             select coalesce(json_agg(source), '[]') from pgrst_source as source; commit"
+             select coalesce(json_agg(_postgrest_t), '[]') from pgrst_source as _postgrest_t; commit"
         ),
     )?;
     // After the row of the settings; PostgreSQL writes each object on a line of its own.
