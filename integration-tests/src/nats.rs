@@ -1,21 +1,25 @@
 //! Real NATS servers: started, killed, paused and started again on the same port and directory; an
-//! executable of this machine, or a container.
+//! executable of this machine, or a container. Tests that need nothing of that take a given one, too.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bus::{Bus, BusSettings};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::docker::{Container, Image, Recipe};
 use crate::ports::free_port;
+use crate::raw_nats::RawNats;
 use crate::servers::{self, Way};
 
 /// The oldest server that the product accepts.
@@ -27,6 +31,12 @@ const START_MAX: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
+
+/// The address of a server for tests, as `nats://127.0.0.1:4222`: every stream in it is deleted.
+const GIVEN: &str = "TEST_NATS_URL";
+
+/// A given server is one test's at a time: each begins with none of the streams.
+static ALONE: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
 
 /// Which of the product's configurations the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +61,8 @@ pub struct NatsServer {
 /// What the server is.
 #[derive(Debug)]
 enum Runs {
+    /// Somebody else's.
+    Given(#[expect(dead_code, reason = "held, so that nobody else uses it")] OwnedMutexGuard<()>),
     /// An executable; none while it does not run.
     Local { binary: PathBuf, child: Option<Child> },
     /// A container that sees the directory.
@@ -70,6 +82,39 @@ impl NatsServer {
     /// No usable `nats-server` on this machine, or one that does not come up.
     pub async fn start() -> Result<Self> {
         Self::start_with(Profile::Development, |config| config).await
+    }
+
+    /// The server given by `TEST_NATS_URL`, emptied; where none is, one of its own, as
+    /// [`NatsServer::start`]. For tests that neither stop it nor read its files.
+    ///
+    /// # Errors
+    ///
+    /// As [`NatsServer::start`]; or the given one does not greet on a port of this machine.
+    #[expect(clippy::disallowed_methods, reason = "tests take their servers from the environment")]
+    pub async fn start_or_given() -> Result<Self> {
+        match std::env::var(GIVEN).ok().filter(|url| !url.is_empty()) {
+            Some(url) => Self::given(&url).await,
+            None => Self::start().await,
+        }
+    }
+
+    async fn given(url: &str) -> Result<Self> {
+        let port = url
+            .strip_prefix("nats://127.0.0.1:")
+            .or_else(|| url.strip_prefix("nats://localhost:"))
+            .and_then(|port| port.parse().ok())
+            .with_context(|| format!("{GIVEN} is {url}: it must be nats://127.0.0.1:PORT"))?;
+        let alone = Arc::clone(&ALONE).lock_owned().await;
+        let directory = tempfile::Builder::new().prefix("lakegauge-nats-").tempdir()?;
+        let mut server = Self { runs: Runs::Given(alone), port, monitor_port: 0, directory };
+        server.await_greeting().await?;
+        let mut operator = RawNats::connect(port).await?;
+        let streams = operator.demand("STREAM.NAMES", &json!({})).await?;
+        for name in streams["streams"].as_array().into_iter().flatten() {
+            let name = name.as_str().context("a stream has no name")?;
+            operator.demand(&format!("STREAM.DELETE.{name}"), &json!({})).await?;
+        }
+        Ok(server)
     }
 
     /// Starts a server with one of the product's configurations, changed by a function.
@@ -151,7 +196,7 @@ impl NatsServer {
     pub fn container(&self) -> Result<&Container> {
         match &self.runs {
             Runs::Container { container, .. } => Ok(container),
-            Runs::Local { .. } => bail!("this server is no container"),
+            Runs::Given(_) | Runs::Local { .. } => bail!("this server is no container"),
         }
     }
 
@@ -159,6 +204,7 @@ impl NatsServer {
         match &self.runs {
             Runs::Local { child, .. } => child.is_some(),
             Runs::Container { running, .. } => *running,
+            Runs::Given(_) => true,
         }
     }
 
@@ -236,6 +282,7 @@ impl NatsServer {
         }
         let (store, log_path) = (self.store(), self.log_path());
         match &mut self.runs {
+            Runs::Given(_) => return Ok(()),
             Runs::Container { container, running } => {
                 container.start_again()?;
                 *running = true;
@@ -268,8 +315,14 @@ impl NatsServer {
     }
 
     /// `kill -9`.
+    ///
+    /// # Panics
+    ///
+    /// It is a given one, whose test may not kill it.
     pub fn kill(&mut self) {
+        assert!(!matches!(self.runs, Runs::Given(_)), "a given server is not ours to kill");
         match &mut self.runs {
+            Runs::Given(_) => {}
             Runs::Local { child, .. } => {
                 if let Some(mut child) = child.take() {
                     // Either it is running and dies, or it is dead already.
@@ -297,6 +350,7 @@ impl NatsServer {
                 kill_process(Pid::from_child(&child), Signal::TERM)?;
                 child.wait()?;
             }
+            Runs::Given(_) => bail!("a given server is not ours to stop"),
             Runs::Container { container, running } => {
                 container.stop()?;
                 *running = false;
@@ -321,6 +375,7 @@ impl NatsServer {
                 Ok(())
             }
             Runs::Container { container, .. } => container.pause(),
+            Runs::Given(_) => bail!("a given server is not ours to pause"),
         }
     }
 
@@ -336,6 +391,7 @@ impl NatsServer {
                 Ok(kill_process(Pid::from_child(child), Signal::CONT)?)
             }
             Runs::Container { container, .. } => container.resume(),
+            Runs::Given(_) => bail!("a given server is not ours to resume"),
         }
     }
 
@@ -343,6 +399,7 @@ impl NatsServer {
     async fn greeting(&mut self) -> Result<()> {
         loop {
             let ended = match &mut self.runs {
+                Runs::Given(_) => None,
                 Runs::Local { child, .. } => {
                     let ended = child.as_mut().context("not running")?.try_wait()?;
                     ended.is_some().then(|| *child = None)

@@ -12,9 +12,10 @@ const WAY: &str = "LAKEGAUGE_TEST_SERVERS";
 const NATS: (&str, &str) = ("NATS_IMAGE", "nats:2.15.1-alpine");
 const POSTGRES: (&str, &str) = ("POSTGRES_IMAGE", "postgres:17");
 /// What to do where nothing is found.
-pub(crate) const PROVIDE: &str = "provide one of: the address of a PostgreSQL (TEST_DATABASE_URL); a \
-    Docker engine with images (scripts/offline-images builds them without a registry); executables \
-    of this machine (./test installs them)";
+pub(crate) const PROVIDE: &str = "provide one of: the addresses of a PostgreSQL and a NATS for tests \
+    (TEST_DATABASE_URL, TEST_NATS_URL), which those take that need no server of their own; a Docker \
+    engine with images (scripts/offline-images builds them without a registry); executables of this \
+    machine (./test installs them)";
 
 static CHOSEN: OnceLock<Result<Way, String>> = OnceLock::new();
 

@@ -76,7 +76,7 @@ async fn stored(bus: &Bus) -> BTreeMap<u64, Vec<u8>> {
 
 #[tokio::test]
 async fn every_acknowledged_message_is_stored_and_told_once() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server, 1 << 30).await;
     let (publisher, told) = publisher(&bus, limits());
     for number in 0..1_000 {
@@ -96,7 +96,7 @@ async fn every_acknowledged_message_is_stored_and_told_once() {
 
 #[tokio::test]
 async fn a_window_of_one_message_or_of_few_bytes_holds_nothing_up_for_good() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server, 1 << 30).await;
     for narrow in [
         PublisherLimits { unconfirmed_max: 1, ..limits() },
@@ -113,7 +113,7 @@ async fn a_window_of_one_message_or_of_few_bytes_holds_nothing_up_for_good() {
 
 #[tokio::test]
 async fn publishing_the_same_bytes_again_is_a_duplicate_and_stored_once() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server, 1 << 30).await;
     let (publisher, told) = publisher(&bus, limits());
     for _ in 0..3 {
@@ -127,7 +127,7 @@ async fn publishing_the_same_bytes_again_is_a_duplicate_and_stored_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_stream_holds_the_producer_up_says_so_and_heals_when_it_is_trimmed() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server, 200_000).await;
     let narrow = PublisherLimits { unconfirmed_max: 16, ..limits() };
     let (publisher, _) = publisher(&bus, narrow);
@@ -209,7 +209,7 @@ async fn a_server_that_hangs_makes_a_whole_window_wait_once_and_not_in_turn() {
 
 #[tokio::test]
 async fn a_stream_that_is_not_there_yet_is_waited_for() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = server.bus("test").await.unwrap();
     let (publisher, _) = publisher(&bus, limits());
     publisher.publish(message(1, 10)).await.unwrap();
@@ -222,7 +222,7 @@ async fn a_stream_that_is_not_there_yet_is_waited_for() {
 
 #[tokio::test]
 async fn a_message_that_the_server_never_takes_ends_the_publisher_with_its_subject() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server, 1 << 30).await;
     let (publisher, _) = publisher(&bus, limits());
     publisher.publish(message(1, 2_000_000)).await.unwrap();

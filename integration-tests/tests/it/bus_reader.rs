@@ -88,7 +88,7 @@ async fn mark(bus: &Bus, sequence: u64) -> Mark {
 
 #[tokio::test]
 async fn reading_starts_after_the_position_and_goes_on_with_what_is_published_later() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..1_001).await;
     for start in [0, 1, 500, 1_000] {
@@ -109,7 +109,7 @@ async fn reading_starts_after_the_position_and_goes_on_with_what_is_published_la
 
 #[tokio::test]
 async fn dropping_a_call_in_the_middle_loses_nothing() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..2_001).await;
     let mut reader = bus.reader(settings(0));
@@ -125,7 +125,7 @@ async fn dropping_a_call_in_the_middle_loses_nothing() {
 
 #[tokio::test]
 async fn what_was_trimmed_or_deleted_is_told_as_a_range_and_nothing_else_is_missing() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..101).await;
     assert_eq!(bus.trim("LAKE_0", 11).await, Ok(10));
@@ -148,7 +148,7 @@ async fn what_was_trimmed_or_deleted_is_told_as_a_range_and_nothing_else_is_miss
 
 #[tokio::test]
 async fn a_stream_that_was_emptied_goes_on_after_the_gap() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..11).await;
     let mut reader = bus.reader(settings(5));
@@ -165,7 +165,7 @@ async fn a_stream_that_was_emptied_goes_on_after_the_gap() {
 
 #[tokio::test]
 async fn messages_that_another_puller_took_are_read_all_the_same() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..11).await;
     let mut reader = bus.reader(archiver(0));
@@ -190,7 +190,7 @@ async fn messages_that_another_puller_took_are_read_all_the_same() {
 
 #[tokio::test]
 async fn the_position_is_the_callers_and_never_what_the_server_thinks_was_acknowledged() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..101).await;
     let mut reader = bus.reader(archiver(0));
@@ -218,7 +218,7 @@ async fn the_position_is_the_callers_and_never_what_the_server_thinks_was_acknow
 
 #[tokio::test]
 async fn the_lag_of_an_acknowledging_reader_shows_on_the_server() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..101).await;
     let mut reader = bus.reader(archiver(0));
@@ -239,7 +239,7 @@ async fn the_lag_of_an_acknowledging_reader_shows_on_the_server() {
 
 #[tokio::test]
 async fn what_the_server_gives_again_is_dropped() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..51).await;
     let mut reader = bus.reader(archiver(0));
@@ -253,7 +253,7 @@ async fn what_the_server_gives_again_is_dropped() {
 
 #[tokio::test]
 async fn a_deleted_consumer_is_made_again_at_the_position() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..51).await;
     let mut reader = bus.reader(archiver(0));
@@ -306,7 +306,7 @@ async fn a_server_that_hung_is_read_on_when_it_answers_again() {
 
 #[tokio::test]
 async fn a_stream_that_was_made_again_is_told_and_ends_the_reader() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     publish(&bus, 1..11).await;
     let old = mark(&bus, 10).await;

@@ -49,7 +49,7 @@ async fn objects(raw: &mut RawNats, kind: &str) -> usize {
 
 #[tokio::test]
 async fn a_snapshot_comes_back_bit_for_bit_with_its_mark() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let snapshots = bus.snapshots();
     assert_eq!(found(&snapshots, "LAKE_0").await, (0, Found::Nothing));
@@ -71,7 +71,7 @@ async fn a_snapshot_comes_back_bit_for_bit_with_its_mark() {
 
 #[tokio::test]
 async fn old_snapshots_leave_no_bytes_and_no_tombstones_behind() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let snapshots = bus.snapshots();
     let mut raw = RawNats::connect(server.port()).await.unwrap();
@@ -91,7 +91,7 @@ async fn old_snapshots_leave_no_bytes_and_no_tombstones_behind() {
 
 #[tokio::test]
 async fn of_two_owners_only_one_can_store() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let snapshots = bus.snapshots();
     let first = snapshots.store("LAKE_0", &state(1, 1_000), &mark(1), 0).await.unwrap();
@@ -111,7 +111,7 @@ async fn of_two_owners_only_one_can_store() {
 
 #[tokio::test]
 async fn what_a_crash_left_behind_is_deleted_once_it_is_old_and_nothing_else_is() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let mut raw = RawNats::connect(server.port()).await.unwrap();
     bus.snapshots().store("WAREHOUSE_0", &state(0, 1_000), &mark(1), 0).await.unwrap();
@@ -130,7 +130,7 @@ async fn what_a_crash_left_behind_is_deleted_once_it_is_old_and_nothing_else_is(
 
 #[tokio::test]
 async fn damage_is_found_and_another_snapshot_heals_it() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let snapshots = bus.snapshots();
     let mut raw = RawNats::connect(server.port()).await.unwrap();
@@ -192,7 +192,7 @@ fn base64(text: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_full_event_stream_does_not_stop_snapshots_and_epochs() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let publisher = bus.publisher(PublisherLimits::default(), |_| {});
     let progress = publisher.progress();
@@ -219,7 +219,7 @@ async fn a_full_event_stream_does_not_stop_snapshots_and_epochs() {
 
 #[tokio::test]
 async fn two_that_find_the_same_trouble_agree_on_one_epoch() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let epochs = bus.epochs();
     assert_eq!(epochs.get("LAKE_0").await, Ok(None));

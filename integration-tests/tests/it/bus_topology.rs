@@ -17,7 +17,7 @@ async fn config(raw: &mut RawNats, stream: &str) -> Value {
 
 #[tokio::test]
 async fn applying_the_topology_twice_makes_it_once_and_changes_nothing() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = server.bus("test").await.unwrap();
     let first = bus.apply_topology(&topology()).await.unwrap();
     assert!(first.iter().all(|stream| stream.made && stream.changed.is_empty()), "{first:?}");
@@ -31,7 +31,7 @@ async fn applying_the_topology_twice_makes_it_once_and_changes_nothing() {
 
 #[tokio::test]
 async fn services_that_start_at_once_agree_on_the_streams() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let mut services = tokio::task::JoinSet::new();
     for number in 0..8 {
         let bus = server.bus(&format!("service {number}")).await.unwrap();
@@ -51,7 +51,7 @@ async fn the_no_loss_profile_serves_the_same_streams() {
 
 #[tokio::test]
 async fn rules_of_an_existing_stream_are_left_alone() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = server.bus("test").await.unwrap();
     let old = Rules { derived_ids_max: 77, ..Rules::default() };
     let first = Topology::embedded("", &TopologyOverrides::default(), &old);
@@ -70,7 +70,7 @@ async fn rules_of_an_existing_stream_are_left_alone() {
 
 #[tokio::test]
 async fn what_an_operator_changed_is_changed_back_unless_it_is_size_or_copies() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let bus = server.bus("test").await.unwrap();
     bus.apply_topology(&topology()).await.unwrap();
     let mut raw = RawNats::connect(server.port()).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_stream_with_an_age_limit_or_without_purge_is_refused_by_name() {
     for (option, value, word) in
         [("max_age", json!(3_600_000_000_000_u64), "age"), ("deny_purge", json!(true), "purg")]
     {
-        let server = NatsServer::start().await.unwrap();
+        let server = NatsServer::start_or_given().await.unwrap();
         let bus = server.bus("test").await.unwrap();
         bus.apply_topology(&topology()).await.unwrap();
         let mut raw = RawNats::connect(server.port()).await.unwrap();
@@ -119,7 +119,7 @@ async fn buckets_get_their_room_before_event_streams_and_the_lack_of_it_is_named
 
 #[tokio::test]
 async fn pipelines_with_different_prefixes_share_a_server() {
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let mut settings = server.settings("test");
     let plain = server.bus("test").await.unwrap();
     let small =
@@ -164,7 +164,7 @@ async fn a_server_without_jetstream_or_without_the_streams_is_told_apart() {
     let bus = server.bus("test").await.unwrap();
     let error = bus.apply_topology(&topology()).await.unwrap_err();
     assert!(matches!(error, BusError::NoJetStream { .. }), "{error}");
-    let server = NatsServer::start().await.unwrap();
+    let server = NatsServer::start_or_given().await.unwrap();
     let error = server.bus("test").await.unwrap().stream("LAKE_0").await.unwrap_err();
     assert!(matches!(error, BusError::NoStream { .. }), "{error}");
     assert!(error.to_string().contains("LAKE_0"), "{error}");

@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A server with the product's streams.
 async fn server() -> (NatsServer, Bus) {
-    let server = NatsServer::start().await.expect("a server");
+    let server = NatsServer::start_or_given().await.expect("a server");
     let bus = server.bus("test").await.expect("a connection");
     let topology = Topology::embedded("", &TopologyOverrides::default(), &Rules::default());
     bus.apply_topology(&topology).await.expect("the streams");
@@ -137,7 +137,7 @@ async fn a_file_counts_once_whole_shuffled_or_packed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_pipeline_it_says_so_and_ends() {
-    let server = NatsServer::start().await.expect("a server");
+    let server = NatsServer::start_or_given().await.expect("a server");
     let ended = publish(&server, &[], &line("a"));
     assert_eq!(ended.status, Some(1));
     assert!(ended.stderr.contains("is the pipeline running"), "{ended:?}");

@@ -108,7 +108,7 @@ fn assert_lake(books: &serde_json::Value, state: &StreamState, duplicates: u64) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_books_are_what_a_consumer_counts() {
-    let server = NatsServer::start().await.expect("a server");
+    let server = NatsServer::start_or_given().await.expect("a server");
     let directory = tempfile::tempdir().expect("a directory");
     let given = [
         ("EVENTS", "30000"),
@@ -154,7 +154,7 @@ async fn the_books_are_what_a_consumer_counts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_ended_early_leaves_books_of_all_that_it_published() {
-    let server = NatsServer::start().await.expect("a server");
+    let server = NatsServer::start_or_given().await.expect("a server");
     let directory = tempfile::tempdir().expect("a directory");
     let given = [("RATE", "5000"), ("LATE_SHARE", "0.2"), ("DUPLICATE_SHARE", "0.2")];
     let flags = flags(&server, directory.path(), &given);
@@ -212,7 +212,7 @@ async fn a_server_that_dies_in_the_middle_is_waited_for() {
 async fn a_named_run_puts_the_same_bytes_into_the_stream_again() {
     let mut messages = Vec::new();
     for _ in 0..2 {
-        let server = NatsServer::start().await.expect("a server");
+        let server = NatsServer::start_or_given().await.expect("a server");
         let directory = tempfile::tempdir().expect("a directory");
         let given = [
             ("EVENTS", "2000"),
