@@ -110,11 +110,14 @@ pub(crate) const OF_OTHER_SERVERS: &[&str] = &[
     "NATS_NKEY_SEED_FILE",
     "NATS_USER",
     "NATS_PASSWORD",
+    "NATS_PASSWORD_FILE",
     "NATS_CA_FILE",
     "NATS_SUBJECT_PREFIX",
     "NATS_REPLICAS",
     "SUPABASE_DB_URL",
+    "SUPABASE_DB_URL_FILE",
     "MIGRATION_DATABASE_URL",
+    "MIGRATION_DATABASE_URL_FILE",
 ];
 
 fn spec(config: &Config, dir: &DataDir, service: &Service) -> anyhow::Result<Spec> {
