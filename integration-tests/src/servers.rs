@@ -8,9 +8,11 @@ use crate::docker::{self, Image};
 
 /// `containers`, `local`, or `auto`: the first of the two that there is.
 const WAY: &str = "LAKEGAUGE_TEST_SERVERS";
-/// What users with a registry run; `scripts/offline-images` names others.
-const NATS: (&str, &str) = ("NATS_IMAGE", "nats:2.15.1-alpine");
-const POSTGRES: (&str, &str) = ("POSTGRES_IMAGE", "postgres:17");
+/// The variable that names the broker's image, and what users with a registry run, as
+/// docker-compose.yml says; `scripts/offline-images` names others.
+pub const NATS: (&str, &str) = ("NATS_IMAGE", "nats:2.15.0-alpine");
+/// The same for the database.
+pub const POSTGRES: (&str, &str) = ("POSTGRES_IMAGE", "postgres:17");
 /// What to do where nothing is found.
 pub(crate) const PROVIDE: &str = "provide one of: the addresses of a PostgreSQL and a NATS for tests \
     (TEST_DATABASE_URL, TEST_NATS_URL), which those take that need no server of their own; a Docker \

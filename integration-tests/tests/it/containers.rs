@@ -13,14 +13,13 @@ use integration_tests::executable;
 use integration_tests::nats::NatsServer;
 use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, until};
 use integration_tests::postgres::{ARCHIVER, Database, OWNER, PostgresServer, READER};
+use integration_tests::servers::{NATS, POSTGRES as POSTGRES_17};
 use tempfile::TempDir;
 
 use crate::laws;
 use crate::store_events::{access, append, open};
 
-const NATS: (&str, &str) = ("NATS_IMAGE", "nats:2.15.1-alpine");
 const POSTGRES_15: (&str, &str) = ("POSTGRES15_IMAGE", "postgres:15");
-const POSTGRES_17: (&str, &str) = ("POSTGRES_IMAGE", "postgres:17");
 const PGBOUNCER: (&str, &str) = ("PGBOUNCER_IMAGE", "edoburu/pgbouncer:v1.24.1-p1");
 /// The pooler's port in its container.
 const POOLER_PORT: u16 = 5432;

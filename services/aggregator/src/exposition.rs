@@ -11,21 +11,14 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-/// The content type of [`render`]'s text.
+/// The content type of the page of metrics.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// Bytes in a gigabyte: SI, as operators of object stores count.
 pub(crate) const BYTES_PER_GB: f64 = 1e9;
 const MICROS_PER_MS: f64 = 1e3;
 const MICROS_PER_SECOND: f64 = 1e6;
 
-/// The text that Prometheus scrapes, of both sides.
-pub fn render(lake: &LakeState, warehouse: &WarehouseState) -> String {
-    let mut families = lake_families(lake);
-    families.extend(warehouse_families(warehouse));
-    encode(families)
-}
-
-/// The text of families.
+/// Families as the text of a page.
 pub(crate) fn encode(mut families: Vec<MetricFamily>) -> String {
     // A family without a sample says nothing, and the encoder refuses it.
     families.retain(|family| !family.get_metric().is_empty());
@@ -283,6 +276,12 @@ fn count(length: usize) -> f64 {
     float(i128::try_from(length).unwrap_or(i128::MAX))
 }
 
+/// Both sides' metrics as one page.
+#[cfg(test)]
+pub(crate) fn page(lake: &LakeState, warehouse: &WarehouseState) -> String {
+    encode(lake_families(lake).into_iter().chain(warehouse_families(warehouse)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use domain::{
@@ -343,7 +342,7 @@ mod tests {
             lake.apply(event);
             warehouse.apply(event);
         }
-        render(&lake, &warehouse)
+        page(&lake, &warehouse)
     }
 
     fn value<'a>(text: &'a str, series: &str) -> &'a str {

@@ -7,7 +7,7 @@ use domain::{
     warehouse::{RESPONSE_BOUNDS_US, WarehouseState},
 };
 
-use crate::exposition::render;
+use crate::exposition;
 
 /// Names that somebody makes up to do harm.
 const HOSTILE_NAMES: u64 = 100_000;
@@ -83,7 +83,7 @@ fn a_hundred_thousand_hostile_names_stay_within_the_stated_bound() {
         lake.apply(&of_lake(number, &format!("bucket-{}", number % 200)));
         warehouse.apply(&of_warehouse(number, &format!("warehouse-{}", number % 50)));
     }
-    let page = render(&lake, &warehouse);
+    let page = exposition::page(&lake, &warehouse);
     for line in page.lines() {
         assert!(line.starts_with("data_") || line.starts_with("# "), "{line:?}");
     }
