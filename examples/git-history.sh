@@ -1,11 +1,12 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # The history of a git repository as lake events, one JSON object a line: each file that a commit of
 # the main line added, changed or removed is a write or a delete, with its size.
 #
 #   examples/git-history.sh REPOSITORY [BUCKET] | lakegauge publish --source git -
 #
 # Used space of the bucket is then the sum of `git ls-tree -r -l HEAD`. Needs git and jq.
-set -eu
+# What a step of it does not understand is an error of the whole.
+set -euo pipefail
 here=$(dirname "$0")
 repository=${1:?usage: git-history.sh REPOSITORY [BUCKET]}
 bucket=${2:-$(basename "$(cd "$repository" && pwd)" .git)}
@@ -18,4 +19,4 @@ git -C "$repository" log -z --reverse --first-parent -m --root --no-renames --ra
   tr '\0\n' '\n\1' |
   jq -nrR -f "$here/git-changes.jq" |
   git -C "$repository" cat-file --batch-check='%(objectsize) %(rest)' |
-  jq -cR --arg bucket "$bucket" -f "$here/git-events.jq"
+  jq -cnR --arg bucket "$bucket" -f "$here/git-events.jq"

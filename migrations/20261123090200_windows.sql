@@ -1,82 +1,109 @@
 -- Window aggregates: what happened per window of event time, of exactly the rows in the archive.
 --
--- The distribution of durations is kept as a sketch: two arrays, the buckets that were hit
--- (ascending) and how often. Up to 127 a bucket is one microsecond; above, each power of two is cut
--- into 64 of equal width, so the middle of a bucket is within 1 % of every value in it. Counts of
--- the same bucket add up, whatever they were grouped by.
+-- The distribution of durations is kept as a sketch. Up to 127 a bucket is one microsecond; above,
+-- each power of two is cut into 64 of equal width, so the middle of a bucket is within 1 % of every
+-- value in it. Counts of the same bucket add up, whatever they were grouped by. A sketch is stored
+-- as pairs, ascending: bucket * 2^19 + count. A window whose sketch would be one pair has none: its
+-- bucket_max and events say it.
+--
+-- A small lake has nearly as many windows as events, so every byte of a window counts: what windows
+-- of one bucket, operation and outcome have in common stands once, in window_series; columns stand
+-- by falling alignment, those that nearly always have few digits as numeric, of which there can be
+-- no overflow; eight columns keep the tuple's header at 24 bytes.
 
+create table lakegauge.window_series (
+    id integer generated always as identity primary key,
+    stream smallint not null references lakegauge.stream (id),
+    action smallint not null,
+    outcome smallint not null,
+    name text not null,
+    unique (stream, name, action, outcome)
+);
+comment on table lakegauge.window_series is
+    'Lakegauge: bucket or warehouse, operation or kind of statement, and outcome that windows of a '
+    'stream have in common.';
+
+-- Windows of one stream are written by one transaction at a time; those of different streams side
+-- by side. The number of a series is only given in the transaction of its first window.
 create table lakegauge.lake_window (
     window_start timestamptz not null,
-    events bigint not null,
-    revision bigint not null default 1,
-    changed_at timestamptz not null default now(),
+    series integer not null,
     length_s integer not null check (length_s > 0),
-    operation smallint not null,
-    outcome smallint not null,
-    bucket text not null,
+    bucket_max smallint not null,
+    events numeric not null,
     bytes numeric not null,
     duration_us numeric not null,
-    sketch_buckets integer[] not null,
-    sketch_counts bigint[] not null,
-    primary key (window_start, length_s, bucket, operation, outcome)
-) with (fillfactor = 60);
+    sketch integer[],
+    primary key (window_start, length_s, series)
+);
 
 create table lakegauge.warehouse_window (
     window_start timestamptz not null,
-    events bigint not null,
-    cache_hits bigint not null,
-    revision bigint not null default 1,
-    changed_at timestamptz not null default now(),
+    series integer not null,
     length_s integer not null check (length_s > 0),
-    statement smallint not null,
-    outcome smallint not null,
-    warehouse text not null,
+    bucket_max smallint not null,
+    events numeric not null,
     bytes_scanned numeric not null,
-    rows_processed numeric not null,
     response_us numeric not null,
-    sketch_buckets integer[] not null,
-    sketch_counts bigint[] not null,
-    primary key (window_start, length_s, warehouse, statement, outcome)
-) with (fillfactor = 60);
+    rows_processed numeric not null,
+    cache_hits numeric not null,
+    sketch integer[],
+    primary key (window_start, length_s, series)
+);
 
 comment on table lakegauge.lake_window is
-    'Requests per window of event time, bucket, operation and outcome.';
+    'Lakegauge: requests per window of event time and series.';
 comment on table lakegauge.warehouse_window is
-    'Queries per window of event time, warehouse, statement and outcome.';
+    'Lakegauge: queries per window of event time and series.';
 
+create table lakegauge.window_kept (
+    stream smallint not null references lakegauge.stream (id),
+    length_s integer not null check (length_s > 0),
+    kept_from timestamptz,
+    primary key (stream, length_s)
+);
+comment on table lakegauge.window_kept is
+    'Lakegauge: which windows a stream keeps: each length, and the time from which on; null: from '
+    'the first. A window of such a time holds every event of it, one from before is not there.';
+
+create type lakegauge.window_sketch as (pairs integer[]);
+comment on type lakegauge.window_sketch is
+    'Lakegauge: durations of one window: bucket * 2^19 + count, ascending.';
 create type lakegauge.sketch as (buckets integer[], counts bigint[]);
-comment on type lakegauge.sketch is 'Buckets that were hit, ascending, and how often.';
+comment on type lakegauge.sketch is
+    'Lakegauge: durations of any windows: buckets that were hit, ascending, and how often.';
 
-create function lakegauge.sketch_add(
-    left_buckets integer[], left_counts bigint[], right_buckets integer[], right_counts bigint[]
-) returns lakegauge.sketch
+create function lakegauge.window_sketch(bucket_max smallint, events numeric, pairs integer[])
+returns lakegauge.window_sketch
+language sql immutable parallel safe
+return row(coalesce(pairs, array[(bucket_max::integer << 19) + events::integer]))
+    ::lakegauge.window_sketch;
+comment on function lakegauge.window_sketch is 'Lakegauge: the sketch of a window as it is stored.';
+
+-- Grouped once, at the end: a state that is added up at each step is copied at each step.
+create function lakegauge.sketch_add_up(sketches lakegauge.window_sketch[])
+returns lakegauge.sketch
 language sql immutable parallel safe
 begin atomic
-    select array_agg(bucket order by bucket), array_agg(count order by bucket)
+    select row(array_agg(bucket order by bucket), array_agg(count order by bucket))
+        ::lakegauge.sketch
     from (
-        select bucket, sum(count)::bigint as count
-        from unnest(left_buckets || right_buckets, left_counts || right_counts)
-            as part (bucket, count)
-        group by bucket
+        select pair >> 19 as bucket, sum(pair & 524287)::bigint as count
+        from unnest(sketches) as sketch, unnest(sketch.pairs) as pair
+        group by 1
     ) as summed;
 end;
-comment on function lakegauge.sketch_add is 'Two sketches as one.';
+comment on function lakegauge.sketch_add_up is 'Lakegauge: the end of sketch_sum.';
 
-create function lakegauge.sketch_step(
-    state lakegauge.sketch, buckets integer[], counts bigint[]
-) returns lakegauge.sketch
-language sql immutable parallel safe
-return lakegauge.sketch_add((state).buckets, (state).counts, buckets, counts);
-comment on function lakegauge.sketch_step is 'A step of api.sketch_sum.';
-
-create aggregate api.sketch_sum(buckets integer[], counts bigint[]) (
-    sfunc = lakegauge.sketch_step,
-    stype = lakegauge.sketch,
-    initcond = '({},{})',
+create aggregate lakegauge_api.sketch_sum(lakegauge.window_sketch) (
+    sfunc = array_append,
+    stype = lakegauge.window_sketch[],
+    finalfunc = lakegauge.sketch_add_up,
+    combinefunc = array_cat,
     parallel = safe
 );
-comment on aggregate api.sketch_sum(integer[], bigint[]) is
-    'Adds up the sketches of any windows: api.sketch_sum(sketch_buckets, sketch_counts).';
+comment on aggregate lakegauge_api.sketch_sum(lakegauge.window_sketch) is
+    'Lakegauge: adds up the sketches of any windows: lakegauge_api.sketch_sum(sketch).';
 
 create function lakegauge.bucket_value(bucket integer) returns bigint
 language sql immutable parallel safe
@@ -86,59 +113,73 @@ return case
         + (1::bigint << (bucket / 64 - 1)) / 2
 end;
 comment on function lakegauge.bucket_value is
-    'The middle of a bucket, in microseconds: within 1 % of every value in it.';
+    'Lakegauge: the middle of a bucket, in microseconds: within 1 % of every value in it.';
 
-create function api.sketch_percentile(sketch lakegauge.sketch, share double precision)
+create function lakegauge_api.sketch_percentile(sketch lakegauge.sketch, share double precision)
 returns bigint
 language sql immutable parallel safe
 begin atomic
+    -- Doubles count exactly up to 2^53, and are added up three times as fast as numeric.
     select lakegauge.bucket_value(bucket)
     from (
-        select bucket, sum(count) over (order by bucket) as passed, sum(count) over () as total
+        select bucket,
+            sum(count::double precision) over (order by bucket rows unbounded preceding) as passed
         from unnest((sketch).buckets, (sketch).counts) as part (bucket, count)
     ) as ranked
-    where passed >= greatest(ceil(total * share::numeric), 1)
+    where passed >= (
+        select greatest(ceil(sum(count) * share::numeric), 1)::double precision
+        from unnest((sketch).counts) as every (count)
+    )
     order by bucket
     limit 1;
 end;
-comment on function api.sketch_percentile is
-    'The duration in microseconds below which a share (0 to 1) of the events lies, within 1 %: '
-    'api.sketch_percentile(api.sketch_sum(sketch_buckets, sketch_counts), 0.99).';
+comment on function lakegauge_api.sketch_percentile is
+    'Lakegauge: the duration in microseconds below which a share (0 to 1) of the events lies, '
+    'within 1 %: lakegauge_api.sketch_percentile(lakegauge_api.sketch_sum(sketch), 0.99).';
 
-revoke all on function
-    lakegauge.sketch_add(integer[], bigint[], integer[], bigint[]),
-    lakegauge.sketch_step(lakegauge.sketch, integer[], bigint[]),
-    lakegauge.bucket_value(integer),
-    api.sketch_sum(integer[], bigint[]),
-    api.sketch_percentile(lakegauge.sketch, double precision)
-from public;
-grant execute on function
-    lakegauge.sketch_add(integer[], bigint[], integer[], bigint[]),
-    lakegauge.sketch_step(lakegauge.sketch, integer[], bigint[]),
-    lakegauge.bucket_value(integer),
-    api.sketch_sum(integer[], bigint[]),
-    api.sketch_percentile(lakegauge.sketch, double precision)
-to lakegauge_archiver, lakegauge_reader;
+-- 1,500 windows, as many as a chart shows: a day by the minute, two months by the hour.
+create function lakegauge_api.window_length_s(range_from timestamptz, range_to timestamptz)
+returns integer
+language sql stable parallel safe
+begin atomic
+    select coalesce(
+        min(length_s) filter (
+            where is_kept and extract(epoch from range_to - range_from) / length_s <= 1500
+        ),
+        max(length_s)
+    )
+    from (
+        select length_s, bool_and(kept_from is null or kept_from <= range_from) as is_kept
+        from lakegauge.window_kept
+        group by length_s
+    ) as known;
+end;
+comment on function lakegauge_api.window_length_s is
+    'Lakegauge: the length of windows that fits a range of time: the shortest that is kept from its '
+    'beginning and has at most 1,500 windows in it, or else the longest. where length_s = (select '
+    'lakegauge_api.window_length_s(from, to)) and window_start between from and to.';
 
 do $$
+declare
+    signature text;
+    person text;
 begin
-    if exists (select from pg_catalog.pg_roles where rolname = 'anon') then
-        revoke all on function
-            lakegauge.sketch_add(integer[], bigint[], integer[], bigint[]),
-            lakegauge.sketch_step(lakegauge.sketch, integer[], bigint[]),
-            lakegauge.bucket_value(integer),
-            api.sketch_sum(integer[], bigint[]),
-            api.sketch_percentile(lakegauge.sketch, double precision)
-        from anon;
-    end if;
-    if exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
-        grant execute on function
-            lakegauge.sketch_add(integer[], bigint[], integer[], bigint[]),
-            lakegauge.sketch_step(lakegauge.sketch, integer[], bigint[]),
-            lakegauge.bucket_value(integer),
-            api.sketch_sum(integer[], bigint[]),
-            api.sketch_percentile(lakegauge.sketch, double precision)
-        to authenticated;
-    end if;
+    foreach signature in array array[
+        'lakegauge.window_sketch(smallint, numeric, integer[])',
+        'lakegauge.sketch_add_up(lakegauge.window_sketch[])',
+        'lakegauge.bucket_value(integer)',
+        'lakegauge_api.sketch_sum(lakegauge.window_sketch)',
+        'lakegauge_api.sketch_percentile(lakegauge.sketch, double precision)',
+        'lakegauge_api.window_length_s(timestamptz, timestamptz)']
+    loop
+        perform lakegauge.keep_private(signature::regprocedure);
+        foreach person in array array['lakegauge_archiver', 'lakegauge_reader', 'authenticated',
+            'service_role']
+        loop
+            if exists (select from pg_catalog.pg_roles where rolname = person) then
+                execute format('grant execute on function %s to %I', signature, person);
+            end if;
+        end loop;
+    end loop;
 end
 $$;

@@ -24,6 +24,9 @@ alter role authenticator set statement_timeout = '8s';
 -- The migrations would make the groups; here they are there before, for the logins.
 create role lakegauge_archiver nologin;
 create role lakegauge_reader nologin;
+-- `lakegauge migrate` takes them for its own by these comments.
+comment on role lakegauge_archiver is 'Lakegauge: owns the tables of archives, and writes.';
+comment on role lakegauge_reader is 'Lakegauge: reads everything of archives.';
 create role lakegauge_owner login createrole password :'owner';
 grant lakegauge_archiver, lakegauge_reader to lakegauge_owner with admin option;
 create role archiver login password :'archiver' in role lakegauge_archiver;

@@ -15,7 +15,7 @@ fuzz_target!(|payload: &[u8]| {
         let place =
             Place { stream, sequence: 7, broker_ns: BROKER_NS, subject: "lake.access.0.fuzz" };
         for content_type in [None, Some("application/x-bincode; v=1")] {
-            drop(wire::read(&place, content_type, payload, &rules));
+            drop(wire::read(&place, &content_type.into(), payload, &rules));
         }
     }
     drop(wire::decode_sample(payload));

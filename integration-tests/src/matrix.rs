@@ -6,6 +6,7 @@
 
 pub mod faults;
 pub mod ledger;
+mod passwords;
 pub mod points;
 pub mod producer;
 pub mod round;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bus::{Bus, BusSettings};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -56,6 +56,8 @@ pub struct NatsServer {
     monitor_port: u16,
     /// Holds configuration, log and store.
     directory: TempDir,
+    /// How the tests log in.
+    login: BusSettings,
 }
 
 /// What the server is.
@@ -106,7 +108,8 @@ impl NatsServer {
             .with_context(|| format!("{GIVEN} is {url}: it must be nats://127.0.0.1:PORT"))?;
         let alone = Arc::clone(&ALONE).lock_owned().await;
         let directory = tempfile::Builder::new().prefix("lakegauge-nats-").tempdir()?;
-        let mut server = Self { runs: Runs::Given(alone), port, monitor_port: 0, directory };
+        let (runs, login) = (Runs::Given(alone), BusSettings::default());
+        let mut server = Self { runs, port, monitor_port: 0, directory, login };
         server.await_greeting().await?;
         let mut operator = RawNats::connect(port).await?;
         let streams = operator.demand("STREAM.NAMES", &json!({})).await?;
@@ -148,6 +151,7 @@ impl NatsServer {
             port: free_port()?,
             monitor_port: free_port()?,
             directory: configured(profile, change)?,
+            login: BusSettings::default(),
         };
         server.restart().await?;
         Ok(server)
@@ -183,7 +187,8 @@ impl NatsServer {
         let (port, monitor_port) =
             (container.port(INSIDE_PORTS.0)?, container.port(INSIDE_PORTS.1)?);
         let runs = Runs::Container { container, running: true };
-        let mut server = Self { runs, port, monitor_port, directory };
+        let login = BusSettings::default();
+        let mut server = Self { runs, port, monitor_port, directory, login };
         server.await_greeting().await?;
         Ok(server)
     }
@@ -251,14 +256,32 @@ impl NatsServer {
         copy_folder(copy.path(), &self.store())
     }
 
+    /// Takes the login of these settings for the tests' own connections.
+    pub fn log_in(&mut self, login: BusSettings) {
+        self.login = login;
+    }
+
+    /// Changes the configuration of a server of this machine that runs, and has it read again.
+    ///
+    /// # Errors
+    ///
+    /// It is none, or does not run.
+    pub fn reload_with(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let Runs::Local { child: Some(child), .. } = &self.runs else {
+            bail!("it is no executable of this machine that runs");
+        };
+        self.reconfigure(change)?;
+        Ok(kill_process(Pid::from_child(child), Signal::HUP)?)
+    }
+
     /// Settings for a connection to it, with timeouts short enough for tests of outages.
     pub fn settings(&self, name: &str) -> BusSettings {
         BusSettings {
-            url: self.url(),
+            url: self.url().into(),
             name: name.to_owned(),
             request_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_secs(1),
-            ..BusSettings::default()
+            ..self.login.clone()
         }
     }
 
@@ -356,6 +379,31 @@ impl NatsServer {
                 *running = false;
             }
         }
+        Ok(())
+    }
+
+    /// Changes its configuration, which holds from its next start on.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read or written.
+    pub fn reconfigure(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.directory.path().join("nats-server.conf");
+        let config = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, change(config))?)
+    }
+
+    /// Lets no file of the running server grow beyond this many bytes: its writes fail as on a full
+    /// disk. A server that is started again has room.
+    ///
+    /// # Errors
+    ///
+    /// It is no executable of this machine, or the system refuses.
+    pub fn fill_disk(&self, file_bytes_max: u64) -> Result<()> {
+        let Runs::Local { child, .. } = &self.runs else { bail!("no process of ours") };
+        let child = child.as_ref().context("the server is not running")?;
+        let limit = Rlimit { current: Some(file_bytes_max), maximum: None };
+        prlimit(Some(Pid::from_child(child)), Resource::Fsize, limit)?;
         Ok(())
     }
 

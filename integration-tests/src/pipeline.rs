@@ -19,7 +19,7 @@ use service_kit::{Clock, fail_points};
 use tempfile::TempDir;
 
 pub use disturbed::{Networks, SimulatedRun};
-pub use pages::{four, get};
+pub use pages::{four, get, metric};
 
 use crate::executable::{Ended, finish, lakegauge};
 use crate::nats::NatsServer;
@@ -45,7 +45,7 @@ pub const FOUR: [&str; 4] = [
 /// Settings of every service: short intervals, so that within seconds there are snapshots and
 /// samples to go wrong.
 const SETTINGS: [(&str, &str); 9] = [
-    ("NATS_STREAM_RULES", "sample_interval_s=1"),
+    ("NATS_STREAM_RULES", "sample_interval_s=1;windows=10s,60s,3600s"),
     ("SNAPSHOT_INTERVAL_MS", "300"),
     ("ARCHIVER_BATCH_EVENTS_MAX", "2000"),
     ("ARCHIVER_BATCH_AGE_MS_MAX", "100"),
@@ -101,6 +101,8 @@ pub struct Pipeline {
     metrics_port: u16,
     /// Where the services find the database server, if not at its own port.
     database_port: Option<u16>,
+    /// The file with the address of the archive, for services that are not given the address.
+    database_files: BTreeMap<Part, PathBuf>,
     started: u32,
 }
 
@@ -140,7 +142,8 @@ impl Pipeline {
         let mut all: BTreeMap<&str, &str> = SETTINGS.into_iter().collect();
         all.extend(settings.iter().copied());
         let settings = all.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let settings = settings.chain([("NATS_URL".to_owned(), nats.url())]).collect();
+        // First, so that a test may set another.
+        let settings = [("NATS_URL".to_owned(), nats.url())].into_iter().chain(settings).collect();
         Ok(Self {
             parts: BTreeMap::new(),
             nats,
@@ -154,6 +157,7 @@ impl Pipeline {
             ]),
             metrics_port: free_port()?,
             database_port: None,
+            database_files: BTreeMap::new(),
             started: 0,
         })
     }
@@ -183,8 +187,12 @@ impl Pipeline {
             None => url,
         };
         let metrics = format!("127.0.0.1:{metrics}");
+        let file = self.database_files.get(&part).map(|file| file.display().to_string());
         let own = [
-            ("DATABASE_URL", url.as_str()),
+            match &file {
+                Some(file) => ("DATABASE_URL_FILE", file.as_str()),
+                None => ("DATABASE_URL", url.as_str()),
+            },
             ("METRICS_ADDR", &metrics),
             (fail_points::VARIABLE, fail_points),
         ];
@@ -281,6 +289,8 @@ impl Pipeline {
             .args(arguments)
             .env_clear()
             .envs(self.settings.iter().map(|(key, value)| (key, value)))
+            // Services of the crash matrix wait briefly; what is asked of a whole archive takes longer.
+            .env("DATABASE_STATEMENT_TIMEOUT_MS", "60000")
             .env("DATABASE_URL", database_url);
         finish(command, b"")
     }
@@ -317,6 +327,11 @@ impl Pipeline {
         let words = ["aggregate", "--replay", run.name()];
         let own = [("METRICS_ADDR", address.as_str())];
         Ok(Counter { process: self.process(&words, &own, free_port()?)?, metrics })
+    }
+
+    /// Gives a service that is started from now on the address of the archive in a file.
+    pub fn database_url_in(&mut self, part: Part, file: &Path) {
+        self.database_files.insert(part, file.to_owned());
     }
 
     /// Changes a setting of every service that is started from now on.
@@ -458,10 +473,7 @@ impl Process {
 
     /// One series of the admin port, by name and labels as they stand on the page.
     pub fn metric(&self, series: &str) -> Option<f64> {
-        let (status, page) = get(self.admin, "/metrics").ok()?;
-        let mut values =
-            page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        (status == 200).then(|| values.next()?.parse().ok())?
+        metric(self.admin, series)
     }
 
     /// The port of its `/livez`, `/readyz` and `/metrics`.
@@ -483,7 +495,12 @@ impl Process {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    async fn wait(&mut self) -> Result<ExitStatus> {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// It does not end in time; what it wrote last is in the text.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
         let child = &mut self.child;
         let mut ended = None;
         let waited = until("its end", async || {

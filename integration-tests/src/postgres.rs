@@ -27,7 +27,7 @@ use container::PgContainer;
 use local::Private;
 
 /// The superuser of private clusters.
-const ADMIN: &str = "lakegauge_admin";
+pub const ADMIN: &str = "lakegauge_admin";
 /// Who owns the databases, like Supabase's `postgres`: no superuser, may create roles.
 pub const OWNER: &str = "lakegauge_owner";
 /// Logs in as the archiver does.
@@ -45,8 +45,6 @@ const SUPABASE: &str = include_str!("postgres/supabase.sql");
 
 const NOT_PRIVATE: &str = "this server is not of one test alone: use start_private";
 
-/// Held while a database of a shared server is migrated.
-static MIGRATING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static NEXT_DATABASE: AtomicU32 = AtomicU32::new(0);
 /// A server. Ends with the value, if it is a private one.
 #[derive(Debug)]
@@ -138,11 +136,6 @@ impl PostgresServer {
     /// It could not be made or migrated.
     pub async fn database(&self) -> anyhow::Result<Database> {
         let database = self.empty_database()?;
-        // Roles are of the server, not of a database: two first migrations would both make them.
-        let _only_one = match self.backing {
-            Backing::Given | Backing::Shared(_) => Some(MIGRATING.lock().await),
-            Backing::Container(_) | Backing::Local(_) => None,
-        };
         event_store::migrate(&database.owner(), |_| ()).await?;
         database.logins()?;
         Ok(database)
@@ -165,6 +158,21 @@ impl PostgresServer {
         all.sql(&format!("create database {} owner {OWNER}", database.name))?;
         database.sql(SUPABASE)?;
         Ok(database)
+    }
+
+    /// A new database of another encoding, without anything of ours.
+    ///
+    /// # Errors
+    ///
+    /// It could not be made.
+    pub fn database_of_encoding(&self, encoding: &str) -> anyhow::Result<Database> {
+        let name = format!("lakegauge_test_{}", encoding.to_lowercase());
+        let all = Database { name: "postgres".to_owned(), admin: self.admin.clone() };
+        all.sql(&format!(
+            "create database {name} encoding '{encoding}' locale 'C' template template0 \
+             owner {OWNER}"
+        ))?;
+        Ok(Database { name, admin: self.admin.clone() })
     }
 
     /// The port of a private server.
@@ -265,6 +273,35 @@ impl Database {
     /// Address of a reader's login.
     pub fn reader_url(&self) -> String {
         self.url_as(READER)
+    }
+
+    /// Everything but our two schemas, as `pg_dump` writes it with rows, rights and the database's
+    /// own settings; with `whole`, everything.
+    ///
+    /// # Errors
+    ///
+    /// `pg_dump` is missing or older than the server.
+    pub fn dump(&self, whole: bool) -> anyhow::Result<String> {
+        let others = ["--exclude-schema=lakegauge", "--exclude-schema=lakegauge_api"];
+        let others = others.into_iter().filter(|_| !whole);
+        let mut command = Command::new("pg_dump");
+        command.arg("--create").args(others).args(["-d", &self.url_as(ADMIN)]);
+        text_of(command)
+    }
+
+    /// Every role of the server, with its settings and memberships, as `pg_dumpall` writes it;
+    /// without what has to do with the two that are ours.
+    ///
+    /// # Errors
+    ///
+    /// `pg_dumpall` is missing or older than the server.
+    pub fn other_roles(&self) -> anyhow::Result<String> {
+        let mut command = Command::new("pg_dumpall");
+        command.args(["--roles-only", "-d", &self.url_as(ADMIN)]);
+        let text = text_of(command)?;
+        let ours = ["lakegauge_archiver", "lakegauge_reader"];
+        let theirs = text.lines().filter(|line| !ours.iter().any(|role| line.contains(role)));
+        Ok(theirs.collect::<Vec<_>>().join("\n"))
     }
 
     /// A login that must give this password, and whose address is this with it.
@@ -377,6 +414,17 @@ fn roles() -> String {
     }
     sql.push_str("end $$");
     sql
+}
+
+/// What a command writes, without the lines that hold a random word.
+fn text_of(mut command: Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("can't start {command:?}"))?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let random = |line: &str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
+    Ok(text.lines().filter(|line| !random(line)).collect::<Vec<_>>().join("\n"))
 }
 
 fn psql(address: &str, sql: &str) -> anyhow::Result<Vec<String>> {

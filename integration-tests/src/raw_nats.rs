@@ -1,6 +1,7 @@
 //! A few lines of the NATS protocol by hand: what an operator or a foreign client does to the
 //! server, without the product's own code.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,13 +12,14 @@ use tokio::net::TcpStream;
 /// For one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// The one subscription of a connection.
-const INBOX: &str = "_INBOX.raw";
+/// Numbers the inboxes, so that no connection hears another's answers.
+static INBOXES: AtomicU64 = AtomicU64::new(0);
 
 /// A connection with one inbox.
 #[derive(Debug)]
 pub struct RawNats {
     stream: BufReader<TcpStream>,
+    inbox: String,
 }
 
 impl RawNats {
@@ -31,12 +33,17 @@ impl RawNats {
         let mut info = String::new();
         stream.read_line(&mut info).await?;
         ensure!(info.starts_with("INFO "), "no NATS server: {info}");
-        let mut client = Self { stream };
+        let mut client = Self::over(stream);
         client.write("CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}").await?;
-        client.write(&format!("SUB {INBOX}.* 1")).await?;
+        client.write(&format!("SUB {}.* 1", client.inbox)).await?;
         client.write("PING").await?;
         client.line_beginning_with("PONG").await?;
         Ok(client)
+    }
+
+    fn over(stream: BufReader<TcpStream>) -> Self {
+        let number = INBOXES.fetch_add(1, Ordering::Relaxed);
+        Self { stream, inbox: format!("_INBOX.raw-{}-{number}", std::process::id()) }
     }
 
     /// Connects with a login, without the inbox: only for [`RawNats::may_publish`] and
@@ -49,7 +56,7 @@ impl RawNats {
         let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
         let mut info = String::new();
         stream.read_line(&mut info).await?;
-        let mut client = Self { stream };
+        let mut client = Self::over(stream);
         let login = json!({ "verbose": false, "user": user, "pass": password });
         client.write(&format!("CONNECT {login}")).await?;
         client.write("PING").await?;
@@ -132,6 +139,35 @@ impl RawNats {
         Ok(answer)
     }
 
+    /// Publishes bytes that no client of ours would send, and waits for the acknowledgement; gives
+    /// the sequence. Without a header block it is a plain message.
+    ///
+    /// # Errors
+    ///
+    /// It was not stored.
+    pub async fn publish_bytes(
+        &mut self,
+        subject: &[u8],
+        block: &[u8],
+        payload: &[u8],
+    ) -> Result<u64> {
+        let total = block.len() + payload.len();
+        let (verb, lengths) = if block.is_empty() {
+            ("PUB", format!("{total}"))
+        } else {
+            ("HPUB", format!("{} {total}", block.len()))
+        };
+        let rest = format!(" {}.b {lengths}\r\n", self.inbox);
+        let parts: [&[u8]; 7] =
+            [verb.as_bytes(), b" ", subject, rest.as_bytes(), block, payload, b"\r\n"];
+        self.stream.get_mut().write_all(&parts.concat()).await?;
+        let answer =
+            tokio::time::timeout(ANSWER_MAX, self.message()).await.context("no answer")??;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        ensure!(answer.get("error").is_none(), "it was not stored: {answer}");
+        answer["seq"].as_u64().context("no sequence")
+    }
+
     /// Subscribes as `nats sub` would; [`RawNats::received`] gives what comes.
     ///
     /// # Errors
@@ -164,7 +200,8 @@ impl RawNats {
     }
 
     async fn collect(&mut self, subject: &str, body: &str, count: usize) -> Result<Vec<Vec<u8>>> {
-        self.write(&format!("PUB {subject} {INBOX}.a {}\r\n{body}", body.len())).await?;
+        let inbox = &self.inbox;
+        self.write(&format!("PUB {subject} {inbox}.a {}\r\n{body}", body.len())).await?;
         let mut payloads = Vec::new();
         while payloads.len() < count {
             payloads.push(

@@ -38,6 +38,16 @@ impl Running {
     /// It can't be started.
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(lakegauge()?);
+        command.args(arguments).stdin(Stdio::null());
+        Self::start_command(command, environment)
+    }
+
+    /// Starts a command that becomes the executable, with these settings only.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn start_command(mut command: Command, environment: &[(&str, &str)]) -> Result<Self> {
         for (key, _) in std::env::vars_os() {
             let key = key.to_string_lossy();
             let keep = key == "NATS_SERVER_BIN";
@@ -46,9 +56,7 @@ impl Running {
             }
         }
         let mut child = command
-            .args(arguments)
             .envs(environment.iter().copied())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -80,16 +88,25 @@ impl Running {
         })
     }
 
+    /// Waits until the admin port is open, and gives its address.
+    ///
+    /// # Errors
+    ///
+    /// It ended, or did not open it in time.
+    pub fn wait_for_admin_port(&mut self) -> Result<SocketAddr> {
+        let line = self.wait_for_line("admin port open")?;
+        let line: serde_json::Value = serde_json::from_str(&line).context("a log line")?;
+        let address = line["address"].as_str().and_then(|address| address.parse().ok());
+        address.context("the log names no address")
+    }
+
     /// Waits until the admin port says that the service does its job.
     ///
     /// # Errors
     ///
     /// It ended, or was not ready in time.
     pub fn wait_until_ready(&mut self) -> Result<SocketAddr> {
-        let line = self.wait_for_line("admin port open")?;
-        let line: serde_json::Value = serde_json::from_str(&line).context("a log line")?;
-        let address = line["address"].as_str().and_then(|address| address.parse().ok());
-        let address: SocketAddr = address.context("the log names no address")?;
+        let address = self.wait_for_admin_port()?;
         self.wait_until("readiness", |_| {
             get(address, "/readyz").ok().filter(|(status, _)| *status == 200).map(|_| address)
         })

@@ -167,7 +167,7 @@ impl Variable {
             Self::Warehouse => "label_values(data_warehouse_queries_total, warehouse)",
             // Who asked in the last quarter of an hour of the range: raw events are many.
             Self::Tenant => {
-                "select distinct principal from api.warehouse_query \
+                "select distinct principal from lakegauge_api.warehouse_query \
                  where occurred_at between greatest($__timeFrom()::timestamptz, \
                  $__timeTo()::timestamptz - interval '15 minutes') and $__timeTo()::timestamptz \
                  order by 1 limit 200"
@@ -225,4 +225,4 @@ const STARTS: &str =
     "changes(process_start_time_seconds{job=\"lakegauge-admin\"}[$__rate_interval]) > 0";
 const LOSSES: &str = "select found_at as time, \
      'declared loss in ' || stream || ', messages ' || first || ' to ' || last as text \
-     from api.declared_loss where $__timeFilter(found_at) order by found_at limit 100";
+     from lakegauge_api.declared_loss where $__timeFilter(found_at) order by found_at limit 100";

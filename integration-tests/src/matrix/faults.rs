@@ -7,9 +7,12 @@ use simulator::draw::Draw;
 
 use crate::matrix::points::{Needs, POINTS, Point};
 use crate::pipeline::Part;
+use crate::unreadable;
 
 /// The source of randomness of the schedule; the producer has others of the same seed.
 const PURPOSE: u64 = 0;
+/// Most unreadable messages on each stream at once: more than a form each.
+const UNREADABLE_MAX: usize = 30;
 /// Share of the steps with two faults at once.
 const TWO_AT_ONCE: f64 = 0.3;
 
@@ -43,6 +46,10 @@ pub enum Fault {
     KillNats,
     /// The broker is stopped for longer than clients wait.
     StopNats,
+    /// The broker's disk is full: its writes fail until it is started again with room.
+    FillDisk,
+    /// The broker is started again and takes small messages only, then with its usual size.
+    SmallPayload,
     /// Immediate shutdown of PostgreSQL, and another start.
     StopPostgres,
     /// All connections are cut once.
@@ -53,8 +60,13 @@ pub enum Fault {
     Slow(Server),
     /// The server acts, but its answers are lost; then the connections are cut.
     LoseAnswers(Server),
+    /// The login of the services is another on the server, and for a while not in their file.
+    RotateLogin(Server),
     /// A producer forgets what is not acknowledged, and begins anew.
     CrashProducer,
+    /// Messages that no client can read come on every stream, so many on each: the first of this
+    /// number, counted through all forms.
+    Unreadable(usize, usize),
 }
 
 /// What a fault is done to: two at once are done to different targets.
@@ -93,6 +105,8 @@ impl Fault {
             Self::LoseSnapshots => "snapshots lost",
             Self::KillNats => "nats-server killed",
             Self::StopNats => "nats-server stopped and continued",
+            Self::FillDisk => "full disk of the broker",
+            Self::SmallPayload => "small max_payload",
             Self::StopPostgres => "PostgreSQL shut down immediately",
             Self::Cut(Server::Nats) => "connections to NATS cut",
             Self::Cut(Server::Postgres) => "connections to PostgreSQL cut",
@@ -102,7 +116,10 @@ impl Fault {
             Self::Slow(Server::Postgres) => "network to PostgreSQL slow",
             Self::LoseAnswers(Server::Nats) => "answers of NATS lost",
             Self::LoseAnswers(Server::Postgres) => "answers of PostgreSQL lost",
+            Self::RotateLogin(Server::Nats) => "login to NATS rotated",
+            Self::RotateLogin(Server::Postgres) => "login to PostgreSQL rotated",
             Self::CrashProducer => "producer crashed",
+            Self::Unreadable(..) => "messages that no client can read",
         }
     }
 
@@ -113,13 +130,18 @@ impl Fault {
             }
             Self::KillAt(point, _) => Target::Part(point.part),
             Self::LoseSnapshots => Target::Part(Part::Aggregator),
-            Self::KillNats | Self::StopNats => Target::Server(Server::Nats),
+            Self::KillNats | Self::StopNats | Self::FillDisk | Self::SmallPayload => {
+                Target::Server(Server::Nats)
+            }
             Self::StopPostgres => Target::Server(Server::Postgres),
             Self::Cut(server)
             | Self::Refuse(server)
             | Self::Slow(server)
-            | Self::LoseAnswers(server) => Target::Server(*server),
-            Self::KillSimulator(_) | Self::CrashProducer => Target::Producers,
+            | Self::LoseAnswers(server)
+            | Self::RotateLogin(server) => Target::Server(*server),
+            Self::KillSimulator(_) | Self::CrashProducer | Self::Unreadable(..) => {
+                Target::Producers
+            }
         }
     }
 
@@ -131,13 +153,21 @@ impl Fault {
             | Self::Stop(_)
             | Self::KillNats
             | Self::StopNats
+            | Self::FillDisk
+            | Self::SmallPayload
             | Self::StopPostgres
             | Self::Cut(_)
             | Self::Refuse(_)
             | Self::Slow(_)
             | Self::LoseAnswers(_)
             | Self::CrashProducer => true,
-            Self::KillAt(..) | Self::Second(..) | Self::Zombie(_) | Self::LoseSnapshots => false,
+            Self::KillAt(..)
+            | Self::Second(..)
+            | Self::Zombie(_)
+            | Self::LoseSnapshots
+            | Self::Unreadable(..) => false,
+            // Who is started meanwhile ends with what to do: its first login is wrong.
+            Self::RotateLogin(_) => false,
         }
     }
 
@@ -146,12 +176,16 @@ impl Fault {
         match self {
             // Longer than the server waits for pings, and PostgreSQL for a transaction.
             Self::Stop(_) | Self::Zombie(_) | Self::StopNats => (3_000, 4_000),
-            Self::Second(..) => (1_500, 3_000),
-            Self::Refuse(_) | Self::Slow(_) | Self::LoseAnswers(_) => (500, 2_500),
-            Self::Kill(_) | Self::KillNats | Self::StopPostgres | Self::LoseSnapshots => (0, 1_000),
-            Self::KillAt(..) | Self::KillSimulator(_) | Self::Cut(_) | Self::CrashProducer => {
-                (0, 0)
+            Self::Second(..) | Self::FillDisk | Self::SmallPayload => (1_500, 3_000),
+            Self::Refuse(_) | Self::Slow(_) | Self::LoseAnswers(_) | Self::RotateLogin(_) => {
+                (500, 2_500)
             }
+            Self::Kill(_) | Self::KillNats | Self::StopPostgres | Self::LoseSnapshots => (0, 1_000),
+            Self::KillAt(..)
+            | Self::KillSimulator(_)
+            | Self::Cut(_)
+            | Self::CrashProducer
+            | Self::Unreadable(..) => (0, 0),
         }
     }
 }
@@ -218,9 +252,12 @@ fn deck(draw: &mut Draw) -> Vec<Fault> {
         Fault::LoseSnapshots,
         Fault::KillNats,
         Fault::StopNats,
+        Fault::FillDisk,
+        Fault::SmallPayload,
         Fault::StopPostgres,
         Fault::CrashProducer,
         Fault::KillSimulator(if draw.chance(0.5) { Side::Lake } else { Side::Warehouse }),
+        Fault::Unreadable(draw.index(unreadable::forms().len()), 1 + draw.index(UNREADABLE_MAX)),
     ];
     for part in [Part::Aggregator, Part::Archiver] {
         let second = Fault::Second(part, draw.chance(0.5));
@@ -228,7 +265,7 @@ fn deck(draw: &mut Draw) -> Vec<Fault> {
     }
     for server in [Server::Nats, Server::Postgres] {
         deck.extend([Fault::Cut(server), Fault::Refuse(server), Fault::Slow(server)]);
-        deck.push(Fault::LoseAnswers(server));
+        deck.extend([Fault::LoseAnswers(server), Fault::RotateLogin(server)]);
     }
     let loaded: Vec<&Point> = POINTS.iter().filter(|point| point.needs == Needs::Load).collect();
     for _ in 0..2 {

@@ -69,7 +69,7 @@ impl Ledger {
         entries.open.insert(message_id.to_owned(), identities.to_vec());
     }
 
-    /// Before a poisonous message is sent.
+    /// Before a message is sent that no event comes of, with all bytes that its letter will keep.
     pub fn attempt_poison(&self, payload: &Bytes) {
         let mut entries = self.entries();
         entries.disorder.poison += 1;
@@ -81,7 +81,15 @@ impl Ledger {
         let mut entries = self.entries();
         if let Some(identities) = entries.open.remove(message_id) {
             entries.acknowledged.extend(identities);
-        } else if let Some(acknowledged) = entries.poison.get_mut(payload) {
+            return;
+        }
+        drop(entries);
+        self.acknowledge_poison(payload);
+    }
+
+    /// After a message that no event comes of was stored.
+    pub fn acknowledge_poison(&self, payload: &Bytes) {
+        if let Some(acknowledged) = self.entries().poison.get_mut(payload) {
             *acknowledged = true;
         }
     }

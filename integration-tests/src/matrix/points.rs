@@ -33,6 +33,8 @@ const fn point(name: &'static str, part: Part, passings_max: u64, needs: Needs) 
 
 /// Every fail point of the services. Those of the publisher are passed by the aggregator's samples.
 pub const POINTS: &[Point] = &[
+    point("store.pipeline_named", Part::Archiver, 1, Needs::FirstStart),
+    point("bus.archive_named", Part::Archiver, 1, Needs::FirstStart),
     point("bus.epoch_raised", Part::Archiver, 1, Needs::FirstStart),
     point("store.epoch_closed", Part::Archiver, 1, Needs::FirstStart),
     point("archiver.epoch_begun", Part::Archiver, 1, Needs::FirstStart),

@@ -78,7 +78,7 @@ impl Pipeline {
     /// What the broker said.
     pub async fn bus_at(&self, port: u16) -> Result<Bus> {
         let url = format!("nats://127.0.0.1:{port}");
-        Ok(Bus::connect(&BusSettings { url, ..self.nats.settings("matrix") }).await?)
+        Ok(Bus::connect(&BusSettings { url: url.into(), ..self.nats.settings("matrix") }).await?)
     }
 
     /// Starts a service that is not running, with fail points.
@@ -119,6 +119,15 @@ impl Pipeline {
         Ok(kill_process(Pid::from_child(&self.part(part)?.child), Signal::CONT)?)
     }
 
+    /// Takes a service that was started, to look at its end.
+    ///
+    /// # Errors
+    ///
+    /// It was not started.
+    pub fn take(&mut self, part: Part) -> Result<Process> {
+        self.parts.remove(&part).context("it is not running")
+    }
+
     /// Takes away a service that has ended by itself, and gives what it said last.
     ///
     /// # Errors
@@ -130,6 +139,12 @@ impl Pipeline {
         let said = format!("{part:?} ended by itself with {status}:\n{}", process.log_end());
         self.parts.remove(&part);
         Ok(Some(said))
+    }
+
+    /// What each service that runs said last.
+    pub fn said(&self) -> String {
+        let said = |(part, process): (&Part, &Process)| format!("{part:?}:\n{}", process.log_end());
+        self.parts.iter().map(said).collect::<Vec<_>>().join("\n")
     }
 
     /// Starts the simulator of another run: its seed, its name and its time follow from the number.

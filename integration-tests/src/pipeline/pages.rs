@@ -54,3 +54,11 @@ pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
     ensure!(length.is_none_or(|length| length == body.len()), "half a page");
     Ok((status.context("no status")?, body.to_owned()))
 }
+
+/// One series of a port's `/metrics`, by name and labels as they stand on the page; none: nobody
+/// answers, or it is not there.
+pub fn metric(port: u16, series: &str) -> Option<f64> {
+    let (status, page) = get(port, "/metrics").ok()?;
+    let mut values = page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    (status == 200).then(|| values.next()?.parse().ok())?
+}

@@ -43,7 +43,7 @@ with object as (
         ) as "column"
     from pg_catalog.pg_class as class
     join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
-    where namespace.nspname in ('api', 'lakegauge') and class.relkind in ('r', 'p', 'v')
+    where namespace.nspname in ('lakegauge_api', 'lakegauge') and class.relkind in ('r', 'p', 'v')
 ), person as (
     select unnest(:people::text[]) as role
 )
@@ -64,9 +64,9 @@ union all
 select
     'schema', schema, role,
     case when pg_temp.can(role, format('create table %I.attempt ()', schema)) then 'c' end
-from unnest(array['api', 'lakegauge', 'public']) as schema, person
+from unnest(array['lakegauge_api', 'lakegauge', 'public']) as schema, person
 union all
-select 'function', 'api.sketch_percentile(sketch, share)', role, case when pg_temp.can(role,
-    'select api.sketch_percentile(api.sketch_sum(array[1], array[1::bigint]), 0.5)') then 'x' end
+select 'function', 'lakegauge_api.sketch_percentile(sketch, share)', role, case when pg_temp.can(role,
+    'select lakegauge_api.sketch_percentile(lakegauge_api.sketch_sum(row(array[1])::lakegauge.window_sketch), 0.5)') then 'x' end
 from person
 order by 1, 2, 3;

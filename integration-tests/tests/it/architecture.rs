@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// Packages that only one crate may use.
 const OWNERS: &[(&str, &str)] =
-    &[("async-nats", "bus"), ("bincode", "wire"), ("sqlx", "event-store")];
+    &[("async-nats", "bus"), ("bincode", "wire"), ("nkeys", "bus"), ("sqlx", "event-store")];
 
 /// Crates that do no I/O, and what they therefore never use.
 const PURE: &[&str] = &["domain", "wire"];

@@ -36,7 +36,9 @@ impl Pipeline {
         let postgres = PostgresServer::start_private().unwrap();
         let database = postgres.database().await.unwrap();
         let bus = nats.bus("test").await.unwrap();
-        let topology = Topology::embedded("", &TopologyOverrides::default(), &Rules::default());
+        // The events are older than windows of these lengths are kept by default.
+        let rules = Rules { windows: "10s,60s".parse().unwrap(), ..Rules::default() };
+        let topology = Topology::embedded("", &TopologyOverrides::default(), &rules);
         bus.apply_topology(&topology).await.unwrap();
         let settings = [
             ("NATS_URL", nats.url()),
@@ -91,7 +93,8 @@ impl Pipeline {
     /// Waits until the checkpoint of a stream is its last message.
     async fn archived(&self, stream: &str, archiver: &Service) {
         let last = self.bus.stream(stream).await.unwrap().last_sequence;
-        let sql = format!("select sequence from api.checkpoint where stream = '{stream}'");
+        let sql =
+            format!("select sequence from lakegauge_api.checkpoint where stream = '{stream}'");
         until(archiver, "the checkpoint to reach the end of the stream", || {
             self.database
                 .sql(&sql)
@@ -123,7 +126,9 @@ impl Pipeline {
             assert_eq!(counted.unwrap(), events, "windows of {length_s} s");
         }
         assert_eq!(
-            self.database.sql("select sum(events), sum(duplicates) from api.ledger").unwrap(),
+            self.database
+                .sql("select sum(events), sum(duplicates) from lakegauge_api.ledger")
+                .unwrap(),
             [format!("{events}|0")]
         );
     }
@@ -251,8 +256,9 @@ async fn garbage_is_one_letter_with_its_bytes_and_stops_nothing() {
     pipeline.archived("LAKE_0", &archiver).await;
     pipeline.archived("WAREHOUSE_0", &archiver).await;
     assert_eq!(pipeline.rows(), 603);
-    let letters =
-        pipeline.database.sql("select bytes, counted from api.dead_letter order by sequence");
+    let letters = pipeline
+        .database
+        .sql("select bytes, counted from lakegauge_api.dead_letter order by sequence");
     assert_eq!(
         letters.unwrap(),
         [
@@ -288,7 +294,10 @@ async fn the_same_events_published_again_are_duplicates_after_a_restart_too() {
     pipeline.archived("LAKE_0", &archiver).await;
     assert_eq!(pipeline.rows(), 3_000);
     assert_eq!(
-        pipeline.database.sql("select sum(inserted), sum(duplicates) from api.ledger").unwrap(),
+        pipeline
+            .database
+            .sql("select sum(inserted), sum(duplicates) from lakegauge_api.ledger")
+            .unwrap(),
         ["3000|3000"]
     );
 }
@@ -312,11 +321,11 @@ async fn a_stream_that_was_made_again_is_another_epoch_and_known_events_count_on
     assert_eq!(
         pipeline
             .database
-            .sql("select sum(inserted), sum(duplicates) from api.ledger where stream = 'LAKE_0'")
+            .sql("select sum(inserted), sum(duplicates) from lakegauge_api.ledger where stream = 'LAKE_0'")
             .unwrap(),
         ["3000|1000"]
     );
-    let epochs = "select count(distinct epoch) from api.ledger where stream = 'LAKE_0'";
+    let epochs = "select count(distinct epoch) from lakegauge_api.ledger where stream = 'LAKE_0'";
     assert_eq!(pipeline.database.number(epochs).unwrap(), 2);
     assert_eq!(pipeline.database.number("select count(*) from lakegauge.epoch").unwrap(), 1);
 }
@@ -375,7 +384,7 @@ async fn a_stream_is_trimmed_below_the_checkpoint_and_never_at_it() {
     pipeline.archived("LAKE_0", &trimming).await;
     pipeline.check(6_000);
     assert_eq!(
-        pipeline.database.sql("select * from api.declared_loss").unwrap(),
+        pipeline.database.sql("select * from lakegauge_api.declared_loss").unwrap(),
         Vec::<String>::new()
     );
 }

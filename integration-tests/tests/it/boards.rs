@@ -24,8 +24,8 @@ const EMPTY: [(&str, &str); 4] = [
 
 /// Statements that have no rows while all is well, and why.
 const EMPTY_SQL: [(&str, &str); 2] = [
-    ("from api.dead_letter ", "there are no dead letters"),
-    ("from api.declared_loss ", "nothing was lost"),
+    ("from lakegauge_api.dead_letter ", "there are no dead letters"),
+    ("from lakegauge_api.declared_loss ", "nothing was lost"),
 ];
 
 /// Metrics that neither a board nor a rule uses, and why.

@@ -44,12 +44,12 @@ async fn a_user_logs_in_with_a_password_by_setting_or_in_the_address() {
     let plain = server.settings("test");
     let with = |user: &str, password: &str| BusSettings {
         user: Some(user.to_owned()),
-        password: Some(password.to_owned()),
+        password: Some(password.into()),
         ..plain.clone()
     };
     works(&with("lake", "p@ss")).await.unwrap();
     let url = format!("nats://lake:p%40ss@127.0.0.1:{}", server.port());
-    works(&BusSettings { url, ..plain.clone() }).await.unwrap();
+    works(&BusSettings { url: url.into(), ..plain.clone() }).await.unwrap();
     refused(&with("lake", "hunter2"), "hunter2").await;
     refused(&plain, "p@ss").await;
 }
@@ -88,7 +88,7 @@ async fn a_server_with_a_certificate_is_believed_by_its_authority_only() {
     );
     let server = server(&tls).await;
     let of = |host: &str, ca_file: Option<&Path>| BusSettings {
-        url: format!("tls://{host}:{}", server.port()),
+        url: format!("tls://{host}:{}", server.port()).into(),
         ca_file: ca_file.map(Path::to_owned),
         ..server.settings("test")
     };

@@ -26,6 +26,11 @@ fn password(user: &str) -> String {
 
 /// A server with the file's accounts; its passwords stand in it instead of beside it.
 async fn server() -> NatsServer {
+    server_with(|accounts| accounts).await
+}
+
+/// The same with accounts that were changed.
+async fn server_with(change: impl FnOnce(String) -> String) -> NatsServer {
     let accounts = std::fs::read_to_string(repository().join("nats/accounts.conf")).unwrap();
     let passwords: String = USERS
         .iter()
@@ -35,7 +40,7 @@ async fn server() -> NatsServer {
         .collect();
     let include = "include \"passwords.conf\"";
     assert!(accounts.contains(include), "{accounts}");
-    let accounts = accounts.replace(include, &passwords);
+    let accounts = change(accounts.replace(include, &passwords));
     NatsServer::start_with(Profile::Development, |config| format!("{config}\n{accounts}"))
         .await
         .unwrap()
@@ -131,7 +136,7 @@ async fn no_login_may_do_what_is_the_work_of_another() {
     let nats = server().await;
     make_streams(&nats);
     // Subjects beside the users that may publish there, besides admin.
-    let writers: [(&str, &[&str]); 14] = [
+    let writers: [(&str, &[&str]); 15] = [
         ("lake.access.0.x", &["lake_simulator", "publisher"]),
         ("lake.inventory.0.x", &["lake_simulator", "publisher"]),
         ("warehouse.query.0.x", &["warehouse_simulator", "publisher"]),
@@ -141,6 +146,7 @@ async fn no_login_may_do_what_is_the_work_of_another() {
         ("$KV.LAKEGAUGE.snapshot.LAKE_0", &["aggregator"]),
         ("$KV.LAKEGAUGE.owner.0", &["aggregator"]),
         ("$KV.LAKEGAUGE.epoch.LAKE_0", &["aggregator", "archiver"]),
+        ("$KV.LAKEGAUGE.pipeline", &["archiver"]),
         ("$O.LAKEGAUGE_SNAPSHOTS.M.x", &["aggregator"]),
         ("$JS.API.STREAM.PURGE.LAKE_0", &["archiver"]),
         ("$JS.API.STREAM.DELETE.LAKE_0", &[]),
@@ -188,4 +194,54 @@ async fn the_doctor_names_the_permission_that_is_missing() {
     let (well, said) = doctor(&login(&nats, "archiver", "aggregator"));
     assert!(!well && said.contains("Violation for Subscription to \"_INBOX_aggregator."), "{said}");
     assert!(said.contains("set NATS_INBOX_PREFIX"), "{said}");
+}
+
+#[tokio::test]
+async fn a_service_that_the_server_lets_read_nothing_is_not_ready_and_says_what_waits() {
+    let nats = server_with(|accounts| {
+        let mut denied = accounts;
+        let of_archiver = "\"$JS.API.CONSUMER.CREATE.*.archiver\", ";
+        let behind = "\"$JS.API.CONSUMER.DELETE.*.archiver\"";
+        for (permission, left) in [
+            ("\"$JS.API.CONSUMER.CREATE.LAKE_0.*\",".to_owned(), ""),
+            (format!("{of_archiver}{behind}"), behind),
+        ] {
+            assert!(denied.contains(&permission), "{permission}");
+            denied = denied.replace(&permission, left);
+        }
+        denied
+    })
+    .await;
+    let postgres = PostgresServer::start().unwrap();
+    let database = postgres.database().await.unwrap();
+    make_streams(&nats);
+    let mut lake = start(
+        &["simulate", "lake", "--events", "500", "--rate", "5000"],
+        &login(&nats, "lake_simulator", "lake_simulator"),
+    );
+    assert!(lake.wait().unwrap().success(), "{}", lake.said());
+    let services = [
+        ("archive", "archiver", "archived", database.archiver_url()),
+        ("aggregate", "aggregator", "counted", database.reader_url()),
+    ];
+    for (word, user, done, url) in services {
+        let mut settings = login(&nats, user, user);
+        settings.extend([
+            ("DATABASE_URL", url),
+            ("LAG_CHECK_MS", "50".to_owned()),
+            ("STALLED_AFTER_MS", "500".to_owned()),
+        ]);
+        let mut service = start(&[word], &settings);
+        let admin = service.wait_for_admin_port().unwrap();
+        let waits = format!("wait behind message 0, and none was {done}");
+        until("the reason", async || {
+            let (status, told) = get(admin, "/readyz?verbose")?;
+            Ok(status == 503 && told.contains("LAKE_0") && told.contains(&waits))
+        })
+        .await
+        .unwrap();
+        let lag = format!("lakegauge_{user}_lag_messages{{stream=\"LAKE_0\"}}");
+        let page = get(admin, "/metrics").unwrap().1;
+        assert!(value(&page, &lag) > 0.0, "{page}");
+    }
 }

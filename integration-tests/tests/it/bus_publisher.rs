@@ -7,6 +7,7 @@ use std::time::Duration;
 use bus::{Bus, BusError, Publisher, PublisherLimits, Recovery, Topology, TopologyOverrides};
 use domain::Rules;
 use integration_tests::nats::{NatsServer, Profile};
+use integration_tests::raw_nats::RawNats;
 use wire::Sealed;
 
 /// Far above what any condition here takes, and below what a person waits for.
@@ -207,6 +208,30 @@ async fn a_server_that_hangs_makes_a_whole_window_wait_once_and_not_in_turn() {
     assert_eq!(stored(&bus).await.len(), 201);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_times_out_again_and_again_while_the_connection_stands_is_stored_in_the_end()
+{
+    let server = NatsServer::start().await.unwrap();
+    let mut settings = server.settings("test");
+    settings.request_timeout = Duration::from_millis(50);
+    let bus = Bus::connect(&settings).await.unwrap();
+    // Somebody listens, so that the server does not say that nobody does, and nobody acknowledges.
+    let mut listener = RawNats::connect(server.port()).await.unwrap();
+    listener.subscribe("lake.access.>").await.unwrap();
+    let short = PublisherLimits { retry_backoff_max: Duration::from_millis(10), ..limits() };
+    let (publisher, told) = publisher(&bus, short);
+    publisher.publish(message(1, 10)).await.unwrap();
+    let progress = publisher.progress();
+    until(|| progress.retries() >= 12 || progress.in_flight() == 0).await;
+    assert_eq!(progress.in_flight(), 1, "a message was given up");
+    assert!(bus.is_connected(), "time-outs, and no broken connection");
+    let others = bus_with_streams(&server, 1 << 20).await;
+    drop(listener);
+    assert_eq!(soon(publisher.flush()).await.unwrap().stored, 1);
+    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!(stored(&others).await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_stream_that_is_not_there_yet_is_waited_for() {
     let server = NatsServer::start_or_given().await.unwrap();
@@ -245,7 +270,7 @@ async fn a_missing_permission_is_an_error_with_the_servers_words() {
     let server = NatsServer::start_with(Profile::Development, guarded).await.unwrap();
     let mut settings = server.settings("test");
     settings.user = Some("sim".to_owned());
-    settings.password = Some("s".to_owned());
+    settings.password = Some("s".into());
     let bus = Bus::connect(&settings).await.unwrap();
     let (publisher, _) = publisher(&bus, limits());
     publisher.publish(message(1, 10)).await.unwrap();

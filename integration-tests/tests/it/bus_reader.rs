@@ -9,7 +9,7 @@ use domain::{Mark, Rules};
 use integration_tests::nats::NatsServer;
 use integration_tests::raw_nats::RawNats;
 use serde_json::json;
-use wire::Sealed;
+use wire::{Headers, Sealed};
 
 /// Far above what any condition here takes, and below what a person waits for.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -98,8 +98,8 @@ async fn reading_starts_after_the_position_and_goes_on_with_what_is_published_la
     let mut reader = bus.reader(settings(999));
     let Read::Message(delivery) = next(&mut reader).await else { panic!("no message") };
     assert_eq!(
-        (delivery.payload.as_ref(), delivery.content_type.as_deref(), delivery.pending),
-        (b"1000".as_ref(), Some("application/json"), 0)
+        (delivery.payload.as_ref(), &delivery.headers, delivery.pending),
+        (b"1000".as_ref(), &Headers::of("application/json"), 0)
     );
     let stored = bus.message_at("LAKE_0", 1_000).await.unwrap().unwrap();
     assert_eq!(stored, delivery, "the broker's time to the nanosecond, and all else");

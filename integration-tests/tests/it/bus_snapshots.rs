@@ -90,6 +90,25 @@ async fn old_snapshots_leave_no_bytes_and_no_tombstones_behind() {
 }
 
 #[tokio::test]
+async fn what_is_no_object_of_ours_is_left_and_old_snapshots_go_all_the_same() {
+    let server = NatsServer::start_or_given().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let snapshots = bus.snapshots();
+    let mut raw = RawNats::connect(server.port()).await.unwrap();
+    // Subjects are swept in their order: before ours and behind it.
+    for name in ["!", "~"] {
+        raw.publish(&format!("$O.LAKEGAUGE_SNAPSHOTS.M.{name}"), "no object").await.unwrap();
+    }
+    let mut revision = 0;
+    for sequence in 1..=5 {
+        let bytes = state(sequence, 1_000);
+        revision = snapshots.store("LAKE_0", &bytes, &mark(sequence), revision).await.unwrap();
+    }
+    assert_eq!((objects(&mut raw, "M").await, objects(&mut raw, "C").await), (3, 1));
+    assert!(matches!(found(&snapshots, "LAKE_0").await.1, Found::Whole(..)));
+}
+
+#[tokio::test]
 async fn of_two_owners_only_one_can_store() {
     let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
@@ -156,7 +175,7 @@ async fn damage_is_found_and_another_snapshot_heals_it() {
     forged["digest"] = json!("00");
     raw.publish("$KV.LAKEGAUGE.snapshot.LAKE_0", &forged.to_string()).await.unwrap();
     let (revision, damaged) = found(&snapshots, "LAKE_0").await;
-    assert!(matches!(damaged, Found::Damaged(why) if why.contains("digest")));
+    assert!(matches!(damaged, Found::Damaged(why) if why.contains("other bytes")));
     // The pointer is no pointer, or another stream's.
     let mut others = entry;
     others["stream"] = json!("LAKE_1");

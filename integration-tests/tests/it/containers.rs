@@ -195,7 +195,7 @@ impl Pooler {
     async fn url(&self, postgres: &PostgresServer, database: &Database, role: &str) -> String {
         let port = self.container.port(POOLER_PORT).unwrap();
         let url = postgres.url_through(&database.url_as(role), port).unwrap();
-        let settings = StoreSettings::new(&url, "test");
+        let settings = StoreSettings::new(&*url, "test");
         let answers = until("connections through the pooler", async || {
             // Whether it is fit is another question.
             Ok(!matches!(

@@ -21,7 +21,7 @@ const FAR: &str = "postgres://u:hunter2@203.0.113.5:1/postgres?sslmode=require";
 /// This machine, where nobody listens at port 1.
 const NOBODY: &str = "postgres://u:hunter2@127.0.0.1:1/postgres?sslmode=disable";
 /// The tools that open the archive.
-const TOOLS: [&[&str]; 5] = [
+pub(crate) const TOOLS: [&[&str]; 5] = [
     &["migrate"],
     &["audit", "--archive-only"],
     &["replay", "--verify", "--no-snapshot"],
@@ -38,7 +38,7 @@ fn tool(words: &[&str], url: &str) -> Ended {
 }
 
 /// That a tool fails with one message, which says this and no secret.
-fn refuses(words: &[&str], url: &str, status: i32, said: &[&str]) {
+pub(crate) fn refuses(words: &[&str], url: &str, status: i32, said: &[&str]) {
     let ended = tool(words, url);
     let output = format!("{}{}", ended.stdout, ended.stderr);
     // The doctor looks at everything else all the same.
@@ -51,7 +51,7 @@ fn refuses(words: &[&str], url: &str, status: i32, said: &[&str]) {
 }
 
 /// That a service ends with one message, which says this and no secret.
-fn ends(word: &str, settings: &[(&str, &str)], status: i32, said: &[&str]) {
+pub(crate) fn ends(word: &str, settings: &[(&str, &str)], status: i32, said: &[&str]) {
     let mut service = start(word, settings);
     assert_eq!(service.wait().unwrap().code(), Some(status), "{word}: {}", service.said());
     let output = service.said();
@@ -73,7 +73,7 @@ fn start(word: &str, settings: &[(&str, &str)]) -> Running {
 }
 
 /// That the aggregator, which needs the archive for a rebuild only, says this and does its job.
-fn goes_on(nats: &str, url: &str, said: &[&str]) {
+pub(crate) fn goes_on(nats: &str, url: &str, said: &[&str]) {
     let mut aggregator = start("aggregate", &[("NATS_URL", nats), ("DATABASE_URL", url)]);
     let line = aggregator.wait_for_line("no rebuild from the archive").unwrap();
     for part in said {
@@ -97,6 +97,29 @@ fn a_transaction_pooler_is_refused_by_name_before_anything_is_opened() {
     }
     for service in ["archive", "aggregate"] {
         ends(service, &[("DATABASE_URL", POOLER)], 64, &said);
+    }
+}
+
+#[test]
+fn an_address_that_could_be_read_in_two_ways_is_refused_and_no_piece_of_it_is_shown() {
+    // A % before two digits would be what it says it is.
+    for mark in ["/", "#", "?", "/x@", "%z"] {
+        for (before, behind) in [("31337", "hunter2"), ("hunter2", "31337"), ("hunter2", "")] {
+            let password = format!("{before}{mark}{behind}");
+            let postgres = format!("postgres://u:{password}@localhost/d");
+            let nats = format!("nats://u:{password}@localhost:4222");
+            for (word, key, url) in
+                [("migrate", "DATABASE_URL", postgres), ("tail", "NATS_URL", nats)]
+            {
+                let mut command = Command::new(lakegauge().unwrap());
+                command.arg(word).env_clear().env(key, &url);
+                let ended = finish(command, b"").unwrap();
+                let output = format!("{}{}", ended.stdout, ended.stderr);
+                assert_eq!(ended.status, Some(64), "{url}: {output}");
+                assert!(output.contains("percent-encode the password"), "{url}: {output}");
+                assert!(!output.contains(SECRET) && !output.contains("31337"), "{url}: {output}");
+            }
+        }
     }
 }
 
@@ -189,8 +212,8 @@ async fn an_older_schema_asks_for_migrating_and_a_newer_one_for_the_newer_releas
     let empty = postgres.empty_database().unwrap();
     database
         .sql(
-            "delete from lakegauge._sqlx_migrations where version = \
-             (select max(version) from lakegauge._sqlx_migrations)",
+            "delete from lakegauge.migration where version = \
+             (select max(version) from lakegauge.migration)",
         )
         .unwrap();
     let said = [" migrations: run `lakegauge migrate` as its owner"];
@@ -205,8 +228,8 @@ async fn an_older_schema_asks_for_migrating_and_a_newer_one_for_the_newer_releas
     let newer = postgres.database().await.unwrap();
     newer
         .sql(
-            "insert into lakegauge._sqlx_migrations (version, description, success, checksum, \
-             execution_time) values (99991231235959, 'later', true, '\\x00', 0)",
+            "insert into lakegauge.migration (version, name, checksum) \
+             values (99991231235959, 'later', '\\x00')",
         )
         .unwrap();
     let said = ["migrated by a newer release (version 99991231235959): run that one"];

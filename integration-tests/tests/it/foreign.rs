@@ -29,7 +29,7 @@ async fn an_event_written_by_hand_is_counted_and_archived_with_the_id_of_its_pla
     assert_eq!(pipeline.four().unwrap(), Some([0.001_048_576, 1.0, 0.0, 0.0]));
     let rows = pipeline.database.sql(
         "select bucket, key, operation, bytes, principal, substr(id::text, 15, 1)
-         from api.lake_access",
+         from lakegauge_api.lake_access",
     );
     assert_eq!(rows.unwrap(), ["raw|a/b.parquet|write|1048576|by hand|5"]);
 }
@@ -43,7 +43,7 @@ async fn garbage_is_one_letter_with_its_bytes_and_reason_and_what_follows_is_cou
     assert_eq!(pipeline.four().unwrap(), Some([0.001_048_576, 1.0, 0.0, 0.0]));
     let letters = pipeline
         .database
-        .sql("select reason, convert_from(bytes, 'UTF8'), sequence, counted from api.dead_letter");
+        .sql("select reason, convert_from(bytes, 'UTF8'), sequence, counted from lakegauge_api.dead_letter");
     assert_eq!(letters.unwrap(), ["undecodable|not an event|1|f"]);
 }
 

@@ -33,10 +33,12 @@ impl Shown {
 }
 
 const WINDOWS: &str = "
-    select to_jsonb(w) - 'revision' - 'changed_at' from lakegauge.lake_window as w
-        order by window_start, length_s, bucket, operation, outcome;
-    select to_jsonb(w) - 'revision' - 'changed_at' from lakegauge.warehouse_window as w
-        order by window_start, length_s, warehouse, statement, outcome";
+    select to_jsonb(w) - 'series', name, action, outcome from lakegauge.lake_window as w
+        join lakegauge.window_series as s on s.id = w.series
+        order by window_start, length_s, name, action, outcome;
+    select to_jsonb(w) - 'series', name, action, outcome from lakegauge.warehouse_window as w
+        join lakegauge.window_series as s on s.id = w.series
+        order by window_start, length_s, name, action, outcome";
 
 const ROWS: &str = "
     select count(*), md5(string_agg(md5((to_jsonb(r) - 'sequence' - 'index' - 'epoch' - 'stream')::text), ''
@@ -62,31 +64,40 @@ const NOT_IN_LEDGER: &str = "
 
 /// Windows that differ from what plain SQL adds up from the rows.
 const WINDOWS_WRONG: &str = "
-    with lengths as (select unnest(array[10, 60]) as length_s),
-    lake as (
-        select to_timestamp(floor(extract(epoch from occurred_at) / length_s) * length_s)
+    with kept as (
+        select stream, length_s, coalesce(kept_from, '-infinity') as kept_from
+        from lakegauge.window_kept
+    ), lake as (
+        select stream, to_timestamp(floor(extract(epoch from occurred_at) / length_s) * length_s)
                 as window_start, length_s, bucket as name, operation as action, outcome,
             count(*) as events, sum(bytes) as bytes, sum(duration_us) as duration_us
-        from lakegauge.lake_access, lengths group by 1, 2, 3, 4, 5
+        from lakegauge.lake_access join kept using (stream)
+        where to_timestamp(floor(extract(epoch from occurred_at) / length_s) * length_s)
+            >= kept_from
+        group by 1, 2, 3, 4, 5, 6
     ), warehouse as (
-        select to_timestamp(floor(extract(epoch from occurred_at) / length_s) * length_s)
+        select stream, to_timestamp(floor(extract(epoch from occurred_at) / length_s) * length_s)
                 as window_start, length_s, warehouse as name, statement as action, outcome,
             count(*) as events, sum(bytes_scanned) as bytes,
             sum(queued_us + executed_us) as duration_us
-        from lakegauge.warehouse_query, lengths group by 1, 2, 3, 4, 5
+        from lakegauge.warehouse_query join kept using (stream)
+        where to_timestamp(floor(extract(epoch from occurred_at) / length_s) * length_s)
+            >= kept_from
+        group by 1, 2, 3, 4, 5, 6
     ), kept_lake as (
-        select window_start, length_s, bucket, operation, outcome, events, bytes, duration_us
-        from lakegauge.lake_window
+        select stream, window_start, length_s, name, action, outcome, events, bytes, duration_us
+        from lakegauge.lake_window join lakegauge.window_series on id = series
     ), kept_warehouse as (
-        select window_start, length_s, warehouse, statement, outcome, events, bytes_scanned,
-            response_us from lakegauge.warehouse_window
+        select stream, window_start, length_s, name, action, outcome, events, bytes_scanned,
+            response_us
+        from lakegauge.warehouse_window join lakegauge.window_series on id = series
     )
     select (select count(*) from (table lake except table kept_lake) as a)
         + (select count(*) from (table kept_lake except table lake) as b)
         + (select count(*) from (table warehouse except table kept_warehouse) as c)
         + (select count(*) from (table kept_warehouse except table warehouse) as d)
-        + (select count(*) from lakegauge.lake_window
-            where events <> (select sum(count) from unnest(sketch_counts) as s (count)))";
+        + (select count(*) from lakegauge.lake_window where events <> (select sum(pair & 524287)
+            from unnest((lakegauge.window_sketch(bucket_max, events, sketch)).pairs) as pair))";
 
 /// Ranges that do not begin where the one before ended, epochs that do not begin at 1 or where the
 /// one before says, and checkpoints that the ledger does not reach.
@@ -287,7 +298,8 @@ pub(crate) async fn snapshot_equals_the_fold(pipeline: &Pipeline, stream: Stream
 /// By epoch and sequence. Those behind the end of a closed epoch tell of what is declared lost.
 fn samples(database: &Database, stream: Stream) -> BTreeMap<(u32, u64), SampleValues> {
     let rows = database.sql(&format!(
-        "select to_jsonb(s) || jsonb_build_object('response', response_us_in_window::text,
+        "select to_jsonb(s) || jsonb_build_object('used', used_bytes::text,
+            'held', buckets::text, 'response', response_us_in_window::text,
             'read', records::text)
         from lakegauge.sample as s join lakegauge.stream as t on t.id = s.stream
         where t.name = '{stream}' and not exists (select from lakegauge.epoch as e
@@ -296,11 +308,11 @@ fn samples(database: &Database, stream: Stream) -> BTreeMap<(u32, u64), SampleVa
     let sample = |row: String| {
         let row: Value = serde_json::from_str(&row).unwrap();
         let wide = |name: &str| row[name].as_str().unwrap().parse().unwrap();
-        let values = match row["used_bytes"].as_i64() {
+        let values = match row["used"].as_str() {
             Some(used_bytes) => SampleValues::Lake {
-                used_bytes,
+                used_bytes: used_bytes.parse().unwrap(),
                 accesses: row["accesses"].as_u64().unwrap(),
-                buckets: serde_json::from_value(row["buckets"].clone()).unwrap(),
+                buckets: serde_json::from_str(row["held"].as_str().unwrap()).unwrap(),
             },
             None => SampleValues::Warehouse {
                 queries_in_window: row["queries_in_window"].as_u64().unwrap(),

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use domain::{EventId, Identity, Side, Timestamp};
@@ -16,13 +15,14 @@ use integration_tests::matrix::faults::Schedule;
 use integration_tests::matrix::points::{POINTS, Point};
 use integration_tests::matrix::round::{self, Plan, Rested};
 use integration_tests::matrix::summary::Summary;
-use integration_tests::pipeline::{FOUR, Part, Pipeline, to_f64, until};
+use integration_tests::pipeline::{FOUR, Part, Pipeline, STREAMS, to_f64, until};
 use integration_tests::postgres::Database;
 use serde_json::Value;
 use service_kit::Clock;
 use simulator::draw::Draw;
 
 use crate::laws;
+use crate::samples::due_and_kept;
 
 /// As many as a round has time for.
 const FAULTS_PRINTED: usize = 24;
@@ -161,9 +161,7 @@ impl Drop for Logs {
     #[expect(clippy::print_stdout, reason = "people who look for the cause read it")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let kept = std::env::temp_dir().join(format!("lakegauge-torture-{}", self.seed));
-            let copied = Command::new("cp").arg("-r").arg(&self.folder).arg(&kept).status();
-            println!("logs of seed {}: {} ({copied:?})", self.seed, kept.display());
+            println!("{}", round::keep_logs(&self.folder, self.seed));
         }
     }
 }
@@ -200,6 +198,7 @@ async fn laws_hold(rested: Rested, plan: Plan) -> Summary {
     ledger.holds_of(&archived).unwrap();
     ledger.holds_of_letters(&letters(&database)).unwrap();
     laws::keep(&pipeline).await;
+    every_interval_has_its_sample(&pipeline).await;
     let four = pipeline.four().unwrap().unwrap();
     shown_is_what_the_rows_say(&database, four);
     for (side, ids, books) in &books {
@@ -207,6 +206,15 @@ async fn laws_hold(rested: Rested, plan: Plan) -> Summary {
     }
     a_restart_changes_nothing(&mut pipeline, four).await;
     summary
+}
+
+/// Whoever died in between: no sample is missing.
+async fn every_interval_has_its_sample(pipeline: &Pipeline) {
+    for stream in STREAMS {
+        let (due, kept) = due_and_kept(pipeline, stream, &round::copy_of(stream)).await;
+        let missing: Vec<&u64> = due.difference(&kept).collect();
+        assert!(due.len() > 2 && missing.is_empty(), "{stream}: {missing:?} of {due:?}");
+    }
 }
 
 async fn a_restart_changes_nothing(pipeline: &mut Pipeline, four: [f64; 4]) {

@@ -3,29 +3,8 @@
 use integration_tests::nats::NatsServer;
 use integration_tests::postgres::PostgresServer;
 use integration_tests::running::{Running, get};
+use integration_tests::up::{FREE_PORTS, scratch};
 use serde_json::Value;
-
-/// Every port of `up` is a free one, so that several can run at once.
-const FREE_PORTS: &[&str] = &[
-    "--nats-port=0",
-    "--nats-monitor-port=0",
-    "--postgres-port=0",
-    "--prometheus-port=0",
-    "--grafana-port=0",
-    "--metrics-port=0",
-    "--lake-admin-port=0",
-    "--warehouse-admin-port=0",
-    "--aggregator-admin-port=0",
-    "--archiver-admin-port=0",
-];
-
-/// A folder that PostgreSQL's own user can enter too.
-fn scratch() -> std::io::Result<tempfile::TempDir> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let scratch = tempfile::Builder::new().prefix("lakegauge-up-").tempdir()?;
-    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755))?;
-    Ok(scratch)
-}
 
 #[test]
 fn wrong_settings_are_all_named_at_once_and_leave_with_64() {

@@ -107,7 +107,9 @@ async fn a_full_stream_makes_the_producer_wait_and_say_so_until_the_archiver_is_
         [("NATS_EVENT_STREAM_MAX_BYTES", SMALL_STREAM_BYTES), ("ARCHIVER_STREAM_KEEP_S", "0")];
     let (mut pipeline, simulator) = start(&settings, &[Part::Aggregator]).await;
     let full = until("full stream", async || {
-        let metric = simulator.process.metric("lakegauge_simulator_stream_full");
+        let metric = simulator
+            .process
+            .metric("lakegauge_publisher_stream_full{messages=\"events\",stream=\"LAKE_0\"}");
         let (status, why) = simulator.process.readiness().unwrap_or_default();
         Ok(metric == Some(1.0) && status == 503 && why.contains("stream is full"))
     });

@@ -6,6 +6,7 @@ use domain::Side;
 use integration_tests::{
     browser::{Browser, Look},
     pipeline::{FOUR, Part, Pipeline, Traffic},
+    prefix_proxy::PrefixProxy,
 };
 
 const LOOK: Look = Look { width: 1280, height: 900, dark: false, scale: 1.0 };
@@ -132,4 +133,42 @@ async fn the_page_shows_what_is_scraped_and_comes_back_with_its_history() {
         assert_eq!(browser.value(expression).unwrap(), true, "{what}");
     }
     assert_eq!(browser.problems(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_works_behind_a_proxy_that_takes_a_path_prefix_away() {
+    let mut pipeline = Pipeline::start(&[("PAGE_GRAIN_S", "1")]).await.unwrap();
+    pipeline.run(Part::Archiver).unwrap();
+    pipeline.run(Part::Aggregator).unwrap();
+    let traffic = Traffic { events: 500, ..TRAFFIC };
+    pipeline.simulate(Side::Lake, traffic).unwrap().finish().await.unwrap();
+    pipeline.rest().await.unwrap();
+    let proxy = PrefixProxy::start("/lake/gauge", pipeline.metrics_port()).await.unwrap();
+    let prefix = format!("http://127.0.0.1:{}/lake/gauge", proxy.port());
+    let mut browser = Browser::start("en-US", LOOK).unwrap();
+    for address in [format!("{prefix}/"), prefix.clone()] {
+        browser.go(&address).unwrap();
+        browser.until(&state_is("live")).unwrap();
+        browser.until("document.getElementById('accesses-value').value === '500'").unwrap();
+        for (what, expression) in [
+            (
+                "the style is there",
+                "getComputedStyle(document.querySelector('.bar')).display !== 'block'",
+            ),
+            ("the icon is there", "document.querySelector('h1 img').naturalWidth > 0"),
+            (
+                "links stay below",
+                "document.querySelector('nav a:last-child').pathname === '/lake/gauge/metrics'",
+            ),
+        ] {
+            assert_eq!(browser.value(expression).unwrap(), true, "{what} at {address}");
+        }
+    }
+    assert_eq!(browser.problems(), Vec::<String>::new());
+    let beside = |url: &String| !url.starts_with(&prefix) && url != "about:blank";
+    assert_eq!(browser.requests().into_iter().find(beside), None);
+    // The same numbers for programs.
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], proxy.port()));
+    let (status, now) = integration_tests::running::get(address, "/lake/gauge/api/now").unwrap();
+    assert!(status == 200 && now.starts_with('{'), "{status} {now}");
 }

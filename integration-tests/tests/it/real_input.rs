@@ -57,8 +57,7 @@ async fn items(bus: &Bus, stream: Stream) -> Vec<Item> {
             broker_ns: delivery.broker_ns,
             subject: &delivery.subject,
         };
-        let content_type = delivery.content_type.as_deref();
-        wire::read(&place, content_type, &delivery.payload, &Rules::default()).items
+        wire::read(&place, &delivery.headers, &delivery.payload, &Rules::default()).items
     };
     messages(bus, stream).await.into_iter().flat_map(read).collect()
 }
@@ -87,16 +86,19 @@ async fn a_bad_line_is_named_and_does_not_stop_the_rest_unless_it_shall() {
     let (server, bus) = server().await;
     let wrong = line("b").replace("\"read\"", "\"fetch\"");
     let future = line("c").replace("2026-01-01", "2199-01-01");
-    let input = format!("{}\n\n{wrong}\nnonsense\n{future}\n{}\n", line("a"), line("d"));
+    let seconds = line("e").replace("\"2026-01-01T00:00:00Z\"", "1795416180");
+    let input = format!("{}\n\n{wrong}\nnonsense\n{future}\n{seconds}\n{}\n", line("a"), line("d"));
 
     let ended = publish(&server, &[], &input);
     assert_eq!(ended.status, Some(1), "{ended:?}");
-    assert_eq!(ended.stdout, "5 lines, 2 acknowledged, 0 duplicates, 3 refused\n");
+    assert_eq!(ended.stdout, "6 lines, 2 acknowledged, 0 duplicates, 4 refused\n");
     for expected in [
-        "line 3: wrong_field: operation: \"fetch\" is not in its list\n",
+        "line 3: wrong_field: operation: \"fetch\" is none of read, head, list, write, copy, \
+         delete, other\n",
         "line 4: undecodable: ",
         "line 5: future_dated: occurred_at: ",
-        "3 of 5 lines were refused",
+        "line 6: out_of_range: occurred_at: 1795416180 looks like seconds: ",
+        "4 of 6 lines were refused",
     ] {
         assert!(ended.stderr.contains(expected), "{ended:?}");
     }
@@ -266,10 +268,10 @@ fn events_of_git(repository_of_git: &Path) -> Vec<String> {
     output(repository_of_git, script, &[".", "history"]).lines().map(str::to_owned).collect()
 }
 
-fn bytes_of_head(repository_of_git: &Path) -> i64 {
+fn bytes_of_head(repository_of_git: &Path) -> i128 {
     let listing = output(repository_of_git, "git", &["ls-tree", "-r", "-l", "HEAD"]);
     let size =
-        |line: &str| line.split_whitespace().nth(3).and_then(|size| size.parse::<i64>().ok());
+        |line: &str| line.split_whitespace().nth(3).and_then(|size| size.parse::<i128>().ok());
     // A submodule has no size.
     listing.lines().filter_map(size).sum()
 }
@@ -391,7 +393,7 @@ async fn what_postgres_logged_has_the_number_rows_and_time_of_the_log() {
     let program = repository().join("examples/postgres-log.jq");
     let program = program.to_str().expect("text");
     let mut jq = Command::new("jq");
-    jq.args(["-cR", "--arg", "warehouse", "archive", "--argjson", "plans", "true", "-f", program]);
+    jq.args(["-cnR", "--arg", "warehouse", "archive", "--argjson", "plans", "true", "-f", program]);
     let events = executable::finish(jq, log.as_bytes()).expect("jq is installed");
     assert_eq!((events.status, events.stderr.as_str()), (Some(0), ""));
     assert!(events.stdout.contains(r#""statement":"update""#), "{}", events.stdout);

@@ -61,7 +61,7 @@ async fn positions(bus: &Bus, run: &Run, stream: Stream) -> Vec<Position> {
     let mut positions = Vec::new();
     for sequence in 1..=last {
         let message = bus.message_at(&name, sequence).await.unwrap().unwrap();
-        let events = read_replay(message.content_type.as_deref(), &message.payload).unwrap();
+        let events = read_replay(&message.headers, &message.payload).unwrap();
         positions.extend(events.into_iter().map(|(position, _)| position));
     }
     positions
@@ -251,13 +251,14 @@ async fn who_sent_an_event_is_kept_and_what_one_sent_is_replayed_alone() {
 
     let rows = |source: &str| {
         let of = |view: &str| {
-            let sql = format!("select count(*) from api.{view} where source = '{source}'");
+            let sql =
+                format!("select count(*) from lakegauge_api.{view} where source = '{source}'");
             pipeline.database.number(&sql).unwrap()
         };
         of("lake_access") + of("lake_inventory")
     };
     assert_eq!(pipeline.database.value("select count(*) from lakegauge.source").unwrap(), "3");
-    let nobody = "select count(*) from api.lake_access where source is null";
+    let nobody = "select count(*) from lakegauge_api.lake_access where source is null";
     assert_eq!(pipeline.database.number(nobody).unwrap(), 0);
     let (first, second) = (rows("lake-simulator"), rows("store_two"));
     assert!(second > first && first > 0, "{first} and {second}");

@@ -46,9 +46,9 @@ fn request(
         AUTHENTICATOR,
         &format!(
             "begin; set local role {role}; set local statement_timeout = '3s'; \
-             select set_config('search_path', 'api', true), \
+             select set_config('search_path', 'lakegauge_api', true), \
                  set_config('request.jwt.claims', '{{\"role\":\"{role}\"}}', true); \
-             with pgrst_source as (select * from api.{relation} {filter}) \
+             with pgrst_source as (select * from lakegauge_api.{relation} {filter}) \
              select coalesce(json_agg(_postgrest_t), '[]') from pgrst_source as _postgrest_t; commit"
         ),
     )?;
@@ -75,10 +75,14 @@ async fn history_by_window_bucket_and_warehouse_is_read_by_those_who_may() {
     }
     for relation in ["lake_window", "warehouse_window", "lake_access", "checkpoint"] {
         let denied = request(&database, "anon", relation, "").unwrap_err();
-        assert!(denied.to_string().contains("permission denied for schema api"), "{denied}");
+        assert!(
+            denied.to_string().contains("permission denied for schema lakegauge_api"),
+            "{denied}"
+        );
     }
     // The way in has no rights by itself.
-    let denied = database.sql_by(AUTHENTICATOR, "select * from api.lake_window").unwrap_err();
+    let denied =
+        database.sql_by(AUTHENTICATOR, "select * from lakegauge_api.lake_window").unwrap_err();
     assert!(denied.to_string().contains("permission denied"), "{denied}");
 }
 

@@ -19,7 +19,7 @@ use wire::snapshot::encode_state;
 use wire::{Format, seal};
 
 use crate::audit::audit;
-use crate::store_events::{CREATED_NS, LENGTHS, START, access, derived, open, placed};
+use crate::store_events::{CREATED_NS, START, access, derived, ladder, open, placed};
 
 const STREAM: Stream = Stream::lake(0);
 const EVENTS_A_DAY: u64 = 40;
@@ -56,7 +56,7 @@ impl Written {
     async fn message(&mut self, broker: Timestamp, events: &[Event]) -> event_store::Appended {
         let (before, sequence) = (self.mark, self.mark.sequence + 1);
         self.mark = Mark { sequence, broker_ns: broker.0 * 1_000, ..before };
-        let mut builder = BatchBuilder::new(self.archive.stream(), &LENGTHS, Some(before));
+        let mut builder = BatchBuilder::new(self.archive.stream(), &ladder(), Some(before));
         for (index, event) in (0..).zip(events) {
             accept(event, STREAM, broker, &rules()).unwrap();
             let judgement = self.seen.judge(event.identity());
@@ -132,7 +132,7 @@ async fn after_old_days_were_dropped_fold_and_judgement_are_what_they_were() {
     assert_eq!((retained.rows, retained.waiting), (EVENTS_A_DAY, Vec::new()));
     assert!(!written.archive.is_overdue(&mark, 1).await.unwrap());
     assert_eq!(database.sql(windows).unwrap(), before, "windows are kept");
-    let dropped = "select kind, rows from api.dropped";
+    let dropped = "select kind, rows from lakegauge_api.dropped";
     assert_eq!(database.sql(dropped).unwrap(), [format!("lake_access|{EVENTS_A_DAY}")]);
 
     assert!(fold(&database).await == written.live, "another fold");
@@ -167,7 +167,7 @@ async fn a_day_with_a_row_that_is_not_counted_yet_is_kept() {
     // Below the floor of a set of its own: a verdict that is under way.
     let before = written.mark;
     written.mark = Mark { sequence: before.sequence + 1, ..before };
-    let mut builder = BatchBuilder::new(written.archive.stream(), &LENGTHS, Some(before));
+    let mut builder = BatchBuilder::new(written.archive.stream(), &ladder(), Some(before));
     let late = derived(250, 5);
     builder.event(placed(written.mark, 0, late), Judgement::TooOld);
     let appended =
@@ -244,7 +244,7 @@ async fn the_pipeline_drops_old_days_counts_none_of_their_events_again_and_shows
     assert_eq!(pipeline.four().unwrap().unwrap(), four);
     assert_eq!(pipeline.database.number(rows).unwrap(), left);
     let letters = format!(
-        "select count(*) from api.dead_letter where reason = '{}'",
+        "select count(*) from lakegauge_api.dead_letter where reason = '{}'",
         Reason::OlderThanRetention.name()
     );
     assert_eq!(pipeline.database.number(&letters).unwrap(), 4);

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    Event, Judgement, Mark, Reason, Refusal, Rules, Sample, SampleValues, Seen, Stream, Windows,
+    Event, Fact, Judgement, Mark, Reason, Refusal, Rules, Sample, SampleValues, Seen, Stream,
+    Windows, accept::QUANTITY_MAX,
 };
-use event_store::{BatchBuilder, Letter, Recovery, StoreError};
+use event_store::{ArchiveView, BatchBuilder, Letter, Recovery, StoreError};
 use integration_tests::postgres::{Database, PostgresServer};
 
 use crate::store_events::{
-    CREATED_NS, LENGTHS, access, append, at, derived, inventory, judged, mark, message, open,
+    CREATED_NS, access, append, at, derived, inventory, judged, ladder, mark, message, open,
     placed, query,
 };
 
@@ -22,7 +23,7 @@ async fn lake() -> (PostgresServer, Database) {
 }
 
 /// What the windows of the archive say, in the words of the domain.
-fn windows(database: &Database, table: &str, name: &str, action: &str) -> Vec<String> {
+fn windows(database: &Database, table: &str) -> Vec<String> {
     let (bytes, duration) = if table == "lake_window" {
         ("bytes", "duration_us")
     } else {
@@ -30,16 +31,18 @@ fn windows(database: &Database, table: &str, name: &str, action: &str) -> Vec<St
     };
     database
         .sql(&format!(
-            "select {name}, extract(epoch from window_start)::bigint, length_s, {action}, outcome, \
-             events, {bytes}, {duration}, sketch_buckets::text, sketch_counts::text \
-             from lakegauge.{table} order by 1, 2, 3, 4, 5"
+            "select name, extract(epoch from window_start)::bigint, length_s, action, outcome, \
+             events, {bytes}, {duration}, (lakegauge.sketch_add_up(array[ \
+                 lakegauge.window_sketch(bucket_max, events, sketch)])).* \
+             from lakegauge.{table} join lakegauge.window_series on id = series \
+             order by 1, 2, 3, 4, 5"
         ))
         .unwrap()
 }
 
 fn expected_windows(events: &[Event]) -> Vec<String> {
     let mut windows = Windows::default();
-    events.iter().for_each(|event| windows.add(&LENGTHS, event));
+    events.iter().for_each(|event| windows.add(&ladder().lengths_s(), event));
     let mut lines: BTreeMap<_, String> = BTreeMap::new();
     for (key, sums) in windows {
         let list = |values: Vec<String>| format!("{{{}}}", values.join(","));
@@ -79,15 +82,48 @@ async fn rows_windows_ledger_and_checkpoint_move_together() {
     assert_eq!(inserted, 1_001);
     assert_eq!(database.number("select count(*) from lakegauge.lake_access").unwrap(), 1_000);
     assert_eq!(database.number("select count(*) from lakegauge.lake_inventory").unwrap(), 1);
-    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), expected_windows(&events));
+    assert_eq!(windows(&database, "lake_window"), expected_windows(&events));
     assert_eq!(
-        database.sql("select first, last, events, inserted from api.ledger order by 1").unwrap(),
+        database
+            .sql("select first, last, events, inserted from lakegauge_api.ledger order by 1")
+            .unwrap(),
         ["1|1|300|300", "2|2|300|300", "3|3|300|300", "4|4|101|101"]
     );
     assert_eq!(
-        database.sql("select stream, epoch, sequence from api.checkpoint").unwrap(),
+        database.sql("select stream, epoch, sequence from lakegauge_api.checkpoint").unwrap(),
         ["LAKE_0|1|4"]
     );
+}
+
+/// More than 2^63 bytes and microseconds in one window, added in two transactions.
+#[tokio::test]
+async fn sums_of_the_largest_quantities_are_exact_in_the_archive() {
+    let (_server, database) = lake().await;
+    let (mut accesses, mut queries) = (Vec::new(), Vec::new());
+    for number in 0..2_200 {
+        let mut event = access(number * 6, 1);
+        let Fact::LakeAccess(access) = &mut event.fact else { unreachable!() };
+        (access.bytes, access.duration_us) = (QUANTITY_MAX, QUANTITY_MAX);
+        accesses.push(event);
+        let mut event = query(number * 4, 1);
+        let Fact::WarehouseQuery(query) = &mut event.fact else { unreachable!() };
+        (query.bytes_scanned, query.rows_processed) = (QUANTITY_MAX, QUANTITY_MAX);
+        (query.queued_us, query.executed_us) = (QUANTITY_MAX, QUANTITY_MAX);
+        queries.push(event);
+    }
+    for (stream, events) in [("LAKE_0", &accesses), ("WAREHOUSE_0", &queries)] {
+        let mut archive = open(&database.archiver(), stream, 1).await.unwrap();
+        let mut seen = Seen::new(&Rules::default());
+        for half in events.chunks(1_100) {
+            assert_eq!(append(&mut archive, &mut seen, half).await.unwrap().inserted, 1_100);
+        }
+    }
+    let said = windows(&database, "lake_window");
+    assert_eq!(said, expected_windows(&accesses));
+    let said = windows(&database, "warehouse_window");
+    assert_eq!(said, expected_windows(&queries));
+    let rows = "select sum(rows_processed) from lakegauge.warehouse_window where length_s = 10";
+    assert_eq!(database.sql(rows).unwrap(), [(2_200 * u128::from(QUANTITY_MAX)).to_string()]);
 }
 
 #[tokio::test]
@@ -100,10 +136,7 @@ async fn the_sum_of_sketches_in_sql_gives_the_percentiles_of_the_domain() {
     for part in events.chunks(100) {
         append(&mut archive, &mut seen, part).await.unwrap();
     }
-    assert_eq!(
-        windows(&database, "warehouse_window", "warehouse", "statement"),
-        expected_windows(&events)
-    );
+    assert_eq!(windows(&database, "warehouse_window"), expected_windows(&events));
     let mut sketch = domain::Sketch::default();
     for event in &events {
         let domain::Fact::WarehouseQuery(query) = &event.fact else { unreachable!() };
@@ -111,8 +144,8 @@ async fn the_sum_of_sketches_in_sql_gives_the_percentiles_of_the_domain() {
     }
     for thousandths in [1, 500, 950, 990, 1_000] {
         let said = database.number(&format!(
-            "select api.sketch_percentile(api.sketch_sum(sketch_buckets, sketch_counts), \
-             {thousandths} / 1000.0) from api.warehouse_window where length_s = 10"
+            "select lakegauge_api.sketch_percentile(lakegauge_api.sketch_sum(sketch), \
+             {thousandths} / 1000.0) from lakegauge_api.warehouse_window where length_s = 10"
         ));
         let said = u64::try_from(said.unwrap()).unwrap();
         assert_eq!(Some(said), sketch.quantile(thousandths), "{thousandths}");
@@ -127,7 +160,7 @@ async fn redelivering_a_history_changes_nothing() {
     let mut events: Vec<Event> = (0..200).map(|number| access(number, 1)).collect();
     events.extend((0..50).map(|number| derived(number, 2)));
     append(&mut archive, &mut seen, &events).await.unwrap();
-    let before = windows(&database, "lake_window", "bucket", "operation");
+    let before = windows(&database, "lake_window");
     drop(archive);
 
     // After a restart the sets come back from the checkpoint and the rows.
@@ -136,7 +169,7 @@ async fn redelivering_a_history_changes_nothing() {
     assert_eq!(read_back, seen);
     let appended = append(&mut archive, &mut read_back, &events).await.unwrap();
     assert_eq!((appended.inserted, appended.duplicates), (0, 250));
-    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), before);
+    assert_eq!(windows(&database, "lake_window"), before);
     assert_eq!(database.number("select count(*) from lakegauge.lake_access").unwrap(), 250);
 }
 
@@ -166,7 +199,7 @@ async fn events_too_old_to_judge_are_judged_by_the_key_and_numbered_without_gaps
         ["1|2|5", "2|2|6", "3|2|7", "4|2|8", "5|2|9", "6|3|0", "7|3|1"]
     );
     let all: Vec<Event> = (0..15).chain([21]).map(|number| access(number, 1)).collect();
-    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), expected_windows(&all));
+    assert_eq!(windows(&database, "lake_window"), expected_windows(&all));
 }
 
 #[tokio::test]
@@ -180,7 +213,7 @@ async fn a_row_that_the_sets_call_new_and_the_key_known_is_an_alarm_and_counted_
     let appended = archive.append(&batch).await.unwrap();
     assert_eq!((appended.inserted, appended.duplicates, appended.known_though_new), (1, 1, 1));
     let all = [access(0, 1), access(1, 1), access(2, 1)];
-    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), expected_windows(&all));
+    assert_eq!(windows(&database, "lake_window"), expected_windows(&all));
 }
 
 #[tokio::test]
@@ -196,13 +229,13 @@ async fn a_row_that_the_server_refuses_becomes_a_counted_letter_and_the_rest_is_
     assert_eq!((appended.inserted, appended.dead, appended.refused), (99, 1, 1));
     assert_eq!(
         database
-            .sql("select reason, counted, sqlstate, sequence, index from api.dead_letter")
+            .sql("select reason, counted, sqlstate, sequence, index from lakegauge_api.dead_letter")
             .unwrap(),
         ["refused_by_database|t|22021|1|37"]
     );
     let good: Vec<Event> =
         events.iter().enumerate().filter(|(n, _)| *n != 37).map(|(_, e)| e.clone()).collect();
-    assert_eq!(windows(&database, "lake_window", "bucket", "operation"), expected_windows(&good));
+    assert_eq!(windows(&database, "lake_window"), expected_windows(&good));
 }
 
 #[tokio::test]
@@ -226,39 +259,47 @@ async fn letters_samples_and_losses_are_kept_once_and_a_differing_sample_is_an_a
         broker_ns: 4,
         refusal: Refusal::of_field(Reason::WrongField, "bytes", "is \"a\0\""),
         bytes: b"\x00\xff{".to_vec(),
+        header_bytes: 2,
         identity: None,
         source: None,
     };
     let build = |samples: Vec<Sample>, losses: Vec<(u64, u64)>| {
         let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
-        let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
+        let mut builder = BatchBuilder::new(archive.stream(), &ladder(), before);
         samples.into_iter().for_each(|sample| builder.sample(sample));
         losses.into_iter().for_each(|(first, last)| builder.lost(first, last));
         builder.letter(letter.clone());
         builder.seal(mark(before.map_or(0, |before| before.sequence) + 5), &seen)
     };
-    let first = build(vec![sample(10), sample(10)], vec![(2, 4)]);
+    // Sums have 128 bits on their way into the archive and out of it.
+    let much = 1_i128 << 70;
+    let first = build(vec![sample(much), sample(much)], vec![(2, 4)]);
     let appended = archive.append(&first).await.unwrap();
     assert_eq!((appended.inserted, appended.duplicates, appended.dead), (1, 1, 1));
     assert_eq!(appended.samples_differing, 0);
 
     let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
-    let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
-    builder.sample(sample(11));
+    let mut builder = BatchBuilder::new(archive.stream(), &ladder(), before);
+    builder.sample(sample(much + 1));
     builder.letter(letter.clone());
     let appended = archive.append(&builder.seal(mark(9), &seen)).await.unwrap();
     assert_eq!((appended.inserted, appended.duplicates, appended.dead), (0, 2, 0));
     assert_eq!(appended.samples_differing, 1);
     assert_eq!(
-        database.sql("select stream, used_bytes, buckets from api.sample").unwrap(),
-        ["LAKE_0|10|{\"raw\": 10}"],
+        database.sql("select stream, used_bytes, buckets from lakegauge_api.sample").unwrap(),
+        [format!("LAKE_0|{much}|{{\"raw\": {much}}}")],
         "the first stays"
     );
+    let mut view = ArchiveView::open(&database.reader(), Stream::lake(0)).await.unwrap();
+    assert_eq!(view.samples_after((0, 0)).await.unwrap(), [sample(much)]);
     assert_eq!(
-        database.sql("select field, bytes from api.dead_letter").unwrap(),
+        database.sql("select field, bytes from lakegauge_api.dead_letter").unwrap(),
         ["bytes|\\x00ff7b"]
     );
-    assert_eq!(database.sql("select first, last from api.declared_loss").unwrap(), ["2|4"]);
+    assert_eq!(
+        database.sql("select first, last from lakegauge_api.declared_loss").unwrap(),
+        ["2|4"]
+    );
 }
 
 #[tokio::test]
@@ -271,7 +312,7 @@ async fn a_second_writer_waits_and_one_that_lost_the_checkpoint_is_fenced() {
     let (waiting_for, mut watched) = tokio::sync::watch::channel(None);
     let settings = database.archiver();
     let second = tokio::spawn(async move {
-        event_store::Archive::open(&settings, "LAKE_0", [2; 16], waiting_for.into()).await
+        event_store::Archive::open(&settings, "LAKE_0", [2; 16], waiting_for.into(), None).await
     });
     watched.wait_for(|holder: &Option<String>| holder.is_some()).await.unwrap();
     let holder = watched.borrow().clone().unwrap();
@@ -312,10 +353,7 @@ async fn a_writer_that_still_believes_in_its_lock_is_stopped_by_the_checkpoint()
     assert!(matches!(error, StoreError::Fenced { sequence: 1, .. }), "{error}");
     assert_eq!(error.recovery(), Recovery::Stop);
     assert_eq!(database.number("select count(*) from lakegauge.lake_access").unwrap(), 1);
-    assert_eq!(
-        windows(&database, "lake_window", "bucket", "operation"),
-        expected_windows(&[access(0, 1)])
-    );
+    assert_eq!(windows(&database, "lake_window"), expected_windows(&[access(0, 1)]));
 }
 
 #[tokio::test]
@@ -330,17 +368,17 @@ async fn a_new_epoch_closes_the_old_one_and_begins_before_its_first_message() {
     let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
     let mut after = mark(3);
     after.epoch = 2;
-    let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
+    let mut builder = BatchBuilder::new(archive.stream(), &ladder(), before);
     builder.event(placed(after, 0, access(0, 1)), seen.judge(access(0, 1).identity()));
     let appended = archive.append(&builder.seal(after, &seen)).await.unwrap();
     assert_eq!((appended.inserted, appended.duplicates), (0, 1));
     assert_eq!(
-        database.sql("select epoch, first, last from api.ledger order by 1").unwrap(),
+        database.sql("select epoch, first, last from lakegauge_api.ledger order by 1").unwrap(),
         ["1|1|1", "2|1|3"]
     );
     assert_eq!(database.sql("select epoch, sequence from lakegauge.epoch").unwrap(), ["1|1"]);
     assert_eq!(
-        database.sql("select epoch, first, last from api.declared_loss").unwrap(),
+        database.sql("select epoch, first, last from lakegauge_api.declared_loss").unwrap(),
         ["1|2|4"],
         "what the old epoch had behind its checkpoint"
     );
@@ -356,15 +394,15 @@ async fn an_epoch_that_does_not_begin_at_1_follows_on_nothing_in_the_ledger() {
     assert_eq!(archive.begin_epoch(start, 1).await.unwrap(), 0);
     let mut after = mark(2);
     after.epoch = 2;
-    let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, Some(start));
+    let mut builder = BatchBuilder::new(archive.stream(), &ladder(), Some(start));
     builder.event(placed(after, 0, access(1, 1)), seen.judge(access(1, 1).identity()));
     archive.append(&builder.seal(after, &seen)).await.unwrap();
     assert_eq!(
-        database.sql("select epoch, first, last from api.ledger order by 1").unwrap(),
+        database.sql("select epoch, first, last from lakegauge_api.ledger order by 1").unwrap(),
         ["1|1|1", "2|2|2"]
     );
     assert_eq!(
-        database.sql("select * from api.declared_loss").unwrap(),
+        database.sql("select * from lakegauge_api.declared_loss").unwrap(),
         Vec::<String>::new(),
         "nothing stood behind the checkpoint"
     );

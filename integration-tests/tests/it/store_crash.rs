@@ -105,8 +105,8 @@ async fn an_answer_that_was_lost_is_found_in_the_checkpoint() {
     let appended = tokio::time::timeout(PATIENCE, archive.append(&batch)).await.unwrap().unwrap();
     assert_eq!(appended.inserted, 2);
     assert_eq!(
-        database.sql("select last, events from api.ledger order by 1").unwrap(),
+        database.sql("select last, events from lakegauge_api.ledger order by 1").unwrap(),
         ["1|1", "2|2"]
     );
-    assert_eq!(database.number("select sum(events) from api.lake_window").unwrap(), 6);
+    assert_eq!(database.number("select sum(events) from lakegauge_api.lake_window").unwrap(), 6);
 }

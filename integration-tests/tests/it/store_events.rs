@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use domain::{
-    Event, EventId, Fact, Judgement, LakeAccess, LakeInventory, Mark, Operation, Outcome, Position,
-    Run, Seen, Statement, Timestamp, WarehouseQuery,
+    Event, EventId, Fact, Judgement, Ladder, LakeAccess, LakeInventory, Mark, Operation, Outcome,
+    Position, Run, Seen, Statement, Timestamp, WarehouseQuery,
 };
 use event_store::{Appended, Archive, Batch, BatchBuilder, Placed, StoreError, StoreSettings};
 use tokio::sync::watch;
@@ -85,16 +85,19 @@ pub(crate) async fn open(
     writer: u8,
 ) -> Result<Archive, StoreError> {
     let (waiting_for, _) = watch::channel(None);
-    Archive::open(settings, stream, [writer; 16], Arc::new(waiting_for)).await
+    Archive::open(settings, stream, [writer; 16], Arc::new(waiting_for), None).await
 }
 
-pub(crate) const LENGTHS: [u32; 2] = [10, 60];
+/// Windows of ten seconds and of a minute, for ever.
+pub(crate) fn ladder() -> Ladder {
+    "10s,60s".parse().unwrap()
+}
 
 /// One message of events as a batch, judged by `seen`.
 pub(crate) fn message(archive: &Archive, seen: &mut Seen, events: &[Event]) -> Batch {
     let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
     let after = mark(before.map_or(0, |before| before.sequence) + 1);
-    let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
+    let mut builder = BatchBuilder::new(archive.stream(), &ladder(), before);
     for (index, event) in (0..).zip(events) {
         let judgement = seen.judge(event.identity());
         builder.event(placed(after, index, event.clone()), judgement);
@@ -111,7 +114,7 @@ pub(crate) fn judged(
 ) -> Batch {
     let before = archive.checkpoint().map(|checkpoint| checkpoint.mark);
     let after = mark(before.map_or(0, |before| before.sequence) + 1);
-    let mut builder = BatchBuilder::new(archive.stream(), &LENGTHS, before);
+    let mut builder = BatchBuilder::new(archive.stream(), &ladder(), before);
     for (index, event) in (0..).zip(events) {
         builder.event(placed(after, index, event.clone()), judgement);
     }

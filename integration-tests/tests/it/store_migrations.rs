@@ -22,8 +22,8 @@ async fn migrating_twice_does_nothing_the_second_time_and_services_check_the_ver
 
     database
         .sql(
-            "update lakegauge._sqlx_migrations set checksum = '\\x00' where version = \
-              (select max(version) from lakegauge._sqlx_migrations)",
+            "update lakegauge.migration set checksum = '\\x00' where version = \
+              (select max(version) from lakegauge.migration)",
         )
         .unwrap();
     let error = event_store::check_version(&database.owner()).await.unwrap_err();
@@ -53,7 +53,7 @@ async fn anonymous_sees_nothing_and_people_see_the_views_only() {
     let views = database
         .sql(
             "select format('%I.%I', table_schema, table_name) from information_schema.views \
-              where table_schema = 'api'",
+              where table_schema = 'lakegauge_api'",
         )
         .unwrap();
     assert!(views.len() >= 9, "{views:?}");
@@ -64,7 +64,8 @@ async fn anonymous_sees_nothing_and_people_see_the_views_only() {
         database.sql_as(Some("authenticated"), &read).unwrap();
         database.sql_as(Some("lakegauge_reader"), &read).unwrap();
     }
-    let seen = database.sql_as(Some("authenticated"), "select operation from api.lake_access");
+    let seen =
+        database.sql_as(Some("authenticated"), "select operation from lakegauge_api.lake_access");
     assert_eq!(seen.unwrap(), ["write"]);
 
     let partition = database
@@ -75,10 +76,10 @@ async fn anonymous_sees_nothing_and_people_see_the_views_only() {
         .unwrap();
     for forbidden in [
         format!("select * from {partition}"),
-        "select * from lakegauge._sqlx_migrations".to_owned(),
+        "select * from lakegauge.migration".to_owned(),
         "select seen from lakegauge.checkpoint".to_owned(),
         "delete from lakegauge.lake_access".to_owned(),
-        "update api.lake_window set revision = 0".to_owned(),
+        "update lakegauge.lake_window set events = 0".to_owned(),
     ] {
         for role in ["anon", "authenticated"] {
             let denied = database.sql_as(Some(role), &forbidden).unwrap_err();
@@ -105,21 +106,21 @@ async fn every_table_has_row_level_security_and_every_object_of_the_api_a_commen
         .sql(
             "select relname from pg_class where relnamespace = 'lakegauge'::regnamespace \
               and relkind in ('r', 'p') and pg_get_userbyid(relowner) <> 'lakegauge_archiver' \
-              and relname <> '_sqlx_migrations'",
+              and relname <> 'migration'",
         )
         .unwrap();
     assert_eq!(foreign, Vec::<String>::new(), "not the archiver's");
     let silent = database
         .sql(
-            "select relname from pg_class where relnamespace = 'api'::regnamespace \
+            "select relname from pg_class where relnamespace = 'lakegauge_api'::regnamespace \
               and obj_description(oid, 'pg_class') is null \
-              union all select proname from pg_proc where pronamespace = 'api'::regnamespace \
+              union all select proname from pg_proc where pronamespace = 'lakegauge_api'::regnamespace \
               and obj_description(oid, 'pg_proc') is null",
         )
         .unwrap();
     assert_eq!(silent, Vec::<String>::new(), "without a comment");
     let definers = database
-        .sql("select relname from pg_class where relnamespace = 'api'::regnamespace \
+        .sql("select relname from pg_class where relnamespace = 'lakegauge_api'::regnamespace \
               and relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)")
         .unwrap();
     assert_eq!(definers, Vec::<String>::new(), "with the rights of their owner");

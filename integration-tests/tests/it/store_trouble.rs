@@ -139,8 +139,9 @@ async fn two_streams_of_one_side_add_to_the_same_windows() {
     assert_eq!(
         database
             .sql(
-                "select length_s, sum(events), sum((select sum(count) from unnest(sketch_counts) \
-                  as part (count))) from lakegauge.lake_window group by 1 order by 1"
+                "select length_s, sum(events), sum((select sum(pair & 524287) from \
+                  unnest((sketch).pairs) as pair)) from lakegauge_api.lake_window \
+                  group by 1 order by 1",
             )
             .unwrap(),
         ["10|9000|9000", "60|9000|9000"]

@@ -3,10 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use domain::Side;
 use integration_tests::{
+    executable::lakegauge,
     pipeline::{FOUR, Part, Pipeline, Traffic, until},
+    ports::free_port,
     raw_nats::RawNats,
 };
 
@@ -73,4 +78,48 @@ async fn top_shows_what_is_scraped_and_the_letters_of_the_archive() {
         ended.stdout.lines().map(|line| line.split_once(' ').unwrap()).collect();
     assert_eq!(values["ready"].trim(), "0");
     assert_eq!(values[FOUR[0]].trim(), "-");
+}
+
+/// The process with this among its arguments, apart from what starts it.
+fn process_with(program: &Path, argument: &str) -> Option<PathBuf> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path())).find(|process| {
+        let words = fs::read(process.join("cmdline")).unwrap_or_default();
+        let mut words = words.split(|byte| *byte == 0);
+        words.next() == Some(program.as_os_str().as_encoded_bytes())
+            && words.any(|word| word == argument.as_bytes())
+    })
+}
+
+/// A terminal that ends takes `top` with it, whether or not it is told: in a session of its own a
+/// process gets no SIGHUP.
+#[tokio::test(flavor = "multi_thread")]
+async fn top_ends_with_its_terminal() {
+    let (program, folder) = (lakegauge().unwrap(), tempfile::tempdir().unwrap());
+    for before in ["exec", "exec setsid --wait"] {
+        let screen = folder.path().join(before);
+        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let program_text = program.to_str().unwrap();
+        let command =
+            format!("stty rows 40 cols 120; {before} {program_text} top --metrics-addr {address}");
+        let mut terminal = Command::new("script")
+            .args(["--quiet", "--flush", "--command", &command])
+            .arg(&screen)
+            .env("TERM", "xterm")
+            .env("LAKEGAUGE_DATA_DIR", folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let shown = until("a screen", async || {
+            let shown = fs::read(&screen).unwrap_or_default();
+            Ok(String::from_utf8_lossy(&shown).contains("no answer"))
+        });
+        shown.await.unwrap();
+        let process = process_with(&program, &address).unwrap();
+        terminal.kill().unwrap();
+        terminal.wait().unwrap();
+        let ended = until("the end of top", async || Ok(!process.exists()));
+        ended.await.unwrap_or_else(|error| panic!("{before}: {error}"));
+    }
 }

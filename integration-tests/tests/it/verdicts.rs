@@ -7,7 +7,7 @@ use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Stream, Times
 use integration_tests::executable;
 use integration_tests::pipeline::{Four, Part, Pipeline, until};
 use service_kit::Clock;
-use wire::{Format, Sealed, Subjects, seal, seal_verdicts};
+use wire::{Format, MESSAGE_BYTES_MAX, Sealed, Subjects, seal, seal_verdicts};
 
 use crate::laws;
 
@@ -18,7 +18,7 @@ const WAITING: &str = "lakegauge_archiver_verdicts{state=\"waiting\",stream=\"LA
 const GIVEN: &str = "lakegauge_archiver_verdicts{state=\"given\",stream=\"LAKE_0\"}";
 const COUNTED: &str = "lakegauge_aggregator_verdicts_total{result=\"counted\",stream=\"LAKE_0\"}";
 /// So that most of what is late is too old to judge.
-const SMALL_SETS: &str = "sample_interval_s=1;derived_ids_max=50;window_lengths_s=10,60";
+const SMALL_SETS: &str = "sample_interval_s=1;derived_ids_max=50;windows=10s,60s";
 
 /// A write of one byte to an object of its own, with a derived id.
 fn write(number: u64) -> Event {
@@ -207,8 +207,8 @@ async fn verdicts_of_somebody_else_are_ignored_and_said() {
     // Numbers that nobody gave, and one that was: out of turn, all of them.
     let verdicts: Vec<Verdict> =
         (2..5).map(|number| Verdict { number, event: write(number) }).collect();
-    publish(&bus, seal_verdicts(&Subjects::default(), LAKE, &verdicts, 0).into_iter().collect())
-        .await;
+    let sealed = seal_verdicts(&Subjects::default(), LAKE, &verdicts, 0, MESSAGE_BYTES_MAX);
+    publish(&bus, sealed.into_iter().collect()).await;
     publish(&bus, packed(0..4)).await;
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();

@@ -86,10 +86,10 @@ async fn it_says_identical_and_names_the_first_row_window_or_sample_that_was_cha
             &["DIFFERS: warehouse window of 60 s from 2025-"],
         ),
         (
-            "update lakegauge.lake_window set sketch_buckets[1] = sketch_buckets[1] - 1
-                where length_s = 10",
-            "update lakegauge.lake_window set sketch_buckets[1] = sketch_buckets[1] + 1
-                where length_s = 10",
+            "update lakegauge.lake_window set bucket_max = bucket_max - 1
+                where length_s = 10 and sketch is null",
+            "update lakegauge.lake_window set bucket_max = bucket_max + 1
+                where length_s = 10 and sketch is null",
             &["its sketch is not that of the rows"],
         ),
         (

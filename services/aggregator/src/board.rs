@@ -1,6 +1,8 @@
 //! What the metrics port answers from: the states of both sides, once they have caught up.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::{Metrics, Side};
 use service_kit::http::{Answer, Asked};
@@ -9,19 +11,64 @@ use crate::{
     exposition,
     follow::Shared,
     page::{Figures, LakeFigures, WarehouseFigures},
+    tenure::Tenure,
 };
 
 /// The states that may be shown. Clones are the same board.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Board(Arc<Mutex<Shown>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Board {
+    shown: Arc<Mutex<Shown>>,
+    /// How long the owner may not have reached the broker.
+    stale_after: Duration,
+}
 
 #[derive(Debug, Default)]
 struct Shown {
     lake: Option<Shared>,
     warehouse: Option<Shared>,
+    /// Of the owner that counts; none while another does.
+    tenure: Option<Tenure>,
+}
+
+/// Numbers that stand still, because their owner has not reached the broker for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stale {
+    /// Since when.
+    pub(crate) age: Duration,
+    /// For how long that is well.
+    stale_after: Duration,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "stale: NATS was last reached {} s ago, and what happened since is not in these numbers; \
+             they are shown again once it is reached (AGGREGATOR_STALE_AFTER_MS: {})",
+            self.age.as_secs(),
+            self.stale_after.as_millis()
+        )
+    }
 }
 
 impl Board {
+    /// A board whose numbers may be as old as this.
+    pub(crate) fn new(stale_after: Duration) -> Self {
+        Self { shown: Arc::default(), stale_after }
+    }
+
+    /// Says who counts: this process, for as long as the tenure is renewed, or another.
+    pub(crate) fn owned(&self, tenure: Option<Tenure>) {
+        self.shown().tenure = tenure;
+    }
+
+    /// Whether what is shown stands still.
+    pub(crate) fn stale(&self) -> Option<Stale> {
+        let age = Duration::from_millis(self.shown().tenure.as_ref()?.age_ms());
+        let stale_after = self.stale_after;
+        (age >= stale_after).then_some(Stale { age, stale_after })
+    }
+
     /// Shows the state of a side, or nothing while it is being found.
     pub(crate) fn show(&self, side: Side, state: Option<Shared>) {
         let mut shown = self.shown();
@@ -41,9 +88,12 @@ impl Board {
     pub(crate) fn answer(&self, asked: &Asked) -> Answer {
         match asked.path.as_str() {
             "/livez" => Answer::ok("ok\n"),
-            "/readyz" if self.is_complete() => Answer::ok("ok\n"),
-            "/metrics" => self.text().map_or_else(not_yet, Answer::metrics),
-            "/readyz" => not_yet(),
+            "/metrics" | "/readyz" if !self.is_complete() => not_yet(),
+            "/metrics" | "/readyz" => match self.stale() {
+                Some(stale) => Answer::unavailable(format!("{stale}\n")),
+                None if asked.path == "/readyz" => Answer::ok("ok\n"),
+                None => self.text().map_or_else(not_yet, Answer::metrics),
+            },
             _ => Answer::not_found(),
         }
     }
@@ -62,8 +112,11 @@ impl Board {
         Some(exposition::encode(families))
     }
 
-    /// The sums that the page shows; none until both sides are shown.
+    /// The sums that the page shows; none until both sides are shown, or while they are stale.
     pub(crate) fn figures(&self) -> Option<Figures> {
+        if self.stale().is_some() {
+            return None;
+        }
         let (lake, warehouse) = self.both()?;
         let lake = match lake.lock().state().metrics() {
             Metrics::Lake(lake) => LakeFigures::of(lake),
@@ -82,7 +135,7 @@ impl Board {
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,9 +146,12 @@ fn not_yet() -> Answer {
 #[cfg(test)]
 mod tests {
     use domain::{Mark, Rules, Stream, StreamState};
+    use service_kit::Clock;
 
     use super::*;
     use crate::fold::StreamFold;
+
+    const STALE_AFTER: Duration = Duration::from_secs(30);
 
     fn shared(stream: Stream) -> Shared {
         let mark = Mark { epoch: 1, sequence: 0, broker_ns: 0, created_ns: 0 };
@@ -108,7 +164,7 @@ mod tests {
 
     #[test]
     fn nothing_is_shown_until_both_sides_have_caught_up() {
-        let board = Board::default();
+        let board = Board::new(STALE_AFTER);
         assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (503, 503));
         board.show(Side::Lake, Some(shared(Stream::lake(0))));
         assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (503, 503));
@@ -116,5 +172,28 @@ mod tests {
         assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (200, 200));
         board.show(Side::Lake, None);
         assert_eq!((status(&board, "/metrics"), status(&board, "/livez")), (503, 200));
+    }
+
+    #[test]
+    fn numbers_whose_owner_does_not_reach_the_broker_are_not_ready_until_it_does() {
+        let (board, clock) = (Board::new(STALE_AFTER), Clock::manual(0));
+        board.show(Side::Lake, Some(shared(Stream::lake(0))));
+        board.show(Side::Warehouse, Some(shared(Stream::warehouse(0))));
+        let tenure = Tenure::new(clock.clone(), 3_000, 0);
+        board.owned(Some(tenure.clone()));
+        clock.advance(STALE_AFTER - Duration::from_millis(1));
+        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (200, 200));
+        assert!(board.figures().is_some());
+        clock.advance(Duration::from_millis(1));
+        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (503, 503));
+        assert_eq!(status(&board, "/livez"), 200);
+        assert!(board.figures().is_none(), "the page would show them as live");
+        let said = board.stale().unwrap().to_string();
+        assert!(said.contains("last reached 30 s ago"), "{said}");
+        tenure.renew(clock.monotonic_ms());
+        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (200, 200));
+        clock.advance(STALE_AFTER);
+        board.owned(None);
+        assert_eq!(board.stale(), None, "another owner's are not ours to judge");
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bus::{Run, service::BusConfig};
+use bus::{
+    Run,
+    backlog::{BacklogLimits, LAG_CHECK_MS, STALLED_AFTER_MS},
+    service::BusConfig,
+};
 use event_store::StoreSettings;
 use service_kit::{Setting, Settings};
 
@@ -30,6 +34,14 @@ const SNAPSHOT_INTERVAL_MS: Setting = Setting {
     default: Some("10000"),
     help: "Time between two snapshots. Longer: more to read again after a restart, and the archiver \
            trims the streams later.",
+    secret: false,
+};
+const SNAPSHOT_OVERDUE_AFTER_MS: Setting = Setting {
+    key: "SNAPSHOT_OVERDUE_AFTER_MS",
+    flag: "snapshot-overdue-after-ms",
+    default: Some("60000"),
+    help: "From when on /readyz says that what was counted could not be stored in a snapshot, and \
+           why.",
     secret: false,
 };
 const EPOCH_CHECK_MS: Setting = Setting {
@@ -96,6 +108,17 @@ const LEASE_MS: Setting = Setting {
     secret: false,
 };
 
+/// Longer than brokers take to restart or to elect a leader, which is nothing to look at; short enough
+/// that Prometheus, which asks every few seconds, has no minute of numbers that stood still.
+const STALE_AFTER_MS: Setting = Setting {
+    key: "AGGREGATOR_STALE_AFTER_MS",
+    flag: "stale-after-ms",
+    default: Some("30000"),
+    help: "From when on the numbers of an owner that can't reach NATS are stale: /metrics and \
+           /readyz say 503 then. An idle lake is not stale. AGGREGATOR_LEASE_MS where that is longer.",
+    secret: false,
+};
+
 /// What the aggregator is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -109,6 +132,8 @@ pub struct Config {
     pub partition: u16,
     /// Time between two snapshots.
     pub snapshot_interval: Duration,
+    /// From when on it is told that no snapshot could be stored.
+    pub snapshot_overdue_after: Duration,
     /// Time between two looks at the epoch.
     pub epoch_check: Duration,
     /// Whether the state is rebuilt from the archive at start, whatever the snapshot says.
@@ -117,8 +142,12 @@ pub struct Config {
     pub replay: Option<Run>,
     /// How long the owner of the partition may be silent.
     pub lease: Duration,
+    /// From when on numbers are stale whose owner can't reach the broker.
+    pub stale_after: Duration,
     /// What the page shows besides the numbers.
     pub(crate) page: PageConfig,
+    /// How often the lag is asked, and when a stream stands still.
+    pub(crate) backlog: BacklogLimits,
 }
 
 /// What the page is told.
@@ -160,10 +189,14 @@ pub const SETTINGS: &[Setting] = &[
     METRICS_ADDR,
     PARTITION,
     SNAPSHOT_INTERVAL_MS,
+    SNAPSHOT_OVERDUE_AFTER_MS,
     EPOCH_CHECK_MS,
+    LAG_CHECK_MS,
+    STALLED_AFTER_MS,
     FROM_ARCHIVE,
     REPLAY,
     LEASE_MS,
+    STALE_AFTER_MS,
     PAGE_GRAFANA_URL,
     PAGE_PROMETHEUS_URL,
     PAGE_REST_URL,
@@ -178,7 +211,9 @@ impl Config {
         let metrics_addr = settings.parse(&METRICS_ADDR);
         let partition = settings.parse(&PARTITION);
         let snapshot_interval = settings.duration_ms(&SNAPSHOT_INTERVAL_MS);
+        let snapshot_overdue_after = settings.duration_ms(&SNAPSHOT_OVERDUE_AFTER_MS);
         let epoch_check = settings.duration_ms(&EPOCH_CHECK_MS);
+        let backlog = BacklogLimits::load(settings);
         let from_archive = settings.switch(&FROM_ARCHIVE);
         let replay = settings.optional::<Run>(&REPLAY);
         if from_archive == Some(true) && replay.as_ref().is_some_and(Option::is_some) {
@@ -186,6 +221,7 @@ impl Config {
                 .problem(&FROM_ARCHIVE, "is not for a replay run, which is counted from its own");
         }
         let lease = settings.duration_ms(&LEASE_MS);
+        let stale_after = settings.duration_ms(&STALE_AFTER_MS);
         let page = PageConfig::load(settings);
         Some(Self {
             bus: bus?,
@@ -193,10 +229,14 @@ impl Config {
             metrics_addr: metrics_addr?,
             partition: partition?,
             snapshot_interval: snapshot_interval?,
+            snapshot_overdue_after: snapshot_overdue_after?,
             epoch_check: epoch_check?,
+            backlog: backlog?,
             from_archive: from_archive?,
             replay: replay?,
             lease: lease?,
+            // Between two renewals of a long lease nothing is stale.
+            stale_after: stale_after?.max(lease?),
             page: page?,
         })
     }

@@ -31,7 +31,7 @@ pub(crate) fn encode(mut families: Vec<MetricFamily>) -> String {
 
 /// The lake's metrics.
 pub(crate) fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
-    let used = float(i128::from(lake.used_bytes()));
+    let used = float(lake.used_bytes());
     let per_bucket = |value: &dyn Fn(&domain::lake::BucketSums) -> f64| -> Vec<Metric> {
         lake.buckets().map(|(name, sums)| gauge(&[("bucket", name)], value(sums))).collect()
     };
@@ -66,7 +66,7 @@ pub(crate) fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
             "data_lake_storage_used_bytes",
             "Bytes stored now, per bucket.",
             MetricType::GAUGE,
-            per_bucket(&|sums| float(i128::from(sums.space.used()))),
+            per_bucket(&|sums| float(sums.space.used())),
         ),
         family(
             "data_lake_accesses_total",
@@ -268,8 +268,12 @@ pub(crate) const fn float(value: i128) -> f64 {
     value as f64
 }
 
-pub(crate) fn unsigned(value: u128) -> f64 {
-    float(i128::try_from(value).unwrap_or(i128::MAX))
+#[expect(
+    clippy::as_conversions,
+    reason = "Prometheus values are floating-point: above 2^53 they round, and nothing is stored"
+)]
+pub(crate) const fn unsigned(value: u128) -> f64 {
+    value as f64
 }
 
 fn count(length: usize) -> f64 {
@@ -286,7 +290,7 @@ pub(crate) fn page(lake: &LakeState, warehouse: &WarehouseState) -> String {
 mod tests {
     use domain::{
         Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, Statement, Timestamp,
-        WarehouseQuery,
+        WarehouseQuery, accept::QUANTITY_MAX,
     };
 
     use super::*;
@@ -365,6 +369,27 @@ mod tests {
         let text = text(&events, &Rules::default());
         let said: Vec<_> = SEEDS.iter().map(|name| value(&text, name)).collect();
         assert_eq!(said, ["0.5", "2", "3", "10"]);
+    }
+
+    #[test]
+    fn used_space_is_right_after_more_bytes_than_64_bits_hold_have_come_and_gone() {
+        let mut events = Vec::new();
+        for number in 0..2_100 {
+            let mut event = write(number, "raw", QUANTITY_MAX);
+            let Fact::LakeAccess(access) = &mut event.fact else { unreachable!() };
+            access.key = (number % 1_100).to_string();
+            if number >= 1_100 {
+                access.operation = Operation::Delete;
+            }
+            events.push(event);
+        }
+        let text = text(&events, &Rules::default());
+        let expected = float(100 * i128::from(QUANTITY_MAX)).to_string();
+        assert_eq!(value(&text, "data_lake_storage_used_bytes{bucket=\"raw\"}"), expected);
+        assert_eq!(
+            value(&text, SEEDS[0]),
+            (float(100 * i128::from(QUANTITY_MAX)) / 1e9).to_string()
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use domain::{
     AppliedVerdict, Event, Mark, Position, Reason, Sample, Stream, StreamState, Timestamp, Verdict,
     lake::LakeEffect, state::Applied,
 };
-use wire::{Item, Place};
+use wire::{Headers, Item, Place};
 
 /// A message as the broker gave it.
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +15,8 @@ pub struct Message<'a> {
     pub broker_ns: i64,
     /// Subject, without the prefix.
     pub subject: &'a str,
-    /// `Content-Type` header.
-    pub content_type: Option<&'a str>,
+    /// What its headers say.
+    pub headers: &'a Headers,
     /// Body.
     pub payload: &'a [u8],
 }
@@ -125,7 +125,7 @@ impl StreamFold {
             broker_ns: message.broker_ns,
             subject: message.subject,
         };
-        let reading = wire::read(&place, message.content_type, message.payload, self.state.rules());
+        let reading = wire::read(&place, message.headers, message.payload, self.state.rules());
         counts.fields_ignored = reading.fields_ignored;
         for item in reading.items {
             match item {
@@ -146,7 +146,7 @@ impl StreamFold {
         mut passed: Option<Position>,
         counts: &mut Counts,
     ) -> Option<Position> {
-        match wire::replay::read_replay(message.content_type, message.payload) {
+        match wire::replay::read_replay(message.headers, message.payload) {
             Err(refusal) => counts.refused.push(refusal.reason),
             Ok(events) => {
                 for (position, event) in events {
@@ -198,6 +198,8 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, SampleValues};
     use wire::{Format, Sealed};
 
@@ -205,6 +207,11 @@ mod tests {
 
     const SECOND_NS: i64 = 1_000_000_000;
     const START_NS: i64 = 1_700_000_000 * SECOND_NS;
+
+    static JSON: LazyLock<Headers> = LazyLock::new(|| Headers::of(Format::Json.content_type()));
+    static BINCODE: LazyLock<Headers> =
+        LazyLock::new(|| Headers::of(Format::Bincode.content_type()));
+    static REPLAY: LazyLock<Headers> = LazyLock::new(|| Headers::of(wire::replay::CONTENT_TYPE));
 
     fn write(number: u64) -> Event {
         let fact = Fact::LakeAccess(LakeAccess {
@@ -241,7 +248,11 @@ mod tests {
             sequence,
             broker_ns: START_NS + second * SECOND_NS,
             subject: &sealed.subject,
-            content_type: Some(sealed.content_type),
+            headers: match sealed.content_type {
+                "application/json" => &JSON,
+                wire::replay::CONTENT_TYPE => &REPLAY,
+                _ => &BINCODE,
+            },
             payload: &sealed.payload,
         }
     }
@@ -297,7 +308,14 @@ mod tests {
         let verdicts = |numbers: std::ops::Range<u64>| {
             let verdicts: Vec<_> =
                 numbers.map(|number| Verdict { number, event: write(number) }).collect();
-            wire::seal_verdicts(&wire::Subjects::default(), Stream::lake(0), &verdicts, 0).unwrap()
+            wire::seal_verdicts(
+                &wire::Subjects::default(),
+                Stream::lake(0),
+                &verdicts,
+                0,
+                wire::MESSAGE_BYTES_MAX,
+            )
+            .unwrap()
         };
         let mut fold = fold();
         let ahead = fold.message(&message(&verdicts(2..4), 1, 1));
@@ -318,12 +336,22 @@ mod tests {
             sequence: 9,
             broker_ns: START_NS,
             subject: "lake.access.0.x",
-            content_type: None,
+            headers: &Headers::default(),
             payload: b"\xff\x00 no json",
         };
         let counts = fold.message(&garbage);
         assert_eq!(counts.refused, [Reason::Undecodable]);
         assert_eq!((counts.counted, fold.mark().sequence), (0, 9));
+    }
+
+    #[test]
+    fn a_message_whose_headers_cannot_be_read_is_one_refusal_and_moves_the_mark() {
+        let mut fold = fold();
+        let whole = sealed(0..2, Format::Json);
+        let headers = Headers::read(&whole.subject, b"NATS/1.0\r\nno colon\r\n\r\n");
+        let counts = fold.message(&Message { headers: &headers, ..message(&whole, 3, 1) });
+        assert_eq!(counts.refused, [Reason::UnreadableHeaders]);
+        assert_eq!((counts.counted, fold.mark().sequence), (0, 3));
     }
 
     #[test]

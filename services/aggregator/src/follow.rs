@@ -1,18 +1,18 @@
-//! The shell around one stream's fold: reads, publishes samples, stores snapshots.
+//! The shell around one stream's fold: reads and publishes samples.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bus::{Bus, BusError, Comparison, Delivery, EpochWatch, Newest, Publisher, Read, Reader};
-use domain::{Mark, Stream};
-use service_kit::{Clock, FailPoint, Lifecycle};
+use bus::{Bus, BusError, Delivery, EpochWatch, Newest, Publisher, Read, Reader, backlog::Watched};
+use domain::Stream;
+use event_store::StoreSettings;
+use service_kit::{FailPoint, Lifecycle, News};
 use tokio::sync::watch;
 use wire::Subjects;
 
 use crate::{
+    compare::compare,
     fold::{Message, StreamFold},
+    gap::{self, Archived, GAP_POLL, GAP_POLLS_MAX, Gap},
     metrics::StreamMetrics,
     tenure::Tenure,
 };
@@ -20,9 +20,6 @@ use crate::{
 static SAMPLED: FailPoint = FailPoint::new("aggregator.sampled");
 static RECEIVED: FailPoint = FailPoint::new("aggregator.received");
 static APPLIED: FailPoint = FailPoint::new("aggregator.applied");
-static SNAPSHOT_TAKEN: FailPoint = FailPoint::new("aggregator.snapshot_taken");
-static SAMPLES_FLUSHED: FailPoint = FailPoint::new("aggregator.samples_flushed");
-static SNAPSHOT_STORED: FailPoint = FailPoint::new("aggregator.snapshot_stored");
 
 /// The fold of a stream, shared with the scrapes: a message is counted whole or not at all.
 #[derive(Clone, Debug)]
@@ -56,6 +53,9 @@ pub(crate) enum Ended {
     },
     /// Somebody else stored a snapshot: find the state again, if the partition is still ours.
     Superseded(String),
+    /// Messages are gone that were not counted here and that the archive has, or may have: take the
+    /// state from the archive, once that is past them.
+    Missed(Gap),
 }
 
 /// One stream and what is needed to follow it.
@@ -67,6 +67,8 @@ pub(crate) struct Follower {
     pub(crate) stream: Stream,
     /// The name of what is read: that of the stream, or of its replay.
     pub(crate) name: String,
+    /// The archive of what is read; none is set, or it is a replay.
+    pub(crate) store: Option<StoreSettings>,
     /// Its state.
     pub(crate) shared: Shared,
     /// Where its samples go.
@@ -85,6 +87,8 @@ pub(crate) struct Follower {
     pub(crate) newest: Arc<Newest>,
     /// Whether the partition is ours: samples are its owner's.
     pub(crate) tenure: Tenure,
+    /// How far is counted, for those who ask how far the stream reaches.
+    pub(crate) watched: Arc<Watched>,
 }
 
 impl Follower {
@@ -101,7 +105,9 @@ impl Follower {
     ) -> anyhow::Result<Ended> {
         let mark = self.shared.lock().mark();
         let epoch = mark.epoch;
-        self.metrics.observe_position(mark.sequence, self.target.saturating_sub(mark.sequence));
+        self.metrics.observe_position(mark.sequence);
+        self.watched.moved(mark.sequence);
+        self.watched.reads(reader.progress());
         self.metrics.observe_epoch(epoch);
         self.reached(mark.sequence);
         self.newest.saw(epoch, mark.sequence);
@@ -133,10 +139,20 @@ impl Follower {
                             "messages {first} to {last} were trimmed before they were counted here"
                         )));
                     }
+                    let gap = Gap { epoch, first, last };
+                    if let Some(ended) = self.missed(gap, &mut epochs, lifecycle).await? {
+                        return Ok(ended);
+                    }
+                    self.watched.moved(last);
                     self.reached(last);
                 }
                 Read::Subscribed(_) => {
-                    if let Some(why) = self.differs().await? {
+                    // The reader has a connection of its own, and what it gives next may be
+                    // another stream's.
+                    let mark = self.shared.lock().mark();
+                    let compared = compare(&self.bus, &self.name, &mark, lifecycle).await?;
+                    let Some(compared) = compared else { return Ok(Ended::Drained) };
+                    if let Some(why) = compared.replacement() {
                         return Ok(Ended::Epoch { why, epoch });
                     }
                 }
@@ -155,6 +171,51 @@ impl Follower {
             Err(error) if error.recovery() == bus::Recovery::Retry => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// What follows from messages that are gone from the middle of the stream before they were
+    /// counted here; none: the archive is without them, too, or there is none.
+    async fn missed(
+        &self,
+        gap: Gap,
+        epochs: &mut EpochWatch,
+        lifecycle: &Lifecycle,
+    ) -> anyhow::Result<Option<Ended>> {
+        let (stream, Gap { epoch, first, last }) = (self.stream, gap);
+        let Some(store) = &self.store else {
+            tracing::error!(
+                %stream, first, last,
+                "deleted messages were not counted, and there is no archive that could have them: \
+                 the numbers are without them"
+            );
+            return Ok(None);
+        };
+        let mut news = News::default();
+        for _ in 0..GAP_POLLS_MAX {
+            let why = match gap::ask(store, stream, &gap).await {
+                Ok(Archived::Nothing) => return Ok(None),
+                Ok(Archived::Something) => return Ok(Some(Ended::Missed(gap))),
+                Ok(Archived::NotYet) => "the archiver has not passed them".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if news.is_new(&why) {
+                tracing::warn!(
+                    %stream, first, last, why,
+                    "waiting for what the archive has of the deleted messages"
+                );
+            }
+            tokio::select! {
+                () = lifecycle.draining() => return Ok(Some(Ended::Drained)),
+                changed = epochs.changed() => {
+                    if let Some(now) = changed?.filter(|now| *now != epoch) {
+                        let why = format!("epoch {now} is in force");
+                        return Ok(Some(Ended::Epoch { why, epoch }));
+                    }
+                }
+                () = tokio::time::sleep(GAP_POLL) => {}
+            }
+        }
+        Ok(Some(Ended::Missed(gap)))
     }
 
     /// Counts a message. False: the partition is another's, and nothing was done.
@@ -176,116 +237,20 @@ impl Follower {
             sequence: delivery.sequence,
             broker_ns: delivery.broker_ns,
             subject: self.subjects.strip(&delivery.subject),
-            content_type: delivery.content_type.as_deref(),
+            headers: &delivery.headers,
             payload: &delivery.payload,
         };
         let counts = self.shared.lock().message(&message);
         APPLIED.pass();
-        self.metrics.observe_message(&counts, delivery.sequence, delivery.pending);
+        self.metrics.observe_message(&counts, delivery.sequence);
+        self.watched.moved(delivery.sequence);
         self.reached(delivery.sequence);
         Ok(true)
-    }
-
-    /// Why the message at our mark is not the one that was counted.
-    async fn differs(&self) -> Result<Option<String>, BusError> {
-        let mark = self.shared.lock().mark();
-        match self.bus.compare(&self.name, &mark).await {
-            Ok(compared) => Ok(Comparison::replacement(compared)),
-            // The reader will subscribe again, and the question will be asked again.
-            Err(error) if error.recovery() == bus::Recovery::Retry => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     fn reached(&self, sequence: u64) {
         if sequence >= self.target {
             self.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
         }
-    }
-}
-
-/// Stores snapshots of one stream.
-#[derive(Debug)]
-pub(crate) struct Snapshotter {
-    /// The connection.
-    pub(crate) bus: Bus,
-    /// The name of what is read, and of the snapshots.
-    pub(crate) name: String,
-    /// Whether nobody else trims what is read.
-    pub(crate) trims: bool,
-    /// The state.
-    pub(crate) shared: Shared,
-    /// The samples: a snapshot is stored only after every sample up to it was acknowledged.
-    pub(crate) samples: Arc<Publisher>,
-    /// Its metrics.
-    pub(crate) metrics: StreamMetrics,
-    /// Stamps the metrics.
-    pub(crate) clock: Clock,
-    /// Revision of the pointer that the next snapshot replaces.
-    pub(crate) revision: u64,
-    /// How far the snapshot in force reaches; none serves as yet.
-    pub(crate) stored: Option<Mark>,
-    /// Whether the partition is ours: snapshots are its owner's.
-    pub(crate) tenure: Tenure,
-}
-
-impl Snapshotter {
-    /// Stores a snapshot each interval until told to stop, then one more.
-    ///
-    /// # Errors
-    ///
-    /// [`BusError::Superseded`]: another aggregator stored one. What passes is tried again at the
-    /// next interval.
-    pub(crate) async fn run(mut self, interval: Duration, stop: Lifecycle) -> Result<(), BusError> {
-        loop {
-            let draining = tokio::select! {
-                () = stop.draining() => true,
-                () = tokio::time::sleep(interval) => false,
-            };
-            match self.store().await {
-                Ok(()) => {}
-                Err(error) if error.recovery() == bus::Recovery::Retry => {
-                    self.metrics.observe_snapshot_failure();
-                    tracing::warn!(%error, "snapshot not stored; the next one tries again");
-                }
-                Err(error) => return Err(error),
-            }
-            if draining {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn store(&mut self) -> Result<(), BusError> {
-        let (bytes, mark) = {
-            let fold = self.shared.lock();
-            let mark = fold.mark();
-            // One that is not certain to own the partition waits for the next renewal.
-            if self.stored == Some(mark) || !self.tenure.is_current() {
-                return Ok(());
-            }
-            (wire::snapshot::encode_state(fold.state(), &mark), mark)
-        };
-        SNAPSHOT_TAKEN.pass();
-        self.samples.flush().await?;
-        SAMPLES_FLUSHED.pass();
-        let snapshots = self.bus.snapshots();
-        self.revision = snapshots.store(&self.name, &bytes, &mark, self.revision).await?;
-        SNAPSHOT_STORED.pass();
-        self.stored = Some(mark);
-        self.metrics.observe_snapshot(mark.sequence, bytes.len(), self.clock.now_us());
-        if self.trims { self.make_room(mark.sequence).await } else { Ok(()) }
-    }
-
-    /// Trims a stream that is more than half full, below the message of the snapshot: a replay that
-    /// is larger than its stream flows through it.
-    async fn make_room(&self, sequence: u64) -> Result<(), BusError> {
-        let status = self.bus.stream(&self.name).await?;
-        let is_large = u64::try_from(status.max_bytes).is_ok_and(|max| status.bytes > max / 2);
-        if is_large {
-            let messages = self.bus.trim(&self.name, sequence).await?;
-            tracing::info!(stream = self.name, below = sequence, messages, "trimmed the run");
-        }
-        Ok(())
     }
 }

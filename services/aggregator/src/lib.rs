@@ -9,10 +9,12 @@
 //! mark, and the next process folds the same.
 
 mod board;
+mod compare;
 mod config;
 pub mod exposition;
 pub mod fold;
 mod follow;
+mod gap;
 mod metrics;
 mod origin;
 mod page;
@@ -21,6 +23,7 @@ mod replayed;
 mod run;
 #[cfg(test)]
 mod series_bound;
+mod snapshotter;
 mod stream;
 mod tenure;
 

@@ -1,9 +1,13 @@
 //! The aggregator's own metrics, on the admin port: how it is doing, not what the lake is doing.
 
+use std::time::Duration;
+
+use bus::backlog::Backlog;
 use domain::{Reason, lake::LakeEffect};
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
+use service_kit::metrics::{clamped, registered};
 
 use crate::{fold::Counts, origin::Refusal};
 
@@ -18,11 +22,13 @@ pub(crate) struct Metrics {
     fields_ignored: IntCounterVec,
     position: IntGaugeVec,
     lag: IntGaugeVec,
+    stalled: IntGaugeVec,
     samples: IntCounterVec,
     snapshot_position: IntGaugeVec,
     snapshot_bytes: IntGaugeVec,
     snapshot_time: IntGaugeVec,
     snapshot_failures: IntCounterVec,
+    unsaved: IntGaugeVec,
     rebuilds: IntCounterVec,
     snapshots_refused: IntCounterVec,
     epoch: IntGaugeVec,
@@ -85,7 +91,14 @@ impl Metrics {
             lag: gauges(
                 registry,
                 "lakegauge_aggregator_lag_messages",
-                "Messages of the stream that are not counted yet.",
+                "Messages of the stream that are not counted yet; asked of the broker, not taken from \
+                 what is delivered.",
+            )?,
+            stalled: gauges(
+                registry,
+                "lakegauge_aggregator_stalled_seconds",
+                "How long messages have waited, or nobody could say whether any do, while nothing \
+                 was counted; 0 where nothing waits.",
             )?,
             samples: counters(
                 registry,
@@ -113,6 +126,12 @@ impl Metrics {
                 "lakegauge_aggregator_snapshot_failures_total",
                 "Snapshots that could not be stored; the next one tries again.",
                 &[],
+            )?,
+            unsaved: gauges(
+                registry,
+                "lakegauge_aggregator_unsaved_seconds",
+                "How long ago all that was counted was in a snapshot; about the snapshots' interval \
+                 at most where they can be stored, also before the first.",
             )?,
             rebuilds: counters(
                 registry,
@@ -213,11 +232,13 @@ impl Metrics {
             verdicts_ahead: verdict("ahead"),
             position: self.position.with_label_values(&[stream]),
             lag: self.lag.with_label_values(&[stream]),
+            stalled: self.stalled.with_label_values(&[stream]),
             samples: self.samples.with_label_values(&[stream]),
             rebuilds: self.rebuilds.with_label_values(&[stream]),
             epoch: self.epoch.with_label_values(&[stream]),
             epochs_ended: self.epochs_ended.with_label_values(&[stream]),
             snapshot_failures: self.snapshot_failures.with_label_values(&[stream]),
+            unsaved: self.unsaved.with_label_values(&[stream]),
         }
     }
 }
@@ -257,16 +278,18 @@ pub(crate) struct StreamMetrics {
     verdicts_ahead: IntCounter,
     position: IntGauge,
     lag: IntGauge,
+    stalled: IntGauge,
     samples: IntCounter,
     rebuilds: IntCounter,
     epoch: IntGauge,
     epochs_ended: IntCounter,
     snapshot_failures: IntCounter,
+    unsaved: IntGauge,
 }
 
 impl StreamMetrics {
-    /// A message was counted; so many stand behind it.
-    pub(crate) fn observe_message(&self, counts: &Counts, sequence: u64, pending: u64) {
+    /// A message was counted.
+    pub(crate) fn observe_message(&self, counts: &Counts, sequence: u64) {
         self.messages.inc();
         self.counted.inc_by(counts.counted);
         self.duplicates.inc_by(counts.duplicates);
@@ -284,13 +307,20 @@ impl StreamMetrics {
             let fields = self.all.fields_ignored.with_label_values(&[&self.stream]);
             fields.inc_by(counts.fields_ignored);
         }
-        self.observe_position(sequence, pending);
+        self.observe_position(sequence);
     }
 
-    /// The stream was read up to a sequence; so many messages stand behind it.
-    pub(crate) fn observe_position(&self, sequence: u64, pending: u64) {
+    /// The stream was read up to a sequence.
+    pub(crate) fn observe_position(&self, sequence: u64) {
         self.position.set(clamped(sequence));
-        self.lag.set(clamped(pending));
+    }
+
+    /// How much waits. What is not known stays as it was: the time that nobody could say it tells.
+    pub(crate) fn observe_backlog(&self, backlog: &Backlog) {
+        if let Some(messages) = backlog.messages {
+            self.lag.set(clamped(messages));
+        }
+        self.stalled.set(clamped(backlog.stalled.as_secs()));
     }
 
     /// A sample was published.
@@ -327,6 +357,11 @@ impl StreamMetrics {
         self.all.snapshot_time.with_label_values(&labels).set(now_us / 1_000_000);
     }
 
+    /// So long ago all that was counted was in a snapshot.
+    pub(crate) fn observe_unsaved(&self, unsaved: Duration) {
+        self.unsaved.set(clamped(unsaved.as_secs()));
+    }
+
     /// A snapshot could not be stored.
     pub(crate) fn observe_snapshot_failure(&self) {
         self.snapshot_failures.inc();
@@ -361,10 +396,6 @@ fn sum(collector: &impl Collector, labels: &[(&str, &str)]) -> f64 {
     values.fold(0.0, |sum, value| sum + value)
 }
 
-fn clamped(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
 fn counters(
     registry: &Registry,
     name: &str,
@@ -377,12 +408,4 @@ fn counters(
 
 fn gauges(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
     registered(registry, IntGaugeVec::new(Opts::new(name, help), &["stream"])?)
-}
-
-fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> prometheus::Result<C> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
 }

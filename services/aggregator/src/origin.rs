@@ -5,12 +5,13 @@ use std::fmt;
 use anyhow::Context as _;
 use bus::{Bus, Found, Newest, StreamStatus};
 use domain::{Mark, Rules, Stream, StreamState};
-use event_store::{StoreSettings, read_checkpoint};
+use event_store::{StoreSettings, archive_side, read_checkpoint};
 use service_kit::Lifecycle;
 use wire::snapshot::SnapshotError;
 
 use crate::{
     fold::StreamFold,
+    gap::Gap,
     metrics::StreamMetrics,
     rebuild::{self, Rebuilt},
 };
@@ -103,6 +104,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) stream: Stream,
     /// Whether the archive is asked although a snapshot would serve.
     pub(crate) from_archive: bool,
+    /// What the archive must have passed: messages that are gone from the middle of the stream.
+    pub(crate) missed: Option<Gap>,
     /// How far this process saw the stream reach.
     pub(crate) newest: &'a Newest,
     /// Counts what is refused.
@@ -140,6 +143,7 @@ pub(crate) async fn find(
 impl Sources<'_> {
     async fn look(&self, lifecycle: &Lifecycle) -> anyhow::Result<Looked> {
         let (bus, stream, name) = (self.bus, self.stream, self.stream.to_string());
+        self.meet().await?;
         let status = bus.stream(&name).await?;
         let rules = Rules::from_metadata(&status.metadata)
             .with_context(|| format!("the rules of stream {name}"))?;
@@ -194,11 +198,24 @@ impl Sources<'_> {
         let store = self.store.context(
             "the state must be rebuilt from the archive: set DATABASE_URL for the aggregator",
         )?;
-        Ok(match rebuild::from_archive(bus, store, stream, &rules, epoch, lifecycle).await? {
+        Ok(match rebuild::from_archive(self, store, &rules, epoch, lifecycle).await? {
             Rebuilt::Whole(fold) => origin(*fold, true),
             Rebuilt::Drained => Looked::Drained,
             Rebuilt::EpochMoved => Looked::Again,
         })
+    }
+
+    /// Compares the broker with itself and, where it can be asked, with the archive.
+    async fn meet(&self) -> anyhow::Result<()> {
+        let broker = self.bus.broker_side(&self.stream.to_string()).await?;
+        let Some(store) = self.store else { return Ok(()) };
+        match archive_side(store).await {
+            Ok(archive) => domain::meet(&broker, &archive).map(drop)?,
+            Err(error) => {
+                tracing::warn!(stream = %self.stream, %error, "the archive can't be compared");
+            }
+        }
+        Ok(())
     }
 
     /// The epoch in force: never below that of the checkpoint, and raised if the stream is not the
@@ -206,26 +223,28 @@ impl Sources<'_> {
     /// the broker knows nothing of, neither in its streams nor in its snapshots.
     async fn epoch_in_force(&self, snapshot: Option<Mark>) -> anyhow::Result<u32> {
         let (bus, name) = (self.bus, self.stream.to_string());
-        let checkpoint = self.checkpoint().await;
-        let above = checkpoint.map_or(0, |mark| mark.epoch.saturating_sub(1));
-        let epoch = bus.epochs().raise(&name, above).await?;
-        let (seen_in, newest) = self.newest.last();
-        if seen_in < epoch {
-            // Others may have ended the epoch before they knew how far it reached.
-            bus.epochs().report(&name, seen_in, newest).await?;
+        loop {
+            let checkpoint = self.checkpoint().await;
+            let above = checkpoint.map_or(0, |mark| mark.epoch.saturating_sub(1));
+            let epoch = bus.epochs().raise(&name, above).await?;
+            let (seen_in, newest) = self.newest.last();
+            if seen_in < epoch {
+                // Others may have ended the epoch before they knew how far it reached.
+                bus.epochs().report(&name, seen_in, newest).await?;
+            }
+            let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.epoch == epoch) else {
+                return Ok(epoch);
+            };
+            let Some(why) = bus.compare(&name, &checkpoint).await?.difference() else {
+                return Ok(epoch);
+            };
+            if self.checkpoint().await == Some(checkpoint) {
+                tracing::error!(stream = name, why, "the stream is not the one that was archived");
+                return self.report_other(epoch, snapshot).await;
+            }
+            // It moved on, and what it had passed was trimmed; or the archiver found the same, and
+            // its checkpoint is of the next epoch: all is asked again.
         }
-        let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.epoch == epoch) else {
-            return Ok(epoch);
-        };
-        let Some(why) = bus.compare(&name, &checkpoint).await?.difference() else {
-            return Ok(epoch);
-        };
-        if self.checkpoint().await != Some(checkpoint) {
-            // It moved on, and what it had passed was trimmed.
-            return Ok(epoch);
-        }
-        tracing::error!(stream = name, why, "the stream is not the one that was archived");
-        self.report_other(epoch, snapshot).await
     }
 
     /// Says that the stream is another than in an epoch; returns the epoch that is in force then.

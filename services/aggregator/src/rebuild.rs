@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use bus::Bus;
-use domain::{Applied, Mark, Rules, Stream};
-use event_store::{ArchiveView, StoreSettings, read_checkpoint};
+use domain::{Applied, Mark, Rules};
+use event_store::{ArchiveView, StoreSettings, archive_side, read_checkpoint};
 use service_kit::{FailPoint, Lifecycle};
 
-use crate::fold::StreamFold;
+use crate::{compare::compare, fold::StreamFold, gap::Gap, origin::Sources};
 
 /// How often the archiver's checkpoint is looked up while it is waited for.
 const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
@@ -17,11 +16,11 @@ static REBUILT: FailPoint = FailPoint::new("aggregator.rebuilt");
 /// How a rebuild ended.
 #[derive(Debug)]
 pub(crate) enum Rebuilt {
-    /// The state at the archive's checkpoint.
+    /// The state after a message that the archive has.
     Whole(Box<StreamFold>),
     /// The service drains.
     Drained,
-    /// Another epoch is in force by now: begin again.
+    /// Another epoch is in force by now, or will be: begin again.
     EpochMoved,
 }
 
@@ -32,8 +31,8 @@ enum Awaited {
     EpochMoved,
 }
 
-/// Folds the archive up to the archiver's checkpoint. First it waits until that has reached what
-/// the stream can no longer give, in the epoch that is in force.
+/// Folds the archive as far as the stream can no longer give it. First it waits until the archiver's
+/// checkpoint has reached that, in the epoch that is in force.
 ///
 /// One repeatable-read transaction: what the archiver commits meanwhile is not seen, and is read
 /// from the stream afterwards.
@@ -42,29 +41,36 @@ enum Awaited {
 ///
 /// The broker or the archive failed; the caller decides whether to try again.
 pub(crate) async fn from_archive(
-    bus: &Bus,
+    sources: &Sources<'_>,
     store: &StoreSettings,
-    stream: Stream,
     rules: &Rules,
     epoch: u32,
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<Rebuilt> {
-    match archive_is_ahead(bus, store, stream, epoch, lifecycle).await? {
+    let stream = sources.stream;
+    match archive_is_ahead(sources, store, epoch, lifecycle).await? {
         Awaited::Reached => {}
         Awaited::Drained => return Ok(Rebuilt::Drained),
         Awaited::EpochMoved => return Ok(Rebuilt::EpochMoved),
     }
+    let broker = sources.bus.broker_side(&stream.to_string()).await?;
+    domain::meet(&broker, &archive_side(store).await?)?;
     let mut view = ArchiveView::open(store, stream).await?;
-    let Some(mark) = view.checkpoint().map(|checkpoint| checkpoint.mark) else {
+    let Some(checkpoint) = view.checkpoint().map(|checkpoint| checkpoint.mark) else {
         anyhow::bail!("the checkpoint of stream {stream} is gone");
     };
-    if mark.epoch != epoch {
+    if checkpoint.epoch != epoch {
         return Ok(Rebuilt::EpochMoved);
     }
+    let mark = end(sources, &mut view, checkpoint).await?;
     let mut state = view.origin(rules)?;
     let (mut events, mut unexpected) = (0_u64, 0_u64);
-    while let Some(page) = view.next_page().await? {
+    'pages: while let Some(page) = view.next_page().await? {
         for counted in &page {
+            let position = counted.position;
+            if (position.epoch, position.sequence) > (mark.epoch, mark.sequence) {
+                break 'pages;
+            }
             match state.recount(&counted.event, counted.verdict) {
                 Applied::Counted(_) => events += 1,
                 Applied::Duplicate | Applied::TooOld => unexpected += 1,
@@ -77,18 +83,50 @@ pub(crate) async fn from_archive(
     if unexpected > 0 {
         tracing::error!(%stream, unexpected, "rows of the archive that live can't have counted");
     }
+    // The mark may be the broker's own, which says nothing of the archive: that the stream is still
+    // the one that was archived is asked once more, after what may have taken long.
+    let compared = compare(sources.bus, &stream.to_string(), &checkpoint, lifecycle).await?;
+    let Some(compared) = compared else { return Ok(Rebuilt::Drained) };
+    if let Some(why) = compared.replacement() {
+        tracing::warn!(%stream, why, "the stream became another while it was rebuilt");
+        return Ok(Rebuilt::EpochMoved);
+    }
     REBUILT.pass();
     tracing::info!(%stream, events, sequence = mark.sequence, epoch, "rebuilt from the archive");
     Ok(Rebuilt::Whole(Box::new(StreamFold::new(state, mark))))
 }
 
+/// Where the fold of the archive ends and the stream goes on: at the first message that the stream
+/// still has. From there on every sample is taken as it was, or would have been, had nobody lost the
+/// snapshot. Behind messages that are gone from the middle of the stream it is the checkpoint: the
+/// archive may have more of that kind.
+async fn end(
+    sources: &Sources<'_>,
+    view: &mut ArchiveView,
+    checkpoint: Mark,
+) -> anyhow::Result<Mark> {
+    if sources.missed.is_some() {
+        return Ok(checkpoint);
+    }
+    let (bus, name) = (sources.bus, sources.stream.to_string());
+    let folded = view.base().await?.unwrap_or_default();
+    let first = bus.stream(&name).await?.first_sequence;
+    if first <= checkpoint.sequence
+        && (checkpoint.epoch, first) >= folded
+        && let Some(message) = bus.message_at(&name, first).await?
+    {
+        return Ok(Mark { sequence: first, broker_ns: message.broker_ns, ..checkpoint });
+    }
+    Ok(checkpoint)
+}
+
 async fn archive_is_ahead(
-    bus: &Bus,
+    sources: &Sources<'_>,
     store: &StoreSettings,
-    stream: Stream,
     epoch: u32,
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<Awaited> {
+    let (bus, stream) = (sources.bus, sources.stream);
     let mut said = false;
     loop {
         if bus.epochs().get(&stream.to_string()).await?.is_some_and(|now| now != epoch) {
@@ -96,7 +134,7 @@ async fn archive_is_ahead(
         }
         let first_sequence = bus.stream(&stream.to_string()).await?.first_sequence;
         let mark = read_checkpoint(store, &stream.to_string()).await?;
-        if mark.is_some_and(|mark| reaches(&mark, epoch, first_sequence)) {
+        if mark.is_some_and(|mark| reaches(&mark, epoch, first_sequence, sources.missed)) {
             return Ok(Awaited::Reached);
         }
         if mark.is_some_and(|mark| mark.epoch > epoch) {
@@ -112,9 +150,11 @@ async fn archive_is_ahead(
     }
 }
 
-/// Whether the stream goes on where the archive ends.
-const fn reaches(mark: &Mark, epoch: u32, first_sequence: u64) -> bool {
-    mark.epoch == epoch && mark.sequence + 1 >= first_sequence
+/// Whether the stream goes on where the archive ends, without a gap of the same epoch that was
+/// missed before.
+fn reaches(mark: &Mark, epoch: u32, first_sequence: u64, missed: Option<Gap>) -> bool {
+    let needed = missed.filter(|gap| gap.epoch == epoch).map_or(0, |gap| gap.last);
+    mark.epoch == epoch && mark.sequence + 1 >= first_sequence && mark.sequence >= needed
 }
 
 #[cfg(test)]
@@ -124,8 +164,12 @@ mod tests {
     #[test]
     fn the_archive_must_reach_what_the_stream_can_no_longer_give_in_the_same_epoch() {
         let mark = Mark { epoch: 2, sequence: 10, broker_ns: 1, created_ns: 1 };
-        assert!(reaches(&mark, 2, 11));
-        assert!(!reaches(&mark, 2, 12));
-        assert!(!reaches(&mark, 3, 1));
+        assert!(reaches(&mark, 2, 11, None));
+        assert!(!reaches(&mark, 2, 12, None));
+        assert!(!reaches(&mark, 3, 1, None));
+        let gap = |epoch, last| Some(Gap { epoch, first: 5, last });
+        assert!(reaches(&mark, 2, 3, gap(2, 10)));
+        assert!(!reaches(&mark, 2, 3, gap(2, 11)), "the archiver has not passed it");
+        assert!(reaches(&mark, 2, 3, gap(1, 11)), "of an epoch that is over");
     }
 }

@@ -111,7 +111,7 @@ async fn passed(
     sequence: u64,
 ) -> anyhow::Result<Result<Option<Position>, String>> {
     let Some(message) = bus.message_at(name, sequence).await? else { return Ok(Ok(None)) };
-    let events = match read_replay(message.content_type.as_deref(), &message.payload) {
+    let events = match read_replay(&message.headers, &message.payload) {
         Ok(events) => events,
         Err(refusal) => return Ok(Err(format!("message {sequence}: {refusal}"))),
     };

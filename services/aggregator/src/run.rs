@@ -1,13 +1,13 @@
 //! Wires the aggregator: connection, ownership of the partition, one task a stream, the metrics
 //! port.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bus::Bus;
+use bus::{Bus, Newest, publishing::PublishMetrics};
 use domain::Stream;
 use event_store::{StoreError, StoreSettings};
-use service_kit::{Context, Jitter, Lifecycle, http};
+use service_kit::{Condition, Context, Jitter, Lifecycle, Readiness, http, random};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 use wire::Subjects;
@@ -23,6 +23,8 @@ use crate::{
 
 /// Where Linux keeps the machine's name. Elsewhere people are told the process and the address.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+/// How late readiness may tell that the numbers are stale.
+const FRESHNESS_POLL: Duration = Duration::from_millis(500);
 /// The stream of samples.
 const SAMPLES: &str = "TELEMETRY";
 
@@ -33,7 +35,8 @@ const SAMPLES: &str = "TELEMETRY";
 /// What no retry can mend: refused logins, unknown rules, a taken port.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new(&context.registry).context("metrics")?;
-    let board = Board::default();
+    let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
+    let board = Board::new(config.stale_after);
     let listener = http::bind("the metrics", config.metrics_addr).await?;
     let history = SharedHistory::new(config.page.grain_s);
     let feed = Feed {
@@ -55,6 +58,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
 
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
     if let Some(store) = config.store.clone() {
+        event_store::service::watch_login(&store, &context).context("metrics")?;
         let lifecycle = context.lifecycle.clone();
         context.lifecycle.spawn("the archive's address", async move {
             tokio::select! {
@@ -74,17 +78,31 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let mut jitter = context.jitter();
     let condition = context.readiness.condition("owner");
     condition.fail("asking who owns the partition");
+    let token = random::token().context("a token for the owner")?;
     let ownership = Ownership::new(
         &bus,
         owned(&config),
-        (holder(&config), format!("{:016x}", jitter.below(u64::MAX))),
+        (holder(&config), format!("{:032x}", u128::from_be_bytes(token))),
         config.lease,
         context.clock.clone(),
         (condition, metrics.clone()),
     );
     let (changed, shown) = watch::channel(());
-    let partition = Partition { bus, config, board: board.clone(), metrics, changed };
-    let ready = tokio::spawn(keep_ready(context.readiness.condition("caught up"), board, shown));
+    let newest = [Arc::default(), Arc::default()];
+    let readiness = context.readiness.clone();
+    let partition = Partition {
+        bus,
+        config,
+        board: board.clone(),
+        metrics,
+        publishing,
+        newest,
+        changed,
+        readiness,
+    };
+    let conditions =
+        (context.readiness.condition("caught up"), context.readiness.condition("numbers"));
+    let ready = tokio::spawn(keep_ready(conditions, board, shown));
     context.not_ready.open();
     let counted = partition.run(ownership, &context.lifecycle, &context.clock, &mut jitter).await;
     ready.abort();
@@ -104,20 +122,33 @@ async fn look_at_archive(store: StoreSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keeps readiness true to what the board shows.
+/// Keeps readiness true to what the board shows, and to how old it is.
 async fn keep_ready(
-    condition: service_kit::readiness::Condition,
+    (complete, fresh): (Condition, Condition),
     board: Board,
     mut shown: watch::Receiver<()>,
 ) {
+    let mut was_stale = false;
     loop {
         if board.is_complete() {
-            condition.pass("both streams");
+            complete.pass("both streams");
         } else {
-            condition.fail("reading what the streams held at start");
+            complete.fail("reading what the streams held at start");
         }
-        if shown.changed().await.is_err() {
-            return;
+        let stale = board.stale();
+        match &stale {
+            Some(stale) => fresh.fail(stale.to_string()),
+            None => fresh.pass("not stale"),
+        }
+        if std::mem::replace(&mut was_stale, stale.is_some()) != stale.is_some() {
+            match stale {
+                Some(stale) => tracing::error!("the numbers are {stale}"),
+                None => tracing::warn!("the numbers are not stale any more"),
+            }
+        }
+        tokio::select! {
+            changed = shown.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(FRESHNESS_POLL) => {}
         }
     }
 }
@@ -142,7 +173,13 @@ struct Partition {
     config: Config,
     board: Board,
     metrics: Metrics,
+    publishing: PublishMetrics,
+    /// How far each stream, of the lake and of the warehouse, was seen to reach. It outlives a
+    /// tenure: what was seen before the partition was another's says how far a stream reached that
+    /// was made again meanwhile.
+    newest: [Arc<Newest>; 2],
     changed: watch::Sender<()>,
+    readiness: Readiness,
 }
 
 impl Partition {
@@ -156,6 +193,7 @@ impl Partition {
     ) -> anyhow::Result<()> {
         while let Some(tenure) = ownership.acquire(lifecycle).await? {
             let (term, stop) = (Lifecycle::default(), Lifecycle::default());
+            self.board.owned(Some(tenure.clone()));
             let streams = async {
                 let counted = self.count(&term, &tenure, clock, jitter).await;
                 stop.drain();
@@ -169,6 +207,7 @@ impl Partition {
             };
             let (counted, (), held) =
                 tokio::join!(streams, drain, ownership.hold(&tenure, &term, &stop));
+            self.board.owned(None);
             if matches!(held, Ok(Held::Kept)) {
                 ownership.release().await;
             }
@@ -190,25 +229,31 @@ impl Partition {
         jitter: &mut Jitter,
     ) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
-        for stream in
-            [Stream::lake(self.config.partition), Stream::warehouse(self.config.partition)]
-        {
+        let streams =
+            [Stream::lake(self.config.partition), Stream::warehouse(self.config.partition)];
+        for (stream, newest) in streams.into_iter().zip(&self.newest) {
             let task = StreamTask {
                 bus: self.bus.clone(),
                 store: self.config.store.clone(),
                 stream,
-                newest: Arc::default(),
+                newest: Arc::clone(newest),
                 board: self.board.clone(),
                 metrics: self.metrics.of_stream(&stream.to_string()),
+                publishing: self.publishing.of("samples", &stream.to_string()),
+                readiness: self.readiness.clone(),
                 lifecycle: term.clone(),
                 tenure: tenure.clone(),
                 clock: clock.clone(),
                 snapshot_interval: self.config.snapshot_interval,
+                snapshot_overdue_after: self.config.snapshot_overdue_after,
                 epoch_check: self.config.epoch_check,
                 subjects: Subjects::new(&self.config.bus.settings.subject_prefix),
                 from_archive: self.config.from_archive,
                 replay: self.config.replay.clone(),
                 changed: self.changed.clone(),
+                backlog: self.config.backlog,
+                backlog_condition: self.readiness.condition("backlog"),
+                watched: Arc::default(),
             };
             tasks.spawn(task.run(Jitter::seeded(jitter.below(u64::MAX))));
         }

@@ -1,22 +1,28 @@
 //! One stream's task: finds the state, follows it, and again after each change of epoch.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bus::{Bus, BusError, Newest, PublisherLimits, ReaderSettings, Run};
+use bus::{
+    Bus, BusError, Newest, PublisherLimits, ReaderSettings, Run,
+    backlog::{Backlog, BacklogLimits, Watched},
+    publishing::{PublishWatch, PublisherMetrics},
+};
 use domain::Stream;
 use event_store::StoreSettings;
-use service_kit::{Backoff, Clock, Jitter, Lifecycle};
+use service_kit::{Backoff, Clock, Condition, Jitter, Lifecycle, News, Readiness};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use wire::Subjects;
 
 use crate::{
     board::Board,
-    follow::{Ended, Follower, Shared, Snapshotter},
+    follow::{Ended, Follower, Shared},
+    gap::Gap,
     metrics::StreamMetrics,
     origin::{self, Origin, Sources},
     replayed,
+    snapshotter::{Snapshotter, Unsaved},
     tenure::Tenure,
 };
 
@@ -34,11 +40,16 @@ pub(crate) struct StreamTask {
     pub(crate) newest: Arc<Newest>,
     pub(crate) board: Board,
     pub(crate) metrics: StreamMetrics,
+    /// Of the samples.
+    pub(crate) publishing: PublisherMetrics,
+    pub(crate) readiness: Readiness,
     /// Drains with the service, or when the partition is another's.
     pub(crate) lifecycle: Lifecycle,
     pub(crate) tenure: Tenure,
     pub(crate) clock: Clock,
     pub(crate) snapshot_interval: Duration,
+    /// From when on it is told that no snapshot could be stored.
+    pub(crate) snapshot_overdue_after: Duration,
     pub(crate) epoch_check: Duration,
     pub(crate) subjects: Subjects,
     /// Whether the first state is rebuilt from the archive, whatever the snapshot says.
@@ -47,6 +58,11 @@ pub(crate) struct StreamTask {
     pub(crate) replay: Option<Run>,
     /// Told when what the board shows has changed.
     pub(crate) changed: watch::Sender<()>,
+    pub(crate) backlog: BacklogLimits,
+    /// Whether messages wait and none is counted.
+    pub(crate) backlog_condition: Condition,
+    /// How far is counted, for those who ask how far the stream reaches.
+    pub(crate) watched: Arc<Watched>,
 }
 
 impl StreamTask {
@@ -56,18 +72,30 @@ impl StreamTask {
     ///
     /// What no retry can mend.
     pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
-        let counted = self.count(&mut jitter).await;
+        let counted = tokio::select! {
+            counted = self.count(&mut jitter) => counted,
+            never = self.watch_backlog() => match never {},
+        };
         self.show(None);
         counted
     }
 
+    /// Asks how much waits, whether or not something is read.
+    async fn watch_backlog(&self) -> Infallible {
+        let shown = (&self.backlog_condition, "counted");
+        let told = |backlog: &Backlog| self.metrics.observe_backlog(backlog);
+        self.bus
+            .watch_backlog(&self.name(), &self.watched, self.backlog, shown, &self.clock, told)
+            .await
+    }
+
     async fn count(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
-        let mut from_archive = self.from_archive;
+        let (mut from_archive, mut missed) = (self.from_archive, None);
         while !self.lifecycle.is_draining() {
-            let found = self.origin(jitter, from_archive).await?;
+            let found = self.origin(jitter, from_archive, missed).await?;
             let Some(origin) = found else { return Ok(()) };
             // Asked for at start, not after each change of epoch.
-            from_archive = false;
+            (from_archive, missed) = (false, None);
             if origin.rebuilt {
                 self.metrics.observe_rebuild();
             }
@@ -79,6 +107,13 @@ impl StreamTask {
                     self.metrics.observe_epoch_ended();
                     tracing::error!(stream = %self.stream, epoch, why, "the stream is another");
                     self.report_other(epoch, jitter).await?;
+                }
+                Ended::Missed(gap) => {
+                    tracing::error!(
+                        stream = %self.stream, first = gap.first, last = gap.last,
+                        "deleted messages were not counted: taking the state from the archive"
+                    );
+                    (from_archive, missed) = (true, Some(gap));
                 }
                 Ended::Superseded(why) => {
                     tracing::warn!(stream = %self.stream, why, "starting again from what is stored");
@@ -114,6 +149,7 @@ impl StreamTask {
         &self,
         jitter: &mut Jitter,
         from_archive: bool,
+        missed: Option<Gap>,
     ) -> anyhow::Result<Option<Origin>> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
         let sources = Sources {
@@ -121,9 +157,11 @@ impl StreamTask {
             store: self.store.as_ref(),
             stream: self.stream,
             from_archive,
+            missed,
             newest: &self.newest,
             metrics: &self.metrics,
         };
+        let mut news = News::default();
         loop {
             let found = match &self.replay {
                 Some(run) => replayed::find(&self.bus, run, self.stream, &self.lifecycle).await,
@@ -134,7 +172,10 @@ impl StreamTask {
                 Err(error) if passes(&error) => error,
                 Err(error) => return Err(error),
             };
-            tracing::warn!(stream = %self.stream, error = format!("{error:#}"), "not yet");
+            let error = format!("{error:#}");
+            if news.is_new(&error) {
+                tracing::warn!(stream = %self.stream, error, "not yet");
+            }
             tokio::select! {
                 () = self.lifecycle.draining() => return Ok(None),
                 () = tokio::time::sleep(backoff.next(jitter)) => {}
@@ -158,6 +199,11 @@ impl StreamTask {
         };
         let shared = Shared::new(origin.fold);
         let samples = Arc::new(self.bus.publisher(PublisherLimits::default(), |_| {}));
+        let publishing = PublishWatch::new(
+            samples.progress(),
+            self.publishing.clone(),
+            self.readiness.condition("publisher"),
+        );
         let reader = self.bus.reader(ReaderSettings::new(&name, "aggregator", mark.sequence));
         let epochs = self.bus.epochs().watch(&name, self.epoch_check);
         let (caught_up, waiting) = watch::channel(false);
@@ -177,6 +223,7 @@ impl StreamTask {
             bus: self.bus.clone(),
             stream: self.stream,
             name,
+            store: self.store.clone().filter(|_| self.replay.is_none()),
             shared: shared.clone(),
             samples,
             sample_subject,
@@ -186,9 +233,17 @@ impl StreamTask {
             target,
             newest: Arc::clone(&self.newest),
             tenure: self.tenure.clone(),
+            watched: Arc::clone(&self.watched),
         };
         let stop = Lifecycle::default();
-        let snapshots = tokio::spawn(snapshotter.run(self.snapshot_interval, stop.clone()));
+        let unsaved = Unsaved::new(
+            self.name(),
+            self.clock.clone(),
+            (self.readiness.condition("snapshot"), self.metrics.clone()),
+            self.snapshot_overdue_after,
+        );
+        let snapshots = snapshotter.run(self.snapshot_interval, unsaved, stop.clone());
+        let snapshots = tokio::spawn(snapshots);
         let mut snapshots = AbortOnDropHandle::new(snapshots);
         let lifecycle = &self.lifecycle;
         let following = async move {
@@ -205,8 +260,11 @@ impl StreamTask {
             }
             Ok(ended)
         };
-        let (ended, ()) = tokio::join!(following, self.show_when(waiting, shared));
-        ended
+        let showing = self.show_when(waiting, shared);
+        tokio::select! {
+            (ended, ()) = async { tokio::join!(following, showing) } => ended,
+            never = publishing.run() => match never {},
+        }
     }
 
     /// Shows the state once it has caught up; ends with the follower at the latest.

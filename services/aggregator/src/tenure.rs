@@ -74,7 +74,7 @@ struct Inner {
 }
 
 impl Tenure {
-    fn new(clock: Clock, lease_ms: u64, asked_ms: u64) -> Self {
+    pub(crate) fn new(clock: Clock, lease_ms: u64, asked_ms: u64) -> Self {
         Self(Arc::new(Inner {
             clock,
             lease_ms,
@@ -86,8 +86,12 @@ impl Tenure {
 
     /// Whether nobody else can own the partition yet.
     pub(crate) fn is_current(&self) -> bool {
-        let age_ms = self.0.clock.monotonic_ms().saturating_sub(self.renewed_ms());
-        !self.is_lost() && age_ms < self.0.lease_ms
+        !self.is_lost() && self.age_ms() < self.0.lease_ms
+    }
+
+    /// How long ago the broker was asked for the renewal that it granted last, in milliseconds.
+    pub(crate) fn age_ms(&self) -> u64 {
+        self.0.clock.monotonic_ms().saturating_sub(self.renewed_ms())
     }
 
     /// Whether the partition is another's.
@@ -109,7 +113,7 @@ impl Tenure {
         }
     }
 
-    fn renew(&self, asked_ms: u64) {
+    pub(crate) fn renew(&self, asked_ms: u64) {
         self.0.renewed_ms.store(asked_ms, Ordering::Relaxed);
         self.0.renewed.notify_waiters();
     }
@@ -250,7 +254,10 @@ impl Ownership {
             }
             let asked_ms = self.clock.monotonic_ms();
             match self.renew().await {
-                Ok(None) => tenure.renew(asked_ms),
+                Ok(None) => {
+                    tenure.renew(asked_ms);
+                    self.condition.pass(format!("this process owns {}", self.thing));
+                }
                 Ok(Some(holder)) => {
                     tenure.0.lost.drain();
                     term.drain();
@@ -259,6 +266,13 @@ impl Ownership {
                     return Ok(Held::Lost);
                 }
                 Err(error) if error.recovery() == bus::Recovery::Retry => {
+                    if !tenure.is_current() {
+                        self.condition.fail(format!(
+                            "owning {} could not be renewed in time, so samples and snapshots \
+                             wait: {error}",
+                            self.thing
+                        ));
+                    }
                     tracing::warn!(thing = self.thing, %error, "ownership not renewed yet");
                 }
                 Err(error) => {

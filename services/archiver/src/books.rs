@@ -8,7 +8,10 @@ use event_store::{
     standing::{Books, DatabaseSize, Standing},
 };
 use prometheus::{IntGaugeVec, Opts, Registry};
-use service_kit::{Clock, Lifecycle};
+use service_kit::{
+    Clock, Lifecycle,
+    metrics::{clamped, registered},
+};
 
 use crate::size::SizeWatch;
 
@@ -24,9 +27,7 @@ pub(crate) struct BooksMetrics {
 impl BooksMetrics {
     pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = |name, help, labels: &[&str]| {
-            let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
+            registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
         Ok(Self {
             ledger: gauge(
@@ -69,10 +70,6 @@ impl BooksMetrics {
             }
         }
     }
-}
-
-fn clamped(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// Looks at the books until the service drains. A database that is away is asked again: the

@@ -1,10 +1,10 @@
 //! Commits the batches of one stream in order, each until it is committed, and between two of them
-//! drops what retention lets go.
+//! drops what retention lets go, and windows that the ladder does not keep any more.
 
 use anyhow::Context as _;
-use domain::{Mark, verdict::Progress};
-use event_store::{Appended, Archive, Batch, Recovery, StoreError};
-use service_kit::{Backoff, FailPoint, Jitter};
+use domain::{Ladder, Mark, verdict::Progress};
+use event_store::{Appended, Archive, Batch, Recovery, StoreError, kept::LetGo};
+use service_kit::{Backoff, FailPoint, Jitter, News};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -27,6 +27,8 @@ pub(crate) struct Committer<'a> {
     pub(crate) steps: &'a Steps,
     /// 0 keeps everything.
     pub(crate) retention_days: u32,
+    /// Which windows are kept.
+    pub(crate) ladder: Ladder,
     pub(crate) jitter: Jitter,
 }
 
@@ -36,6 +38,8 @@ impl Committer<'_> {
     pub(crate) async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
         let mut looks = tokio::time::interval(self.task.retention_interval);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Whether there may be old windows. They go in steps, so that batches come in between.
+        let mut old_windows = false;
         loop {
             tokio::select! {
                 batch = batches.recv() => match batch {
@@ -45,7 +49,15 @@ impl Committer<'_> {
                     }
                     None => return Ok(()),
                 },
-                _ = looks.tick(), if self.retention_days > 0 => self.retain().await?,
+                _ = looks.tick() => {
+                    if self.retention_days > 0 {
+                        self.retain().await?;
+                    }
+                    old_windows = true;
+                }
+                () = std::future::ready(()), if old_windows => {
+                    old_windows = self.let_go().await?;
+                }
             }
         }
     }
@@ -87,9 +99,28 @@ impl Committer<'_> {
         }
     }
 
+    /// Lets go of some old windows; whether there may be more. What fails and passes is tried again
+    /// at the next look.
+    async fn let_go(&mut self) -> anyhow::Result<bool> {
+        let stream = &self.task.name;
+        match self.archive.let_go(&self.ladder).await {
+            Ok(LetGo { windows, more }) => {
+                if windows > 0 {
+                    tracing::info!(stream, windows, "windows dropped: kept as long as they should");
+                }
+                Ok(more)
+            }
+            Err(error) if waits(error.recovery()) => {
+                tracing::warn!(stream, %error, "old windows not dropped yet");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn commit(&mut self, batch: &Batch) -> anyhow::Result<Appended> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
-        let mut alarmed = false;
+        let (mut alarmed, mut news) = (false, News::default());
         loop {
             let began = self.task.clock.monotonic();
             let error = match self.archive.append(batch).await {
@@ -111,8 +142,11 @@ impl Committer<'_> {
             {
                 self.task.metrics.observe_stuck();
             }
+            let error = error.to_string();
             self.task.condition.fail(format!("{}: {error}", self.task.name));
-            tracing::warn!(stream = self.task.name, %error, "batch not committed, trying again");
+            if news.is_new(&error) {
+                tracing::warn!(stream = self.task.name, error, "batch not committed, trying again");
+            }
             tokio::time::sleep(backoff.next(&mut self.jitter)).await;
         }
     }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use bus::service::BusConfig;
+use bus::{
+    backlog::{BacklogLimits, LAG_CHECK_MS, STALLED_AFTER_MS},
+    service::BusConfig,
+};
 use event_store::StoreSettings;
 use service_kit::{Setting, Settings};
 
@@ -66,7 +69,8 @@ const RETENTION_INTERVAL_MS: Setting = Setting {
     flag: "retention-interval-ms",
     default: Some("60000"),
     help: "Time between two looks whether days are older than the stream's retention (retention_days \
-           in NATS_STREAM_RULES; 0 keeps everything) and a day, and can be dropped.",
+           in NATS_STREAM_RULES; 0 keeps everything) and a day, or windows than they are kept \
+           (windows in the same), and can be dropped.",
     secret: false,
 };
 const STREAM_KEEP_S: Setting = Setting {
@@ -107,6 +111,8 @@ pub const SETTINGS: &[Setting] = &[
     STREAM_KEEP_S,
     AWAIT_AGGREGATOR,
     EPOCH_CHECK_MS,
+    LAG_CHECK_MS,
+    STALLED_AFTER_MS,
 ];
 
 /// What the archiver is told.
@@ -123,6 +129,7 @@ pub struct Config {
     pub(crate) keep: Duration,
     pub(crate) await_aggregator: bool,
     pub(crate) epoch_check: Duration,
+    pub(crate) backlog: BacklogLimits,
 }
 
 impl Config {
@@ -141,6 +148,7 @@ impl Config {
         let keep_s = settings.parse(&STREAM_KEEP_S);
         let await_aggregator = settings.switch(&AWAIT_AGGREGATOR);
         let epoch_check = settings.duration_ms(&EPOCH_CHECK_MS);
+        let backlog = BacklogLimits::load(settings);
         Some(Self {
             bus: bus?,
             store: store?,
@@ -153,6 +161,7 @@ impl Config {
             keep: Duration::from_secs(keep_s?),
             await_aggregator: await_aggregator?,
             epoch_check: epoch_check?,
+            backlog: backlog?,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! Messages to a batch: decoded, accepted, judged. Pure.
 
-use domain::{Judgement, Mark, Position, Reason, Rules, Seen, Stream};
+use domain::{Judgement, Ladder, Mark, Position, Reason, Rules, Seen, Stream};
 use event_store::{Batch, BatchBuilder, Letter, Placed, Sources, StreamId};
-use wire::{Item, Place, Subjects};
+use wire::{Headers, Item, Place, RefusedItem, Subjects};
 
 /// What a stream carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +14,10 @@ pub(crate) enum Carries {
 }
 
 impl Carries {
-    fn window_lengths_s(&self) -> &[u32] {
+    pub(crate) fn ladder(&self) -> Ladder {
         match self {
-            Self::Events(_, rules) => &rules.window_lengths_s,
-            Self::Samples => &[],
+            Self::Events(_, rules) => rules.windows.clone(),
+            Self::Samples => Ladder::none(),
         }
     }
 }
@@ -29,7 +29,7 @@ pub(crate) struct Message<'a> {
     pub(crate) broker_ns: i64,
     /// Without the prefix.
     pub(crate) subject: &'a str,
-    pub(crate) content_type: Option<&'a str>,
+    pub(crate) headers: &'a Headers,
     pub(crate) payload: &'a [u8],
 }
 
@@ -61,7 +61,7 @@ impl Intake {
         sources: Sources,
         mark: Mark,
     ) -> Self {
-        let builder = BatchBuilder::new(stream, carries.window_lengths_s(), Some(mark));
+        let builder = BatchBuilder::new(stream, &carries.ladder(), Some(mark));
         Self { stream, carries, seen, sources, mark, builder }
     }
 
@@ -75,7 +75,7 @@ impl Intake {
                     broker_ns: message.broker_ns,
                     subject: message.subject,
                 };
-                let reading = wire::read(&place, message.content_type, message.payload, rules);
+                let reading = wire::read(&place, message.headers, message.payload, rules);
                 self.events(message, reading.items)
             }
             Carries::Samples => self.sample(message),
@@ -99,14 +99,7 @@ impl Intake {
                 Item::Verdict(verdict) => self.builder.verdict(position, &verdict),
                 Item::Refused(refused) => {
                     counts.refused.push(refused.refusal.reason);
-                    self.builder.letter(Letter {
-                        position,
-                        broker_ns,
-                        refusal: refused.refusal,
-                        bytes: refused.bytes,
-                        identity: refused.identity,
-                        source,
-                    });
+                    self.builder.letter(letter(position, broker_ns, refused, source));
                 }
             }
         }
@@ -114,7 +107,7 @@ impl Intake {
     }
 
     fn sample(&mut self, message: &Message<'_>) -> Counts {
-        match wire::decode_sample(message.payload) {
+        match wire::read_sample(message.headers, message.payload) {
             Ok(sample) => {
                 self.builder.sample(sample);
                 Counts { events: 1, refused: Vec::new() }
@@ -123,14 +116,8 @@ impl Intake {
                 let position =
                     Position { epoch: self.mark.epoch, sequence: message.sequence, index: 0 };
                 let refused = vec![refusal.reason];
-                self.builder.letter(Letter {
-                    position,
-                    broker_ns: message.broker_ns,
-                    refusal,
-                    bytes: message.payload.to_vec(),
-                    identity: None,
-                    source: None,
-                });
+                let whole = wire::whole(refusal, message.headers, message.payload);
+                self.builder.letter(letter(position, message.broker_ns, whole, None));
                 Counts { events: 1, refused }
             }
         }
@@ -144,7 +131,12 @@ impl Intake {
     /// Ends the batch and begins the next one behind it.
     pub(crate) fn seal(&mut self) -> Batch {
         self.builder.sources(self.sources.take_new());
-        let next = BatchBuilder::new(self.stream, self.carries.window_lengths_s(), Some(self.mark));
+        let next = BatchBuilder::new(self.stream, &self.carries.ladder(), Some(self.mark));
         std::mem::replace(&mut self.builder, next).seal(self.mark, &self.seen)
     }
+}
+
+fn letter(position: Position, broker_ns: i64, refused: RefusedItem, source: Option<i16>) -> Letter {
+    let RefusedItem { refusal, bytes, header_bytes, identity } = refused;
+    Letter { position, broker_ns, refusal, bytes, header_bytes, identity, source }
 }

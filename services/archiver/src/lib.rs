@@ -13,6 +13,7 @@ mod committer;
 mod config;
 mod epoch;
 mod intake;
+mod meeting;
 mod metrics;
 mod retention;
 mod run;

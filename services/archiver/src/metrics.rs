@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bus::backlog::Backlog;
 use domain::{Reason, verdict::Progress};
 use event_store::Appended;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, core::Collector,
+    Registry,
 };
+use service_kit::metrics::{clamped, registered};
 
 /// Boundaries of the commit's duration, in seconds.
 const COMMIT_SECONDS: [f64; 12] =
@@ -23,6 +25,7 @@ pub(crate) struct Metrics {
     verdicts_again: IntCounterVec,
     position: IntGaugeVec,
     lag: IntGaugeVec,
+    stalled: IntGaugeVec,
     commit: HistogramVec,
     retries: IntCounterVec,
     last_commit: IntGaugeVec,
@@ -91,7 +94,13 @@ impl Metrics {
             )?,
             lag: gauge(
                 "lakegauge_archiver_lag_messages",
-                "Messages of the stream that are not committed yet.",
+                "Messages of the stream that are not committed yet; asked of the broker, not taken \
+                 from what is delivered.",
+            )?,
+            stalled: gauge(
+                "lakegauge_archiver_stalled_seconds",
+                "How long messages have waited, or nobody could say whether any do, while nothing \
+                 was committed; 0 where nothing waits.",
             )?,
             commit: registered(registry, HistogramVec::new(commit, &["stream"])?)?,
             retries: counter(
@@ -177,6 +186,7 @@ impl Metrics {
             verdicts_again: self.verdicts_again.with_label_values(&[stream]),
             position: self.position.with_label_values(&[stream]),
             lag: self.lag.with_label_values(&[stream]),
+            stalled: self.stalled.with_label_values(&[stream]),
             commit: self.commit.with_label_values(&[stream]),
             retries: self.retries.with_label_values(&[stream]),
             last_commit: self.last_commit.with_label_values(&[stream]),
@@ -213,6 +223,7 @@ pub(crate) struct StreamMetrics {
     verdicts_again: IntCounter,
     position: IntGauge,
     lag: IntGauge,
+    stalled: IntGauge,
     commit: Histogram,
     retries: IntCounter,
     last_commit: IntGauge,
@@ -271,8 +282,12 @@ impl StreamMetrics {
         self.verdicts_again.inc();
     }
 
-    pub(crate) fn observe_lag(&self, messages: u64) {
-        self.lag.set(clamped(messages));
+    /// How much waits. What is not known stays as it was: the time that nobody could say it tells.
+    pub(crate) fn observe_backlog(&self, backlog: &Backlog) {
+        if let Some(messages) = backlog.messages {
+            self.lag.set(clamped(messages));
+        }
+        self.stalled.set(clamped(backlog.stalled.as_secs()));
     }
 
     pub(crate) fn observe_retry(&self) {
@@ -319,16 +334,4 @@ impl StreamMetrics {
     pub(crate) fn observe_loss(&self, messages: u64) {
         self.lost.inc_by(messages);
     }
-}
-
-fn clamped(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> prometheus::Result<C> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
 }

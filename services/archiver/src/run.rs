@@ -3,8 +3,9 @@
 use std::sync::Mutex;
 
 use anyhow::Context as _;
+use bus::{backlog::Watched, publishing::PublishMetrics};
 use domain::Stream;
-use service_kit::{Context, Jitter};
+use service_kit::{Context, Jitter, random};
 use wire::Subjects;
 
 use crate::{
@@ -28,6 +29,8 @@ const SAMPLES_PARTITION: u16 = 0;
 /// What no retry can mend: refused logins, unknown rules, a database of another version.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new(&context.registry).context("metrics")?;
+    let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
+    event_store::service::watch_login(&config.store, &context).context("metrics")?;
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
     let mut jitter = context.jitter();
     for (name, stream) in streams(&config.partitions) {
@@ -45,10 +48,16 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             epoch_check: config.epoch_check,
             subjects: Subjects::new(&config.bus.settings.subject_prefix),
             metrics: metrics.of_stream(&name),
+            publishing: publishing.of("verdicts", &name),
+            readiness: context.readiness.clone(),
             condition: context.readiness.condition("archive"),
+            backlog: config.backlog,
+            backlog_condition: context.readiness.condition("backlog"),
+            watched: Watched::default(),
             lifecycle: context.lifecycle.clone(),
             clock: context.clock.clone(),
-            token: token(&mut jitter),
+            // So that a writer never takes another's checkpoint for its own.
+            token: random::token().context("a token for the writer")?,
             newest: bus::Newest::default(),
             closed: Mutex::default(),
             name,
@@ -79,12 +88,4 @@ fn streams(partitions: &[u16]) -> Vec<(String, Option<Stream>)> {
         streams.push((SAMPLES.to_owned(), None));
     }
     streams
-}
-
-/// Another value in each process, so that a writer never takes another's checkpoint for its own.
-fn token(jitter: &mut Jitter) -> [u8; 16] {
-    let mut token = [0; 16];
-    token[..8].copy_from_slice(&jitter.below(u64::MAX).to_be_bytes());
-    token[8..].copy_from_slice(&jitter.below(u64::MAX).to_be_bytes());
-    token
 }

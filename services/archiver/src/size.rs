@@ -4,6 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use event_store::standing::DatabaseSize;
 use prometheus::{Gauge, IntGauge, Registry};
+use service_kit::metrics::clamped;
 
 /// Growth is that of the last six hours: a day has its peak and its night.
 const GROWTH_WINDOW_S: u64 = 6 * 3_600;
@@ -117,10 +118,6 @@ impl Growth {
             (left, grown) => exact(left) * exact(span_s) / exact(grown),
         }
     }
-}
-
-fn clamped(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[expect(

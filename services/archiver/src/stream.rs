@@ -7,10 +7,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bus::{Bus, BusError, Delivery, EpochWatch, Newest, Read, Reader, ReaderSettings};
+use bus::{
+    Bus, BusError, Delivery, EpochWatch, Newest, Read, Reader, ReaderSettings,
+    backlog::{Backlog, BacklogLimits, Watched},
+    publishing::PublisherMetrics,
+};
 use domain::{Mark, Rules, Stream, verdict::Progress};
 use event_store::{Archive, Batch, StoreError, StoreSettings};
-use service_kit::{Backoff, Clock, FailPoint, Jitter, Lifecycle, readiness::Condition};
+use service_kit::{Backoff, Clock, Condition, FailPoint, Jitter, Lifecycle, News, Readiness};
 use tokio::sync::{mpsc, watch};
 use wire::Subjects;
 
@@ -18,9 +22,10 @@ use crate::{
     batcher::{BatchLimits, Batcher},
     committer::{Committer, waits},
     intake::{Carries, Intake, Message},
+    meeting,
     metrics::StreamMetrics,
     steps::Steps,
-    trim::{self, TrimRules},
+    trim::{self, TrimRules, Trimmed},
     verdicts,
 };
 
@@ -49,7 +54,15 @@ pub(crate) struct StreamTask {
     pub(crate) epoch_check: Duration,
     pub(crate) subjects: Subjects,
     pub(crate) metrics: StreamMetrics,
+    /// Of the verdicts.
+    pub(crate) publishing: PublisherMetrics,
+    pub(crate) readiness: Readiness,
     pub(crate) condition: Condition,
+    pub(crate) backlog: BacklogLimits,
+    /// Whether messages wait and none is archived.
+    pub(crate) backlog_condition: Condition,
+    /// How far is committed, for those who ask how far the stream reaches.
+    pub(crate) watched: Watched,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) clock: Clock,
     /// Tells this writer from every other.
@@ -91,6 +104,7 @@ impl StreamTask {
         tokio::select! {
             ended = self.rounds(&mut jitter) => ended,
             never = self.watch_room() => match never {},
+            never = self.watch_backlog() => match never {},
         }
     }
 
@@ -105,19 +119,32 @@ impl StreamTask {
         }
     }
 
+    /// Asks how much waits, whether or not something is read.
+    async fn watch_backlog(&self) -> Infallible {
+        let shown = (&self.backlog_condition, "archived");
+        let told = |backlog: &Backlog| self.metrics.observe_backlog(backlog);
+        self.bus
+            .watch_backlog(&self.name, &self.watched, self.backlog, shown, &self.clock, told)
+            .await
+    }
+
     async fn rounds(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
+        let mut news = News::default();
         loop {
             match self.round(jitter).await {
                 Ok(Ended::Drained) => return Ok(()),
                 Ok(Ended::Again(why)) => {
                     tracing::warn!(stream = self.name, why, "starting again from the checkpoint");
                     backoff.reset();
+                    news.is_over();
                 }
                 Err(error) if passes(&error) => {
                     let error = format!("{error:#}");
                     self.condition.fail(format!("{}: {error}", self.name));
-                    tracing::warn!(stream = self.name, error, "waiting");
+                    if news.is_new(&error) {
+                        tracing::warn!(stream = self.name, error, "waiting");
+                    }
                 }
                 Err(error) => return Err(error.context(format!("stream {}", self.name))),
             }
@@ -149,15 +176,18 @@ impl StreamTask {
         self.condition.pass(format!("{}: archiving", self.name));
         self.metrics.observe_position(mark.sequence);
         self.metrics.observe_verdicts(&at.verdicts);
+        self.watched.moved(mark.sequence);
         let reader = self.bus.reader(ReaderSettings {
             acknowledge: true,
             ..ReaderSettings::new(&self.name, "archiver", mark.sequence)
         });
+        self.watched.reads(reader.progress());
         let epochs = self.bus.epochs().watch(&self.name, self.epoch_check);
         let retention_days = match &carries {
             Carries::Events(_, rules) => rules.retention_days,
             Carries::Samples => 0,
         };
+        let ladder = carries.ladder();
         let id = archive.stream();
         let intake = Intake::new(id, carries, seen, sources, mark);
         let (batches, to_commit) = mpsc::channel(1);
@@ -166,8 +196,15 @@ impl StreamTask {
         let seed = jitter.below(u64::MAX);
         let verdicts = verdicts::publish(self, id, commits.clone(), &steps, seed);
         let jitter = Jitter::seeded(jitter.below(u64::MAX));
-        let committer =
-            Committer { task: self, archive, committed, steps: &steps, retention_days, jitter };
+        let committer = Committer {
+            task: self,
+            archive,
+            committed,
+            steps: &steps,
+            retention_days,
+            ladder,
+            jitter,
+        };
         let trimming = self.trim_forever(commits.clone(), &steps);
         let reading = Reading {
             task: self,
@@ -177,7 +214,6 @@ impl StreamTask {
             batcher: Batcher::new(self.limits),
             batches,
             commits,
-            newest: 0,
             steps: &steps,
         };
         tokio::select! {
@@ -198,7 +234,9 @@ impl StreamTask {
     async fn open(&self) -> anyhow::Result<Opened> {
         let waiting_for = Arc::new(watch::Sender::new(None));
         let mut waits = waiting_for.subscribe();
-        let opening = Archive::open(&self.store, &self.name, self.token, waiting_for);
+        // Before the lock: who is refused does not wait until another ends.
+        let broker = meeting::join(&self.bus, &self.store, &self.name).await?;
+        let opening = Archive::open(&self.store, &self.name, self.token, waiting_for, Some(broker));
         tokio::pin!(opening);
         let mut archive = loop {
             tokio::select! {
@@ -206,6 +244,7 @@ impl StreamTask {
                 Ok(()) = waits.changed() => {
                     if let Some(holder) = waits.borrow_and_update().clone() {
                         let name = &self.name;
+                        self.watched.stands_by();
                         self.condition.fail(format!(
                             "{name}: waiting for the lock that {holder} holds"
                         ));
@@ -213,6 +252,8 @@ impl StreamTask {
                 }
             }
         };
+        // After the lock: either side may be another by now.
+        meeting::join(&self.bus, &self.store, &self.name).await?;
         let status = self.bus.stream(&self.name).await?;
         let carries = match self.stream {
             Some(stream) => {
@@ -231,6 +272,8 @@ impl StreamTask {
     /// Trims until the stream looks like another; says how. Whether it is shows the checkpoint in
     /// the archive: another archiver may have taken over and trimmed since ours.
     async fn trim_forever(&self, commits: watch::Receiver<Committed>, steps: &Steps) -> String {
+        let condition = self.readiness.condition("trimming");
+        let mut failures = 0_u64;
         loop {
             tokio::time::sleep(self.trim_interval).await;
             let mark = commits.borrow().mark;
@@ -246,11 +289,24 @@ impl StreamTask {
             let trimmed =
                 trim::trim(&self.bus, &self.name, &mark, &self.trim_rules, now_us, steps).await;
             match trimmed {
-                Ok(below) => {
+                Ok(Trimmed { below, held }) => {
                     tracing::debug!(stream = self.name, below, "trimmed as far as is allowed");
                     self.metrics.observe_trim(below);
+                    match held {
+                        Some(why) => condition.fail(why),
+                        None => condition.pass(format!("{}: as far as is allowed", self.name)),
+                    }
+                    failures = 0;
                 }
-                Err(error) => tracing::warn!(stream = self.name, %error, "not trimmed yet"),
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        tracing::warn!(stream = self.name, %error, "not trimmed yet");
+                    } else {
+                        // An answer that was lost once says nothing.
+                        condition.fail(format!("{} is not trimmed: {error}", self.name));
+                    }
+                }
             }
         }
     }
@@ -265,8 +321,6 @@ struct Reading<'a> {
     batcher: Batcher,
     batches: mpsc::Sender<Batch>,
     commits: watch::Receiver<Committed>,
-    /// The newest sequence of the stream, as the broker said with the last message.
-    newest: u64,
     steps: &'a Steps,
 }
 
@@ -305,7 +359,7 @@ impl Reading<'_> {
                         return Ok(Ended::Again("the committer ended".to_owned()));
                     }
                     let committed = self.commits.borrow_and_update().mark;
-                    self.tell_lag(&committed);
+                    self.task.watched.moved(committed.sequence);
                     // Only for `nats consumer report`: nothing depends on it.
                     if self.steps.may_acknowledge(committed.sequence) {
                         drop(self.reader.acknowledge(committed.sequence).await);
@@ -347,8 +401,11 @@ impl Reading<'_> {
                 let mark = self.commits.borrow().mark;
                 match self.task.bus.compare(&self.task.name, &mark).await {
                     Ok(compared) => Ok(compared.difference().map(Ended::Again)),
-                    // It will subscribe again, and the question will be asked again.
-                    Err(error) if error.recovery() == bus::Recovery::Retry => Ok(None),
+                    // The reader has a connection of its own, and what it gives next may be
+                    // another stream's.
+                    Err(error) if error.recovery() == bus::Recovery::Retry => {
+                        Ok(Some(Ended::Again(format!("the stream can't be compared: {error}"))))
+                    }
                     Err(error) => Err(error.into()),
                 }
             }
@@ -365,7 +422,7 @@ impl Reading<'_> {
             sequence: delivery.sequence,
             broker_ns: delivery.broker_ns,
             subject: self.task.subjects.strip(&delivery.subject),
-            content_type: delivery.content_type.as_deref(),
+            headers: &delivery.headers,
             payload: &delivery.payload,
         });
         JUDGED.pass();
@@ -373,14 +430,9 @@ impl Reading<'_> {
             self.task.metrics.observe_refusal(reason);
         }
         self.batcher.push(self.task.clock.monotonic_ms(), counts.events);
-        self.newest = delivery.sequence.saturating_add(delivery.pending);
-        let committed = self.commits.borrow().mark;
-        self.task.newest.saw(committed.epoch, self.newest);
-        self.tell_lag(&committed);
-    }
-
-    fn tell_lag(&self, committed: &Mark) {
-        self.task.metrics.observe_lag(self.newest.saturating_sub(committed.sequence));
+        let newest = delivery.sequence.saturating_add(delivery.pending);
+        let epoch = self.commits.borrow().mark.epoch;
+        self.task.newest.saw(epoch, newest);
     }
 }
 

@@ -16,6 +16,10 @@ use crate::steps::Steps;
 /// of the room is left for what comes while a service is down.
 const SPACE_SHORT_PERCENT: u64 = 50;
 
+/// Part of a stream's room, in percent, above which it is told that nothing may be trimmed: as
+/// StreamNearlyFull alerts.
+const NEARLY_FULL_PERCENT: u64 = 80;
+
 static COMPARED: FailPoint = FailPoint::new("archiver.trim_compared");
 static TRIMMED: FailPoint = FailPoint::new("archiver.trimmed");
 
@@ -29,8 +33,16 @@ pub(crate) struct TrimRules {
     pub(crate) await_snapshot: bool,
 }
 
-/// Trims a stream as far as is allowed. Returns the sequence below which nothing is left, if
-/// something was deleted.
+/// What became of an attempt to trim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trimmed {
+    /// Below this sequence nothing is left, if something was deleted.
+    pub(crate) below: Option<u64>,
+    /// Why a stream that is nearly full could not be trimmed.
+    pub(crate) held: Option<String>,
+}
+
+/// Trims a stream as far as is allowed.
 ///
 /// # Errors
 ///
@@ -42,30 +54,53 @@ pub(crate) async fn trim(
     rules: &TrimRules,
     now_us: i64,
     steps: &Steps,
-) -> Result<Option<u64>, BusError> {
-    let Some(allowed) = allowed(bus, stream, checkpoint, rules).await? else { return Ok(None) };
+) -> Result<Trimmed, BusError> {
     let status = bus.stream(stream).await?;
-    if status.first_sequence >= allowed {
-        return Ok(None);
-    }
+    let allowed = allowed(bus, stream, checkpoint, rules).await?;
+    let nothing = Trimmed { below: None, held: held(stream, &status, allowed, checkpoint) };
+    let Some(allowed) = allowed.filter(|allowed| status.first_sequence < *allowed) else {
+        return Ok(nothing);
+    };
     let below = match short_of_space(&status, allowed) {
         Some(below) => below,
         None => older_than(bus, stream, &status, allowed, now_us, rules.keep).await?,
     };
     if below <= status.first_sequence {
-        return Ok(None);
+        return Ok(nothing);
     }
     // The message at the checkpoint is compared last: nothing of another stream is deleted.
     if bus.compare(stream, checkpoint).await? != Comparison::Same {
-        return Ok(None);
+        return Ok(nothing);
     }
     COMPARED.pass();
     if !steps.may_trim(below) {
-        return Ok(None);
+        return Ok(nothing);
     }
     bus.trim(stream, below).await?;
     TRIMMED.pass();
-    Ok(Some(below))
+    Ok(Trimmed { below: Some(below), held: None })
+}
+
+/// Why nothing may be trimmed of a stream that is nearly full.
+fn held(
+    stream: &str,
+    status: &StreamStatus,
+    allowed: Option<u64>,
+    checkpoint: &Mark,
+) -> Option<String> {
+    let room = u64::try_from(status.max_bytes).ok().filter(|room| *room > 0)?;
+    let percent = status.bytes.saturating_mul(100) / room;
+    if percent < NEARLY_FULL_PERCENT || allowed.is_some_and(|to| to > status.first_sequence) {
+        return None;
+    }
+    let counted = allowed.map_or("no snapshot of the aggregator".to_owned(), |allowed| {
+        format!("what both have stored, {allowed}")
+    });
+    Some(format!(
+        "{stream} is {percent} % full and can't be trimmed: it begins at {}, the archive has {}, and \
+         there is {counted}; is the aggregator ready?",
+        status.first_sequence, checkpoint.sequence
+    ))
 }
 
 /// The sequence up to which (exclusive) every reader has passed, if all are in one epoch.
@@ -82,10 +117,15 @@ async fn allowed(
         return Ok(Some(checkpoint.sequence));
     }
     let snapshot = bus.snapshots().pointer(stream).await?;
-    Ok(snapshot
-        .map(|(pointer, _)| pointer.mark)
+    Ok(passed_by_both(checkpoint, snapshot.map(|(pointer, _)| pointer.mark)))
+}
+
+/// The sequence up to which (exclusive) archive and aggregator both have what the stream holds;
+/// `None` where no snapshot speaks of this stream in this epoch.
+fn passed_by_both(checkpoint: &Mark, snapshot: Option<Mark>) -> Option<u64> {
+    snapshot
         .filter(|mark| mark.epoch == checkpoint.epoch && mark.created_ns == checkpoint.created_ns)
-        .map(|mark| mark.sequence.min(checkpoint.sequence)))
+        .map(|mark| mark.sequence.min(checkpoint.sequence))
 }
 
 /// Where to trim when the stream is more than half full: as much as brings it down to half, taking
@@ -143,6 +183,32 @@ mod tests {
             max_bytes,
             metadata: std::collections::BTreeMap::new(),
         }
+    }
+
+    fn mark(epoch: u32, sequence: u64, created_ns: i64) -> Mark {
+        Mark { epoch, sequence, broker_ns: 7, created_ns }
+    }
+
+    #[test]
+    fn nothing_is_trimmed_that_the_aggregator_has_not_counted_or_the_archive_not_committed() {
+        let checkpoint = mark(2, 50, 5);
+        assert_eq!(passed_by_both(&checkpoint, Some(mark(2, 30, 5))), Some(30), "counted to 30");
+        assert_eq!(passed_by_both(&checkpoint, Some(mark(2, 70, 5))), Some(50), "committed to 50");
+        assert_eq!(passed_by_both(&checkpoint, None), None, "nobody knows what was counted");
+        let others = [mark(1, 30, 5), mark(3, 30, 5), mark(2, 30, 4)];
+        for other in others {
+            assert_eq!(passed_by_both(&checkpoint, Some(other)), None, "of another stream");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_nearly_full_says_why_nothing_is_trimmed() {
+        let checkpoint = mark(1, 190, 5);
+        let of = |bytes, allowed| held("LAKE_0", &status(bytes, 1_000), allowed, &checkpoint);
+        assert_eq!(of(790, None), None, "there is room");
+        assert_eq!(of(900, Some(150)), None, "it can be trimmed");
+        assert!(of(900, None).unwrap().contains("no snapshot"));
+        assert!(of(900, Some(101)).unwrap().contains("90 % full"));
     }
 
     #[test]

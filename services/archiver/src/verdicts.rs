@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bus::{BusError, Publisher, PublisherLimits};
+use bus::{BusError, Publisher, PublisherLimits, publishing::PublishWatch};
 use domain::{Stream, verdict::Outbox};
 use event_store::{StoreError, StreamId, VerdictsToCome};
 use service_kit::{Backoff, FailPoint, Jitter};
@@ -41,43 +41,19 @@ const UNCONFIRMED_MAX: usize = 1;
 pub(crate) async fn publish(
     task: &StreamTask,
     id: StreamId,
-    mut commits: watch::Receiver<Committed>,
+    commits: watch::Receiver<Committed>,
     steps: &Steps,
     seed: u64,
 ) -> anyhow::Result<Infallible> {
     let Some(stream) = task.stream else { return std::future::pending().await };
-    let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
-    let mut jitter = Jitter::seeded(seed);
+    let bus = Outgoing::new(task);
     let outbox = Outbox::new(commits.borrow().verdicts);
-    let mut sender =
-        Sender { task, steps, stream, id, outbox, rows: None, bus: Outgoing::new(task) };
-    loop {
-        if sender.outbox.commit(commits.borrow_and_update().verdicts) {
-            tracing::error!(
-                stream = task.name,
-                "verdicts were deleted before they were read back: publishing them again"
-            );
-            task.metrics.observe_verdicts_again();
-        }
-        let error = match sender.send_due().await {
-            Ok(true) => {
-                backoff.reset();
-                continue;
-            }
-            Ok(false) => {
-                // The committer is gone only together with this task.
-                if commits.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-                continue;
-            }
-            Err(Failure::Store(error)) if waits(error.recovery()) => error,
-            Err(Failure::Store(error)) => return Err(error.into()),
-            Err(Failure::Bus(error)) => return Err(error.into()),
-        };
-        sender.rows = None;
-        tracing::warn!(stream = task.name, %error, "verdicts wait");
-        tokio::time::sleep(backoff.next(&mut jitter)).await;
+    let condition = task.readiness.condition("publisher");
+    let watch = PublishWatch::new(bus.publisher.progress(), task.publishing.clone(), condition);
+    let sender = Sender { task, steps, stream, id, outbox, rows: None, bus };
+    tokio::select! {
+        ended = sender.send_forever(commits, seed) => ended,
+        never = watch.run() => match never {},
     }
 }
 
@@ -98,6 +74,43 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
+    async fn send_forever(
+        mut self,
+        mut commits: watch::Receiver<Committed>,
+        seed: u64,
+    ) -> anyhow::Result<Infallible> {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
+        let mut jitter = Jitter::seeded(seed);
+        loop {
+            if self.outbox.commit(commits.borrow_and_update().verdicts) {
+                tracing::error!(
+                    stream = self.task.name,
+                    "verdicts were deleted before they were read back: publishing them again"
+                );
+                self.task.metrics.observe_verdicts_again();
+            }
+            let error = match self.send_due().await {
+                Ok(true) => {
+                    backoff.reset();
+                    continue;
+                }
+                Ok(false) => {
+                    // The committer is gone only together with this task.
+                    if commits.changed().await.is_err() {
+                        return std::future::pending().await;
+                    }
+                    continue;
+                }
+                Err(Failure::Store(error)) if waits(error.recovery()) => error,
+                Err(Failure::Store(error)) => return Err(error.into()),
+                Err(Failure::Bus(error)) => return Err(error.into()),
+            };
+            self.rows = None;
+            tracing::warn!(stream = self.task.name, %error, "verdicts wait");
+            tokio::time::sleep(backoff.next(&mut jitter)).await;
+        }
+    }
+
     /// Publishes one message, if one is due, and waits until it is stored.
     async fn send_due(&mut self) -> Result<bool, Failure> {
         let Some((after, last)) = self.outbox.due() else { return Ok(false) };
@@ -111,7 +124,9 @@ impl Sender<'_> {
         let verdicts =
             rows.read(after, last, VERDICTS_PER_MESSAGE_MAX).await.map_err(Failure::Store)?;
         let attempt = self.outbox.attempt();
-        let sealed = wire::seal_verdicts(&self.task.subjects, self.stream, &verdicts, attempt);
+        let bytes_max = self.task.bus.message_bytes_max();
+        let sealed =
+            wire::seal_verdicts(&self.task.subjects, self.stream, &verdicts, attempt, bytes_max);
         let Some(sealed) = sealed else { return Ok(false) };
         let Some(last) = verdicts.get(sealed.events - 1).map(|verdict| verdict.number) else {
             return Ok(false);

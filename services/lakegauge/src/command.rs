@@ -1,10 +1,20 @@
 //! Flags of the command line from tables of settings, and back.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+use bus::BusError;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Arg, ArgMatches, Command};
-use event_store::StoreSettings;
-use service_kit::{Flags, Setting};
+use domain::Mismatch;
+use event_store::{StoreError, StoreSettings};
+use service_kit::{Flags, InvalidSettings, Setting, Settings};
+
+use crate::addresses::{self, Login, Surroundings};
+use crate::adopt;
+use crate::stop::Stop;
+use crate::up::DATA_DIR;
 
 /// Adds a flag for each setting; its help names the variable in the environment, and the default.
 pub(crate) fn with_settings<'a>(
@@ -12,6 +22,59 @@ pub(crate) fn with_settings<'a>(
     settings: impl IntoIterator<Item = &'a Setting>,
 ) -> Command {
     settings.into_iter().fold(command, |command, setting| command.arg(argument(setting)))
+}
+
+/// [`with_settings`] for a tool, which takes what is not set from the data directory of `up`.
+pub(crate) fn of_tool<'a>(
+    command: Command,
+    settings: impl IntoIterator<Item = &'a Setting>,
+) -> Command {
+    with_settings(command, settings.into_iter().chain([&DATA_DIR]))
+}
+
+/// What a tool was given: by the command line, the environment and the data directory of `up`.
+pub(crate) struct Given {
+    flags: Flags,
+    surroundings: Result<Surroundings, InvalidSettings>,
+}
+
+impl Given {
+    /// Of these settings, for a tool that logs in to the archive as this.
+    pub(crate) fn of<'a>(
+        matches: &ArgMatches,
+        settings: impl IntoIterator<Item = &'a Setting>,
+        login: Login,
+    ) -> Self {
+        let settings: Vec<Setting> = settings.into_iter().copied().collect();
+        let flags = flags(matches, settings.iter().chain([&DATA_DIR]));
+        let surroundings = Surroundings::of(&flags, &settings, login);
+        Self { flags, surroundings }
+    }
+
+    /// Reads settings; nothing where one is missing that the tool can't do without.
+    ///
+    /// # Errors
+    ///
+    /// Every problem.
+    pub(crate) fn load<T>(
+        &self,
+        load: impl FnOnce(&mut Settings<'_>) -> Option<T>,
+    ) -> Result<Option<T>, InvalidSettings> {
+        let mut settings = self.settings()?;
+        let loaded = load(&mut settings);
+        settings.finish()?;
+        Ok(loaded)
+    }
+
+    /// The settings, to be read.
+    ///
+    /// # Errors
+    ///
+    /// The data directory that was named holds no addresses.
+    pub(crate) fn settings(&self) -> Result<Settings<'_>, InvalidSettings> {
+        let surroundings = self.surroundings.as_ref().map_err(Clone::clone)?;
+        Ok(Settings::new(&self.flags, surroundings))
+    }
 }
 
 /// What stood on the command line of these settings.
@@ -41,9 +104,32 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if let Some(told) = addresses::told() {
+                eprintln!("       ({told})");
+            }
+            status(&error)
         }
     }
+}
+
+/// The exit status of an error: sides that don't belong together are a matter of configuration.
+pub(crate) fn status(error: &anyhow::Error) -> ExitCode {
+    if mismatch(error).is_some() || adopt::is_impossible(error) {
+        ExitCode::from(service_kit::EXIT_CONFIGURATION)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Why sides don't belong together, if that is what an error says.
+pub(crate) fn mismatch(error: &anyhow::Error) -> Option<&Mismatch> {
+    if let Some(BusError::Mismatch(mismatch)) = error.downcast_ref() {
+        return Some(mismatch);
+    }
+    if let Some(StoreError::Mismatch(mismatch)) = error.downcast_ref() {
+        return Some(mismatch);
+    }
+    error.downcast_ref()
 }
 
 /// [`report`] for a tool whose answer is whether all is well.
@@ -55,19 +141,48 @@ pub(crate) fn report_status(result: anyhow::Result<bool>) -> ExitCode {
     }
 }
 
-/// Runs a tool to its end.
+/// Runs a tool to its end, or until SIGTERM or SIGINT asks it to end: it is left where it waits, as
+/// after a kill, and every tool is made so that this leaves nothing half done.
 pub(crate) fn block_on<T>(running: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    block_on_until_stopped(async |mut stop| stop.unless(running).await?)
+}
+
+/// Runs a tool to its end; it is told when it is asked to end.
+pub(crate) fn block_on_until_stopped<T, F>(running: impl FnOnce(Stop) -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| anyhow::anyhow!("the runtime can't be built: {error}"))?;
-    let ended = runtime.block_on(running);
+    let ended = runtime.block_on(async {
+        let stop = Stop::listen().context("signals can't be handled")?;
+        running(stop).await
+    });
     // A read of standard input that still waits would hold the exit up.
     runtime.shutdown_background();
     ended
 }
 
-/// Says on standard error that TLS was raised, where a tool writes no log.
+/// Runs what blocks, as reading standard input does: a signal ends the waiting for it.
+pub(crate) fn block_on_blocking<T: Send + 'static>(
+    blocking: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    block_on(async { tokio::task::spawn_blocking(blocking).await? })
+}
+
+/// Writes a text to standard output, as all that a tool does.
+pub(crate) fn print(text: impl Into<Vec<u8>>) -> ExitCode {
+    let text = text.into();
+    report(block_on_blocking(move || {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(&text)?;
+        Ok(stdout.flush()?)
+    }))
+}
+
+/// Says on standard error that TLS was raised: the log of a tool holds only what is wrong.
 pub(crate) fn say_raised_tls(store: &StoreSettings) {
     if let Some(raised) = store.raised_tls() {
         eprintln!("{raised}");
@@ -88,6 +203,11 @@ fn argument(setting: &Setting) -> Arg {
     }
     let argument = Arg::new(setting.key)
         .long(setting.flag)
+        // By name: clap's own message for bytes that are no text names no argument.
+        .value_parser(
+            OsStringValueParser::new()
+                .try_map(|value| value.into_string().map_err(|_| "is not UTF-8")),
+        )
         .value_name(value_name(setting))
         .help(help)
         .help_heading(heading(setting.key));
@@ -141,7 +261,6 @@ fn heading(key: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use service_kit::Settings;
     use std::collections::BTreeMap;
 
     const TABLE: &[Setting] = &[
@@ -177,6 +296,15 @@ mod tests {
         let given = read(&["x", "--batch-age-ms-max", "5", "--no-simulators", "--offset", "-3"]);
         assert_eq!(given, (Some(5), Some(true), Some(Some(-3))));
         assert_eq!(read(&["x", "--no-simulators=false"]).1, Some(false));
+    }
+
+    #[test]
+    fn a_flag_that_is_no_text_is_refused_by_its_name() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let value = std::ffi::OsString::from_vec(b"--offset=a\xff".to_vec());
+        let command = with_settings(Command::new("x"), TABLE);
+        let error = command.try_get_matches_from(["x".into(), value]).unwrap_err().to_string();
+        assert!(error.contains("--offset") && error.contains("is not UTF-8"), "{error}");
     }
 
     #[test]

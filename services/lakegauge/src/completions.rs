@@ -1,6 +1,5 @@
 //! `lakegauge completions`: the shell completes commands and flags.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -25,5 +24,5 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut crate::root(), "lakegauge", &mut script);
-    crate::command::report(std::io::stdout().write_all(&script).map_err(Into::into))
+    crate::command::print(script)
 }

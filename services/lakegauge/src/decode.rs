@@ -10,24 +10,30 @@ use anyhow::Context as _;
 use clap::{ArgMatches, Command};
 use wire::{Format, Raw, json::Decoded};
 
+use crate::publish::unpack::unpacked;
+
 /// Bytes that a payload may have: the largest that a NATS server can be set to take.
 const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) fn command() -> Command {
     Command::new("decode").about("Turn a message on standard input into JSON lines").after_help(
-        "Example: nats sub 'lake.access.>' --translate 'lakegauge decode'\n\
+        "Both forms are recognised, also packed by gzip or zstd.\n\
+         Example: nats sub 'lake.access.>' --translate 'lakegauge decode'\n\
          Exit status: 0 if everything was decoded, 1 otherwise.",
     )
 }
 
 pub(crate) fn run(_: &ArgMatches) -> ExitCode {
-    crate::command::report(decode())
+    crate::command::report(crate::command::block_on_blocking(decode))
 }
 
 fn decode() -> anyhow::Result<()> {
     let mut payload = Vec::new();
-    let mut input = std::io::stdin().lock().take(PAYLOAD_BYTES_MAX + 1);
-    input.read_to_end(&mut payload).context("standard input can't be read")?;
+    let input = unpacked(std::io::stdin()).context("standard input can't be read")?;
+    input
+        .take(PAYLOAD_BYTES_MAX + 1)
+        .read_to_end(&mut payload)
+        .context("standard input can't be read")?;
     anyhow::ensure!(
         u64::try_from(payload.len()).is_ok_and(|bytes| bytes <= PAYLOAD_BYTES_MAX),
         "the payload has more than {PAYLOAD_BYTES_MAX} bytes"
@@ -46,8 +52,8 @@ fn write_lines(lines: &mut Vec<u8>, payload: &[u8]) -> anyhow::Result<()> {
         lines.push(b'\n');
         return Ok(());
     }
-    let content_type = Format::of_bytes(payload).content_type();
-    let raw = wire::decode(Some(content_type), payload)
+    let headers = wire::Headers::of(Format::of_bytes(payload).content_type());
+    let raw = wire::decode(&headers, payload)
         .map_err(|refusal| anyhow::anyhow!("the message can't be decoded: {refusal}"))?;
     let mut problems = Vec::new();
     for (index, Raw { bytes, decoded }) in raw.into_iter().enumerate() {

@@ -5,15 +5,21 @@ use std::process::ExitCode;
 
 use bus::{Bus, BusError};
 use clap::{ArgMatches, Command};
-use domain::Rules;
-use event_store::{ServerFacts, StoreSettings};
-use service_kit::{Environment, Setting, Settings};
+use domain::{ArchiveSide, BrokerSide, Rules};
+use event_store::{ServerFacts, StoreError, StoreSettings};
+use service_kit::{Clock, Setting, Settings};
 
-use crate::{command, services, up};
+use crate::{
+    addresses::{self, Login},
+    command, identity, services, up,
+    waiting::Waiting,
+};
 
 /// Streams that a reader and a writer need, and those that keep snapshots and pointers.
 const STREAMS: &[&str] =
     &["LAKE_0", "WAREHOUSE_0", "TELEMETRY", "KV_LAKEGAUGE", "OBJ_LAKEGAUGE_SNAPSHOTS"];
+/// Those that are counted and archived.
+const EVENT_STREAMS: [&str; 2] = ["LAKE_0", "WAREHOUSE_0"];
 /// A stream that is fuller than this is close to holding producers up.
 const FULL_PERCENT: u64 = 80;
 /// Oldest PostgreSQL that is supported: 15.0.
@@ -42,21 +48,20 @@ pub(crate) fn command() -> Command {
     let command = Command::new("doctor")
         .about("Look at servers, permissions and settings, and say what to do about each")
         .after_help(
-            "For the pipeline of `lakegauge up`: \
-             DATABASE_URL=$(cat .lakegauge/database-url) lakegauge doctor\n\
+            "Addresses that are not set are those of the `lakegauge up` that runs in --data-dir.\n\
              Exit status: 0 if nothing is wrong, 1 otherwise.",
         );
-    command::with_settings(command, &settings())
+    command::of_tool(command, &settings())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let flags = command::flags(matches, &settings());
+    let given = command::Given::of(matches, &settings(), Login::Reader);
     let findings = command::block_on(async {
-        let mut settings = Settings::new(&flags, &Environment);
+        let mut settings = given.settings()?;
         let bus = bus::service::load("doctor", &mut settings);
         let store = event_store::service::load_optional("lakegauge-doctor", &mut settings);
         let mut findings: Vec<Finding> = problems(settings);
-        let mut all = Settings::new(&flags, &Environment);
+        let mut all = given.settings()?;
         services::load_everything(&mut all);
         // What nobody set is no mistake here: not every service runs everywhere.
         let others = problems(all).into_iter().filter(|finding| !findings.contains(finding));
@@ -70,11 +75,22 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
             Ok(found) => Finding::Good(found),
             Err(missing) => Finding::Note(format!("{missing} (only `up` needs it)")),
         }));
-        if let Some(bus) = bus {
-            findings.extend(of_nats(&bus).await);
+        findings.extend(addresses::told().map(|told| Finding::Note(told.to_owned())));
+        if let Some(bus) = &bus {
+            findings.extend(of_nats(bus).await);
         }
         match store {
-            Some(Some(store)) => findings.extend(of_postgres(&store).await),
+            Some(Some(store)) => {
+                findings.extend(of_postgres(&store).await);
+                if let Some(bus) = &bus
+                    && let Ok(bus) = Bus::connect(&bus.settings).await
+                {
+                    findings.push(of_identity(identity::compare(&bus, &store).await));
+                    findings.extend(of_backlog(&bus, &store).await.unwrap_or_else(|error| {
+                        vec![Finding::Note(format!("what waits was not looked at: {error}"))]
+                    }));
+                }
+            }
             Some(None) => findings.push(Finding::Note(
                 "PostgreSQL was not looked at: DATABASE_URL is not set".to_owned(),
             )),
@@ -125,8 +141,9 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
         }
     };
     let mut findings = vec![Finding::Good(format!("NATS {} at {place}", bus.server_version()))];
+    findings.push(of_payload(bus.max_payload(), bus.message_bytes_max()));
     for stream in STREAMS {
-        let found = bus.stream(stream).await;
+        let found = look(&bus, stream).await;
         if let (Err(BusError::NoAnswer { .. }), refused @ [_, ..]) = (&found, &*bus.denials()) {
             // Every other question would wait for its answer as long.
             findings.extend(refused.iter().map(|denial| of_denial(denial)));
@@ -143,7 +160,120 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
             ),
         });
     }
+    findings.extend(of_writing(&bus).await);
     findings
+}
+
+/// Whether the server writes to the streams: where its disk was full it takes nothing and says
+/// nothing.
+async fn of_writing(bus: &Bus) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for stream in STREAMS {
+        match bus.write_error(stream).await {
+            Ok(None) | Err(BusError::NoStream { .. }) => {}
+            Ok(Some(error)) => findings.push(of_write_error(stream, &error)),
+            // As every other question would be.
+            Err(_) => {
+                let what = "whether NATS can write to its disk was not looked at: this login may \
+                            not purge";
+                return vec![Finding::Note(what.to_owned())];
+            }
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::Good("NATS writes to every stream".to_owned()));
+    }
+    findings
+}
+
+/// How large a message may be. One that takes too little was not connected to.
+fn of_payload(max_payload: usize, message_bytes_max: usize) -> Finding {
+    if message_bytes_max < wire::MESSAGE_BYTES_MAX {
+        return Finding::Note(format!(
+            "NATS takes messages of at most {max_payload} bytes (max_payload): larger ones and pieces \
+             of snapshots are cut to {message_bytes_max}, which is slower; with max_payload: 1MB none \
+             is"
+        ));
+    }
+    Finding::Good(format!("NATS takes messages of {max_payload} bytes (max_payload)"))
+}
+
+fn of_write_error(stream: &str, error: &str) -> Finding {
+    bad(
+        format!("stream {stream} takes nothing: NATS can't write to it ({error})"),
+        "free space on the disk of NATS, then start nats-server again: a stream whose write failed \
+         takes nothing before that. What waits is sent again by itself",
+    )
+}
+
+/// A stream, and whether its messages can be read one by one (`STREAM.MSG.GET`), which is how a
+/// reader gets past one that no client can read.
+async fn look(bus: &Bus, stream: &str) -> Result<bus::StreamStatus, BusError> {
+    let status = bus.stream(stream).await?;
+    bus.first_after(stream, status.last_sequence.saturating_sub(1)).await?;
+    Ok(status)
+}
+
+/// What waits to be archived or counted although it has been there for long.
+async fn of_backlog(bus: &Bus, store: &StoreSettings) -> anyhow::Result<Vec<Finding>> {
+    let now_us = Clock::system().now_us();
+    let mut findings = Vec::new();
+    for stream in EVENT_STREAMS {
+        let archived = event_store::read_checkpoint(store, stream).await?;
+        let counted = bus.snapshots().pointer(stream).await?.map(|(pointer, _)| pointer.mark);
+        for (mark, done, part) in
+            [(archived, "archived", "archiver"), (counted, "counted", "aggregator")]
+        {
+            let after = mark.map_or(0, |mark| mark.sequence);
+            let waiting = Waiting::look(bus, stream, after, now_us).await?;
+            findings.push(of_waiting(stream, after, waiting, done, part));
+        }
+    }
+    Ok(findings)
+}
+
+/// Whether broker and archive are one pipeline.
+fn of_identity(compared: anyhow::Result<(Option<BrokerSide>, ArchiveSide)>) -> Finding {
+    match compared {
+        Ok((Some(broker), archive)) if broker.archive.is_some() => Finding::Good(format!(
+            "broker and archive are one: pipeline {}, archive {}",
+            broker.pipeline.id, archive.id
+        )),
+        Ok(_) => Finding::Note(
+            "broker and archive have not met yet: the archiver's first start joins them".to_owned(),
+        ),
+        Err(error) => match command::mismatch(&error) {
+            Some(mismatch) if mismatch.is_adoptable() => bad(
+                format!("broker and archive are not one pipeline: {mismatch}"),
+                "point NATS_URL or DATABASE_URL at the one that belongs to the other",
+            ),
+            Some(mismatch) => {
+                bad(format!("broker and archive don't fit: {mismatch}"), "as it says")
+            }
+            None => Finding::Note(format!("broker and archive were not compared: {error:#}")),
+        },
+    }
+}
+
+fn of_waiting(
+    stream: &str,
+    after: u64,
+    waiting: Option<Waiting>,
+    done: &str,
+    part: &str,
+) -> Finding {
+    match waiting {
+        Some(Waiting { messages, oldest_s }) if waiting.is_some_and(|it| it.is_overdue()) => bad(
+            format!(
+                "stream {stream}: {messages} messages wait behind message {after} to be {done}, \
+                 the oldest for {oldest_s} s"
+            ),
+            format!(
+                "is the {part} running? /readyz?verbose of its admin port says what it waits for"
+            ),
+        ),
+        Some(_) | None => Finding::Good(format!("stream {stream}: what is there is {done}")),
+    }
 }
 
 /// A permission that the login lacks, in the server's words.
@@ -180,20 +310,26 @@ async fn of_postgres(settings: &StoreSettings) -> Vec<Finding> {
     let facts = match event_store::inspect(settings).await {
         Ok(facts) => facts,
         Err(error) => {
-            findings.push(bad(
-                format!("PostgreSQL: {error}"),
-                "start it, or set DATABASE_URL to the direct address or the session pooler",
-            ));
+            let todo = if matches!(error, StoreError::Version(_)) {
+                "set DATABASE_URL to that one"
+            } else {
+                "start it, or set DATABASE_URL to the direct address or the session pooler"
+            };
+            findings.push(bad(format!("PostgreSQL: {error}"), todo));
             return findings;
         }
     };
     findings.extend(of_server(&facts, &settings.place()));
     findings.push(match event_store::check_version(settings).await {
         Ok(()) => Finding::Good("the database has every migration".to_owned()),
-        Err(error) => bad(
-            format!("migrations: {error}"),
-            "run `lakegauge migrate` with the owner's address in MIGRATION_DATABASE_URL",
-        ),
+        Err(error) => {
+            let todo = if matches!(error, StoreError::NotOurs(_)) {
+                "or set DATABASE_URL to another database"
+            } else {
+                "run `lakegauge migrate` with the owner's address in MIGRATION_DATABASE_URL"
+            };
+            bad(format!("migrations: {error}"), todo)
+        }
     });
     findings
 }
@@ -264,6 +400,16 @@ mod tests {
     #[test]
     fn a_server_that_is_fit_has_nothing_wrong() {
         assert_eq!(wrong(&facts(&[])), 0);
+    }
+
+    #[test]
+    fn what_waits_for_long_is_wrong_and_what_came_just_now_is_not() {
+        let of = |oldest_s| {
+            let waiting = Some(Waiting { messages: 3, oldest_s });
+            of_waiting("LAKE_0", 7, waiting, "archived", "archiver")
+        };
+        assert!(matches!(of(3), Finding::Good(_)));
+        assert!(matches!(of(300), Finding::Bad { .. }));
     }
 
     #[test]

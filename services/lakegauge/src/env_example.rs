@@ -1,7 +1,6 @@
 //! `lakegauge settings`: every setting of every part, as a file for the environment.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
@@ -16,7 +15,8 @@ const HEADER: &str = "\
 # from what you set. Each setting is also a flag of the commands that read it. A flag goes before
 # the environment, and that before the default; an empty value is none. Units are in the names.
 # Passwords and addresses with one in them may stand in files: NATS_PASSWORD_FILE=/run/secret names
-# one. `lakegauge settings` prints this file.
+# one, which is read again at each connect, so that it can be rotated without a restart.
+# `lakegauge settings` prints this file.
 ";
 
 pub(crate) fn command() -> Command {
@@ -25,7 +25,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(_matches: &ArgMatches) -> ExitCode {
-    command::report(std::io::stdout().write_all(render().as_bytes()).map_err(Into::into))
+    command::print(render())
 }
 
 /// The whole file.
@@ -133,6 +133,7 @@ mod tests {
         "METRICS_ADDR",
         "NATS_CREDS",
         "NATS_NKEY_SEED_FILE",
+        "NATS_TOKEN",
         "NATS_SUBJECT_PREFIX",
         "SIMULATE_LAKE_BOOKS_FILE",
         "SIMULATE_WAREHOUSE_BOOKS_FILE",

@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stderr, reason = "this is the command line")]
 
+mod addresses;
+mod adopt;
 mod audit;
 mod command;
 mod completions;
@@ -10,17 +12,21 @@ mod decode;
 mod doctor;
 mod env_example;
 mod healthcheck;
+mod identity;
 mod migrate;
 mod publish;
 mod readable;
 mod replay;
+mod said;
 mod schema;
 mod services;
+mod stop;
 mod streams;
 mod tail;
 mod tools;
 mod top;
 mod up;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -47,7 +53,8 @@ fn root() -> Command {
         .about("What a data lake and a data warehouse are doing, in numbers that can be trusted")
         .after_help(
             "Settings are read by flag, then environment, then default.\n\
-             Exit status: 0 done, 1 failed, 64 wrong arguments or settings.",
+             Exit status: 0 done, 1 failed, 64 wrong arguments or settings, 78 broker and archive \
+             (or their rules) don't belong together.",
         )
         .subcommand_required(true)
         .arg_required_else_help(true)

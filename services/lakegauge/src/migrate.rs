@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use event_store::{StoreSettings, service};
+use event_store::{Logins, StoreSettings, service};
 use service_kit::logs::LogConfig;
-use service_kit::{Environment, Setting, Settings};
+use service_kit::{Setting, Settings};
 
-use crate::command;
+use crate::{addresses::Login, command};
 
 /// The owner's address, where it is not the one of the services.
 const MIGRATION_DATABASE_URL: Setting = Setting {
@@ -34,29 +34,32 @@ pub(crate) fn command() -> Command {
             "Applies the migrations that the database lacks, as its owner; safe to repeat. The \
              services only look whether it was done.",
         );
-    command::with_settings(command, &settings())
+    command::of_tool(command, &settings())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let flags = command::flags(matches, &settings());
-    let mut settings = Settings::new(&flags, &Environment);
-    LogConfig::load(&mut settings).install();
-    let loaded = load(&mut settings);
-    if let Err(problems) = settings.finish() {
-        return command::report(Err(problems.into()));
-    }
-    let Some(loaded) = loaded else { return ExitCode::from(crate::EXIT_USAGE) };
+    let given = command::Given::of(matches, &settings(), Login::Owner);
+    let loaded = given.load(|settings| {
+        LogConfig::load_of_tool(settings).install();
+        load(settings)
+    });
+    let loaded = match loaded {
+        Ok(Some(loaded)) => loaded,
+        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
+        Err(problems) => return command::report(Err(problems.into())),
+    };
     command::report(command::block_on(migrate(&loaded)))
 }
 
 /// Reads the settings; problems are recorded in them.
 pub(crate) fn load(settings: &mut Settings<'_>) -> Option<StoreSettings> {
-    let own = settings.optional::<String>(&MIGRATION_DATABASE_URL)?;
+    let own = settings.secret(&MIGRATION_DATABASE_URL)?;
     let mut loaded = match own {
         Some(url) => {
             let services = service::load_optional("lakegauge-migrate", settings)?;
             let limits = services.unwrap_or_else(|| StoreSettings::new("", "lakegauge-migrate"));
-            let loaded = StoreSettings { url, ..limits };
+            let logins = Logins::by(MIGRATION_DATABASE_URL.key);
+            let loaded = StoreSettings { url, logins, ..limits };
             if let Err(error) = loaded.check() {
                 settings.problem(&MIGRATION_DATABASE_URL, &error.to_string());
                 return None;
@@ -70,6 +73,7 @@ pub(crate) fn load(settings: &mut Settings<'_>) -> Option<StoreSettings> {
 }
 
 async fn migrate(settings: &StoreSettings) -> anyhow::Result<()> {
+    command::say_raised_tls(settings);
     let applied = event_store::migrate(settings, |applied| {
         eprintln!("applied {} {} ({} left)", applied.version, applied.name, applied.left);
     })

@@ -97,9 +97,25 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// A word as a shell reads it back.
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_quoted_for_the_shell_where_it_must_be() {
+        assert_eq!(shell_word("/a/.lakegauge"), "/a/.lakegauge");
+        assert_eq!(shell_word("a b$c"), "'a b$c'");
+        assert_eq!(shell_word("a'b"), r"'a'\''b'");
+    }
 
     fn of(text: &str) -> String {
         line(&wire::json::decode_line(text.as_bytes()).unwrap())

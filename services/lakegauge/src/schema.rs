@@ -1,6 +1,5 @@
 //! `lakegauge schema`: the JSON Schema of the events.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
@@ -12,6 +11,5 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(_: &ArgMatches) -> ExitCode {
-    let schema = wire::json::schema();
-    crate::command::report(std::io::stdout().write_all(schema.as_bytes()).map_err(Into::into))
+    crate::command::print(wire::json::schema())
 }

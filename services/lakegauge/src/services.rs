@@ -59,7 +59,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         }),
         run: |service, flags| {
             use simulator::lake::{Config, run};
-            service_kit::main(service, flags, Config::load, run)
+            service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
     Entry {
@@ -79,7 +79,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         }),
         run: |service, flags| {
             use simulator::warehouse::{Config, run};
-            service_kit::main(service, flags, Config::load, run)
+            service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
     Entry {
@@ -91,7 +91,8 @@ pub(crate) const SERVICES: &[Entry] = &[
         load: |settings| drop(aggregator::Config::load(settings)),
         describe: None,
         run: |service, flags| {
-            service_kit::main(service, flags, aggregator::Config::load, aggregator::run)
+            use aggregator::{Config, run};
+            service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
     Entry {
@@ -103,7 +104,8 @@ pub(crate) const SERVICES: &[Entry] = &[
         load: |settings| drop(archiver::Config::load(settings)),
         describe: None,
         run: |service, flags| {
-            service_kit::main(service, flags, archiver::Config::load, archiver::run)
+            use archiver::{Config, run};
+            service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
 ];
@@ -169,7 +171,10 @@ pub(crate) fn run(matches: &ArgMatches) -> Option<ExitCode> {
     let (entry, matches) = entry?;
     let flags = command::flags(matches, &entry.all_settings());
     if let Some(describe) = entry.describe.filter(|_| matches.get_flag(DESCRIBE)) {
-        return Some(command::report(print_description(describe, &flags)));
+        // Much is drawn for it, so that it takes a while.
+        return Some(command::report(command::block_on_blocking(move || {
+            print_description(describe, &flags)
+        })));
     }
     Some((entry.run)(&entry.service, &flags))
 }
@@ -183,6 +188,12 @@ fn print_description(
     settings.finish()?;
     let text = description.context("the settings could not be loaded")?;
     Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Every setting of the service under these words; none where there is no such service.
+pub(crate) fn settings_of(path: &[&str]) -> Vec<Setting> {
+    let entry = SERVICES.iter().find(|entry| entry.path == path);
+    entry.map(Entry::all_settings).unwrap_or_default()
 }
 
 /// Every setting under the title of its part, for the example of an environment.

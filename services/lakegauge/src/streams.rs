@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use bus::{Bus, service};
 use clap::{ArgMatches, Command};
 use service_kit::logs::LogConfig;
-use service_kit::{Environment, Settings};
 
-use crate::command;
+use crate::{addresses::Login, command};
 
 pub(crate) fn command() -> Command {
     let command = Command::new("streams")
@@ -17,18 +16,20 @@ pub(crate) fn command() -> Command {
              others up to date; safe to repeat. Services do so themselves where their login may: \
              with logins of least rights only this one needs it.",
         );
-    command::with_settings(command, service::SETTINGS)
+    command::of_tool(command, service::SETTINGS)
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let flags = command::flags(matches, service::SETTINGS);
-    let mut settings = Settings::new(&flags, &Environment);
-    LogConfig::load(&mut settings).install();
-    let config = service::load("streams", &mut settings);
-    if let Err(problems) = settings.finish() {
-        return command::report(Err(problems.into()));
-    }
-    let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
+    let given = command::Given::of(matches, service::SETTINGS, Login::Reader);
+    let config = given.load(|settings| {
+        LogConfig::load_of_tool(settings).install();
+        service::load("streams", settings)
+    });
+    let config = match config {
+        Ok(Some(config)) => config,
+        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
+        Err(problems) => return command::report(Err(problems.into())),
+    };
     command::report(command::block_on(stand(&config)))
 }
 

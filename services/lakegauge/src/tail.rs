@@ -1,17 +1,17 @@
-//! `lakegauge tail`: events as they are published, one line each.
+//! `lakegauge tail`: events as they are stored, one line each.
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 
-use bus::{Bus, BusSettings, Seen, Watch};
+use bus::{Bus, BusSettings, Seen, Watched};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use domain::{Fact, Operation, Outcome, Refusal, Statement};
-use futures_util::{StreamExt as _, stream};
-use service_kit::{Environment, Settings};
 use wire::{Raw, json::Decoded};
 
-use crate::{command as flags, decode, publish::NATS_SETTINGS, readable};
+use crate::{
+    addresses::Login, command as flags, decode, publish::NATS_SETTINGS, readable, stop::Stop,
+};
 
 /// Looked at where nothing else is asked for.
 const SUBJECTS: [&str; 2] = ["lake.>", "warehouse.>"];
@@ -23,10 +23,10 @@ pub(crate) fn command() -> Command {
     let statements = Statement::ALL.iter().map(|it| it.name());
     let actions: BTreeSet<&str> = operations.chain(statements).collect();
     let command = Command::new("tail")
-        .about("Print events as they are published, one line each")
+        .about("Print events as they are stored, one line each")
         .after_help(
             "Both forms of messages are read. Filters of one kind are alternatives; those of\n\
-             different kinds must all hold. What comes faster than it is printed is skipped.\n\
+             different kinds must all hold. It begins with what is stored next and skips nothing.\n\
              Example: lakegauge tail 'lake.access.>' --bucket raw --operation write --json",
         )
         .arg(
@@ -52,7 +52,7 @@ pub(crate) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print each event as one JSON object"),
         );
-    flags::with_settings(command, NATS_SETTINGS)
+    flags::of_tool(command, NATS_SETTINGS)
 }
 
 fn filter(name: &'static str, help: &'static str) -> Arg {
@@ -60,12 +60,11 @@ fn filter(name: &'static str, help: &'static str) -> Arg {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::flags(matches, NATS_SETTINGS);
-    let mut settings = Settings::new(&given, &Environment);
-    let bus = bus::service::load("lakegauge tail", &mut settings);
-    if let Err(problems) = settings.finish() {
-        return flags::report(Err(problems.into()));
-    }
+    let given = flags::Given::of(matches, NATS_SETTINGS, Login::Reader);
+    let bus = match given.load(|settings| bus::service::load("lakegauge tail", settings)) {
+        Ok(bus) => bus,
+        Err(problems) => return flags::report(Err(problems.into())),
+    };
     let Some(bus) = bus else { return ExitCode::from(crate::EXIT_USAGE) };
     let filters = Filters::of(matches);
     let subjects = match matches.get_one::<String>("subject") {
@@ -73,38 +72,40 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         None => SUBJECTS.map(str::to_owned).to_vec(),
     };
     let json = matches.get_flag("json");
-    flags::report(flags::block_on(tail(&bus.settings, &subjects, &filters, json)))
+    flags::report(flags::block_on_until_stopped(async |stop| {
+        tail(&bus.settings, &subjects, &filters, json, stop).await
+    }))
 }
 
-/// Prints until it is interrupted, which is how it is meant to end.
+/// Prints until a signal asks it to end, which is how it is meant to end.
 async fn tail(
     settings: &BusSettings,
     subjects: &[String],
     filters: &Filters,
     json: bool,
+    mut stop: Stop,
 ) -> anyhow::Result<()> {
-    let bus = Bus::connect(settings).await?;
-    let mut watches = Vec::new();
-    for subject in subjects {
-        let messages =
-            |mut watch: Watch| async move { watch.next().await.map(|seen| (seen, watch)) };
-        watches.push(Box::pin(stream::unfold(bus.watch(subject).await?, messages)));
-    }
-    let mut seen = stream::select_all(watches);
+    let bus = stop.unless(Bus::connect(settings)).await??;
+    let mut watch = stop.unless(bus.watch(subjects)).await??;
     loop {
         tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
-            message = seen.next() => match message {
-                Some(message) => print(&message, filters, json)?,
-                None => anyhow::bail!("the connection to NATS was closed"),
+            _stopped = stop.asked() => return Ok(()),
+            watched = watch.next() => match watched {
+                Some(watched) => print(&watched, filters, json)?,
+                None => anyhow::bail!("nothing more can be read; start it again"),
             }
         }
     }
 }
 
-fn print(message: &Seen, filters: &Filters, json: bool) -> anyhow::Result<()> {
+fn print(watched: &Watched, filters: &Filters, json: bool) -> anyhow::Result<()> {
     let mut lines = Vec::new();
-    write_message(&mut lines, message, filters, json);
+    match watched {
+        Watched::Message(message) => write_message(&mut lines, message, filters, json),
+        // Whatever is asked for may have been among it; JSON has no place for it.
+        Watched::Missed(why) if json => eprintln!("! {}", readable::plain(why)),
+        Watched::Missed(why) => write_told(&mut lines, why),
+    }
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(&lines)?;
     stdout.flush()?;
@@ -114,7 +115,7 @@ fn print(message: &Seen, filters: &Filters, json: bool) -> anyhow::Result<()> {
 fn write_message(lines: &mut Vec<u8>, message: &Seen, filters: &Filters, json: bool) {
     // Filters choose events; what is none would only be hidden by them.
     let tells_problems = !json && filters.is_empty();
-    let raw = match wire::decode(message.content_type.as_deref(), &message.payload) {
+    let raw = match wire::decode(&message.headers, &message.payload) {
         Ok(raw) => raw,
         Err(refusal) if tells_problems => return write_problem(lines, message, &refusal),
         Err(_) => return,
@@ -129,8 +130,12 @@ fn write_message(lines: &mut Vec<u8>, message: &Seen, filters: &Filters, json: b
 }
 
 fn write_problem(lines: &mut Vec<u8>, message: &Seen, refusal: &Refusal) {
-    let text = format!("! {}: {refusal}", message.subject);
-    lines.extend_from_slice(readable::plain(&text).as_bytes());
+    write_told(lines, &format!("{}: {refusal}", message.subject));
+}
+
+fn write_told(lines: &mut Vec<u8>, text: &str) {
+    lines.extend_from_slice(b"! ");
+    lines.extend_from_slice(readable::plain(text).as_bytes());
     lines.push(b'\n');
 }
 
@@ -206,6 +211,8 @@ impl Filters {
 
 #[cfg(test)]
 mod tests {
+    use wire::Headers;
+
     use super::*;
 
     const ACCESS: &str = r#"{"type":"lake.access","occurred_at":0,"bucket":"raw","key":"k","operation":"delete","bytes":1,"duration_us":2,"outcome":"denied","principal":""}"#;
@@ -246,7 +253,8 @@ mod tests {
 
     fn printed(payload: &str, json: bool, filters: &Filters) -> String {
         let payload = payload.to_owned().into();
-        let seen = Seen { subject: "lake.access.0.x".to_owned(), content_type: None, payload };
+        let seen =
+            Seen { subject: "lake.access.0.x".to_owned(), headers: Headers::default(), payload };
         let mut lines = Vec::new();
         write_message(&mut lines, &seen, filters, json);
         String::from_utf8(lines).unwrap()

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use crate::{
-    audit, completions, dead_letters, decode, doctor, env_example, healthcheck, migrate, publish,
-    replay, schema, streams, tail, top, up,
+    adopt, audit, completions, dead_letters, decode, doctor, env_example, healthcheck, migrate,
+    publish, replay, schema, streams, tail, top, up,
 };
 
 /// A subcommand that is no service: it does one thing and ends.
@@ -26,6 +26,7 @@ const TOOLS: &[Tool] = &[
     Tool { command: schema::command, run: schema::run },
     Tool { command: migrate::command, run: migrate::run },
     Tool { command: streams::command, run: streams::run },
+    Tool { command: adopt::command, run: adopt::run },
     Tool { command: audit::command, run: audit::run },
     Tool { command: dead_letters::command, run: dead_letters::run },
     Tool { command: doctor::command, run: doctor::run },

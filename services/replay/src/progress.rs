@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use bus::PublishProgress;
+
 /// Counts that one task adds to and another looks at. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Inner>);
@@ -14,6 +16,7 @@ struct Inner {
     doing: Mutex<String>,
     done: AtomicU64,
     total: AtomicU64,
+    publishers: Mutex<Vec<Arc<PublishProgress>>>,
 }
 
 impl Progress {
@@ -32,6 +35,17 @@ impl Progress {
     /// So many more events are done.
     pub fn add(&self, events: u64) {
         self.0.done.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// Watches a publisher, too.
+    pub(crate) fn watch(&self, publisher: Arc<PublishProgress>) {
+        self.0.publishers.lock().unwrap_or_else(PoisonError::into_inner).push(publisher);
+    }
+
+    /// Why publishing waits and what to do, if it does.
+    pub fn trouble(&self) -> Option<String> {
+        let publishers = self.0.publishers.lock().unwrap_or_else(PoisonError::into_inner);
+        publishers.iter().find_map(|publisher| publisher.trouble())
     }
 
     /// What is being done.

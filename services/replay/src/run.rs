@@ -125,7 +125,11 @@ pub async fn replay(
         let reading = Reading { store, stream, filter, after };
         let (source, expected) = Source::open(reading, clock.clone(), progress.clone()).await?;
         progress.expect(expected);
-        lanes.push(Lane::new(stream, source, target, after));
+        let lane = Lane::new(stream, source, target, after);
+        if let Some((_, publisher)) = &lane.out {
+            progress.watch(publisher.progress());
+        }
+        lanes.push(lane);
     }
     publish(&mut lanes, Pacer::new(what.speed), clock).await?;
     Ok(Told(lanes.into_iter().map(|lane| (lane.stream.to_string(), lane.told)).collect()))
@@ -167,7 +171,7 @@ async fn last_position(target: &Target, stream: Stream) -> anyhow::Result<Option
     let last = last.with_context(|| {
         format!("the last message of stream {name} is gone, so nobody knows how far the run is")
     })?;
-    let events = read_replay(last.content_type.as_deref(), &last.payload)
+    let events = read_replay(&last.headers, &last.payload)
         .map_err(|refusal| anyhow::anyhow!("the last message of stream {name}: {refusal}"))?;
     Ok(events.last().map(|(position, _)| *position))
 }
@@ -191,7 +195,9 @@ impl Lane {
             let subject = target.subjects.replay(target.run.name(), stream);
             let limits = PublisherLimits { unconfirmed_max: 1, ..PublisherLimits::default() };
             let publisher = target.bus.publisher(limits, |_| {});
-            (ReplayPacker::new(subject, ReplayLimits::default()), publisher)
+            let bytes_max = target.bus.message_bytes_max();
+            let replay_limits = ReplayLimits { bytes_max, ..ReplayLimits::default() };
+            (ReplayPacker::new(subject, replay_limits), publisher)
         });
         Self { stream, source, out, told: Lines { after: after.map(place), ..Lines::default() } }
     }

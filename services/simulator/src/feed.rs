@@ -130,6 +130,11 @@ impl<M: Model> Feed<M> {
         }
     }
 
+    /// The broker takes messages of so many bytes, from the next event on.
+    pub fn bound(&mut self, message_bytes_max: usize) {
+        self.packer.bound(message_bytes_max);
+    }
+
     /// Lets nothing more happen. What is held back comes at once, so that everything that has
     /// happened is published.
     pub fn drain(&mut self) {

@@ -8,10 +8,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bus::{Bus, PublishProgress, Publisher, PublisherLimits, service::BusConfig};
-use domain::Timestamp;
-use prometheus::{Gauge, IntCounter, IntGauge, Registry};
-use service_kit::{Clock, Condition, Context};
+use bus::{
+    Bus, Publisher, PublisherLimits,
+    publishing::{PublishMetrics, PublishWatch},
+    service::BusConfig,
+};
+use domain::{Stream, Timestamp};
+use prometheus::{Gauge, IntCounter, Registry};
+use service_kit::{Clock, Context};
 
 use crate::{
     draw::to_f64,
@@ -32,6 +36,8 @@ pub(crate) struct Pacer<M: Model> {
     pub(crate) feed: Feed<M>,
     /// When event time starts.
     pub(crate) start: Timestamp,
+    /// Where its events go.
+    pub(crate) stream: Stream,
 }
 
 impl<M> Pacer<M>
@@ -60,10 +66,14 @@ where
         let publisher = connected.publisher(PublisherLimits::default(), move |acknowledged| {
             locked(&entered).acknowledge(&acknowledged.sealed.message_id);
         });
+        let publishing = PublishMetrics::register(&registry).context("metrics")?;
         let mut shell = Shell {
-            progress: publisher.progress(),
+            watch: PublishWatch::new(
+                publisher.progress(),
+                publishing.of("events", &self.stream.to_string()),
+                readiness.condition("publisher"),
+            ),
             gauges: Gauges::register(&registry).context("metrics")?,
-            condition: readiness.condition("publisher"),
             bus: connected,
             clock,
             publisher,
@@ -87,10 +97,9 @@ struct Shell<M: Model> {
     bus: Bus,
     clock: Clock,
     publisher: Publisher,
-    progress: Arc<PublishProgress>,
+    watch: PublishWatch,
     accounts: Arc<Mutex<Accounts<M>>>,
     gauges: Gauges,
-    condition: Condition,
     behind: bool,
 }
 
@@ -109,11 +118,12 @@ impl<M: Model> Shell<M> {
                 tracing::info!(held = feed.held(), "draining: what is held back comes now");
                 feed.drain();
             }
+            feed.bound(self.bus.message_bytes_max());
             let now = event_time(start, self.clock.monotonic().saturating_sub(started));
             match feed.pull(now) {
                 Pulled::Message(message) => self.publish(message, now).await?,
                 Pulled::Wait(until) => {
-                    self.look();
+                    self.watch.look();
                     let wait_us = u64::try_from(until.0 - now.0).unwrap_or(0);
                     let wait = Duration::from_micros(wait_us).clamp(TICK, LOOK);
                     tokio::select! {
@@ -137,9 +147,7 @@ impl<M: Model> Shell<M> {
         loop {
             tokio::select! {
                 published = &mut publishing => return published.context("publishing"),
-                () = tokio::time::sleep(LOOK) => {
-                    look(&self.bus, &self.progress, &self.gauges, &self.condition);
-                }
+                () = tokio::time::sleep(LOOK) => self.watch.look(),
             }
         }
     }
@@ -153,13 +161,9 @@ impl<M: Model> Shell<M> {
                     flushed.context("awaiting the acknowledgements")?;
                     return Ok(());
                 }
-                () = tokio::time::sleep(LOOK) => self.look(),
+                () = tokio::time::sleep(LOOK) => self.watch.look(),
             }
         }
-    }
-
-    fn look(&self) {
-        look(&self.bus, &self.progress, &self.gauges, &self.condition);
     }
 
     fn note_lag(&mut self, now: Timestamp, due: Timestamp) {
@@ -172,19 +176,6 @@ impl<M: Model> Shell<M> {
             self.behind = false;
             tracing::info!("caught up");
         }
-    }
-}
-
-/// Tells readiness and metrics how publishing goes.
-fn look(bus: &Bus, progress: &PublishProgress, gauges: &Gauges, condition: &Condition) {
-    gauges.full.set(i64::from(progress.is_full()));
-    gauges.unconfirmed.set(i64::try_from(progress.in_flight()).unwrap_or(i64::MAX));
-    if progress.is_full() {
-        condition.fail("stream is full, waiting");
-    } else if !bus.is_connected() {
-        condition.fail("not connected to NATS, waiting");
-    } else {
-        condition.pass(format!("{} messages acknowledged", progress.messages()));
     }
 }
 
@@ -222,8 +213,6 @@ struct Gauges {
     events: IntCounter,
     duplicates: IntCounter,
     lag: Gauge,
-    full: IntGauge,
-    unconfirmed: IntGauge,
 }
 
 impl Gauges {
@@ -242,20 +231,10 @@ impl Gauges {
                 "How much later than it should the last message went out; it grows while the \
                  simulator or the broker can't keep up.",
             )?,
-            full: IntGauge::new(
-                "lakegauge_simulator_stream_full",
-                "1 while the stream is full and publishing waits.",
-            )?,
-            unconfirmed: IntGauge::new(
-                "lakegauge_simulator_unconfirmed_messages",
-                "Messages that are sent and not yet acknowledged.",
-            )?,
         };
         registry.register(Box::new(gauges.events.clone()))?;
         registry.register(Box::new(gauges.duplicates.clone()))?;
         registry.register(Box::new(gauges.lag.clone()))?;
-        registry.register(Box::new(gauges.full.clone()))?;
-        registry.register(Box::new(gauges.unconfirmed.clone()))?;
         Ok(gauges)
     }
 }

@@ -127,7 +127,7 @@ where
     let subjects = Subjects::new(&common.bus.settings.subject_prefix);
     let subject = subject(&subjects, stream.partition, &common.source);
     let feed = origin.feed(model(&origin), &common, subject);
-    let pacer = Pacer { feed, start: origin.start };
+    let pacer = Pacer { feed, start: origin.start, stream };
     pacer.run(context, &common.bus, common.books.as_deref()).await
 }
 

@@ -84,8 +84,8 @@ fn read<N>(messages: &[Message<N>], stream: Stream) -> Vec<Event> {
             broker_ns: message.due.0 * 1_000,
             subject: &message.sealed.subject,
         };
-        let content_type = Some(message.sealed.content_type);
-        let items = wire::read(&place, content_type, &message.sealed.payload, &rules).items;
+        let headers = wire::Headers::of(message.sealed.content_type);
+        let items = wire::read(&place, &headers, &message.sealed.payload, &rules).items;
         items.into_iter().map(|item| match item {
             Item::Event(event) => event,
             other @ (Item::Verdict(_) | Item::Refused(_)) => panic!("{other:?}"),

@@ -16,8 +16,11 @@ pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
 pub(crate) const NO_MESSAGE_FOUND: u64 = 10_037;
 /// A stream of this name exists with another configuration.
 pub(crate) const STREAM_NAME_IN_USE: u64 = 10_058;
-/// The reserved space is used up: of the server, of the account, of either.
-pub(crate) const NO_STORAGE: [u64; 3] = [10_047, 10_028, 10_002];
+/// The stream could not be purged; the error in its text is the file system's.
+pub(crate) const PURGE_FAILED: u64 = 10_051;
+/// The reserved space is used up: of the server, of the account, of either; or it is more than one
+/// stream may have.
+pub(crate) const NO_STORAGE: [u64; 4] = [10_047, 10_028, 10_002, 10_122];
 
 /// One request; `what` says it in errors.
 pub(crate) async fn request<T: DeserializeOwned>(

@@ -3,11 +3,13 @@
 
 use async_nats::jetstream::kv;
 use bytes::Bytes;
+use wire::headers;
 
 use crate::{
     api,
     connection::{Bus, server_name},
     error::BusError,
+    stored::Which,
     stream::named,
 };
 
@@ -28,13 +30,21 @@ pub(crate) struct Entry {
 /// # Errors
 ///
 /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
-pub(crate) async fn entry(bus: &Bus, key: &str, what: &str) -> Result<Entry, BusError> {
-    let entry =
-        store(bus).await?.entry(key).await.map_err(|error| api::client_error(&error, what))?;
-    Ok(entry.map_or_else(Entry::default, |entry| Entry {
-        revision: entry.revision,
-        value: (entry.operation == kv::Operation::Put).then_some(entry.value),
+pub(crate) async fn entry(bus: &Bus, key: &str) -> Result<Entry, BusError> {
+    let bucket = server_name(&bus.settings().subject_prefix, BUCKET);
+    let subject = format!("$KV.{bucket}.{key}");
+    let stored = bus.stored(&format!("KV_{bucket}"), Which::Last(&subject)).await?;
+    Ok(stored.map_or_else(Entry::default, |stored| Entry {
+        revision: stored.sequence,
+        value: (!is_tombstone(&stored.block)).then_some(stored.payload),
     }))
+}
+
+/// Whether a message says that its key has no value. One whose headers can't be read says nothing.
+fn is_tombstone(block: &[u8]) -> bool {
+    let says = |name| headers::value(block, name).ok().flatten();
+    says("Nats-Marker-Reason").is_some()
+        || says("KV-Operation").is_some_and(|operation| operation != "PUT")
 }
 
 /// Puts a value, provided that the key still has the revision; returns the new one. The value must
@@ -56,7 +66,7 @@ pub(crate) async fn compare_and_set(
         Ok(revision) => return Ok(revision),
         Err(error) => error,
     };
-    let now = entry(bus, key, what).await?;
+    let now = entry(bus, key).await?;
     if now.value.as_ref() == Some(value) {
         return Ok(now.revision);
     }

@@ -1,14 +1,19 @@
 //! The connection: login, the server's version, and whether it stands.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, Event, ServerAddr, ServerError, connection::State, jetstream};
+use async_nats::{AuthError, ConnectOptions, Event, ServerError, connection::State, jetstream};
+use domain::PipelineId;
+use service_kit::Clock;
 use tokio::sync::watch;
+use wire::PAYLOAD_BYTES_MIN;
 
 use crate::{
     error::BusError,
+    login::Login,
+    outage::{Outage, Outages},
     publisher::{Acknowledged, Publisher, PublisherLimits},
     reader::{Reader, ReaderSettings},
     settings::BusSettings,
@@ -17,6 +22,10 @@ use crate::{
 /// The oldest server that refuses what it does not know instead of ignoring it.
 const SERVER_NEEDED: (u32, u32) = (2, 12);
 const SERVER_NEEDED_TEXT: &str = "2.12";
+
+/// Bytes that headers take of what the server takes as one message: type and id, and what a bucket
+/// adds to compare and set.
+const HEADERS_BYTES_MAX: usize = 512;
 
 /// Messages whose acknowledgements the client tracks. Above every window of a [`Publisher`], so
 /// that the client's own limit, which deadlocks, is never reached.
@@ -44,25 +53,39 @@ struct ConnectionState {
     generation: watch::Sender<u64>,
     /// The server's words by subject that we may not publish or subscribe to.
     denials: Mutex<BTreeMap<String, String>>,
+    /// The pipeline that was met first.
+    pipeline: OnceLock<PipelineId>,
+    /// Why there is no connection.
+    outages: Outages,
 }
 
 impl Bus {
     /// Connects, logs in and checks the server's version. Later the client reconnects by itself,
-    /// without end.
+    /// without end, and reads the login again at each attempt.
     ///
     /// # Errors
     ///
     /// [`BusError::Unreachable`] while there is no server (worth a retry), [`BusError::Refused`],
     /// [`BusError::Setting`] and [`BusError::OldServer`] for what only a person can change.
     pub async fn connect(settings: &BusSettings) -> Result<Self, BusError> {
+        Self::connect_first(settings, true).await
+    }
+
+    /// The first connection of a process, or a further one, whose outages are those of the first.
+    async fn connect_first(settings: &BusSettings, is_first: bool) -> Result<Self, BusError> {
         let state = Arc::new(ConnectionState {
             generation: watch::Sender::new(0),
             denials: Mutex::new(BTreeMap::new()),
+            pipeline: OnceLock::new(),
+            outages: Outages::new(Clock::system(), Login::of(settings), is_first),
         });
-        let addresses = addresses(settings)?;
-        let options = options(settings, &addresses, Arc::clone(&state)).await?;
-        let client =
-            options.connect(addresses).await.map_err(|error| connect_error(&error, settings))?;
+        let addresses =
+            settings.addresses().map_err(|detail| BusError::Setting { key: "NATS_URL", detail })?;
+        let options = options(settings, Arc::clone(&state))?;
+        let client = options
+            .connect(addresses.servers)
+            .await
+            .map_err(|error| connect_error(&error, settings))?;
         let found = client.server_info().version;
         if !new_enough(&found) {
             return Err(BusError::OldServer {
@@ -70,6 +93,9 @@ impl Bus {
                 found,
                 needed: SERVER_NEEDED_TEXT,
             });
+        }
+        if let Some(detail) = small_payload(client.max_payload()) {
+            return Err(BusError::SmallPayload { server: settings.shown_url(), detail });
         }
         // The event of this first connection comes on its own time; readers take what comes later
         // for a reconnect.
@@ -83,14 +109,54 @@ impl Bus {
         Ok(Self { context, client, state, settings: Arc::new(settings.clone()) })
     }
 
+    /// Another connection to the same server with the same login, for what may break its connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::connect`]; but a login that is refused or can't be read is worth a retry: it was good
+    /// once, and is being rotated.
+    pub(crate) async fn another(&self, purpose: &str) -> Result<Self, BusError> {
+        let mut settings = BusSettings::clone(&self.settings);
+        settings.name = format!("{}: {purpose}", settings.name);
+        Self::connect_first(&settings, false).await.map_err(|error| {
+            if matches!(error, BusError::Refused { .. } | BusError::Setting { .. }) {
+                let what = format!("another connection, for {purpose}");
+                BusError::NoAnswer { what, detail: error.to_string() }
+            } else {
+                error
+            }
+        })
+    }
+
     /// The version that the server says it is.
     pub fn server_version(&self) -> String {
         self.client.server_info().version
     }
 
+    /// Bytes of the largest message that is made: less than [`wire::MESSAGE_BYTES_MAX`] where the
+    /// server takes less. It says so each time that it is connected to.
+    pub fn message_bytes_max(&self) -> usize {
+        wire::MESSAGE_BYTES_MAX.min(self.taken_bytes_max())
+    }
+
+    /// Bytes that the server takes as one message, headers included (`max_payload`).
+    pub fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    /// Bytes that the server takes beside our headers.
+    pub(crate) fn taken_bytes_max(&self) -> usize {
+        self.max_payload().saturating_sub(HEADERS_BYTES_MAX)
+    }
+
     /// Whether the connection stands now, as far as the client knows.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Why there is no connection; nothing while it stands.
+    pub fn outage(&self) -> Option<Outage> {
+        self.state.outages.now().filter(|_| !self.is_connected())
     }
 
     /// A number that rises with each reconnection: what was known about streams may be outdated.
@@ -137,6 +203,11 @@ impl Bus {
         &self.client
     }
 
+    /// The pipeline that this connection met first.
+    pub(crate) fn first_pipeline(&self) -> &OnceLock<PipelineId> {
+        &self.state.pipeline
+    }
+
     pub(crate) fn settings(&self) -> &BusSettings {
         &self.settings
     }
@@ -158,6 +229,7 @@ impl Bus {
 
 impl ConnectionState {
     fn note(&self, event: &Event) {
+        self.outages.note(event);
         match event {
             Event::Connected => {
                 // Permissions may have changed while the connection was down.
@@ -175,94 +247,54 @@ impl ConnectionState {
                 tracing::warn!(error = text, "NATS says");
             }
             Event::Disconnected => tracing::warn!("lost the connection to NATS; reconnecting"),
+            // Only we end a connection for good; and of many attempts in vain the outage tells.
+            Event::Draining | Event::Closed | Event::ClientError(_) => {
+                tracing::debug!(%event, "NATS connection");
+            }
             Event::LameDuckMode
-            | Event::Draining
-            | Event::Closed
             | Event::SlowConsumer(_)
             | Event::ServerError(
                 ServerError::AuthorizationViolation | ServerError::SlowConsumer(_),
-            )
-            | Event::ClientError(_) => tracing::warn!(%event, "NATS connection"),
+            ) => tracing::warn!(%event, "NATS connection"),
         }
     }
 }
 
-async fn options(
+fn options(
     settings: &BusSettings,
-    addresses: &[ServerAddr],
     state: Arc<ConnectionState>,
 ) -> Result<ConnectOptions, BusError> {
     if let Some(problem) = settings.problems().into_iter().next() {
         return Err(BusError::Setting { key: problem.key, detail: problem.detail });
     }
-    let mut options = ConnectOptions::new()
-        .name(&settings.name)
-        .custom_inbox_prefix(&settings.inbox_prefix)
-        .connection_timeout(settings.connect_timeout)
-        .request_timeout(Some(settings.request_timeout))
-        .ping_interval(settings.ping_interval)
-        .event_callback(move |event| {
-            state.note(&event);
-            std::future::ready(())
-        });
-    if let Some(path) = &settings.credentials_file {
-        options = options.credentials_file(path).await.map_err(|error| BusError::Setting {
-            key: "NATS_CREDS",
-            detail: format!("can't read {}: {error}", path.display()),
-        })?;
-    }
-    if let Some(path) = &settings.nkey_seed_file {
-        let seed = tokio::fs::read_to_string(path).await.map_err(|error| BusError::Setting {
-            key: "NATS_NKEY_SEED_FILE",
-            detail: format!("can't read {}: {error}", path.display()),
-        })?;
-        options = options.nkey(seed.trim().to_owned());
-    }
-    if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
-        options = options.user_and_password(user.clone(), password.clone());
-    } else if let Some(address) = addresses.iter().find(|address| address.has_user_pass()) {
-        // The client reads only the host from an address.
-        let user = percent_decoded(address.username().unwrap_or_default());
-        options = match address.password() {
-            Some(password) => options.user_and_password(user, percent_decoded(password)),
-            None => options.token(user),
-        };
-    }
+    let login = Login::of(settings);
+    // What is wrong with a file is said by its name, and not as a login that was refused.
+    login
+        .read(&[])
+        .map_err(|problem| BusError::Setting { key: problem.key, detail: problem.detail })?;
+    let told = Arc::clone(&state);
+    let mut options = ConnectOptions::with_auth_callback(move |nonce| {
+        let read = login.read(&nonce);
+        told.outages.read(&read);
+        std::future::ready(read.map_err(|problem| AuthError::new(problem.detail)))
+    })
+    .name(&settings.name)
+    .custom_inbox_prefix(&settings.inbox_prefix)
+    .connection_timeout(settings.connect_timeout)
+    .request_timeout(Some(settings.request_timeout))
+    .ping_interval(settings.ping_interval)
+    .event_callback(move |event| {
+        state.note(&event);
+        std::future::ready(())
+    });
+    // The client reads these files again at each attempt.
     if let Some(path) = &settings.ca_file {
         options = options.add_root_certificates(path.clone());
     }
-    Ok(options)
-}
-
-fn addresses(settings: &BusSettings) -> Result<Vec<ServerAddr>, BusError> {
-    settings
-        .url
-        .split(',')
-        .map(|address| {
-            address.trim().parse::<ServerAddr>().map_err(|_| BusError::Setting {
-                key: "NATS_URL",
-                // The parser's own words may repeat the password.
-                detail: "is not an address like nats://host:4222".to_owned(),
-            })
-        })
-        .collect()
-}
-
-/// Text of an address, where `%40` stands for `@`.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = (first == b'%').then(|| tail.split_at_checked(2)).flatten();
-        let decoded = escaped.and_then(|(digits, tail)| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            Some((u8::from_str_radix(digits, 16).ok()?, tail))
-        });
-        let (byte, tail) = decoded.unwrap_or((first, tail));
-        bytes.push(byte);
-        rest = tail;
+    if let (Some(certificate), Some(key)) = (&settings.certificate_file, &settings.key_file) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    Ok(options)
 }
 
 fn connect_error(error: &async_nats::ConnectError, settings: &BusSettings) -> BusError {
@@ -271,7 +303,7 @@ fn connect_error(error: &async_nats::ConnectError, settings: &BusSettings) -> Bu
     let detail = error.to_string();
     match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            BusError::Refused { server, detail }
+            BusError::Refused { server, detail, remedy: Login::of(settings).remedy() }
         }
         ConnectErrorKind::ServerParse
         | ConnectErrorKind::Dns
@@ -280,6 +312,17 @@ fn connect_error(error: &async_nats::ConnectError, settings: &BusSettings) -> Bu
         | ConnectErrorKind::Io
         | ConnectErrorKind::MaxReconnects => BusError::Unreachable { server, detail },
     }
+}
+
+/// What is wrong with what a server takes as one message, if it is too little.
+pub(crate) fn small_payload(max_payload: usize) -> Option<String> {
+    (max_payload < PAYLOAD_BYTES_MIN).then(|| {
+        format!(
+            "takes messages of at most {max_payload} bytes (max_payload), which is less than one \
+             event can need; set max_payload in nats-server.conf to {PAYLOAD_BYTES_MIN} or more \
+             (1MB is its default) and reload or restart nats-server"
+        )
+    })
 }
 
 /// `true` for a version from 2.12 on; what can't be read is refused, since it can't be judged.
@@ -328,12 +371,6 @@ mod tests {
         for version in ["2.9.10", "2.11.9", "1.4", "", "unknown"] {
             assert!(!new_enough(version), "{version}");
         }
-    }
-
-    #[test]
-    fn a_password_in_an_address_may_hold_any_character() {
-        assert_eq!(percent_decoded("p%40ss%2Fw%"), "p@ss/w%");
-        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
     }
 
     #[test]

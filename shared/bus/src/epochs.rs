@@ -105,6 +105,7 @@ impl Epochs {
     ///
     /// As [`Epochs::get`]. The epoch may not be raised then: report it again.
     pub async fn report(&self, stream: &str, epoch: u32, newest: u64) -> Result<u32, BusError> {
+        self.bus.same_pipeline().await?;
         if newest > 0 {
             self.keep_newest(stream, epoch, newest).await?;
         }
@@ -125,8 +126,10 @@ impl Epochs {
     ///
     /// # Errors
     ///
-    /// As [`Epochs::get`].
+    /// [`BusError::Mismatch`] in a broker that is not the one that this connection began with: there
+    /// the stream is another pipeline's. And as [`Epochs::get`].
     pub async fn raise(&self, stream: &str, above: u32) -> Result<u32, BusError> {
+        self.bus.same_pipeline().await?;
         let what = format!("epoch of stream {stream}");
         let raise = |current: u32| (current <= above).then(|| above.saturating_add(1));
         let in_force = self.change(&key(stream), &what, raise).await?;
@@ -204,7 +207,7 @@ impl Epochs {
         key: &str,
         what: &str,
     ) -> Result<(Option<T>, u64), BusError> {
-        let entry = bucket::entry(&self.bus, key, what).await?;
+        let entry = bucket::entry(&self.bus, key).await?;
         let Some(value) = entry.value else { return Ok((None, entry.revision)) };
         let text = String::from_utf8_lossy(&value);
         let number = text.parse().map_err(|_| BusError::Garbled {

@@ -1,5 +1,7 @@
 //! What can go wrong on the bus, and what to do about it.
 
+use domain::Mismatch;
+
 /// What the caller should do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
@@ -23,15 +25,14 @@ pub enum BusError {
         detail: String,
     },
     /// The server refused who we are.
-    #[error(
-        "NATS at {server} refused the login ({detail}); check NATS_CREDS, NATS_NKEY_SEED_FILE or \
-         NATS_USER and NATS_PASSWORD"
-    )]
+    #[error("NATS at {server} refused the login ({detail}): {remedy}")]
     Refused {
         /// The address, without user and password.
         server: String,
         /// What the client said.
         detail: String,
+        /// What to do, with the setting's name.
+        remedy: String,
     },
     /// A setting can't be used.
     #[error("{key}: {detail}")]
@@ -53,6 +54,14 @@ pub enum BusError {
         found: String,
         /// The oldest version that will do.
         needed: &'static str,
+    },
+    /// The server takes too little as one message.
+    #[error("NATS at {server} {detail}")]
+    SmallPayload {
+        /// The address, without user and password.
+        server: String,
+        /// How much it takes, how much is needed, and what to do.
+        detail: String,
     },
     /// The server or the account has no JetStream.
     #[error(
@@ -92,16 +101,15 @@ pub enum BusError {
         /// The value the server has, as JSON.
         got: String,
     },
-    /// The streams don't fit into the space that the server has for them.
-    #[error(
-        "no room for stream {stream} ({detail}): raise max_file_store in nats-server.conf or the \
-         account's limit, or lower NATS_EVENT_STREAM_MAX_BYTES"
-    )]
+    /// A stream does not fit into the space that the account or the server has.
+    #[error("no room for stream {stream} ({detail}): {todo}")]
     NoRoom {
         /// Its name on the server.
         stream: String,
-        /// What the server said.
+        /// What it asks for and what there is, or what the server said.
         detail: String,
+        /// The settings that help.
+        todo: String,
     },
     /// The server answered with an error.
     #[error("{what}: the server says: {detail} (code {code}, error code {error_code})")]
@@ -139,6 +147,9 @@ pub enum BusError {
         /// The server's words, with the subject.
         detail: String,
     },
+    /// Sides that don't belong together.
+    #[error("{0}")]
+    Mismatch(Mismatch),
     /// Somebody else changed the value first.
     #[error("{what} was changed by another process: {detail}")]
     Superseded {
@@ -163,6 +174,12 @@ pub enum BusError {
     },
 }
 
+impl From<Mismatch> for BusError {
+    fn from(mismatch: Mismatch) -> Self {
+        Self::Mismatch(mismatch)
+    }
+}
+
 impl BusError {
     /// What to do about it.
     pub fn recovery(&self) -> Recovery {
@@ -178,10 +195,12 @@ impl BusError {
             Self::Refused { .. }
             | Self::Setting { .. }
             | Self::OldServer { .. }
+            | Self::SmallPayload { .. }
             | Self::UnfitStream { .. }
             | Self::IgnoredOption { .. }
             | Self::NoRoom { .. }
             | Self::Forbidden { .. }
+            | Self::Mismatch(_)
             | Self::Superseded { .. }
             | Self::Ended { .. } => Recovery::Stop,
         }

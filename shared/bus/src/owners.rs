@@ -49,9 +49,11 @@ impl Owners {
     ///
     /// # Errors
     ///
+    /// [`BusError::Mismatch`] in a broker that is not the one that this connection began with,
     /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
     pub async fn get(&self, thing: &str) -> Result<Owner, BusError> {
-        let entry = bucket::entry(&self.bus, &key(thing), &what(thing)).await?;
+        self.bus.same_pipeline().await?;
+        let entry = bucket::entry(&self.bus, &key(thing)).await?;
         let claim = entry.value.and_then(|value| serde_json::from_slice(&value).ok());
         Ok(Owner { claim, revision: entry.revision })
     }

@@ -1,10 +1,7 @@
 //! The publisher: a bounded window of unconfirmed messages, every acknowledgement awaited.
 
 use std::fmt;
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::{
@@ -20,13 +17,17 @@ use wire::Sealed;
 
 use crate::{
     api,
-    connection::Bus,
+    connection::{Bus, small_payload},
     error::{BusError, Recovery, server_recovery},
-    stream::{CONTENT_TYPE, MESSAGE_ID},
+    progress::{PublishProgress, tell},
+    stream::MESSAGE_ID,
+    unconfirmed::{NO_ANSWER, NOT_CONNECTED},
 };
 
-/// The stream is full: of messages or bytes, or its account or server of storage.
-const FULL: [u64; 3] = [10_077, 10_047, 10_023];
+/// The stream is full of messages or bytes.
+const STREAM_FULL: u64 = 10_077;
+/// So is it, or its account or server of storage.
+const FULL: [u64; 3] = [STREAM_FULL, 10_047, 10_023];
 
 /// The unit in which bytes are counted against the window; a permit counts up to 2^32 of them.
 const WINDOW_UNIT_BYTES: usize = 1_024;
@@ -74,55 +75,6 @@ pub struct Acknowledged<'a> {
     pub duplicate: bool,
 }
 
-/// What a publisher did so far. Everything is monotonic except the last two of its readers.
-#[derive(Debug, Default)]
-pub struct PublishProgress {
-    messages: AtomicU64,
-    events: AtomicU64,
-    duplicates: AtomicU64,
-    retries: AtomicU64,
-    full_waits: AtomicU64,
-    full: AtomicBool,
-    in_flight: AtomicU64,
-}
-
-impl PublishProgress {
-    /// Messages acknowledged, duplicates among them.
-    pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
-    }
-
-    /// Events in the acknowledged messages.
-    pub fn events(&self) -> u64 {
-        self.events.load(Ordering::Relaxed)
-    }
-
-    /// Messages that the server had already.
-    pub fn duplicates(&self) -> u64 {
-        self.duplicates.load(Ordering::Relaxed)
-    }
-
-    /// Attempts beyond the first of each message.
-    pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
-    }
-
-    /// Answers that said the stream is full.
-    pub fn full_waits(&self) -> u64 {
-        self.full_waits.load(Ordering::Relaxed)
-    }
-
-    /// Whether the stream was full when it answered last.
-    pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
-    }
-
-    /// Messages sent and not yet acknowledged.
-    pub fn in_flight(&self) -> u64 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-}
-
 /// What was confirmed since the publisher was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confirmed {
@@ -138,7 +90,9 @@ pub struct Confirmed {
 ///
 /// First attempts leave in the order of [`Publisher::publish`]; a message that has to be sent again
 /// lands behind its successors. Every attempt sends the same bytes under the same id, so that within
-/// the stream's duplicate window a message is stored once, whichever of its answers was lost.
+/// the stream's duplicate window a message is stored once, whichever of its answers was lost. A
+/// message that is larger than the server takes, as one that was started again may, is sent in
+/// parts, and acknowledged when all of them are.
 ///
 /// Dropping it gives up what is not confirmed: [`Publisher::flush`] first.
 pub struct Publisher {
@@ -176,27 +130,34 @@ struct Place {
     _message: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
     progress: Arc<PublishProgress>,
+    /// By which the message is known among those that are on their way.
+    number: u64,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.progress.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.progress.underway.end(self.number);
     }
 }
 
 impl Publisher {
     pub(crate) fn new(bus: Bus, limits: PublisherLimits, acknowledged: Observer) -> Self {
         let bytes = limits.unconfirmed_bytes_max.div_ceil(WINDOW_UNIT_BYTES).max(1);
+        let progress = Arc::new(PublishProgress::new(bus.settings().unconfirmed_after));
+        let dropped = CancellationToken::new();
+        let telling = tell(Arc::clone(&progress));
+        let until = dropped.clone();
+        tokio::spawn(async move { until.run_until_cancelled(telling).await });
         Self {
             inner: Arc::new(Inner {
                 bus,
                 acknowledged,
-                progress: Arc::default(),
+                progress,
                 window: Arc::new(Semaphore::new(limits.unconfirmed_max.max(1))),
                 window_bytes: Arc::new(Semaphore::new(bytes)),
                 failure: Mutex::new(None),
                 probe: tokio::sync::Mutex::new(()),
-                dropped: CancellationToken::new(),
+                dropped,
                 limits,
             }),
         }
@@ -211,7 +172,8 @@ impl Publisher {
     /// The first error of any message of this publisher that no retry can mend; nothing is sent
     /// from then on. What passes, a full stream or a lost server, makes it wait instead.
     pub async fn publish(&self, sealed: Sealed) -> Result<(), BusError> {
-        let place = self.place(sealed.payload.len()).await?;
+        let place = self.place(&sealed).await?;
+        let number = place.number;
         let sent = self.inner.send(&sealed).await;
         SENT.pass();
         let inner = Arc::clone(&self.inner);
@@ -221,7 +183,7 @@ impl Publisher {
             let dropped = inner.dropped.clone();
             tokio::select! {
                 () = dropped.cancelled() => {}
-                () = inner.settle(sealed, sent) => {}
+                () = inner.settle(sealed, number, sent) => {}
             }
             drop(place);
         });
@@ -257,7 +219,8 @@ impl Publisher {
         Arc::clone(&self.inner.progress)
     }
 
-    async fn place(&self, bytes: usize) -> Result<Place, BusError> {
+    async fn place(&self, sealed: &Sealed) -> Result<Place, BusError> {
+        let bytes = sealed.payload.len();
         self.failure()?;
         let inner = &self.inner;
         // A message above the bound takes the whole window rather than waiting forever.
@@ -268,8 +231,9 @@ impl Publisher {
         let bytes = Arc::clone(&inner.window_bytes).acquire_many_owned(units).await;
         let (Ok(message), Ok(bytes)) = (message, bytes) else { return Err(self.ended()) };
         self.failure()?;
-        inner.progress.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Place { _message: message, _bytes: bytes, progress: Arc::clone(&inner.progress) })
+        let progress = Arc::clone(&inner.progress);
+        let number = progress.underway.begin(&sealed.subject);
+        Ok(Place { _message: message, _bytes: bytes, progress, number })
     }
 
     fn failure(&self) -> Result<(), BusError> {
@@ -290,34 +254,69 @@ impl Inner {
     async fn send(&self, sealed: &Sealed) -> Result<PublishAckFuture, PublishError> {
         let message = PublishMessage::build()
             .payload(sealed.payload.clone())
-            .header(CONTENT_TYPE, sealed.content_type)
+            .header(wire::headers::CONTENT_TYPE, sealed.content_type)
             .header(MESSAGE_ID, sealed.message_id.as_str());
         self.bus.context.send_publish(sealed.subject.clone(), message).await
     }
 
     /// Sees a message through to its acknowledgement or to an error that no retry can mend.
-    async fn settle(&self, sealed: Sealed, sent: Result<PublishAckFuture, PublishError>) {
-        let mut answer = confirm(sent).await;
+    async fn settle(
+        &self,
+        sealed: Sealed,
+        number: u64,
+        sent: Result<PublishAckFuture, PublishError>,
+    ) {
+        let answer = confirm(sent).await;
+        if let Some(ack) = self.deliver(&sealed, number, answer).await {
+            self.store(&sealed, &ack);
+        }
+    }
+
+    /// Sends until the server acknowledges; none: no retry can mend it.
+    async fn deliver(
+        &self,
+        sealed: &Sealed,
+        number: u64,
+        mut answer: Result<PublishAck, PublishError>,
+    ) -> Option<PublishAck> {
         let mut backoff = self.limits.retry_backoff_min;
         loop {
             let error = match answer {
-                Ok(ack) => return self.store(&sealed, &ack),
+                Ok(ack) => return Some(ack),
                 Err(error) => error,
             };
-            match self.judge(&sealed, &error) {
-                Verdict::Full => {
-                    self.note_full(&sealed, &error);
-                    answer = self.probe(&sealed, backoff).await;
+            match self.judge(sealed, &error) {
+                Verdict::Full(why) => {
+                    self.progress.underway.failed(number, why);
+                    self.note_full(sealed, &error);
+                    answer = self.probe(sealed, backoff).await;
                 }
-                Verdict::Again => {
+                Verdict::Again(why) => {
+                    self.progress.underway.failed(number, why);
                     tokio::time::sleep(backoff).await;
                     self.bus.connected().await;
-                    answer = self.again(&sealed).await;
+                    answer = self.again(sealed).await;
                 }
-                Verdict::Never(failure) => return self.fail(failure),
+                Verdict::InParts(parts) => return self.deliver_parts(&parts, number).await,
+                Verdict::Never(failure) => {
+                    self.fail(failure);
+                    return None;
+                }
             }
             backoff = backoff.saturating_mul(2).min(self.limits.retry_backoff_max);
         }
+    }
+
+    /// Sends what was sealed for a server that took more, part after part, each acknowledged before
+    /// the next; gives the last acknowledgement.
+    async fn deliver_parts(&self, parts: &[Sealed], number: u64) -> Option<PublishAck> {
+        let mut last = None;
+        for part in parts {
+            let answer = confirm(self.send(part).await).await;
+            // The server may take even less by then.
+            last = Some(Box::pin(self.deliver(part, number, answer)).await?);
+        }
+        last
     }
 
     /// Sends again after a wait, one message at a time, until the stream has room.
@@ -373,18 +372,24 @@ impl Inner {
         match error.kind() {
             PublishErrorKind::TimedOut => match self.bus.denial(&sealed.subject) {
                 Some(detail) => Verdict::Never(BusError::Forbidden { detail }),
-                None => Verdict::Again,
+                None if self.bus.is_connected() => Verdict::Again(NO_ANSWER.to_owned()),
+                None => Verdict::Again(NOT_CONNECTED.to_owned()),
             },
-            PublishErrorKind::StreamNotFound
-            | PublishErrorKind::BrokenPipe
-            | PublishErrorKind::MaxAckPending => Verdict::Again,
-            PublishErrorKind::MaxPayloadExceeded => unpublishable(error.to_string()),
+            PublishErrorKind::StreamNotFound => Verdict::Again(format!(
+                "no stream takes {}; `lakegauge streams` makes those that are missing",
+                sealed.subject
+            )),
+            PublishErrorKind::BrokenPipe => Verdict::Again(NOT_CONNECTED.to_owned()),
+            PublishErrorKind::MaxAckPending => Verdict::Again(error.to_string()),
+            PublishErrorKind::MaxPayloadExceeded => self.judge_size(sealed),
             PublishErrorKind::WrongLastMessageId
             | PublishErrorKind::WrongLastSequence
             | PublishErrorKind::Other => match server_code(error) {
-                Some((_, code)) if FULL.contains(&code) => Verdict::Full,
+                Some((_, code)) if FULL.contains(&code) => Verdict::Full(full(code).to_owned()),
                 Some((status, _)) => match server_recovery(status) {
-                    Recovery::Retry => Verdict::Again,
+                    Recovery::Retry => {
+                        Verdict::Again(api::client_error(error, &what()).to_string())
+                    }
                     Recovery::Skip | Recovery::Stop => {
                         Verdict::Never(api::client_error(error, &what()))
                     }
@@ -392,6 +397,28 @@ impl Inner {
                 // No answer of JetStream: an illegal subject, or a reply that is no acknowledgement.
                 None => unpublishable(error.to_string()),
             },
+        }
+    }
+
+    /// What to do with a message that is larger than the server takes: it says another size each time
+    /// that it is started.
+    fn judge_size(&self, sealed: &Sealed) -> Verdict {
+        if let Some(detail) = small_payload(self.bus.max_payload()) {
+            return Verdict::Again(format!("NATS {detail}"));
+        }
+        match wire::cut(sealed, self.bus.taken_bytes_max()) {
+            // One part may be as large as the whole: it has no room for our headers.
+            Some(parts) if parts.len() > 1 => Verdict::InParts(parts),
+            Some(_) | None => Verdict::Never(BusError::Unpublishable {
+                subject: sealed.subject.clone(),
+                message_id: sealed.message_id.clone(),
+                detail: format!(
+                    "{} bytes that can't be cut, and the server takes {}; raise max_payload in \
+                     nats-server.conf",
+                    sealed.payload.len(),
+                    self.bus.max_payload()
+                ),
+            }),
         }
     }
 
@@ -418,10 +445,26 @@ impl Inner {
     }
 }
 
+/// What to do about an attempt that failed, and why it did.
 enum Verdict {
-    Full,
-    Again,
+    Full(String),
+    Again(String),
+    InParts(Vec<Sealed>),
     Never(BusError),
+}
+
+/// What fills up, and what makes room.
+const fn full(code: u64) -> &'static str {
+    match code {
+        STREAM_FULL => {
+            "the stream is full: it has room again when archiver and aggregator have passed what it \
+             holds (are both ready?); NATS_EVENT_STREAM_MAX_BYTES makes it larger"
+        }
+        _ => {
+            "the stream is full, since the storage of its account or server is used up: raise the \
+             account's max_file or the server's max_file_store"
+        }
+    }
 }
 
 async fn confirm(sent: Result<PublishAckFuture, PublishError>) -> Result<PublishAck, PublishError> {

@@ -2,7 +2,7 @@
 //!
 //! The position is the caller's. What the broker knows about acknowledgements never decides what is
 //! read: two pullers on one consumer skip each other's ranges, and a client that reconnects can lose
-//! a range, both without an error.
+//! a range, both without an error. Behind it stands [`Feed`].
 
 use std::collections::VecDeque;
 use std::sync::{
@@ -11,16 +11,15 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use async_nats::{Subject, jetstream::consumer::pull};
-use futures_util::StreamExt;
-use tokio::sync::{mpsc, watch};
+use async_nats::Subject;
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     connection::Bus,
     error::BusError,
-    stream::{self, Delivery, StreamStatus},
-    subscription,
+    feed::Feed,
+    stream::{Delivery, StreamStatus},
 };
 
 /// Messages handed over before the caller takes them; the request to the server bounds the rest.
@@ -46,6 +45,9 @@ pub struct ReaderSettings {
     pub batch_bytes_max: usize,
     /// The server's sign of life on an idle stream; twice this without any is a lost subscription.
     pub heartbeat: Duration,
+    /// Between two questions, while nothing comes, whether the stream has something. What is there
+    /// at two of them and did not come is taken in another form.
+    pub overdue_check: Duration,
     /// The wait before subscribing again, doubled with each failure in a row.
     pub backoff_min: Duration,
     /// The longest wait before subscribing again.
@@ -63,6 +65,7 @@ impl ReaderSettings {
             batch_messages_max: 2_000,
             batch_bytes_max: 8 * 1_024 * 1_024,
             heartbeat: Duration::from_secs(5),
+            overdue_check: Duration::from_secs(1),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
         }
@@ -96,6 +99,7 @@ pub struct ReaderProgress {
     subscriptions: AtomicU64,
     lost_ranges: AtomicU64,
     repeated: AtomicU64,
+    unreadable: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
@@ -120,9 +124,37 @@ impl ReaderProgress {
         self.repeated.load(Ordering::Relaxed)
     }
 
+    /// Messages whose headers or subject can't be read, given with their bytes.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
     /// Why no subscription stands.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn observe_subscription(&self) {
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        self.subscribed.store(true, Ordering::Relaxed);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(crate) fn observe_trouble(&self, trouble: String) {
+        self.subscribed.store(false, Ordering::Relaxed);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
+    }
+
+    pub(crate) fn observe_lost_range(&self) {
+        self.lost_ranges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn observe_repeated(&self) {
+        self.repeated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn observe_unreadable(&self) {
+        self.unreadable.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -139,10 +171,11 @@ pub struct Reader {
     _task: AbortOnDropHandle<()>,
 }
 
+/// What a [`Feed`] hands over, and the subject that acknowledges it.
 #[derive(Debug)]
-struct Item {
-    read: Read,
-    reply: Option<Subject>,
+pub(crate) struct Item {
+    pub(crate) read: Read,
+    pub(crate) reply: Option<Subject>,
 }
 
 impl Reader {
@@ -150,15 +183,7 @@ impl Reader {
         let (sender, items) = mpsc::channel(HANDED_OVER_MAX);
         let progress: Arc<ReaderProgress> = Arc::default();
         let (stream, acknowledge) = (settings.stream.clone(), settings.acknowledge);
-        let feed = Feed {
-            bus: bus.clone(),
-            last: settings.after,
-            settings,
-            last_ns: None,
-            created_ns: None,
-            sender,
-            progress: Arc::clone(&progress),
-        };
+        let feed = Feed::new(bus.clone(), settings, sender, Arc::clone(&progress));
         Self {
             items,
             progress,
@@ -215,147 +240,5 @@ impl Reader {
     /// How it is doing.
     pub fn progress(&self) -> Arc<ReaderProgress> {
         Arc::clone(&self.progress)
-    }
-}
-
-/// Why a subscription ended.
-enum End {
-    /// Subscribe again.
-    Again(String),
-    /// Nobody reads any more.
-    Unwanted,
-}
-
-/// The task behind a [`Reader`].
-struct Feed {
-    bus: Bus,
-    settings: ReaderSettings,
-    /// The position: the sequence given last.
-    last: u64,
-    /// The broker's timestamp of the message given last.
-    last_ns: Option<i64>,
-    /// When the stream was made, as the first subscription found it.
-    created_ns: Option<i64>,
-    sender: mpsc::Sender<Item>,
-    progress: Arc<ReaderProgress>,
-}
-
-impl Feed {
-    async fn run(mut self) {
-        let mut backoff = self.settings.backoff_min;
-        loop {
-            let before = self.last;
-            let trouble = match self.subscription().await {
-                Ok(End::Unwanted) => return,
-                Ok(End::Again(why)) => why,
-                Err(error) => error.to_string(),
-            };
-            self.progress.subscribed.store(false, Ordering::Relaxed);
-            tracing::warn!(
-                stream = self.settings.stream,
-                position = self.last,
-                trouble,
-                "subscribing again"
-            );
-            *self.progress.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
-            if self.last > before {
-                backoff = self.settings.backoff_min;
-            }
-            tokio::time::sleep(backoff).await;
-            self.bus.connected().await;
-            backoff = backoff.saturating_mul(2).min(self.settings.backoff_max);
-        }
-    }
-
-    /// One subscription from its beginning to its end.
-    async fn subscription(&mut self) -> Result<End, BusError> {
-        // Taken before anything is asked: a reconnect from here on ends this subscription.
-        let mut connections = self.bus.connections();
-        connections.mark_unchanged();
-        let status = self.bus.stream(&self.settings.stream).await?;
-        if let Some(change) = self.change().await? {
-            let _unwanted = self.give(Read::Changed(change), None).await;
-            return Ok(End::Unwanted);
-        }
-        self.created_ns = Some(status.created_ns);
-        let messages = subscription::subscribe(&self.bus, &self.settings, self.last).await?;
-        self.progress.subscriptions.fetch_add(1, Ordering::Relaxed);
-        self.progress.subscribed.store(true, Ordering::Relaxed);
-        *self.progress.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        if self.give(Read::Subscribed(status), None).await.is_err() {
-            return Ok(End::Unwanted);
-        }
-        self.pump(messages, connections).await
-    }
-
-    /// How the stream differs from the one that was read so far.
-    async fn change(&self) -> Result<Option<String>, BusError> {
-        let mark = domain::Mark {
-            epoch: 0,
-            sequence: self.last,
-            broker_ns: self.last_ns.unwrap_or(0),
-            created_ns: self.created_ns.unwrap_or(0),
-        };
-        Ok(self.bus.compare(&self.settings.stream, &mark).await?.replacement())
-    }
-
-    async fn pump(
-        &mut self,
-        mut messages: pull::Stream,
-        mut connections: watch::Receiver<u64>,
-    ) -> Result<End, BusError> {
-        let again = |why: &str| Ok(End::Again(why.to_owned()));
-        loop {
-            let item = tokio::select! {
-                // What has arrived is good even if the connection is gone by now.
-                biased;
-                item = messages.next() => item,
-                _changed = connections.changed() => return again("the connection was made again"),
-                () = self.sender.closed() => return Ok(End::Unwanted),
-            };
-            let message = match item {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => {
-                    return Err(subscription::item_error(&error, &self.settings.stream));
-                }
-                None => return again("the client ended the subscription"),
-            };
-            let (delivery, reply) = stream::delivery(message)?;
-            if delivery.sequence <= self.last {
-                self.progress.repeated.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
-            if !self.close_gap(delivery.sequence).await? {
-                return again("messages were lost on the way");
-            }
-            self.last = delivery.sequence;
-            self.last_ns = Some(delivery.broker_ns);
-            if self.give(Read::Message(delivery), reply).await.is_err() {
-                return Ok(End::Unwanted);
-            }
-        }
-    }
-
-    /// Whether everything between the position and this sequence was deleted, by the server's word.
-    async fn close_gap(&mut self, sequence: u64) -> Result<bool, BusError> {
-        let first = self.last.saturating_add(1);
-        if first == sequence {
-            return Ok(true);
-        }
-        let next = self.bus.next_sequence(&self.settings.stream, first).await?;
-        if next.is_some_and(|next| next < sequence) {
-            self.progress.lost_ranges.fetch_add(1, Ordering::Relaxed);
-            return Ok(false);
-        }
-        let last = sequence - 1;
-        self.last = last;
-        self.last_ns = None;
-        // If nobody reads any more, the message after it finds out.
-        let _unwanted = self.give(Read::Deleted { first, last }, None).await;
-        Ok(true)
-    }
-
-    async fn give(&self, read: Read, reply: Option<Subject>) -> Result<(), ()> {
-        self.sender.send(Item { read, reply }).await.map_err(|_| ())
     }
 }

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use domain::Stream;
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
@@ -18,8 +17,6 @@ use crate::{
 
 /// Longest name of a run: it stands in names of streams and in subjects.
 const RUN_CHARS_MAX: usize = 32;
-/// Names of streams that the server gives with one answer are at most so many.
-const NAMES_PAGE: usize = 1_024;
 
 /// The name of a run: small letters, digits and hyphens, so that it is one token of a subject and
 /// one part of a stream's name.
@@ -91,7 +88,7 @@ impl Bus {
         let beginning = self.server_name(&run.beginning());
         let prefix = self.server_name("");
         let mut removed = Vec::new();
-        for name in self.stream_names().await? {
+        for name in self.stream_names(&json!({})).await? {
             if !name.starts_with(&beginning) {
                 continue;
             }
@@ -103,25 +100,6 @@ impl Bus {
             removed.push(name);
         }
         Ok(removed)
-    }
-
-    async fn stream_names(&self) -> Result<Vec<String>, BusError> {
-        let mut names: Vec<String> = Vec::new();
-        loop {
-            let page: Names = api::request(
-                &self.context,
-                "STREAM.NAMES".to_owned(),
-                &json!({ "offset": names.len() }),
-                "the names of the streams",
-            )
-            .await?;
-            let page = page.streams.unwrap_or_default();
-            let is_last = page.len() < NAMES_PAGE;
-            names.extend(page);
-            if is_last {
-                return Ok(names);
-            }
-        }
     }
 
     async fn delete_stream(&self, name: &str) -> Result<(), BusError> {
@@ -139,11 +117,6 @@ impl Bus {
             Err(error) => Err(error),
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Names {
-    streams: Option<Vec<String>>,
 }
 
 #[cfg(test)]

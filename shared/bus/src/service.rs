@@ -1,10 +1,12 @@
 //! The bus as a service takes it: settings from the command line and the environment, a connection
 //! that waits for the server, streams that stand.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::Rules;
-use service_kit::{Backoff, Condition, Context, Setting, Settings};
+use prometheus::{IntGauge, Opts, Registry};
+use service_kit::{Backoff, Condition, Context, Secret, Setting, Settings, metrics::registered};
 
 use crate::{
     connection::Bus,
@@ -24,7 +26,23 @@ const EVENT_STREAM_MAX_BYTES: Setting = Setting {
     flag: "nats-event-stream-max-bytes",
     default: None,
     help: "Bytes that each event stream may hold before producers have to wait; without it new \
-           streams get what nats/streams.json says and existing ones keep theirs.",
+           streams get 4 GiB, or what fits into the account, and existing ones keep theirs.",
+    secret: false,
+};
+const SNAPSHOT_BUCKET_MAX_BYTES: Setting = Setting {
+    key: "NATS_SNAPSHOT_BUCKET_MAX_BYTES",
+    flag: "nats-snapshot-bucket-max-bytes",
+    default: None,
+    help: "Bytes that the bucket of snapshots may hold, two of each stream; without it a quarter of an \
+           event stream, from 32 MiB to 1 GiB.",
+    secret: false,
+};
+const SAMPLES_MAX_BYTES: Setting = Setting {
+    key: "NATS_SAMPLES_MAX_BYTES",
+    flag: "nats-samples-max-bytes",
+    default: None,
+    help: "Bytes that the stream of samples may hold; without it a sixteenth of an event stream, from \
+           16 MiB to 256 MiB.",
     secret: false,
 };
 const REPLICAS: Setting = Setting {
@@ -38,13 +56,16 @@ const STREAM_RULES: Setting = Setting {
     key: "NATS_STREAM_RULES",
     flag: "nats-stream-rules",
     default: Some(""),
-    help: "Rules for streams that are made now, as name=value with semicolons between them: \
+    help: "Rules of a pipeline that is new, as name=value with semicolons between them: \
            derived_ids_max, runs_max, holes_per_run_max, objects_max, labels_max, future_skew_s, \
-           retention_days, window_lengths_s, sample_interval_s. Existing streams keep theirs.",
+           retention_days, sample_interval_s, and windows: lengths of windows and how long each is \
+           kept, 10s:1d,60s:3d,3600s unless set. They hold for as long as it lives: one that is \
+           named later must be the one in force.",
     secret: false,
 };
 
-const OWN: [Setting; 3] = [EVENT_STREAM_MAX_BYTES, REPLICAS, STREAM_RULES];
+const OWN: [Setting; 5] =
+    [EVENT_STREAM_MAX_BYTES, SNAPSHOT_BUCKET_MAX_BYTES, SAMPLES_MAX_BYTES, REPLICAS, STREAM_RULES];
 
 /// Every setting of the bus.
 pub const SETTINGS: &[Setting] = &all();
@@ -77,15 +98,28 @@ pub struct BusConfig {
     pub settings: BusSettings,
     /// The streams that must stand.
     pub topology: Topology,
-    /// The rules that streams get which are made now.
+    /// The rules of a pipeline that is new.
     pub rules: Rules,
+}
+
+impl BusConfig {
+    /// The streams of a pipeline that is begun with these rules, whatever the settings name.
+    #[must_use]
+    pub fn begun_with(&self, rules: &Rules) -> Topology {
+        self.topology.clone().begun_with(rules)
+    }
 }
 
 /// Reads every setting of the bus, for a connection of this name.
 pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<BusConfig> {
     let mut values = Vec::new();
     for setting in SETTINGS.iter().filter(|setting| OWN.iter().all(|own| own.key != setting.key)) {
-        if let Some(value) = settings.optional::<String>(setting)? {
+        let value = if setting.secret {
+            settings.secret(setting)?
+        } else {
+            settings.optional::<String>(setting)?.map(Secret::from)
+        };
+        if let Some(value) = value {
             values.push((setting.key, value));
         }
     }
@@ -95,14 +129,17 @@ pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<BusConfig> {
     let loaded = BusSettings::load(name, value);
     let overrides = TopologyOverrides {
         event_stream_max_bytes: settings.optional(&EVENT_STREAM_MAX_BYTES)?,
+        snapshot_bucket_max_bytes: settings.optional(&SNAPSHOT_BUCKET_MAX_BYTES)?,
+        samples_max_bytes: settings.optional(&SAMPLES_MAX_BYTES)?,
         replicas: settings.optional(&REPLICAS)?,
     };
     let rules = settings.optional::<String>(&STREAM_RULES)?.unwrap_or_default();
     let rules = rules_from(&rules).map_err(|why| settings.problem(&STREAM_RULES, &why));
     match loaded {
         Ok(loaded) => {
-            let rules = rules.ok()?;
+            let (rules, named) = rules.ok()?;
             let topology = Topology::embedded(&loaded.subject_prefix, &overrides, &rules);
+            let topology = topology.demanding(named);
             Some(BusConfig { settings: loaded, topology, rules })
         }
         Err(problems) => {
@@ -116,17 +153,23 @@ pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<BusConfig> {
     }
 }
 
-fn rules_from(text: &str) -> Result<Rules, String> {
+/// The rules of a new pipeline, and those of them that were named, by their keys in metadata.
+fn rules_from(text: &str) -> Result<(Rules, BTreeMap<String, String>), String> {
     let mut metadata = Rules::default().to_metadata();
+    let mut names = Vec::new();
     for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').ok_or("must be name=value;name=value")?;
-        let known = metadata
-            .get_mut(&format!("lakegauge.{}", name.trim()))
-            .ok_or("names a rule that does not exist")?;
+        let key = format!("lakegauge.{}", name.trim());
+        let known = metadata.get_mut(&key).ok_or("names a rule that does not exist")?;
         value.trim().clone_into(known);
+        names.push(key);
     }
-    Rules::from_metadata(&metadata)
-        .map_err(|_| "gives a rule a value that it can't have".to_owned())
+    let rules = Rules::from_metadata(&metadata)
+        .map_err(|error| format!("gives a rule a value that it can't have: {error}"))?;
+    // As the rules themselves write their values.
+    let mut named = rules.to_metadata();
+    named.retain(|key, _| names.contains(key));
+    Ok((rules, named))
 }
 
 /// Connects and makes the streams stand, however long the server needs; nothing: the service
@@ -140,13 +183,24 @@ pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST)
         .expect("the first pause is shorter than the longest");
     let condition = context.readiness.condition("nats");
+    let gauges = ConnectionGauges::register(&context.registry)
+        .map_err(|error| BusError::Setting { key: "metrics", detail: error.to_string() })?;
+    let mut was_connected = false;
     loop {
-        let error = match attempt(config).await {
+        let attempted = tokio::select! {
+            () = context.lifecycle.draining() => return Ok(None),
+            attempted = attempt(config, &mut was_connected) => attempted,
+        };
+        let error = match attempted {
             Ok(bus) => {
-                tokio::spawn(watch_connection(bus.clone(), condition));
+                tokio::spawn(watch_connection(bus.clone(), condition, gauges));
                 return Ok(Some(bus));
             }
             Err(error) if error.recovery() == Recovery::Retry => error,
+            // Of a login that was good a moment ago.
+            Err(error @ (BusError::Refused { .. } | BusError::Setting { .. })) if was_connected => {
+                error
+            }
             Err(error) => return Err(error),
         };
         condition.fail(error.to_string());
@@ -161,20 +215,47 @@ pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus
     }
 }
 
-/// Keeps readiness true to the connection for as long as the process lives.
-async fn watch_connection(bus: Bus, condition: Condition) {
+/// How the connection is, for those who are not asked but watch.
+struct ConnectionGauges {
+    connected: IntGauge,
+    refused: IntGauge,
+}
+
+impl ConnectionGauges {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| registered(registry, IntGauge::with_opts(Opts::new(name, help))?);
+        Ok(Self {
+            connected: gauge("lakegauge_nats_connected", "Whether the connection to NATS stands.")?,
+            refused: gauge(
+                "lakegauge_nats_login_refused",
+                "Whether NATS refuses the login that was good before, or its file can't be read; \
+                 /readyz says which and since when.",
+            )?,
+        })
+    }
+}
+
+/// Keeps readiness and metrics true to the connection for as long as the process lives.
+async fn watch_connection(bus: Bus, condition: Condition, gauges: ConnectionGauges) {
     loop {
-        if bus.is_connected() {
-            condition.pass(format!("connected, version {}", bus.server_version()));
-        } else {
-            condition.fail("the connection is lost; connecting again by itself");
+        let (connected, outage) = (bus.is_connected(), bus.outage());
+        let is_refused = outage.as_ref().is_some_and(|outage| outage.login_since_us.is_some());
+        gauges.connected.set(i64::from(connected));
+        gauges.refused.set(i64::from(is_refused));
+        match outage {
+            _ if connected => {
+                condition.pass(format!("connected, version {}", bus.server_version()))
+            }
+            Some(outage) => condition.fail(outage.to_string()),
+            None => condition.fail("no connection; connecting again by itself"),
         }
         tokio::time::sleep(CONNECTION_POLL).await;
     }
 }
 
-async fn attempt(config: &BusConfig) -> Result<Bus, BusError> {
+async fn attempt(config: &BusConfig, was_connected: &mut bool) -> Result<Bus, BusError> {
     let bus = Bus::connect(&config.settings).await?;
+    *was_connected = true;
     for applied in bus.apply_topology(&config.topology).await? {
         if applied.made || !applied.changed.is_empty() {
             let stream = applied.stream;
@@ -186,8 +267,6 @@ async fn attempt(config: &BusConfig) -> Result<Bus, BusError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use service_kit::Flags;
 
     use super::*;
@@ -203,14 +282,17 @@ mod tests {
     #[test]
     fn the_defaults_load() {
         let config = loaded(&BTreeMap::new()).unwrap();
-        assert_eq!(config.settings.url, "nats://127.0.0.1:4222");
+        assert_eq!(config.settings.url, Secret::from("nats://127.0.0.1:4222"));
     }
 
     #[test]
     fn rules_for_new_streams_are_named_one_by_one() {
-        let rules = rules_from("derived_ids_max=7; window_lengths_s=1,60").unwrap();
-        assert_eq!((rules.derived_ids_max, rules.window_lengths_s), (7, vec![1, 60]));
-        for wrong in ["derived_ids_max", "no_such_rule=1", "labels_max=0"] {
+        let (rules, named) = rules_from("derived_ids_max=07; windows=1s:2d, 60s").unwrap();
+        assert_eq!((rules.derived_ids_max, rules.windows.to_string()), (7, "1s:2d,60s".to_owned()));
+        let named: Vec<(&str, &str)> =
+            named.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(named, [("lakegauge.derived_ids_max", "7"), ("lakegauge.windows", "1s:2d,60s")]);
+        for wrong in ["derived_ids_max", "no_such_rule=1", "labels_max=0", "windows=7s"] {
             assert!(rules_from(wrong).is_err(), "{wrong}");
         }
     }

@@ -8,6 +8,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use service_kit::Secret;
+
+use crate::addresses::{self, Addresses};
+
 /// One setting of the bus: name in the environment, flag, default, help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusSetting {
@@ -38,30 +42,59 @@ pub const SETTINGS: &[BusSetting] = &[
         key: "NATS_URL",
         flag: "nats-url",
         default: Some("nats://127.0.0.1:4222"),
-        help: "Address of NATS; several of one cluster with commas between them; tls:// demands TLS.",
+        help: "Address of NATS; several of one cluster with commas between them; tls:// demands TLS. \
+               Of a file that NATS_URL_FILE names the login is read again at each connect, the servers \
+               at start only.",
         // People put user and password into it.
         secret: true,
     },
-    setting("NATS_CREDS", "nats-creds", None, "Credentials file (.creds) to log in with."),
+    setting(
+        "NATS_CREDS",
+        "nats-creds",
+        None,
+        "Credentials file (.creds) to log in with; read again at each connect.",
+    ),
     setting(
         "NATS_NKEY_SEED_FILE",
         "nats-nkey-seed-file",
         None,
-        "File with the nkey seed to log in with.",
+        "File with the nkey seed to log in with; read again at each connect.",
     ),
     setting("NATS_USER", "nats-user", None, "User to log in with, together with NATS_PASSWORD."),
     BusSetting {
         key: "NATS_PASSWORD",
         flag: "nats-password",
         default: None,
-        help: "Password of NATS_USER.",
+        help: "Password of NATS_USER. A file that NATS_PASSWORD_FILE names is read again at each \
+               connect.",
+        secret: true,
+    },
+    BusSetting {
+        key: "NATS_TOKEN",
+        flag: "nats-token",
+        default: None,
+        help: "Token to log in with. A file that NATS_TOKEN_FILE names is read again at each connect.",
         secret: true,
     },
     setting(
         "NATS_CA_FILE",
         "nats-ca-file",
         None,
-        "PEM file with the certificate authorities to trust besides the system's.",
+        "PEM file with the certificate authorities to trust instead of the system's; read again at \
+         each connect.",
+    ),
+    setting(
+        "NATS_CERT_FILE",
+        "nats-cert-file",
+        None,
+        "PEM file with our own certificate, for servers that demand one (tls { verify: true }); read \
+         again at each connect, as is NATS_KEY_FILE.",
+    ),
+    setting(
+        "NATS_KEY_FILE",
+        "nats-key-file",
+        None,
+        "PEM file with the private key of NATS_CERT_FILE.",
     ),
     setting(
         "NATS_SUBJECT_PREFIX",
@@ -90,6 +123,13 @@ pub const SETTINGS: &[BusSetting] = &[
         "Longest wait for an answer or an acknowledgement before it is asked again.",
     ),
     setting(
+        "NATS_UNCONFIRMED_AFTER_MS",
+        "nats-unconfirmed-after-ms",
+        Some("5000"),
+        "From when on a message that was published and is not acknowledged is told in the log and in \
+         /readyz, with the reason.",
+    ),
+    setting(
         "NATS_PING_INTERVAL_MS",
         "nats-ping-interval-ms",
         Some("10000"),
@@ -101,7 +141,7 @@ pub const SETTINGS: &[BusSetting] = &[
 #[derive(Clone, PartialEq, Eq)]
 pub struct BusSettings {
     /// One or several addresses with commas between them.
-    pub url: String,
+    pub url: Secret,
     /// A `.creds` file.
     pub credentials_file: Option<PathBuf>,
     /// A file with an nkey seed.
@@ -109,9 +149,15 @@ pub struct BusSettings {
     /// Needs [`BusSettings::password`].
     pub user: Option<String>,
     /// Needs [`BusSettings::user`].
-    pub password: Option<String>,
-    /// Certificate authorities to trust besides the system's.
+    pub password: Option<Secret>,
+    /// Instead of a user.
+    pub token: Option<Secret>,
+    /// Certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// Our own certificate. Needs [`BusSettings::key_file`].
+    pub certificate_file: Option<PathBuf>,
+    /// The private key of our certificate. Needs [`BusSettings::certificate_file`].
+    pub key_file: Option<PathBuf>,
     /// Before every subject; empty for none. Without a dot at its end.
     pub subject_prefix: String,
     /// Before the subjects of answers. Without a dot at its end.
@@ -122,6 +168,8 @@ pub struct BusSettings {
     pub connect_timeout: Duration,
     /// For one answer or acknowledgement.
     pub request_timeout: Duration,
+    /// From when on what is published and not acknowledged is told.
+    pub unconfirmed_after: Duration,
     /// Between two pings; two without an answer end the connection.
     pub ping_interval: Duration,
 }
@@ -129,17 +177,21 @@ pub struct BusSettings {
 impl Default for BusSettings {
     fn default() -> Self {
         Self {
-            url: "nats://127.0.0.1:4222".to_owned(),
+            url: Secret::from("nats://127.0.0.1:4222"),
             credentials_file: None,
             nkey_seed_file: None,
             user: None,
             password: None,
+            token: None,
             ca_file: None,
+            certificate_file: None,
+            key_file: None,
             subject_prefix: String::new(),
             inbox_prefix: "_INBOX".to_owned(),
             name: "lakegauge".to_owned(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
+            unconfirmed_after: Duration::from_secs(5),
             ping_interval: Duration::from_secs(10),
         }
     }
@@ -153,8 +205,11 @@ impl fmt::Debug for BusSettings {
             .field("credentials_file", &self.credentials_file)
             .field("nkey_seed_file", &self.nkey_seed_file)
             .field("user", &self.user)
-            .field("password", &self.password.as_ref().map(|_| "(not shown)"))
+            .field("password", &self.password)
+            .field("token", &self.token)
             .field("ca_file", &self.ca_file)
+            .field("certificate_file", &self.certificate_file)
+            .field("key_file", &self.key_file)
             .field("subject_prefix", &self.subject_prefix)
             .field("inbox_prefix", &self.inbox_prefix)
             .field("name", &self.name)
@@ -180,13 +235,18 @@ impl BusSettings {
     /// Every problem, not only the first.
     pub fn load(
         name: &str,
-        mut value: impl FnMut(&'static BusSetting) -> Option<String>,
+        mut value: impl FnMut(&'static BusSetting) -> Option<Secret>,
     ) -> Result<Self, Vec<Problem>> {
-        let mut values: BTreeMap<&'static str, String> = SETTINGS
-            .iter()
-            .filter_map(|setting| Some((setting.key, value(setting)?)))
-            .filter(|(_, text)| !text.is_empty())
-            .collect();
+        let (mut values, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+        for setting in SETTINGS {
+            match value(setting) {
+                Some(secret) if setting.secret => drop(secrets.insert(setting.key, secret)),
+                Some(Secret::Text(text)) if !text.is_empty() => {
+                    drop(values.insert(setting.key, text));
+                }
+                Some(_) | None => {}
+            }
+        }
         let mut problems = Vec::new();
         let mut milliseconds = |key: &'static str, values: &BTreeMap<&'static str, String>| {
             let text = values.get(key).map(String::as_str).or_else(|| default_of(key));
@@ -201,15 +261,19 @@ impl BusSettings {
         };
         let connect_timeout = milliseconds("NATS_CONNECT_TIMEOUT_MS", &values);
         let request_timeout = milliseconds("NATS_REQUEST_TIMEOUT_MS", &values);
+        let unconfirmed_after = milliseconds("NATS_UNCONFIRMED_AFTER_MS", &values);
         let ping_interval = milliseconds("NATS_PING_INTERVAL_MS", &values);
         let mut take = |key: &'static str| values.remove(key);
         let settings = Self {
-            url: take("NATS_URL").unwrap_or_else(|| Self::default().url),
+            url: secrets.remove("NATS_URL").unwrap_or_else(|| Self::default().url),
             credentials_file: take("NATS_CREDS").map(PathBuf::from),
             nkey_seed_file: take("NATS_NKEY_SEED_FILE").map(PathBuf::from),
             user: take("NATS_USER"),
-            password: take("NATS_PASSWORD"),
+            password: secrets.remove("NATS_PASSWORD"),
+            token: secrets.remove("NATS_TOKEN"),
             ca_file: take("NATS_CA_FILE").map(PathBuf::from),
+            certificate_file: take("NATS_CERT_FILE").map(PathBuf::from),
+            key_file: take("NATS_KEY_FILE").map(PathBuf::from),
             subject_prefix: take("NATS_SUBJECT_PREFIX")
                 .map(|prefix| prefix.trim_end_matches('.').to_owned())
                 .unwrap_or_default(),
@@ -219,6 +283,7 @@ impl BusSettings {
             name: name.to_owned(),
             connect_timeout,
             request_timeout,
+            unconfirmed_after,
             ping_interval,
         };
         problems.extend(settings.problems());
@@ -233,10 +298,20 @@ impl BusSettings {
         if self.user.is_some() != self.password.is_some() {
             problem("NATS_USER", "NATS_USER and NATS_PASSWORD must be set together");
         }
-        let logins =
-            [self.credentials_file.is_some(), self.nkey_seed_file.is_some(), self.user.is_some()];
+        let logins = [
+            self.credentials_file.is_some(),
+            self.nkey_seed_file.is_some(),
+            self.user.is_some(),
+            self.token.is_some(),
+        ];
         if logins.into_iter().filter(|set| *set).count() > 1 {
-            problem("NATS_CREDS", "set only one of NATS_CREDS, NATS_NKEY_SEED_FILE and NATS_USER");
+            problem(
+                "NATS_CREDS",
+                "set only one of NATS_CREDS, NATS_NKEY_SEED_FILE, NATS_USER and NATS_TOKEN",
+            );
+        }
+        if self.certificate_file.is_some() != self.key_file.is_some() {
+            problem("NATS_CERT_FILE", "NATS_CERT_FILE and NATS_KEY_FILE must be set together");
         }
         let mut prefix = |key, prefix: &str| {
             if !is_subject(prefix) {
@@ -250,21 +325,21 @@ impl BusSettings {
             prefix("NATS_SUBJECT_PREFIX", &self.subject_prefix);
         }
         prefix("NATS_INBOX_PREFIX", &self.inbox_prefix);
+        if let Err(why) = self.addresses() {
+            problem("NATS_URL", &why);
+        }
         problems
+    }
+
+    /// The addresses as they are now.
+    pub(crate) fn addresses(&self) -> Result<Addresses, String> {
+        addresses::read(&self.url.read().map_err(|problem| problem.to_string())?)
     }
 
     /// The addresses without user and password, fit for a log.
     pub fn shown_url(&self) -> String {
-        let shown = |address: &str| {
-            let address = address.trim();
-            let (scheme, rest) = match address.split_once("://") {
-                Some((scheme, rest)) => (format!("{scheme}://"), rest),
-                None => (String::new(), address),
-            };
-            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-            format!("{scheme}{host}")
-        };
-        self.url.split(',').map(shown).collect::<Vec<_>>().join(",")
+        self.addresses()
+            .map_or_else(|_| "an invalid address".to_owned(), |addresses| addresses.shown)
     }
 }
 
@@ -285,7 +360,7 @@ mod tests {
     fn load(pairs: &[(&str, &str)]) -> Result<BusSettings, Vec<Problem>> {
         let pairs: BTreeMap<&str, &str> = pairs.iter().copied().collect();
         BusSettings::load("test", |setting| {
-            pairs.get(setting.key).copied().or(setting.default).map(str::to_owned)
+            pairs.get(setting.key).copied().or(setting.default).map(Secret::from)
         })
     }
 
@@ -321,12 +396,14 @@ mod tests {
     #[test]
     fn no_secret_is_shown() {
         let settings = load(&[
-            ("NATS_URL", "nats://me:hunter2@a:4222, tls://hunter2@b"),
+            ("NATS_URL", "nats://me:hunter2@a:4222, tls://me:hunter2@b"),
             ("NATS_USER", "u"),
             ("NATS_PASSWORD", "hunter2"),
         ])
         .unwrap();
         assert_eq!(settings.shown_url(), "nats://a:4222,tls://b");
         assert!(!format!("{settings:?}").contains("hunter2"));
+        let problems = load(&[("NATS_URL", "nats://me:hun/ter2@a:4222")]).unwrap_err();
+        assert!(problems[0].detail.contains("percent-encode the password"), "{problems:?}");
     }
 }

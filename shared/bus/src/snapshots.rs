@@ -4,26 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, object_store::ObjectMetadata};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use domain::Mark;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::FailPoint;
-use tokio::io::AsyncReadExt;
 
 use crate::{
     api, bucket,
     connection::{Bus, server_name},
     error::BusError,
-    stream::named,
+    stored::{Stored, Which},
+    stream::{Nanoseconds, named},
 };
 
 /// The object store of `nats/streams.json`.
 const OBJECTS: &str = "LAKEGAUGE_SNAPSHOTS";
-
-/// Larger pieces than the client's 128 KiB: each is acknowledged before the next is sent. Below
-/// the server's `max_payload` of 1 MiB.
-const CHUNK_BYTES: usize = 512 * 1_024;
 
 /// An upload that has not moved for this long is left from a crash. Far above the time that one
 /// piece of it may take.
@@ -225,7 +222,8 @@ impl Snapshots {
         let what = format!("snapshot {object}");
         let metadata = ObjectMetadata {
             name: object.to_owned(),
-            chunk_size: Some(CHUNK_BYTES),
+            // Larger than the client's own 128 KiB: each is acknowledged before the next is sent.
+            chunk_size: Some(self.bus.message_bytes_max()),
             ..ObjectMetadata::default()
         };
         let mut rest = bytes;
@@ -237,46 +235,29 @@ impl Snapshots {
             .map_err(|error| api::client_error(&error, &what))
     }
 
-    /// The bytes of an object, or what is wrong with it.
+    /// The bytes of an object, or what is wrong with it: piece by piece, each asked for by its own
+    /// question, so that one that is gone is not waited for.
     async fn object(&self, pointer: &Pointer) -> Result<Result<Bytes, String>, BusError> {
-        use jetstream::object_store::GetErrorKind;
-        let what = format!("snapshot {}", pointer.object);
-        let mut object = match self.objects().await?.get(&pointer.object).await {
-            Ok(object) => object,
-            Err(error) => match error.kind() {
-                GetErrorKind::NotFound => return Ok(Err(format!("{what} is gone"))),
-                GetErrorKind::InvalidName
-                | GetErrorKind::ConsumerCreate
-                | GetErrorKind::BucketLink
-                | GetErrorKind::Other
-                | GetErrorKind::TimedOut => return Err(api::client_error(&error, &what)),
-            },
+        let (what, bucket) = (format!("snapshot {}", pointer.object), self.bucket());
+        let name = format!("OBJ_{bucket}");
+        let named = format!("$O.{bucket}.M.{}", URL_SAFE.encode(&pointer.object));
+        let Some(entry) = self.bus.stored(&name, Which::Last(&named)).await? else {
+            return Ok(Err(format!("{what} is gone")));
         };
-        let mut bytes = Vec::new();
-        let patience = self.bus.settings().request_timeout;
-        loop {
-            bytes.reserve(CHUNK_BYTES);
-            // Each read has its own patience: a chunk that is gone would be waited for forever.
-            match tokio::time::timeout(patience, object.read_buf(&mut bytes)).await {
-                Ok(Ok(0)) => break,
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-                    return Ok(Err(format!("{what}: {error}")));
-                }
-                Ok(Err(error)) => {
-                    return Err(BusError::NoAnswer { what, detail: error.to_string() });
-                }
-                Err(_) if self.bus.is_connected() => {
-                    return Ok(Err(format!("{what} lacks a part")));
-                }
-                Err(_) => {
-                    return Err(BusError::NoAnswer { what, detail: "timed out".to_owned() });
-                }
-            }
+        let object: ObjectEntry = match serde_json::from_slice(&entry.payload) {
+            Ok(object) => object,
+            Err(error) => return Ok(Err(format!("{what} is described wrongly: {error}"))),
+        };
+        let pieces = format!("$O.{bucket}.C.{}", object.nuid);
+        let (mut bytes, mut from) = (Vec::new(), 1);
+        while let Some(piece) = self.bus.stored(&name, Which::From(from, &pieces)).await? {
+            bytes.extend_from_slice(&piece.payload);
+            from = piece.sequence.saturating_add(1);
         }
         let digest = blake3::hash(&bytes).to_hex().to_string();
         if digest != pointer.digest {
-            return Ok(Err(format!("{what} has digest {digest} instead of {}", pointer.digest)));
+            let (has, of) = (bytes.len(), pointer.bytes);
+            return Ok(Err(format!("{what} has other bytes than were stored ({has} of {of})")));
         }
         Ok(Ok(bytes.into()))
     }
@@ -297,16 +278,19 @@ impl Snapshots {
         let (ours, pieces) = (format!("{stream}."), format!("$O.{bucket}.C."));
         let subjects: Vec<String> = info.state.subjects.unwrap_or_default().into_keys().collect();
         let mut known = BTreeSet::new();
+        let is_old = |stored: &Stored, age: Duration| {
+            u128::try_from(info.ts.0 - stored.broker_ns).is_ok_and(|ns| ns >= age.as_nanos())
+        };
         for subject in subjects.iter().filter(|subject| !subject.starts_with(&pieces)) {
-            let message = self.last(&name, subject).await?;
-            let object: ObjectEntry =
-                serde_json::from_slice(&message.payload).map_err(|error| BusError::Garbled {
-                    what: what.clone(),
-                    detail: error.to_string(),
-                })?;
+            // One that is gone was deleted by whoever sweeps for the other stream.
+            let Some(entry) = self.bus.stored(&name, Which::Last(subject)).await? else { continue };
+            // What is no object of the bucket is not ours, whoever put it there.
+            let Ok(object) = serde_json::from_slice::<ObjectEntry>(&entry.payload) else {
+                tracing::debug!(name, subject, "this is no object");
+                continue;
+            };
             let piece = format!("{pieces}{}", object.nuid);
-            let is_old = info.ts - message.time >= age;
-            if is_old && object.name.starts_with(&ours) && object.name != keep {
+            if is_old(&entry, age) && object.name.starts_with(&ours) && object.name != keep {
                 // The name goes last: without it nobody would find the pieces before they are old.
                 self.purge(&name, &piece).await?;
                 self.purge(&name, subject).await?;
@@ -314,32 +298,14 @@ impl Snapshots {
             known.insert(piece);
         }
         for piece in subjects.iter().filter(|subject| subject.starts_with(&pieces)) {
-            if !known.contains(piece) {
-                let message = self.last(&name, piece).await?;
-                if info.ts - message.time >= self.left_behind_age {
-                    self.purge(&name, piece).await?;
-                }
+            if !known.contains(piece)
+                && let Some(stored) = self.bus.stored(&name, Which::Last(piece)).await?
+                && is_old(&stored, self.left_behind_age)
+            {
+                self.purge(&name, piece).await?;
             }
         }
         Ok(())
-    }
-
-    async fn last(
-        &self,
-        name: &str,
-        subject: &str,
-    ) -> Result<jetstream::message::StreamMessage, BusError> {
-        let what = format!("last message of {subject}");
-        let handle = self
-            .bus
-            .context
-            .get_stream_no_info(name)
-            .await
-            .map_err(|error| api::client_error(&error, &what))?;
-        handle
-            .get_last_raw_message_by_subject(subject)
-            .await
-            .map_err(|error| api::client_error(&error, &what))
     }
 
     async fn purge(&self, name: &str, subject: &str) -> Result<(), BusError> {
@@ -354,7 +320,7 @@ impl Snapshots {
     }
 
     async fn entry(&self, stream: &str) -> Result<bucket::Entry, BusError> {
-        bucket::entry(&self.bus, &key(stream), &pointer_of(stream)).await
+        bucket::entry(&self.bus, &key(stream)).await
     }
 
     fn bucket(&self) -> String {
@@ -372,8 +338,7 @@ impl Snapshots {
 #[derive(Deserialize)]
 struct Listing {
     /// The server's clock.
-    #[serde(with = "time::serde::rfc3339")]
-    ts: time::OffsetDateTime,
+    ts: Nanoseconds,
     state: SubjectsState,
 }
 

@@ -2,17 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use async_nats::{HeaderMap, jetstream};
+use async_nats::{HeaderMap, HeaderValue, jetstream};
 use bytes::Bytes;
 use domain::Mark;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use wire::headers::{CONTENT_TYPE, Headers};
 
 use crate::{
-    api::{self, NO_MESSAGE_FOUND, STREAM_NOT_FOUND},
+    api::{self, PURGE_FAILED, STREAM_NOT_FOUND},
     connection::Bus,
     error::BusError,
+    stored::Which,
 };
+
+/// No stream of ours holds a message of this subject.
+const SUBJECT_OF_NOTHING: &str = "lakegauge.nothing";
+
+/// Names of streams that the server gives with one answer are at most so many.
+const NAMES_PAGE: usize = 1_024;
 
 /// A stream as the server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +50,8 @@ pub struct Delivery {
     pub broker_ns: i64,
     /// Where it was published, with the prefix.
     pub subject: String,
-    /// Its `Content-Type` header.
-    pub content_type: Option<String>,
+    /// What its headers say, or that they can't be read.
+    pub headers: Headers,
     /// Its body.
     pub payload: Bytes,
     /// How many messages stood behind it when the broker sent it; 0 for single messages.
@@ -83,6 +91,33 @@ impl Comparison {
 }
 
 impl Bus {
+    /// The names on the server of the streams that a question of `STREAM.NAMES` means: all of them
+    /// for an empty one.
+    ///
+    /// # Errors
+    ///
+    /// What any request may meet.
+    pub(crate) async fn stream_names(&self, question: &Value) -> Result<Vec<String>, BusError> {
+        let mut names: Vec<String> = Vec::new();
+        let mut question = question.clone();
+        loop {
+            question["offset"] = json!(names.len());
+            let page: Names = api::request(
+                &self.context,
+                "STREAM.NAMES".to_owned(),
+                &question,
+                "the names of the streams",
+            )
+            .await?;
+            let page = page.streams.unwrap_or_default();
+            let is_last = page.len() < NAMES_PAGE;
+            names.extend(page);
+            if is_last {
+                return Ok(names);
+            }
+        }
+    }
+
     /// What a stream holds now.
     ///
     /// # Errors
@@ -119,31 +154,26 @@ impl Bus {
         stream: &str,
         sequence: u64,
     ) -> Result<Option<Delivery>, BusError> {
-        let name = self.server_name(stream);
-        let what = format!("message {sequence} of stream {name}");
         if sequence == 0 {
             return Ok(None);
         }
-        let handle = self
-            .context
-            .get_stream_no_info(&name)
-            .await
-            .map_err(|error| api::client_error(&error, &what))?;
-        match handle.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(Delivery {
-                sequence: message.sequence,
-                broker_ns: nanoseconds(message.time, &what)?,
-                subject: message.subject.to_string(),
-                content_type: content_type(Some(&message.headers)),
-                payload: message.payload,
-                pending: 0,
-            })),
-            Err(error) => {
-                let error = api::client_error(&error, &what);
-                let is_gone = error.server_code() == Some(NO_MESSAGE_FOUND);
-                if is_gone { Ok(None) } else { Err(named(error, &name)) }
-            }
-        }
+        let stored = self.stored(&self.server_name(stream), Which::At(sequence)).await?;
+        Ok(stored.map(|stored| stored.delivery(0)))
+    }
+
+    /// The first message that the stream still has after a sequence.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NoStream`], and what any request may meet.
+    pub async fn first_after(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<Delivery>, BusError> {
+        let from = Which::From(sequence.saturating_add(1), ">");
+        let stored = self.stored(&self.server_name(stream), from).await?;
+        Ok(stored.map(|stored| stored.delivery(0)))
     }
 
     /// Whether the stream still is the one that the mark was taken in, and the message at the mark
@@ -206,27 +236,44 @@ impl Bus {
         Ok(purged.purged)
     }
 
+    /// Why the server writes nothing to a stream any more, in its own words, if it does not. After a
+    /// write that failed (a full disk) it acknowledges nothing and says nothing, until it is started
+    /// again; but it refuses to purge with the error, also what holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NoStream`], and what any request may meet: that this user may not purge looks
+    /// like no answer.
+    pub async fn write_error(&self, stream: &str) -> Result<Option<String>, BusError> {
+        let name = self.server_name(stream);
+        let purged: Result<Purged, BusError> = api::request(
+            &self.context,
+            format!("STREAM.PURGE.{name}"),
+            &json!({ "filter": SUBJECT_OF_NOTHING }),
+            &format!("whether stream {name} is written to"),
+        )
+        .await;
+        match purged {
+            Ok(_) => Ok(None),
+            Err(BusError::Server { error_code: PURGE_FAILED, detail, .. }) => Ok(Some(detail)),
+            Err(error) => Err(named(error, &name)),
+        }
+    }
+
     /// The sequence of the first message that the stream still has at or after one.
     pub(crate) async fn next_sequence(
         &self,
         stream: &str,
         sequence: u64,
     ) -> Result<Option<u64>, BusError> {
-        let name = self.server_name(stream);
-        let answer: Result<Stored, BusError> = api::request(
-            &self.context,
-            format!("STREAM.MSG.GET.{name}"),
-            &json!({ "seq": sequence, "next_by_subj": ">" }),
-            &format!("first message of stream {name} from {sequence} on"),
-        )
-        .await
-        .map_err(|error| named(error, &name));
-        match answer {
-            Ok(stored) => Ok(Some(stored.message.seq)),
-            Err(BusError::Server { error_code: NO_MESSAGE_FOUND, .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let from = Which::From(sequence, ">");
+        Ok(self.stored(&self.server_name(stream), from).await?.map(|stored| stored.sequence))
     }
+}
+
+#[derive(Deserialize)]
+struct Names {
+    streams: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -256,18 +303,8 @@ struct Purged {
     purged: u64,
 }
 
-#[derive(Deserialize)]
-struct Stored {
-    message: StoredMessage,
-}
-
-#[derive(Deserialize)]
-struct StoredMessage {
-    seq: u64,
-}
-
 /// RFC 3339 as nanoseconds since 1970.
-struct Nanoseconds(i64);
+pub(crate) struct Nanoseconds(pub(crate) i64);
 
 impl<'de> Deserialize<'de> for Nanoseconds {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -295,12 +332,10 @@ pub(crate) fn nanoseconds(
     })
 }
 
-pub(crate) fn content_type(headers: Option<&HeaderMap>) -> Option<String> {
-    Some(headers?.get(CONTENT_TYPE)?.as_str().to_owned())
+/// What the client read of a message's headers.
+pub(crate) fn headers(read: Option<&HeaderMap>) -> Headers {
+    read.and_then(|headers| headers.get(CONTENT_TYPE)).map(HeaderValue::as_str).into()
 }
-
-/// The header that names the form of a message.
-pub(crate) const CONTENT_TYPE: &str = "Content-Type";
 
 /// The header by which the server knows a message that it already has.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -321,7 +356,7 @@ pub(crate) fn delivery(
             sequence,
             broker_ns,
             subject: message.subject.to_string(),
-            content_type: content_type(message.headers.as_ref()),
+            headers: headers(message.headers.as_ref()),
             payload: message.payload,
             pending,
         },

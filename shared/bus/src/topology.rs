@@ -1,17 +1,16 @@
-//! The streams as `nats/streams.json` declares them: made, checked, brought up to date.
+//! The streams as `nats/streams.json` declares them. Pure.
 
 use std::collections::BTreeMap;
 
 use domain::Rules;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{self, NO_STORAGE, STREAM_NAME_IN_USE},
-    connection::{Bus, prefixed_subject, server_name},
+    connection::{prefixed_subject, server_name},
     error::BusError,
+    pipeline::Wanted,
     replay::Run,
-    stream::named,
+    room::{Purpose, Room},
 };
 
 /// In the order in which the streams are made: the buckets for pointers and snapshots reserve
@@ -31,6 +30,10 @@ const OBJECT_PREFIX: &str = "OBJ_";
 pub struct TopologyOverrides {
     /// Bytes that each event stream may store; must be given to change an existing stream.
     pub event_stream_max_bytes: Option<u64>,
+    /// Bytes that the bucket of snapshots may store; must be given to change one that is in use.
+    pub snapshot_bucket_max_bytes: Option<u64>,
+    /// Bytes that the stream of samples may store; must be given to change one that is in use.
+    pub samples_max_bytes: Option<u64>,
     /// Copies of each stream in a cluster; must be given to change an existing stream.
     pub replicas: Option<u8>,
 }
@@ -38,41 +41,89 @@ pub struct TopologyOverrides {
 /// Every stream that the pipeline needs, as asked of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
-    streams: Vec<Declaration>,
+    pub(crate) streams: Vec<Declaration>,
+    /// What its event streams belong to; none: a replay run, which may stand beside any.
+    pub(crate) wanted: Option<Wanted>,
+    /// What its sizes follow from; none: of a replay run, whose sizes are given.
+    overrides: Option<TopologyOverrides>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Declaration {
-    name: String,
+pub(crate) struct Declaration {
+    /// Its name on the server.
+    pub(crate) name: String,
     /// As the server's API takes it, without metadata.
-    config: Map<String, Value>,
-    /// Written when the stream is made, never later: it says how the stream's messages are judged.
-    metadata: BTreeMap<String, String>,
+    pub(crate) config: Map<String, Value>,
+    /// Written when the stream is made, never later.
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// What it is for: of event streams the metadata is their pipeline's.
+    pub(crate) purpose: Purpose,
     /// Options that an operator may have changed and nobody asked us to change back.
-    left_alone: Vec<&'static str>,
+    pub(crate) left_alone: Vec<&'static str>,
+    /// Whether its size follows from one that was asked for: it is brought to it while the stream is
+    /// empty, so that what is set after a first attempt without room helps.
+    pub(crate) is_resized_while_empty: bool,
 }
 
-/// What [`Bus::apply_topology`] did to one stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
+/// What a stream asks for, before it is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
     /// Its name on the server.
-    pub stream: String,
-    /// Whether it was made now.
-    pub made: bool,
-    /// Options that were brought up to date.
-    pub changed: Vec<String>,
+    pub(crate) name: &'a str,
+    pub(crate) purpose: Purpose,
+    pub(crate) bytes: u64,
+    /// Whether it is brought to these while it is empty.
+    pub(crate) is_resized_while_empty: bool,
 }
 
 impl Topology {
-    /// The declarations of `nats/streams.json` under a subject prefix. New event streams get the
-    /// rules in their metadata.
+    /// The declarations of `nats/streams.json` under a subject prefix. A pipeline that is begun with
+    /// them gets these rules.
     pub fn embedded(prefix: &str, overrides: &TopologyOverrides, rules: &Rules) -> Self {
+        let partitions = Self::partitions();
         Self {
             streams: declared()
                 .into_iter()
-                .map(|config| Declaration::new(config, prefix, overrides, rules))
+                .map(|config| Declaration::new(config, prefix, overrides))
                 .collect(),
+            wanted: Some(Wanted { rules: rules.clone(), named: BTreeMap::new(), partitions }),
+            overrides: Some(overrides.clone()),
         }
+    }
+
+    /// The same for a pipeline in which these rules, by their keys in metadata, are in force.
+    #[must_use]
+    pub fn demanding(mut self, named: BTreeMap<String, String>) -> Self {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.named = named;
+        }
+        self
+    }
+
+    /// The same for a pipeline that is begun with these rules.
+    pub(crate) fn begun_with(mut self, rules: &Rules) -> Self {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.rules = rules.clone();
+            wanted.named.clear();
+        }
+        self
+    }
+
+    /// Without the event streams: what a broker can have before it carries a pipeline.
+    pub(crate) fn without_events(&self) -> Self {
+        let streams = self.streams.iter().filter(|declared| !declared.has_events());
+        let overrides = self.overrides.clone();
+        Self { streams: streams.cloned().collect(), wanted: None, overrides }
+    }
+
+    /// The event streams that are declared.
+    pub fn event_streams() -> Vec<domain::Stream> {
+        declared().iter().filter_map(event_stream).collect()
+    }
+
+    /// Into how many partitions the declared event streams split each side.
+    pub fn partitions() -> u16 {
+        Self::event_streams().iter().map(|stream| stream.partition + 1).max().unwrap_or(0)
     }
 
     /// The streams of a replay run, each like the declared one that it stands for: with a size limit
@@ -93,14 +144,44 @@ impl Topology {
             let mut config = declared().into_iter().find(is_samples).unwrap_or_default();
             config.insert("name".to_owned(), json!(name));
             config.insert("subjects".to_owned(), json!([subject]));
-            config.insert("max_bytes".to_owned(), json!(max_bytes));
             let about = format!("Replay run {} (Lakegauge)", run.name());
             config.insert("description".to_owned(), json!(about));
-            let own =
-                Declaration::new(config, prefix, &TopologyOverrides::default(), &Rules::default());
+            let mut own = Declaration::new(config, prefix, &TopologyOverrides::default());
+            own.config.insert("max_bytes".to_owned(), json!(max_bytes));
             Declaration { metadata: metadata.clone(), ..own }
         };
-        Self { streams: events.chain([samples]).map(declaration).collect() }
+        let streams = events.chain([samples]).map(declaration).collect();
+        Self { streams, wanted: None, overrides: None }
+    }
+
+    /// What its sizes follow from; none where they are given.
+    pub(crate) const fn overrides(&self) -> Option<&TopologyOverrides> {
+        self.overrides.as_ref()
+    }
+
+    /// What each stream asks for.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = Asked<'_>> {
+        self.streams.iter().map(|declaration| Asked {
+            name: &declaration.name,
+            purpose: declaration.purpose,
+            bytes: max_bytes(&declaration.config),
+            is_resized_while_empty: declaration.is_resized_while_empty,
+        })
+    }
+
+    /// The same with event streams of another size, and what follows from it. Nobody asked for it,
+    /// and another service may have come to another: streams that stand keep theirs.
+    pub(crate) fn with_event_streams_of(&self, bytes: u64) -> Self {
+        let mut sized = self.clone();
+        let Some(overrides) = &self.overrides else { return sized };
+        let event_stream_max_bytes = Some(bytes);
+        let room = Room::new(&TopologyOverrides { event_stream_max_bytes, ..overrides.clone() });
+        for declaration in &mut sized.streams {
+            if let Some(bytes) = room.of(declaration.purpose) {
+                declaration.config.insert("max_bytes".to_owned(), json!(bytes));
+            }
+        }
+        sized
     }
 
     /// The names of the streams on the server, in the order in which they are made.
@@ -113,20 +194,18 @@ fn declared() -> Vec<Map<String, Value>> {
     serde_json::from_str(DECLARATIONS).expect("a test reads nats/streams.json")
 }
 
+fn event_stream(config: &Map<String, Value>) -> Option<domain::Stream> {
+    domain::Stream::from_name(config.get("name")?.as_str()?)
+}
+
 fn is_samples(config: &Map<String, Value>) -> bool {
     config.get("name").and_then(Value::as_str) == Some("TELEMETRY")
 }
 
 impl Declaration {
-    fn new(
-        mut config: Map<String, Value>,
-        prefix: &str,
-        overrides: &TopologyOverrides,
-        rules: &Rules,
-    ) -> Self {
+    fn new(mut config: Map<String, Value>, prefix: &str, overrides: &TopologyOverrides) -> Self {
         let declared_name =
             config.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let is_event_stream = domain::Stream::from_name(&declared_name).is_some();
         let name = bucket_aware_name(prefix, &declared_name);
         config.insert("name".to_owned(), json!(name));
         if let Some(subjects) = config.get_mut("subjects").and_then(Value::as_array_mut) {
@@ -136,24 +215,43 @@ impl Declaration {
             }
         }
         let mut left_alone = vec!["placement"];
-        match overrides.event_stream_max_bytes {
-            Some(bytes) if is_event_stream => {
-                config.insert("max_bytes".to_owned(), json!(bytes));
-            }
-            Some(_) | None => left_alone.push("max_bytes"),
+        let purpose = Purpose::of(&declared_name);
+        if let Some(bytes) = Room::new(overrides).of(purpose) {
+            config.insert("max_bytes".to_owned(), json!(bytes));
         }
+        let asked = match purpose {
+            Purpose::Events => overrides.event_stream_max_bytes,
+            Purpose::Snapshots => overrides.snapshot_bucket_max_bytes,
+            Purpose::Samples => overrides.samples_max_bytes,
+            Purpose::Pointers | Purpose::Replay => None,
+        };
+        if asked.is_none() {
+            left_alone.push("max_bytes");
+        }
+        let follows = matches!(purpose, Purpose::Snapshots | Purpose::Samples);
+        let is_resized_while_empty = follows && overrides.event_stream_max_bytes.is_some();
         match overrides.replicas {
             Some(replicas) => {
                 config.insert("num_replicas".to_owned(), json!(replicas));
             }
             None => left_alone.push("num_replicas"),
         }
-        let metadata = if is_event_stream { rules.to_metadata() } else { BTreeMap::new() };
-        Self { name, config, metadata, left_alone }
+        Self {
+            name,
+            config,
+            metadata: BTreeMap::new(),
+            purpose,
+            left_alone,
+            is_resized_while_empty,
+        }
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        self.purpose == Purpose::Events
     }
 
     /// The options in which a stream of the server differs, with both values.
-    fn differences<'a>(&'a self, echo: &'a Map<String, Value>) -> Vec<Difference<'a>> {
+    pub(crate) fn differences<'a>(&'a self, echo: &'a Map<String, Value>) -> Vec<Difference<'a>> {
         self.config
             .iter()
             .filter_map(|(option, asked)| {
@@ -163,7 +261,7 @@ impl Declaration {
             .collect()
     }
 
-    fn ignored(&self, difference: &Difference<'_>) -> BusError {
+    pub(crate) fn ignored(&self, difference: &Difference<'_>) -> BusError {
         BusError::IgnoredOption {
             stream: self.name.clone(),
             option: difference.option.to_owned(),
@@ -173,154 +271,21 @@ impl Declaration {
     }
 }
 
+/// An option that the server has otherwise than it was asked for.
 #[derive(Debug, PartialEq)]
-struct Difference<'a> {
-    option: &'a str,
+pub(crate) struct Difference<'a> {
+    pub(crate) option: &'a str,
     asked: &'a Value,
     got: &'a Value,
 }
 
-impl Bus {
-    /// Makes the streams that are missing, brings existing ones up to date, and compares what the
-    /// server then has with what was asked. Applying it again, or from several processes at once,
-    /// changes nothing more. The metadata of an existing stream is left alone.
-    ///
-    /// # Errors
-    ///
-    /// [`BusError::UnfitStream`] for a stream with an age limit or one that can't be trimmed,
-    /// [`BusError::IgnoredOption`], [`BusError::NoRoom`], and what any request may meet.
-    pub async fn apply_topology(&self, topology: &Topology) -> Result<Vec<Applied>, BusError> {
-        let mut applied = Vec::new();
-        for declaration in &topology.streams {
-            applied.push(self.apply(declaration).await?);
-        }
-        Ok(applied)
-    }
-
-    async fn apply(&self, declaration: &Declaration) -> Result<Applied, BusError> {
-        let existing = match self.config_of(&declaration.name).await {
-            Ok(config) => Some(config),
-            Err(BusError::NoStream { .. }) => self.make(declaration).await?,
-            Err(error) => return Err(error),
-        };
-        match existing {
-            Some(config) => self.update(declaration, config).await,
-            None => {
-                tracing::info!(stream = declaration.name, "made stream");
-                Ok(Applied { stream: declaration.name.clone(), made: true, changed: Vec::new() })
-            }
-        }
-    }
-
-    async fn config_of(&self, name: &str) -> Result<Map<String, Value>, BusError> {
-        let info: ConfigEcho = api::request(
-            &self.context,
-            format!("STREAM.INFO.{name}"),
-            &json!({}),
-            &format!("description of stream {name}"),
-        )
-        .await
-        .map_err(|error| named(error, name))?;
-        Ok(info.config)
-    }
-
-    /// Makes a stream; gives its configuration if somebody else made it meanwhile.
-    async fn make(
-        &self,
-        declaration: &Declaration,
-    ) -> Result<Option<Map<String, Value>>, BusError> {
-        let mut config = declaration.config.clone();
-        config.insert("metadata".to_owned(), json!(declaration.metadata));
-        let name = &declaration.name;
-        match self.configure("CREATE", name, &config).await {
-            Ok(echo) => {
-                if let Some(difference) = declaration.differences(&echo).first() {
-                    return Err(declaration.ignored(difference));
-                }
-                metadata_taken(declaration, &echo)?;
-                Ok(None)
-            }
-            Err(BusError::Server { error_code: STREAM_NAME_IN_USE, .. }) => {
-                self.config_of(name).await.map(Some)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn update(
-        &self,
-        declaration: &Declaration,
-        existing: Map<String, Value>,
-    ) -> Result<Applied, BusError> {
-        fit(&declaration.name, &existing)?;
-        let changed: Vec<String> = declaration
-            .differences(&existing)
-            .iter()
-            .filter(|difference| !declaration.left_alone.contains(&difference.option))
-            .map(|difference| difference.option.to_owned())
-            .collect();
-        let stream = declaration.name.clone();
-        if changed.is_empty() {
-            return Ok(Applied { stream, made: false, changed });
-        }
-        let mut config = existing;
-        for option in &changed {
-            let asked = declaration.config.get(option).cloned().unwrap_or(Value::Null);
-            config.insert(option.clone(), asked);
-        }
-        let echo = self.configure("UPDATE", &stream, &config).await?;
-        for difference in declaration.differences(&echo) {
-            if !declaration.left_alone.contains(&difference.option) {
-                return Err(declaration.ignored(&difference));
-            }
-        }
-        tracing::info!(stream, ?changed, "brought stream up to date");
-        Ok(Applied { stream, made: false, changed })
-    }
-
-    async fn configure(
-        &self,
-        verb: &str,
-        name: &str,
-        config: &Map<String, Value>,
-    ) -> Result<Map<String, Value>, BusError> {
-        let what = format!("{verb} of stream {name}").to_lowercase();
-        let answer: Result<ConfigEcho, BusError> =
-            api::request(&self.context, format!("STREAM.{verb}.{name}"), config, &what).await;
-        match answer {
-            Ok(echo) => Ok(echo.config),
-            Err(BusError::Server { error_code, detail, .. })
-                if NO_STORAGE.contains(&error_code) =>
-            {
-                Err(BusError::NoRoom { stream: name.to_owned(), detail })
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct ConfigEcho {
-    config: Map<String, Value>,
-}
-
-fn metadata_taken(declaration: &Declaration, echo: &Map<String, Value>) -> Result<(), BusError> {
-    for (key, asked) in &declaration.metadata {
-        let got = echo.get("metadata").and_then(|metadata| metadata.get(key));
-        if got.and_then(Value::as_str) != Some(asked) {
-            return Err(BusError::IgnoredOption {
-                stream: declaration.name.clone(),
-                option: format!("metadata.{key}"),
-                asked: asked.clone(),
-                got: got.unwrap_or(&Value::Null).to_string(),
-            });
-        }
-    }
-    Ok(())
+/// What a stream reserves, in bytes.
+pub(crate) fn max_bytes(config: &Map<String, Value>) -> u64 {
+    config.get("max_bytes").and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// Refuses what would lose messages that nobody has read, or fill up for good.
-fn fit(stream: &str, config: &Map<String, Value>) -> Result<(), BusError> {
+pub(crate) fn fit(stream: &str, config: &Map<String, Value>) -> Result<(), BusError> {
     let unfit = |detail: &str| {
         Err(BusError::UnfitStream { stream: stream.to_owned(), detail: detail.to_owned() })
     };
@@ -444,15 +409,41 @@ mod tests {
     }
 
     #[test]
-    fn only_event_streams_carry_rules_and_take_the_size_override() {
-        let overrides =
-            TopologyOverrides { event_stream_max_bytes: Some(1_000_000), replicas: Some(3) };
+    fn only_event_streams_belong_to_a_pipeline_and_take_the_size_override() {
+        let overrides = TopologyOverrides {
+            event_stream_max_bytes: Some(1_000_000),
+            replicas: Some(3),
+            ..TopologyOverrides::default()
+        };
         let topology = Topology::embedded("", &overrides, &Rules::default());
         for declaration in topology.streams {
             let is_event_stream = matches!(declaration.name.as_str(), "LAKE_0" | "WAREHOUSE_0");
-            assert_eq!(!declaration.metadata.is_empty(), is_event_stream);
+            assert_eq!(declaration.has_events(), is_event_stream);
             assert_eq!(declaration.config["max_bytes"] == json!(1_000_000), is_event_stream);
             assert_eq!(declaration.config["num_replicas"], json!(3));
+        }
+    }
+
+    #[test]
+    fn the_sizes_in_the_declarations_are_those_that_hold_unless_set() {
+        let sizes = |configs: Vec<Map<String, Value>>| -> Vec<u64> {
+            configs.iter().map(max_bytes).collect()
+        };
+        let streams = embedded("").streams.into_iter().map(|declaration| declaration.config);
+        assert_eq!(sizes(streams.collect()), sizes(declared()));
+    }
+
+    #[test]
+    fn a_prefix_that_looks_like_a_stream_of_ours_changes_no_stream_s_purpose() {
+        for prefix in ["REPLAY", "TELEMETRY", "KV", "acme.REPLAY"] {
+            let topology = embedded(prefix);
+            let purposes: Vec<Purpose> = topology.rooms().map(|asked| asked.purpose).collect();
+            let own: Vec<Purpose> = embedded("").rooms().map(|asked| asked.purpose).collect();
+            assert_eq!(purposes, own, "{prefix}");
+            let bytes = |topology: &Topology| -> Vec<u64> {
+                topology.with_event_streams_of(64 << 20).rooms().map(|asked| asked.bytes).collect()
+            };
+            assert_eq!(bytes(&topology), bytes(&embedded("")), "{prefix}");
         }
     }
 

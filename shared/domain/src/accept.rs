@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Largest count of bytes, microseconds, rows or objects: 2^53 − 1, so that a JSON reader with
-/// floating-point numbers says the same as we do, and sums of a billion of them fit 128 bits.
+/// floating-point numbers says the same as we do, and sums of 2^63 of them fit 128 bits.
 pub const QUANTITY_MAX: u64 = (1 << 53) - 1;
 /// Longest bucket, warehouse, database, principal or fingerprint, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -19,6 +19,10 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const KEY_BYTES_MAX: usize = 1_024;
 /// Longest sequencer, in bytes.
 pub const SEQUENCER_BYTES_MAX: usize = 64;
+/// The first moment that is accepted: 2000-01-01T00:00:00Z. No lake and no warehouse that could
+/// speak to a broker is older, and a count of seconds or milliseconds that was taken for
+/// microseconds lies before it, as one of nanoseconds lies behind [`TIME_END`].
+pub const TIME_START: Timestamp = Timestamp(946_684_800_000_000);
 /// The first moment that is not accepted: 2200-01-01T00:00:00Z.
 pub const TIME_END: Timestamp = Timestamp(7_258_118_400_000_000);
 
@@ -49,6 +53,8 @@ names! {
         TooLarge = 10, "too_large";
         /// PostgreSQL refused the row all the same; such an event was counted.
         RefusedByDatabase = 11, "refused_by_database";
+        /// The header block or the subject of the message cannot be read.
+        UnreadableHeaders = 12, "unreadable_headers";
     }
 }
 
@@ -115,9 +121,8 @@ fn time(event: &Event, broker_time: Timestamp, rules: &Rules) -> Result<(), Refu
         Fact::LakeInventory(_) => "as_of",
     };
     let at = event.occurred_at;
-    if at < Timestamp(0) || at >= TIME_END {
-        let detail = "must lie between 1970 and 2200";
-        return Err(Refusal::of_field(Reason::OutOfRange, field, detail));
+    if !is_plausible(at) {
+        return Err(Refusal::of_field(Reason::OutOfRange, field, implausible(at)));
     }
     let skew_s = rules.future_skew_s;
     if at > broker_time.plus_seconds(i64::from(skew_s)) {
@@ -130,6 +135,31 @@ fn time(event: &Event, broker_time: Timestamp, rules: &Rules) -> Result<(), Refu
         return Err(Refusal::of_field(Reason::OlderThanRetention, field, detail));
     }
     Ok(())
+}
+
+fn is_plausible(at: Timestamp) -> bool {
+    (TIME_START..TIME_END).contains(&at)
+}
+
+/// What is wrong with a time that is not plausible: its unit, if it is plausible in another.
+fn implausible(at: Timestamp) -> String {
+    let range = "a time lies between the years 2000 and 2200, as an integer in microseconds since \
+                 1970";
+    match other_unit(at.0) {
+        Some(unit) => format!("{} looks like {unit}: {range}", at.0),
+        None => format!("{} is out of range: {range}", at.0),
+    }
+}
+
+/// The unit, other than microseconds, in which a number is a plausible time.
+pub fn other_unit(time: i64) -> Option<&'static str> {
+    let units = [
+        ("seconds", time.checked_mul(1_000_000)),
+        ("milliseconds", time.checked_mul(1_000)),
+        ("nanoseconds", Some(time / 1_000)),
+    ];
+    let plausible = |micros: Option<i64>| micros.map(Timestamp).is_some_and(is_plausible);
+    units.into_iter().find(|(_, micros)| plausible(*micros)).map(|(unit, _)| unit)
 }
 
 fn lake_access(access: &LakeAccess) -> Result<(), Refusal> {
@@ -189,9 +219,10 @@ fn text(field: &'static str, value: &str, bytes_max: usize) -> Result<(), Refusa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{access, at, query};
+    use crate::test_util::{access, at, inventory, query};
 
-    const NOW: Timestamp = at(1_000_000);
+    /// 2026-11-23T06:43:00Z.
+    const NOW: Timestamp = at(1_795_416_180);
 
     fn reason(
         event: &Event,
@@ -234,6 +265,97 @@ mod tests {
         assert_eq!(lake(|fact| fact.bucket.clear()), Some((Reason::OutOfRange, Some("bucket"))));
     }
 
+    /// Sets one field of an event.
+    type Set<V> = fn(&mut Fact, V);
+
+    fn with<V>(event: &Event, set: Set<V>, value: V) -> Result<(), Refusal> {
+        let mut event = event.clone();
+        set(&mut event.fact, value);
+        let stream = Stream { side: event.fact.side(), partition: 0 };
+        accept(&event, stream, NOW, &Rules::default())
+    }
+
+    fn of_access(fact: &mut Fact) -> &mut LakeAccess {
+        let Fact::LakeAccess(access) = fact else { unreachable!() };
+        access
+    }
+
+    fn of_inventory(fact: &mut Fact) -> &mut LakeInventory {
+        let Fact::LakeInventory(inventory) = fact else { unreachable!() };
+        inventory
+    }
+
+    fn of_query(fact: &mut Fact) -> &mut WarehouseQuery {
+        let Fact::WarehouseQuery(query) = fact else { unreachable!() };
+        query
+    }
+
+    #[test]
+    fn every_quantity_is_accepted_up_to_its_bound_and_refused_by_name_beyond_it() {
+        let events = [access(1, NOW), inventory(1, NOW, 1), query(1, NOW, 1, 1)];
+        let quantities: [(usize, &str, Set<u64>); 10] = [
+            (0, "bytes", |fact, value| of_access(fact).bytes = value),
+            (0, "object_bytes", |fact, value| of_access(fact).object_bytes = Some(value)),
+            (0, "duration_us", |fact, value| of_access(fact).duration_us = value),
+            (1, "objects", |fact, value| of_inventory(fact).objects = value),
+            (1, "bytes", |fact, value| of_inventory(fact).bytes = value),
+            (2, "queued_us", |fact, value| of_query(fact).queued_us = value),
+            (2, "executed_us", |fact, value| of_query(fact).executed_us = value),
+            (2, "rows_processed", |fact, value| of_query(fact).rows_processed = value),
+            (2, "rows_returned", |fact, value| of_query(fact).rows_returned = value),
+            (2, "bytes_scanned", |fact, value| of_query(fact).bytes_scanned = value),
+        ];
+        for (event, field, set) in quantities {
+            assert_eq!(with(&events[event], set, QUANTITY_MAX), Ok(()), "{field}");
+            let refusal = with(&events[event], set, QUANTITY_MAX + 1).unwrap_err();
+            assert_eq!((refusal.reason, refusal.field), (Reason::OutOfRange, Some(field)));
+        }
+        assert_eq!(QUANTITY_MAX, 9_007_199_254_740_991);
+    }
+
+    #[test]
+    fn every_text_is_accepted_up_to_its_bound_and_refused_by_name_beyond_it() {
+        let events = [access(1, NOW), inventory(1, NOW, 1), query(1, NOW, 1, 1)];
+        let texts: [(usize, &str, usize, bool, Set<String>); 9] = [
+            (0, "bucket", NAME_BYTES_MAX, true, |fact, value| of_access(fact).bucket = value),
+            (0, "key", KEY_BYTES_MAX, false, |fact, value| of_access(fact).key = value),
+            (0, "sequencer", SEQUENCER_BYTES_MAX, false, |fact, value| {
+                of_access(fact).sequencer = Some(value);
+            }),
+            (0, "principal", NAME_BYTES_MAX, false, |fact, value| {
+                of_access(fact).principal = value;
+            }),
+            (1, "bucket", NAME_BYTES_MAX, true, |fact, value| of_inventory(fact).bucket = value),
+            (2, "warehouse", NAME_BYTES_MAX, true, |fact, value| of_query(fact).warehouse = value),
+            (2, "database", NAME_BYTES_MAX, false, |fact, value| of_query(fact).database = value),
+            (2, "principal", NAME_BYTES_MAX, false, |fact, value| of_query(fact).principal = value),
+            (2, "fingerprint", NAME_BYTES_MAX, false, |fact, value| {
+                of_query(fact).fingerprint = value;
+            }),
+        ];
+        for (event, field, bytes_max, is_needed, set) in texts {
+            let event = &events[event];
+            assert_eq!(with(event, set, "x".repeat(bytes_max)), Ok(()), "{field}");
+            for (value, reason) in [
+                ("x".repeat(bytes_max + 1), Reason::TooLong),
+                ("ü".repeat(bytes_max / 2 + 1), Reason::TooLong),
+                ("a\0b".to_owned(), Reason::NulByte),
+            ] {
+                let refusal = with(event, set, value).unwrap_err();
+                assert_eq!((refusal.reason, refusal.field), (reason, Some(field)));
+            }
+            let empty = with(event, set, String::new()).map_err(|refusal| refusal.field);
+            assert_eq!(empty, if is_needed { Err(Some(field)) } else { Ok(()) });
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_said_with_reason_field_and_detail() {
+        let refusal = Refusal::of_field(Reason::TooLong, "key", "too much");
+        assert_eq!(refusal.to_string(), "too_long: key: too much");
+        assert_eq!(Refusal::whole(Reason::TooLarge, "x").to_string(), "too_large: x");
+    }
+
     #[test]
     fn an_event_of_the_other_side_does_not_belong_here() {
         let refused = reason(&query(1, NOW, 1, 1), Stream::lake(0), &Rules::default());
@@ -254,12 +376,40 @@ mod tests {
         );
     }
 
+    fn at_time(time: i64) -> Result<(), Refusal> {
+        accept(&access(1, Timestamp(time)), Stream::lake(0), TIME_END, &Rules::default())
+    }
+
     #[test]
-    fn times_before_1970_and_from_2200_on_are_out_of_range() {
-        let rules = Rules::default();
-        for time in [Timestamp(-1), TIME_END] {
-            let refused = accept(&access(1, time), Stream::lake(0), TIME_END, &rules);
-            assert_eq!(refused.unwrap_err().reason, Reason::OutOfRange);
+    fn times_before_2000_and_from_2200_on_are_out_of_range() {
+        for time in [TIME_START.0, NOW.0, TIME_END.0 - 1] {
+            assert_eq!(at_time(time), Ok(()));
         }
+        for time in [i64::MIN, -1, 0, 1, TIME_START.0 - 1, TIME_END.0, i64::MAX] {
+            let refusal = at_time(time).unwrap_err();
+            assert_eq!((refusal.reason, refusal.field), (Reason::OutOfRange, Some("occurred_at")));
+            let detail = refusal.detail;
+            assert!(detail.starts_with(&format!("{time} is out of range: ")), "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_time_in_another_unit_is_refused_with_the_unit_that_it_looks_like() {
+        for micros in [TIME_START.0, NOW.0, TIME_END.0 - 1_000_000] {
+            for (time, unit) in [
+                (micros / 1_000_000, "seconds"),
+                (micros / 1_000, "milliseconds"),
+                (micros * 1_000, "nanoseconds"),
+            ] {
+                let refusal = at_time(time).unwrap_err();
+                assert_eq!(refusal.reason, Reason::OutOfRange);
+                let detail = refusal.detail;
+                assert!(detail.starts_with(&format!("{time} looks like {unit}: ")), "{detail}");
+            }
+        }
+        let stock = inventory(1, at(1_795), 10);
+        let refusal = accept(&stock, Stream::lake(0), NOW, &Rules::default()).unwrap_err();
+        assert_eq!(refusal.field, Some("as_of"));
+        assert!(refusal.detail.starts_with("1795000000 looks like seconds: "), "{refusal}");
     }
 }

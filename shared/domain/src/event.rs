@@ -134,6 +134,9 @@ macro_rules! names {
             /// Every value, in the order of the codes.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
+            /// Their names, in the same order.
+            pub const NAMES: &[&str] = &[$($text,)+];
+
             /// Its name, as it stands in JSON, labels and views.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }

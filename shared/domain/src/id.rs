@@ -140,6 +140,14 @@ mod tests {
     }
 
     #[test]
+    fn a_run_tells_its_start_and_salt_and_is_written_with_both() {
+        let run = Run::new(0x019a_bcde_f012, 0xabcde);
+        assert_eq!((run.start_ms(), run.salt()), (0x019a_bcde_f012, 0xabcde));
+        assert_eq!(run.to_string(), "019abcdef012-abcde");
+        assert_eq!(Run::new(u64::MAX, u32::MAX).to_string(), "ffffffffffff-fffff");
+    }
+
+    #[test]
     fn ids_of_a_run_ascend_with_their_number_and_runs_with_their_start() {
         let early = Run::new(1_000, 0xfffff);
         let late = Run::new(1_001, 0);
@@ -160,5 +168,6 @@ mod tests {
     fn the_text_form_is_that_of_a_uuid_of_version_8() {
         let id = EventId::sequenced(Run::new(0x019a_bcde_f012, 0xabcde), 0x3ff);
         assert_eq!(id.to_string(), "019abcde-f012-81a6-aaf3-7800000003ff");
+        assert_eq!(format!("{id:?}"), id.to_string());
     }
 }

@@ -54,5 +54,7 @@ mod tests {
         let mut labels = Labels::new(2);
         assert_eq!([labels.label("a"), labels.label("b"), labels.label("c")], [1, 2, OTHER]);
         assert_eq!([labels.label("b"), labels.label(OTHER_NAME)], [2, OTHER]);
+        let mut roomy = Labels::new(2);
+        assert_eq!([roomy.label(OTHER_NAME), roomy.label("a")], [OTHER, 1], "a name that is taken");
     }
 }

@@ -128,7 +128,7 @@ impl LakeState {
             return LakeEffect::InventoryWithoutLabel;
         }
         let oldest = self.oldest_slot();
-        let bytes = i64::try_from(inventory.bytes).unwrap_or(i64::MAX);
+        let bytes = i128::from(inventory.bytes);
         let space = &mut self.buckets.entry(label).or_default().space;
         match space.inventory(identity, bytes, self.slot_s, oldest) {
             Inventoried::Applied => LakeEffect::Plain,
@@ -154,7 +154,7 @@ impl LakeState {
     }
 
     /// Bytes stored now, over all buckets.
-    pub fn used_bytes(&self) -> i64 {
+    pub fn used_bytes(&self) -> i128 {
         self.buckets.values().map(|bucket| bucket.space.used()).sum()
     }
 
@@ -177,5 +177,83 @@ impl LakeState {
                 .map(|(name, sums)| (name.to_owned(), sums.space.used()))
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::{access, at, change, inventory};
+
+    const NOW: i64 = 10 * TRACKED_S;
+
+    fn slots(state: &LakeState) -> Vec<i64> {
+        state.buckets().flat_map(|(_, sums)| sums.space.slots.keys().copied()).collect()
+    }
+
+    #[test]
+    fn the_changes_of_a_day_are_kept_and_older_ones_let_go_when_time_moves_on() {
+        let mut state = LakeState::new(&Rules::default());
+        for (number, second) in [(1, NOW), (2, NOW + 10), (3, NOW + TRACKED_S)] {
+            let key = number.to_string();
+            state.apply(&change(number, at(second), Operation::Write, &key, Some(5)));
+        }
+        assert_eq!(slots(&state), [NOW, NOW + 10, NOW + TRACKED_S], "a day, both ends included");
+        state.apply(&access(4, at(NOW + TRACKED_S + 9)));
+        assert_eq!(slots(&state).first(), Some(&NOW), "in the same slot as before");
+        state.apply(&access(5, at(NOW + TRACKED_S + 10)));
+        assert_eq!(slots(&state), [NOW + 10, NOW + TRACKED_S]);
+        state.apply(&access(6, at(NOW)));
+        assert_eq!(state.newest, at(NOW + TRACKED_S + 10), "a late event moves no time back");
+        assert_eq!(state.apply(&inventory(7, at(NOW + 9), 9)), LakeEffect::InventoryTooOld);
+        assert_eq!(state.apply(&inventory(8, at(NOW + 10), 9)), LakeEffect::Plain);
+        assert_eq!(state.apply(&inventory(7, at(NOW + 10), 9)), LakeEffect::InventoryOutdated);
+        assert_eq!(state.used_bytes(), 19, "of the inventory, and two writes after it");
+    }
+
+    #[test]
+    fn requests_and_bytes_add_up_by_bucket_operation_and_outcome() {
+        let mut state = LakeState::new(&Rules { labels_max: 1, ..Rules::default() });
+        for (number, bucket, outcome) in [
+            (1, "raw", Outcome::Ok),
+            (2, "raw", Outcome::Ok),
+            (3, "raw", Outcome::Denied),
+            (4, "b", Outcome::Ok),
+            (5, "c", Outcome::Ok),
+        ] {
+            let mut event = change(number, at(1), Operation::Write, bucket, Some(10 * number));
+            let Fact::LakeAccess(access) = &mut event.fact else { unreachable!() };
+            (access.bucket, access.outcome) = (bucket.to_owned(), outcome);
+            assert_eq!(state.apply(&event), LakeEffect::Plain);
+        }
+        assert_eq!(state.accesses, 5);
+        let shown: Vec<_> = state
+            .buckets()
+            .map(|(name, sums)| {
+                let count = |outcome| sums.accesses.get(&(Operation::Write, outcome)).copied();
+                let moved = sums.transferred[&Operation::Write];
+                (name, count(Outcome::Ok), count(Outcome::Denied), moved, sums.space.used())
+            })
+            .collect();
+        assert_eq!(shown, [("raw", Some(2), Some(1), 3, 20), (OTHER_NAME, Some(2), None, 2, 90)]);
+        assert_eq!(state.used_bytes(), 110);
+        let mut other = inventory(6, at(2), 7);
+        let Fact::LakeInventory(fact) = &mut other.fact else { unreachable!() };
+        fact.bucket = "b".to_owned();
+        assert_eq!(state.apply(&other), LakeEffect::InventoryWithoutLabel);
+        assert_eq!(state.used_bytes(), 110);
+    }
+
+    #[test]
+    fn a_change_below_what_was_forgotten_is_said_to_be_unordered() {
+        let mut state = LakeState::new(&Rules { objects_max: 1, ..Rules::default() });
+        for (number, second) in [(1, 10), (2, 20)] {
+            let key = number.to_string();
+            let written = change(number, at(second), Operation::Write, &key, Some(5));
+            assert_eq!(state.apply(&written), LakeEffect::Plain);
+        }
+        let late = change(3, at(5), Operation::Write, "3", Some(5));
+        assert_eq!(state.apply(&late), LakeEffect::Unordered);
+        assert_eq!(state.used_bytes(), 10);
     }
 }

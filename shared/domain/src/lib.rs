@@ -4,11 +4,15 @@
 //! not depend on an async runtime. Time arrives as an argument.
 
 pub mod accept;
+pub mod adoption;
 pub mod event;
 pub mod id;
 pub mod labels;
+pub mod ladder;
 pub mod lake;
 pub mod objects;
+pub mod partition;
+pub mod pipeline;
 pub mod progress;
 pub mod rules;
 pub mod runs;
@@ -32,6 +36,10 @@ pub use event::{
     WarehouseQuery,
 };
 pub use id::{EventId, IdKind, Run};
+pub use ladder::{Kept, Ladder, Rung};
+pub use pipeline::{
+    ArchiveId, ArchiveSide, BrokerSide, Meeting, Mismatch, Pipeline, PipelineId, meet,
+};
 pub use progress::{OutOfOrder, Progress};
 pub use rules::Rules;
 pub use sample::{Sample, SampleValues};

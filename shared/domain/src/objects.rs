@@ -46,7 +46,7 @@ pub struct Object {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     /// It decided the object's size; the bytes stored changed by so much.
-    By(i64),
+    By(i128),
     /// A later change of the object came before it.
     Outdated,
     /// The object is not known, and the change lies at or below what was forgotten.
@@ -116,20 +116,22 @@ impl Objects {
         Changed::By(after)
     }
 
-    /// Forgets the oldest eighth, tombstones first: a lost tombstone costs nothing but the
-    /// judgement of changes that are older still. In bulk, because no index by time is kept.
+    /// Forgets an eighth, in bulk, because no index by time is kept: from the older half of what is
+    /// kept the oldest tombstones, then the oldest objects.
+    ///
+    /// A forgotten tombstone costs nothing but the judgement of changes that are older still; for
+    /// that reason one of the newer half stays: with it the floor would jump to about now, and the
+    /// first writes of other objects that come a little late would be left out.
     fn forget(&mut self) {
         let wanted = (self.objects_max / 8).max(1);
-        let mut oldest: Vec<(bool, Timestamp, ObjectKey)> = self
-            .kept
-            .iter()
-            .map(|(key, object)| (object.bytes.is_some(), object.version.occurred_at, *key))
-            .collect();
-        if wanted < oldest.len() {
-            oldest.select_nth_unstable(wanted);
-            oldest.truncate(wanted);
-        }
-        for (is_object, _, key) in oldest {
+        let by_time =
+            self.kept.iter().map(|(key, object)| (object.version.occurred_at, *key)).collect();
+        let older_half = smallest(by_time, self.kept.len().div_ceil(2).max(wanted));
+        let is_object =
+            |key: &ObjectKey| self.kept.get(key).is_some_and(|object| object.bytes.is_some());
+        let tombstones_first =
+            older_half.into_iter().map(|(at, key)| (is_object(&key), at, key)).collect();
+        for (is_object, _, key) in smallest(tombstones_first, wanted) {
             let version = self.kept.remove(&key).map(|object| object.version);
             self.floor = self.floor.take().max(version);
             self.forgotten_objects += u64::from(is_object);
@@ -137,9 +139,17 @@ impl Objects {
     }
 }
 
-fn signed(bytes: Option<u64>) -> i64 {
-    // Acceptance holds sizes to 2^53.
-    i64::try_from(bytes.unwrap_or(0)).unwrap_or(i64::MAX)
+/// So many of the smallest, in no order.
+fn smallest<T: Ord>(mut all: Vec<T>, wanted: usize) -> Vec<T> {
+    if wanted < all.len() {
+        all.select_nth_unstable(wanted);
+        all.truncate(wanted);
+    }
+    all
+}
+
+fn signed(bytes: Option<u64>) -> i128 {
+    i128::from(bytes.unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -195,6 +205,52 @@ mod tests {
         assert_eq!(objects.forgotten_objects(), 0);
         assert_eq!(objects.change(key("gone"), object(5, Some(3))), Changed::Unordered);
         assert_eq!(objects.change(key("old"), object(6, Some(12))), Changed::By(2));
+    }
+
+    /// Sixteen at most, of which two are forgotten at a time.
+    #[test]
+    fn a_recent_tombstone_stays_so_that_a_write_that_is_a_little_late_counts() {
+        let mut objects = Objects::new(16);
+        for second in 0..14 {
+            objects.change(key(&second.to_string()), object(second, Some(10)));
+        }
+        objects.change(key("gone"), object(1_000, None));
+        for second in 1_001..1_004 {
+            objects.change(key(&second.to_string()), object(second, Some(10)));
+        }
+        assert_eq!(objects.kept().len(), 16);
+        assert_eq!(objects.floor().unwrap().occurred_at, at(1), "of the two oldest objects");
+        assert_eq!(objects.change(key("late"), object(999, Some(3))), Changed::By(3));
+        assert_eq!(objects.change(key("gone"), object(999, Some(3))), Changed::Outdated);
+    }
+
+    #[test]
+    fn where_old_tombstones_make_room_no_object_is_forgotten() {
+        let mut objects = Objects::new(16);
+        objects.change(key("oldest"), object(0, Some(10)));
+        for second in 1..=200 {
+            objects.change(key(&second.to_string()), object(second, Some(1)));
+            objects.change(key(&second.to_string()), object(second + 1, None));
+        }
+        assert_eq!(objects.forgotten_objects(), 0);
+        assert_eq!(objects.change(key("oldest"), object(500, Some(12))), Changed::By(2));
+    }
+
+    #[test]
+    fn the_floor_of_forgotten_objects_never_goes_back() {
+        let mut objects = Objects::new(4);
+        let mut floor = None;
+        // The older half is never the same: what is forgotten later may be older than what was
+        // forgotten before.
+        for (number, second) in (0..60).map(|number| (number, (number * 37) % 101)) {
+            let bytes = (number % 3 > 0).then_some(10);
+            objects.change(key(&number.to_string()), object(second, bytes));
+            let now = objects.floor().cloned();
+            assert!(now >= floor, "{now:?} after {floor:?}");
+            floor = now;
+        }
+        let below = floor.unwrap().occurred_at.second();
+        assert_eq!(objects.change(key("late"), object(below, Some(3))), Changed::Unordered);
     }
 
     #[test]

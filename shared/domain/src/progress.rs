@@ -163,6 +163,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_out_of_order_is_said_with_both_places() {
+        for (broken, places) in [
+            (
+                OutOfOrder::CheckpointWentBack(mark(2, 71), mark(1, 93)),
+                ["epoch 2, sequence 71", "epoch 1, sequence 93"],
+            ),
+            (OutOfOrder::AcknowledgedBeforeCommit(82, 71), ["up to 82", "up to 71"]),
+            (OutOfOrder::TrimmedBeforeCommit(82, 71), ["below 82", "up to 71"]),
+            (OutOfOrder::PublishedBeforeCommit(82, 71), ["up to 82", "up to 71"]),
+        ] {
+            let said = broken.to_string();
+            assert!(places.iter().all(|place| said.contains(place)), "{said}");
+        }
+    }
+
+    #[test]
     fn the_message_of_the_checkpoint_itself_stays() {
         let progress = Progress::new(Some(mark(1, 7)));
         assert_eq!(progress.trim(7), Ok(()), "below it nothing is needed any more");

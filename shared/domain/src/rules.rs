@@ -1,9 +1,11 @@
 //! Everything that judgement and fold depend on besides the events.
 //!
 //! It stands in the stream's metadata, so that the aggregator, the archiver and a later replay use
-//! the same; only a new epoch changes it.
+//! the same. It is fixed for as long as a pipeline lives.
 
 use std::collections::BTreeMap;
+
+use crate::ladder::Ladder;
 
 /// Version of decoding, acceptance, judgement and fold. Raised when any of them gives another
 /// result for the same bytes.
@@ -28,8 +30,8 @@ pub struct Rules {
     pub future_skew_s: u32,
     /// How far an event may be dated behind the broker's timestamp, in days; 0 is without limit.
     pub retention_days: u32,
-    /// Lengths of the window aggregates, in seconds, ascending.
-    pub window_lengths_s: Vec<u32>,
+    /// Lengths of the window aggregates, and how long each is kept.
+    pub windows: Ladder,
     /// Event time between two kept points of a bucket's tracked bytes, and broker time between two
     /// samples, in seconds.
     pub sample_interval_s: u32,
@@ -46,7 +48,7 @@ impl Default for Rules {
             labels_max: 50,
             future_skew_s: 300,
             retention_days: 0,
-            window_lengths_s: vec![10, 60],
+            windows: Ladder::default(),
             sample_interval_s: 10,
         }
     }
@@ -82,7 +84,6 @@ impl std::error::Error for UnknownRules {}
 impl Rules {
     /// The rules as stream metadata.
     pub fn to_metadata(&self) -> BTreeMap<String, String> {
-        let windows: Vec<String> = self.window_lengths_s.iter().map(u32::to_string).collect();
         [
             (VERSION, self.version.to_string()),
             (DERIVED, self.derived_ids_max.to_string()),
@@ -92,7 +93,7 @@ impl Rules {
             (LABELS, self.labels_max.to_string()),
             (SKEW, self.future_skew_s.to_string()),
             (RETENTION, self.retention_days.to_string()),
-            (WINDOWS, windows.join(",")),
+            (WINDOWS, self.windows.to_string()),
             (SAMPLES, self.sample_interval_s.to_string()),
         ]
         .into_iter()
@@ -111,11 +112,9 @@ impl Rules {
             return Err(UnknownRules::Version(version));
         }
         let windows = text(metadata, WINDOWS)?;
-        let window_lengths_s: Vec<u32> = windows
-            .split(',')
-            .map(|length| length.parse().ok().filter(|length| *length > 0))
-            .collect::<Option<_>>()
-            .ok_or_else(|| UnknownRules::Invalid(WINDOWS, windows.clone()))?;
+        let windows = windows
+            .parse()
+            .map_err(|why| UnknownRules::Invalid(WINDOWS, format!("{windows}: {why}")))?;
         Ok(Self {
             version,
             derived_ids_max: positive(metadata, DERIVED)?,
@@ -125,7 +124,7 @@ impl Rules {
             labels_max: positive(metadata, LABELS)?,
             future_skew_s: number(metadata, SKEW)?,
             retention_days: number(metadata, RETENTION)?,
-            window_lengths_s,
+            windows,
             sample_interval_s: positive(metadata, SAMPLES)?,
         })
     }
@@ -139,7 +138,7 @@ const OBJECTS: &str = "lakegauge.objects_max";
 const LABELS: &str = "lakegauge.labels_max";
 const SKEW: &str = "lakegauge.future_skew_s";
 const RETENTION: &str = "lakegauge.retention_days";
-const WINDOWS: &str = "lakegauge.window_lengths_s";
+const WINDOWS: &str = "lakegauge.windows";
 const SAMPLES: &str = "lakegauge.sample_interval_s";
 
 fn text<'a>(
@@ -174,7 +173,8 @@ mod tests {
 
     #[test]
     fn rules_survive_the_metadata() {
-        let rules = Rules { derived_ids_max: 7, window_lengths_s: vec![1, 60], ..Rules::default() };
+        let rules =
+            Rules { derived_ids_max: 7, windows: "1s,60s".parse().unwrap(), ..Rules::default() };
         assert_eq!(Rules::from_metadata(&rules.to_metadata()), Ok(rules));
     }
 
@@ -185,6 +185,18 @@ mod tests {
             Rules::from_metadata(&rules.to_metadata()),
             Err(UnknownRules::Version(RULES_VERSION + 1))
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_rules_is_said_with_key_value_and_versions() {
+        for (unknown, words) in [
+            (UnknownRules::Missing(DERIVED), ["lacks", DERIVED]),
+            (UnknownRules::Invalid(RUNS, "many".to_owned()), [RUNS, "\"many\""]),
+            (UnknownRules::Version(77), ["version 77", "run a release that knows it"]),
+        ] {
+            let said = unknown.to_string();
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
     }
 
     #[test]

@@ -25,11 +25,11 @@ pub enum SampleValues {
     /// Of the lake.
     Lake {
         /// Bytes stored, over all buckets.
-        used_bytes: i64,
+        used_bytes: i128,
         /// Requests since the first event.
         accesses: u64,
         /// Bytes stored per bucket; those without a label of their own under `other`.
-        buckets: BTreeMap<String, i64>,
+        buckets: BTreeMap<String, i128>,
     },
     /// Of the warehouse.
     Warehouse {

@@ -23,10 +23,7 @@ pub fn bucket_of(value: u64) -> u32 {
 /// The middle of a bucket: within 1 % of every value in it.
 pub fn bucket_value(bucket: u32) -> u64 {
     let index = u64::from(bucket);
-    if index < 2 * SUB_BUCKETS {
-        return index;
-    }
-    let shift = index / SUB_BUCKETS - 1;
+    let shift = (index / SUB_BUCKETS).saturating_sub(1);
     let low = (index - shift * SUB_BUCKETS) << shift;
     low + (1 << shift) / 2
 }
@@ -51,11 +48,11 @@ impl Sketch {
 
     /// The value at `share` (0 to 1,000 thousandths) of the counts, within 1 %; none if empty.
     pub fn quantile(&self, thousandths: u64) -> Option<u64> {
-        let total: u64 = self.0.values().sum();
-        let rank = (total * thousandths).div_ceil(1_000).max(1);
+        let total: u128 = self.0.values().copied().map(u128::from).sum();
+        let rank = (total * u128::from(thousandths)).div_ceil(1_000).max(1);
         let mut passed = 0;
         self.iter().find_map(|(bucket, count)| {
-            passed += count;
+            passed += u128::from(count);
             (passed >= rank).then(|| bucket_value(bucket))
         })
     }
@@ -104,6 +101,12 @@ mod tests {
             assert!(step <= 1, "a gap below {value}");
             last = Some(bucket);
         }
+    }
+
+    #[test]
+    fn quantiles_hold_for_any_count() {
+        let sketch: Sketch = [(1, u64::MAX), (2, u64::MAX)].into_iter().collect();
+        assert_eq!([500, 501, 1_000].map(|share| sketch.quantile(share)), [1, 2, 2].map(Some));
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! Used space of a bucket: what its changes add up to, corrected by its inventories.
+//!
+//! A change has at most 64 bits and a stream fewer than 2^63 events, so that no sum of them leaves
+//! 128 bits: nothing here overflows, saturates or wraps.
 
 use std::collections::BTreeMap;
 
@@ -23,35 +26,34 @@ pub enum Inventoried {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
     /// The sum of all changes.
-    pub tracked: i64,
+    pub tracked: i128,
     /// What the inventory in force adds to it.
-    pub offset: i64,
+    pub offset: i128,
     /// The inventory in force: its identity, and the start of the slot that it is compared at, in
     /// seconds since 1970.
     pub inventory: Option<(Identity, i64)>,
     /// Changes per slot of event time, by the slot's start in seconds since 1970.
-    pub slots: BTreeMap<i64, i64>,
+    pub slots: BTreeMap<i64, i128>,
 }
 
 impl Space {
     /// Bytes stored now.
-    pub const fn used(&self) -> i64 {
-        self.tracked.saturating_add(self.offset)
+    pub const fn used(&self) -> i128 {
+        self.tracked + self.offset
     }
 
     /// Adds a change of the bytes stored.
     ///
     /// One dated before the time of the inventory in force is in that inventory already: it moves
     /// the tracked sums from its time on and takes the same off the offset.
-    pub fn add(&mut self, at: Timestamp, bytes: i64, slot_s: u32, oldest_slot: i64) {
+    pub fn add(&mut self, at: Timestamp, bytes: i128, slot_s: u32, oldest_slot: i64) {
         let slot = at.slot(i64::from(slot_s));
-        self.tracked = self.tracked.saturating_add(bytes);
+        self.tracked += bytes;
         if slot >= oldest_slot {
-            let sum = self.slots.entry(slot).or_default();
-            *sum = sum.saturating_add(bytes);
+            *self.slots.entry(slot).or_default() += bytes;
         }
         if self.inventory.is_some_and(|(_, compared_at)| slot < compared_at) {
-            self.offset = self.offset.saturating_sub(bytes);
+            self.offset -= bytes;
         }
     }
 
@@ -62,7 +64,7 @@ impl Space {
     pub fn inventory(
         &mut self,
         identity: Identity,
-        bytes: i64,
+        bytes: i128,
         slot_s: u32,
         oldest_slot: i64,
     ) -> Inventoried {
@@ -73,8 +75,8 @@ impl Space {
         if self.inventory.is_some_and(|(in_force, _)| in_force >= identity) {
             return Inventoried::Outdated;
         }
-        let since: i64 = self.slots.range(compared_at..).map(|(_, bytes)| *bytes).sum();
-        self.offset = bytes.saturating_sub(self.tracked.saturating_sub(since));
+        let since: i128 = self.slots.range(compared_at..).map(|(_, bytes)| *bytes).sum();
+        self.offset = bytes - (self.tracked - since);
         self.inventory = Some((identity, compared_at));
         Inventoried::Applied
     }
@@ -94,7 +96,7 @@ mod tests {
 
     const KEPT: i64 = 0;
 
-    fn inventory(space: &mut Space, second: i64, bytes: i64) -> Inventoried {
+    fn inventory(space: &mut Space, second: i64, bytes: i128) -> Inventoried {
         space.inventory((at(second), derived(1)), bytes, 10, KEPT)
     }
 
@@ -126,6 +128,28 @@ mod tests {
         inventory(&mut space, 40, 2_000);
         assert_eq!(inventory(&mut space, 20, 1_000), Inventoried::Outdated);
         assert_eq!(space.used(), 2_000);
+    }
+
+    #[test]
+    fn a_late_change_in_the_oldest_kept_slot_is_kept_and_one_before_it_is_not() {
+        let mut space = Space::default();
+        space.add(at(400), 5, 10, 400);
+        space.add(at(409), 6, 10, 400);
+        space.add(at(399), 7, 10, 400);
+        assert_eq!(space.slots, BTreeMap::from([(400, 11)]));
+        assert_eq!(space.inventory((at(400), derived(1)), 100, 10, 400), Inventoried::Applied);
+        assert_eq!(space.used(), 111, "changes of the slot count as made after the inventory");
+        space.forget_before(400);
+        assert_eq!(space.slots.len(), 1, "the oldest slot that is to be kept");
+    }
+
+    #[test]
+    fn the_same_inventory_again_and_an_equal_time_change_nothing() {
+        let mut space = Space::default();
+        assert_eq!(inventory(&mut space, 20, 1_000), Inventoried::Applied);
+        assert_eq!(inventory(&mut space, 20, 2_000), Inventoried::Outdated);
+        space.add(at(20), 5, 10, KEPT);
+        assert_eq!(space.used(), 1_005, "the slot of the inventory's own time");
     }
 
     #[test]

@@ -92,6 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_mark_without_a_brokers_time_is_before_the_first_message() {
+        let before = Mark { epoch: 2, sequence: 70, broker_ns: 0, created_ns: 5 };
+        assert!(before.is_before_first());
+        assert!(!Mark { broker_ns: 1, ..before }.is_before_first());
+        assert_eq!(Mark { broker_ns: 7_999, ..before }.broker_time(), Timestamp(7));
+    }
+
+    #[test]
     fn a_name_gives_back_its_stream_and_only_canonical_names_do() {
         for stream in [Stream::lake(0), Stream::warehouse(17)] {
             assert_eq!(Stream::from_name(&stream.to_string()), Some(stream));

@@ -30,6 +30,11 @@ impl Timestamp {
         Self(self.0.saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)))
     }
 
+    /// A moment from seconds since 1970, or the last that can be said.
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(MICROS_PER_SECOND))
+    }
+
     /// A moment from nanoseconds since 1970, rounded down.
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos.div_euclid(1_000))

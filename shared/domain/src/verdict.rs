@@ -151,6 +151,11 @@ mod tests {
     }
 
     #[test]
+    fn what_was_given_and_is_not_noted_waits() {
+        assert_eq!([at(10, 7, 5), at(10, 7, 7)].map(|progress| progress.waiting()), [2, 0]);
+    }
+
+    #[test]
     fn after_a_restart_what_is_not_noted_is_due() {
         assert_eq!(Outbox::new(at(10, 7, 5)).due(), Some((5, 7)));
     }
@@ -174,6 +179,7 @@ mod tests {
         let mut stored = 0;
         while outbox.due().is_some() {
             stored += 1;
+            assert!(stored <= 1_000, "no end");
             outbox.stored(stored, stored);
         }
         assert_eq!(stored, 64);

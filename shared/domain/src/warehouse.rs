@@ -178,6 +178,43 @@ mod tests {
     }
 
     #[test]
+    fn every_sum_of_a_warehouse_adds_up() {
+        let mut state = WarehouseState::new(&Rules::default());
+        for (number, second) in [(3, 30), (5, 50), (4, 40)] {
+            let mut event = query(number, at(second), 1_000 * number, 10 * number);
+            let Fact::WarehouseQuery(query) = &mut event.fact else { unreachable!() };
+            (query.queued_us, query.bytes_scanned) = (number, 100 * number);
+            query.cache_hit = number > 3;
+            state.apply(&event);
+        }
+        assert_eq!((state.records, state.newest), (120, at(50)));
+        let (name, sums) = state.warehouses().next().unwrap();
+        assert_eq!((name, sums.response_us, sums.queued_us), ("etl", 12_012, 12));
+        assert_eq!((sums.records, sums.scanned, sums.cache_hits), (120, 1_200, 2));
+        assert_eq!(sums.queries, BTreeMap::from([((Statement::Select, Outcome::Ok), 3)]));
+        assert_eq!(sums.responses.iter().sum::<u64>(), 3);
+        let SampleValues::Warehouse { queries_in_window, response_us_in_window, records } =
+            state.sample()
+        else {
+            unreachable!()
+        };
+        assert_eq!((queries_in_window, response_us_in_window, records), (3, 12_012, 120));
+    }
+
+    #[test]
+    fn warehouses_beyond_the_labels_are_shown_together() {
+        let mut state = WarehouseState::new(&Rules { labels_max: 1, ..Rules::default() });
+        for (number, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            let mut event = query(number, at(1), 1, number);
+            let Fact::WarehouseQuery(query) = &mut event.fact else { unreachable!() };
+            query.warehouse = name.to_owned();
+            state.apply(&event);
+        }
+        let shown: Vec<_> = state.warehouses().map(|(name, sums)| (name, sums.records)).collect();
+        assert_eq!(shown, [("a", 1), (OTHER_NAME, 5)]);
+    }
+
+    #[test]
     fn a_response_stands_under_the_first_boundary_that_holds_it() {
         let mut state = WarehouseState::new(&Rules::default());
         for (number, us) in [(0, 5_000), (1, 5_001), (2, 36_000_000_001)] {

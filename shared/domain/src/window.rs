@@ -135,7 +135,10 @@ impl IntoIterator for Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{access, at, inventory, query};
+    use crate::{
+        event::Statement,
+        test_util::{access, at, inventory, query},
+    };
 
     #[test]
     fn an_event_stands_in_one_window_of_each_length_by_its_own_time() {
@@ -169,6 +172,39 @@ mod tests {
             }
         }
         assert_eq!(merged, forward.into_iter().collect());
+    }
+
+    #[test]
+    fn every_sum_of_a_window_adds_up() {
+        let (mut windows, mut merged) = (Windows::default(), WindowSums::default());
+        for number in 1..4 {
+            let mut event = query(number, at(61), 1_000, 10 * number);
+            let Fact::WarehouseQuery(query) = &mut event.fact else { unreachable!() };
+            (query.queued_us, query.bytes_scanned, query.cache_hit) = (7, 100 * number, number > 1);
+            windows.add(&[60], &event);
+            let mut one = Windows::default();
+            one.add(&[60], &event);
+            let (key, sums) = one.into_iter().next().unwrap();
+            assert_eq!((key.name.as_str(), key.start_s, key.length_s), ("etl", 60, 60));
+            assert_eq!((key.action, key.outcome), (Statement::Select.code(), Outcome::Ok));
+            merged.merge(&sums);
+        }
+        let (_, sums) = windows.into_iter().next().unwrap();
+        assert_eq!((sums.events, sums.bytes, sums.rows), (3, 600, 60));
+        assert_eq!((sums.duration_us, sums.cache_hits), (3_021, 2));
+        assert_eq!(sums.sketch.iter().map(|(_, count)| count).sum::<u64>(), 3);
+        assert_eq!(merged, sums);
+    }
+
+    #[test]
+    fn an_access_adds_its_bytes_and_duration_to_the_windows_of_its_bucket() {
+        let mut windows = Windows::default();
+        windows.add(&[10], &access(1, at(19)));
+        assert!(!windows.is_empty());
+        let (key, sums) = windows.into_iter().next().unwrap();
+        assert_eq!((key.name.as_str(), key.start_s, key.action), ("raw", 10, 0));
+        assert_eq!((sums.events, sums.bytes, sums.rows), (1, 1, 0));
+        assert_eq!((sums.duration_us, sums.cache_hits), (1_000, 0));
     }
 
     #[test]

@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use domain::{
     AppliedVerdict, Event, EventId, Fact, LakeAccess, LakeInventory, Metrics, Operation, Outcome,
-    Rules, Run, Statement, Stream, StreamState, Timestamp, WarehouseQuery, Windows, state::Applied,
+    Rules, Run, Statement, Stream, StreamState, Timestamp, WarehouseQuery, Windows,
+    accept::QUANTITY_MAX,
+    objects::{ObjectKey, Version},
+    partition,
+    state::Applied,
 };
 use proptest::prelude::*;
 
@@ -129,7 +133,7 @@ fn values(state: &StreamState) -> (domain::SampleValues, String) {
 }
 
 /// Used space by the definition: per object the latest successful change decides.
-fn used_by_definition(events: &[Event]) -> i64 {
+fn used_by_definition(events: &[Event]) -> i128 {
     let mut latest = BTreeMap::new();
     for event in events {
         let Fact::LakeAccess(access) = &event.fact else { continue };
@@ -153,7 +157,46 @@ fn used_by_definition(events: &[Event]) -> i64 {
             *entry = (version, bytes);
         }
     }
-    latest.values().map(|(_, bytes)| i64::try_from(*bytes).unwrap()).sum()
+    latest.values().map(|(_, bytes)| i128::from(*bytes)).sum()
+}
+
+/// Requests by operation and outcome.
+type Accesses = BTreeMap<(Operation, Outcome), u64>;
+
+/// What lakes hold together, by names rather than by labels, which are given in order of arrival.
+#[derive(Debug, Default, PartialEq)]
+struct Merged {
+    accesses: u64,
+    used_bytes: i128,
+    by_bucket: BTreeMap<String, (Accesses, BTreeMap<Operation, u128>)>,
+    objects: BTreeMap<ObjectKey, (Version, Option<u64>, String)>,
+}
+
+impl Merged {
+    fn of<'a>(states: impl IntoIterator<Item = &'a StreamState>) -> Self {
+        let mut merged = Self::default();
+        for state in states {
+            let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+            merged.accesses += lake.accesses;
+            merged.used_bytes += lake.used_bytes();
+            for (name, sums) in lake.buckets() {
+                let (accesses, transferred) = merged.by_bucket.entry(name.to_owned()).or_default();
+                for (kind, count) in &sums.accesses {
+                    *accesses.entry(*kind).or_default() += count;
+                }
+                for (operation, bytes) in &sums.transferred {
+                    *transferred.entry(*operation).or_default() += bytes;
+                }
+            }
+            let names: BTreeMap<u16, &String> =
+                lake.labels.by_name().iter().map(|(name, label)| (*label, name)).collect();
+            for (key, object) in lake.objects.kept() {
+                let kept = (object.version.clone(), object.bytes, names[&object.label].clone());
+                assert_eq!(merged.objects.insert(*key, kept), None, "an object of two partitions");
+            }
+        }
+        merged
+    }
 }
 
 proptest! {
@@ -200,6 +243,33 @@ proptest! {
         let state = fold(Stream::lake(0), &Rules::default(), &events);
         let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
         prop_assert_eq!(lake.used_bytes(), used_by_definition(&events));
+    }
+
+    /// A state could be split by partition, or put together again, without reading an event.
+    #[test]
+    fn a_lakes_state_split_by_partition_and_merged_is_the_whole(
+        events in history(access()),
+        partitions in 1_u16..5,
+    ) {
+        let rules = Rules::default();
+        let whole = Merged::of([&fold(Stream::lake(0), &rules, &events)]);
+        let parts: Vec<StreamState> = (0..partitions)
+            .map(|number| {
+                let own: Vec<Event> = events
+                    .iter()
+                    .filter(|event| partition::of(event, partitions) == number)
+                    .cloned()
+                    .collect();
+                fold(Stream::lake(number), &rules, &own)
+            })
+            .collect();
+        for (number, part) in (0..partitions).zip(&parts) {
+            // What the events of a partition left is what the whole has of its objects.
+            let names = Merged::of([part]).objects.into_keys().collect::<BTreeSet<_>>();
+            let own = |name: &&ObjectKey| partition::of_object(name, partitions) == number;
+            prop_assert_eq!(names, whole.objects.keys().filter(own).copied().collect());
+        }
+        prop_assert_eq!(Merged::of(&parts), whole);
     }
 
     /// Whatever is too small, an event counts at most once, and one that is not counted and not
@@ -295,6 +365,73 @@ proptest! {
             prop_assert_eq!(sketched, counted);
         }
     }
+}
+
+/// Changes of objects of the largest size: a write, or without a size a delete.
+fn largest(changes: impl Iterator<Item = (u64, Operation)>) -> Vec<Event> {
+    let event = |(place, (key, operation)): (i64, (u64, Operation))| {
+        let is_write = operation == Operation::Write;
+        let fact = Fact::LakeAccess(LakeAccess {
+            bucket: format!("bucket-{}", key % 3),
+            key: format!("key-{key}"),
+            operation,
+            bytes: QUANTITY_MAX,
+            object_bytes: is_write.then_some(QUANTITY_MAX),
+            sequencer: None,
+            duration_us: QUANTITY_MAX,
+            outcome: Outcome::Ok,
+            principal: "spark".to_owned(),
+        });
+        let number = u64::try_from(place).unwrap();
+        let id = EventId::sequenced(Run::new(1, 0), number);
+        Event { id, occurred_at: Timestamp(START + place * SECOND), fact }
+    };
+    (0..).zip(changes).map(event).collect()
+}
+
+/// More than 2^63 bytes stood in each of three buckets for a while: a sum of 64 bits would stay
+/// wrong for ever.
+#[test]
+fn used_space_is_exact_after_the_largest_objects_have_come_and_gone() {
+    let writes = (0..3_300).map(|key| (key, Operation::Write));
+    let events = largest(writes.chain((0..3_000).map(|key| (key, Operation::Delete))));
+    let state = fold(Stream::lake(0), &Rules::default(), &events);
+    let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+    assert_eq!(lake.used_bytes(), 300 * i128::from(QUANTITY_MAX));
+    assert_eq!(lake.used_bytes(), used_by_definition(&events));
+    let (_, sums) = lake.buckets().next().unwrap();
+    let moved: u128 = sums.transferred.values().sum();
+    assert_eq!(moved, (1_100 + 1_000) * u128::from(QUANTITY_MAX), "by writes and by deletes");
+}
+
+#[test]
+fn an_inventory_corrects_exactly_what_64_bits_cannot_hold() {
+    let mut events = largest((0..3_300).map(|key| (key, Operation::Write)));
+    for (place, bytes) in [(3_400, QUANTITY_MAX), (3_500, 7)] {
+        events.push(Event {
+            id: EventId::sequenced(Run::new(1, 0), place),
+            occurred_at: Timestamp(START + i64::try_from(place).unwrap() * SECOND),
+            fact: Fact::LakeInventory(LakeInventory {
+                bucket: "bucket-0".to_owned(),
+                objects: 1,
+                bytes,
+            }),
+        });
+    }
+    let state = fold(Stream::lake(0), &Rules::default(), &events);
+    let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+    let others = 2_200; // In the two buckets that were not counted.
+    assert_eq!(lake.used_bytes(), others * i128::from(QUANTITY_MAX) + 7);
+}
+
+#[test]
+fn windows_of_the_largest_quantities_are_exact() {
+    let events = largest((0..4_100).map(|key| (key * 3, Operation::Write)));
+    let mut windows = Windows::default();
+    events.iter().for_each(|event| windows.add(&[100_000], event));
+    let (_, sums) = windows.into_iter().next().unwrap();
+    let all = 4_100 * u128::from(QUANTITY_MAX);
+    assert_eq!((sums.events, sums.bytes, sums.duration_us), (4_100, all, all));
 }
 
 fn is_access(event: &Event) -> bool {

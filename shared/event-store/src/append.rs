@@ -20,7 +20,7 @@ use crate::{
     pg::Timestamptz,
     rows::{Kind, Placed},
     samples, sources, verdicts, windows,
-    windows::WindowRows,
+    windows::{Following, WindowRows},
 };
 
 /// Data of a COPY is sent in pieces of this size, so that the driver's buffer stays small.
@@ -78,10 +78,8 @@ pub(crate) async fn write(
         Path::Copy | Path::CopyAndInsert => {
             appended.inserted += copy_all(connection, batch).await?;
             COPIED.pass();
-            if let Some(side) = batch.stream.side {
-                windows::add(connection, side, &batch.windows).await?;
-                WINDOWS_ADDED.pass();
-            }
+            windows::add(connection, batch.stream, Some(following(batch)), &batch.windows).await?;
+            WINDOWS_ADDED.pass();
         }
         Path::Insert => {}
     }
@@ -260,13 +258,17 @@ async fn insert_careful(
     appended.next_verdict += appended.too_old;
 
     let mut windows = Windows::default();
+    let lengths_s = batch.ladder.lengths_s();
     for event in new.values() {
-        windows.add(&batch.window_lengths_s, event);
+        windows.add(&lengths_s, event);
     }
-    if let Some(side) = batch.stream.side {
-        windows::add(connection, side, &WindowRows::new(windows)).await?;
-    }
+    let windows = WindowRows::new(windows);
+    windows::add(connection, batch.stream, Some(following(batch)), &windows).await?;
     Ok(refused)
+}
+
+const fn following(batch: &Batch) -> Following<'_> {
+    Following { ladder: &batch.ladder, broker_ns: batch.after.broker_ns }
 }
 
 fn letter_of(placed: &Placed, message: String) -> Letter {
@@ -275,6 +277,7 @@ fn letter_of(placed: &Placed, message: String) -> Letter {
         broker_ns: placed.broker_ns,
         refusal: Refusal::whole(Reason::RefusedByDatabase, message),
         bytes: wire::json::encode_line(&placed.event).into_bytes(),
+        header_bytes: 0,
         identity: Some(placed.event.identity()),
         source: placed.source,
     }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use domain::{EventId, IdKind, Identity, Mark, Rules, Seen, Timestamp, seen::Derived};
+use domain::{
+    BrokerSide, EventId, IdKind, Identity, Mark, Meeting, Rules, Seen, Timestamp, seen::Derived,
+};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::watch;
@@ -14,7 +16,7 @@ use crate::{
     batch::{Batch, StreamId},
     checkpoint::{self, Checkpoint},
     error::{Doing, StoreError, signed, signed_32},
-    migrate,
+    identity, migrate,
     partitions::Partitions,
     pg::Timestamptz,
     retention::StoredBase,
@@ -24,7 +26,7 @@ use crate::{
 };
 
 /// First half of the key of a stream's lock; the second is the stream's number.
-const LOCK_CLASS: i32 = 0x6c61_6b65;
+pub(crate) const LOCK_CLASS: i32 = 0x6c61_6b65;
 
 /// Attempts at one batch before an error is given back: the first, one after a partition was made,
 /// one on the careful path, and one more for a partition dropped in between.
@@ -71,6 +73,8 @@ pub struct Archive {
     /// What the last attempt would have done, had its commit been answered.
     unanswered: Option<Appended>,
     waiting_for: Arc<watch::Sender<Option<String>>>,
+    /// Whose events are written; whatever comes, if none.
+    broker: Option<BrokerSide>,
 }
 
 #[derive(Debug)]
@@ -83,16 +87,20 @@ impl Archive {
     /// Opens a stream for writing, once nobody else does: waits for its lock. `waiting_for` says
     /// who holds it meanwhile.
     ///
-    /// `token` tells this writer from every other, also after a restart: random.
+    /// `token` tells this writer from every other, also after a restart: random. `broker` is the one
+    /// whose events are to be written: once the lock is held, and with each new connection after
+    /// that, the archive must name its pipeline.
     ///
     /// # Errors
     ///
-    /// The database cannot be reached, or is not of the version that this program needs.
+    /// The database cannot be reached, is not of the version that this program needs, or keeps the
+    /// events of another broker.
     pub async fn open(
         settings: &StoreSettings,
         name: &str,
         token: [u8; 16],
         waiting_for: Arc<watch::Sender<Option<String>>>,
+        broker: Option<BrokerSide>,
     ) -> Result<Self, StoreError> {
         migrate::check_fit(settings).await?;
         let mut connection = connect(settings).await?;
@@ -107,6 +115,7 @@ impl Archive {
             checkpoint: None,
             unanswered: None,
             waiting_for,
+            broker,
         };
         let (session, checkpoint) = archive.begin_session(connection).await?;
         archive.session = Some(session);
@@ -325,6 +334,15 @@ impl Archive {
         mut connection: PgConnection,
     ) -> Result<(Session, Option<Checkpoint>), StoreError> {
         self.lock(&mut connection).await?;
+        if let Some(broker) = &self.broker {
+            let archive = identity::read(&mut connection).await?;
+            if domain::meet(broker, &archive)? == Meeting::NamePipeline {
+                return Err(StoreError::Inconsistent(format!(
+                    "archive {} has forgotten its pipeline {}",
+                    archive.id, broker.pipeline.id
+                )));
+            }
+        }
         let partitions = Partitions::load(&mut connection).await?;
         let checkpoint = checkpoint::read(&mut connection, self.stream).await?;
         Ok((Session { connection, partitions }, checkpoint))
@@ -340,7 +358,7 @@ impl Archive {
             .await
             .doing(doing)?;
         while !taken {
-            let holder = self.holder(connection).await?;
+            let holder = holder(connection, self.stream.id).await?;
             tracing::info!(stream = %self.name, %holder, "waiting for the lock of the stream");
             self.waiting_for.send_replace(Some(holder));
             let waited = sqlx::query("select pg_advisory_lock($1, $2)")
@@ -358,23 +376,6 @@ impl Archive {
         }
         self.waiting_for.send_replace(None);
         Ok(())
-    }
-
-    async fn holder(&self, connection: &mut PgConnection) -> Result<String, StoreError> {
-        let holder: Option<String> = sqlx::query_scalar(
-            "select format('%s (process %s of the server)', \
-             coalesce(nullif(activity.application_name, ''), 'somebody'), activity.pid) \
-             from pg_locks as held join pg_stat_activity as activity on activity.pid = held.pid \
-             where held.locktype = 'advisory' and held.granted \
-             and held.database = (select oid from pg_database where datname = current_database()) \
-             and held.classid::bigint = $1 and held.objid::bigint = $2",
-        )
-        .bind(i64::from(LOCK_CLASS))
-        .bind(i64::from(self.stream.id))
-        .fetch_optional(connection)
-        .await
-        .doing("asking who holds the lock")?;
-        Ok(holder.unwrap_or_else(|| "somebody".to_owned()))
     }
 
     /// Where the checkpoint stands now that it is not ours.
@@ -404,6 +405,27 @@ impl Archive {
             .await
             .map_err(|_| StoreError::TimedOut { doing, limit_ms })?
     }
+}
+
+/// Who holds the lock of a stream, for people.
+pub(crate) async fn holder(
+    connection: &mut PgConnection,
+    stream: i16,
+) -> Result<String, StoreError> {
+    let holder: Option<String> = sqlx::query_scalar(
+        "select format('%s (process %s of the server)', \
+         coalesce(nullif(activity.application_name, ''), 'somebody'), activity.pid) \
+         from pg_locks as held join pg_stat_activity as activity on activity.pid = held.pid \
+         where held.locktype = 'advisory' and held.granted \
+         and held.database = (select oid from pg_database where datname = current_database()) \
+         and held.classid::bigint = $1 and held.objid::bigint = $2",
+    )
+    .bind(i64::from(LOCK_CLASS))
+    .bind(i64::from(stream))
+    .fetch_optional(connection)
+    .await
+    .doing("asking who holds the lock")?;
+    Ok(holder.unwrap_or_else(|| "somebody".to_owned()))
 }
 
 /// A connection as the owner of the tables, whose COPY row level security does not refuse.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    Identity, Judgement, Mark, Position, Refusal, Sample, Seen, Side, Stream, Timestamp, Verdict,
-    Windows,
+    Identity, Judgement, Ladder, Mark, Position, Refusal, Sample, Seen, Side, Stream, Timestamp,
+    Verdict, Windows,
 };
 
 use wire::snapshot::encode_runs;
@@ -41,6 +41,8 @@ pub struct Letter {
     pub refusal: Refusal,
     /// Its bytes, or those of the whole message.
     pub bytes: Vec<u8>,
+    /// How many of them, at the beginning, are a header block that can't be read.
+    pub header_bytes: usize,
     /// Its identity, where it could be read.
     pub identity: Option<Identity>,
     /// The number of its source in [`crate::Sources`]; none where it is not kept.
@@ -63,7 +65,8 @@ pub struct Batch {
     pub(crate) stream: StreamId,
     pub(crate) before: Option<Mark>,
     pub(crate) after: Mark,
-    pub(crate) window_lengths_s: Vec<u32>,
+    /// Which windows its events add to.
+    pub(crate) ladder: Ladder,
     /// Rows of events that the sets call new, per [`Kind::ALL`].
     pub(crate) copies: [CopyBuffer; 3],
     /// The same events again, for the case that the server calls one of them known or refuses it.
@@ -90,13 +93,13 @@ pub struct Batch {
 
 impl BatchBuilder {
     /// An empty batch that goes on at `before`; none where nothing was archived of the stream yet.
-    pub fn new(stream: StreamId, window_lengths_s: &[u32], before: Option<Mark>) -> Self {
+    pub fn new(stream: StreamId, ladder: &Ladder, before: Option<Mark>) -> Self {
         let nowhere = Mark { epoch: 0, sequence: 0, broker_ns: 0, created_ns: 0 };
         let batch = Batch {
             stream,
             before,
             after: before.unwrap_or(nowhere),
-            window_lengths_s: window_lengths_s.to_vec(),
+            ladder: ladder.clone(),
             copies: Default::default(),
             fresh: Vec::new(),
             doubtful: Vec::new(),
@@ -114,7 +117,7 @@ impl BatchBuilder {
         };
         Self {
             stream,
-            window_lengths_s: window_lengths_s.to_vec(),
+            window_lengths_s: ladder.lengths_s(),
             before,
             batch,
             windows: Windows::default(),

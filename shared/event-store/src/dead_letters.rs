@@ -11,7 +11,7 @@ use crate::{
     archive::connect,
     batch::StreamId,
     error::{Doing, StoreError, signed, unsigned, unsigned_32},
-    insert, migrate,
+    insert, kept, migrate,
     partitions::Partitions,
     pg::Timestamptz,
     rows::{Kind, Placed},
@@ -54,12 +54,22 @@ pub struct DeadLetter {
     pub bytes: Vec<u8>,
     /// How many bytes it has.
     pub bytes_total: u64,
+    /// How many of them, at the beginning, are a header block that could not be read.
+    pub header_bytes: usize,
     /// How and when it was closed; nothing while it is open.
     pub closed: Option<(ClosedAs, Timestamp)>,
     /// How often it was retried.
     pub attempts: u32,
     /// What somebody wrote when closing it.
     pub note: Option<String>,
+}
+
+impl DeadLetter {
+    /// The header block that could not be read, which is mostly empty, and what follows it, as far
+    /// as the bytes were asked for.
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        self.bytes.split_at_checked(self.header_bytes).unwrap_or((&self.bytes, &[]))
+    }
 }
 
 /// How a letter was closed.
@@ -193,11 +203,7 @@ impl DeadLetters {
     ///
     /// The database failed; the letter is not a counted one; or its identity is in the archive at
     /// another place, which must never happen.
-    pub async fn insert_row(
-        &mut self,
-        letter: &DeadLetter,
-        window_lengths_s: &[u32],
-    ) -> Result<RowInserted, StoreError> {
+    pub async fn insert_row(&mut self, letter: &DeadLetter) -> Result<RowInserted, StoreError> {
         let doing = "inserting the row of a dead letter";
         let number = letter.number;
         if !letter.counted {
@@ -236,11 +242,12 @@ impl DeadLetters {
                  run `lakegauge audit`"
             )));
         }
-        if let Some(side) = StreamId::new(stream, &letter.stream).side {
-            let mut added = domain::Windows::default();
-            added.add(window_lengths_s, &placed.event);
-            windows::add(&mut self.connection, side, &WindowRows::new(added)).await?;
-        }
+        let stream = StreamId::new(stream, &letter.stream);
+        let kept = kept::read(&mut self.connection, stream).await?;
+        let lengths_s: Vec<u32> = kept.lengths().map(|(length_s, _)| length_s).collect();
+        let mut added = domain::Windows::default();
+        added.add(&lengths_s, &placed.event);
+        windows::add(&mut self.connection, stream, None, &WindowRows::new(added)).await?;
         self.set_closed(number, ClosedAs::Row, None).await?;
         run(&mut self.connection, "commit").await?;
         Ok(RowInserted::Inserted)
@@ -325,7 +332,7 @@ const PAGE: &str = "
 select letter.number, stream.name, source.name as source, letter.epoch, letter.sequence, letter.index, letter.broker_ns,
     letter.received_at, letter.reason, letter.field, letter.detail, letter.sqlstate,
     letter.counted, letter.occurred_at, letter.id, substring(letter.bytes from 1 for $2) as bytes,
-    octet_length(letter.bytes) as bytes_total, letter.closed_as, letter.closed_at,
+    octet_length(letter.bytes) as bytes_total, letter.header_bytes, letter.closed_as, letter.closed_at,
     letter.attempts, letter.note
 from lakegauge.dead_letter as letter
 join lakegauge.stream on stream.id = letter.stream
@@ -351,6 +358,7 @@ fn letter(row: &PgRow) -> Result<DeadLetter, StoreError> {
         StoreError::Version(format!("reason {code} of a dead letter is not known to this release"))
     })?;
     let closed: Option<i16> = row.try_get("closed_as").doing(DOING)?;
+    let header_bytes: i32 = row.try_get("header_bytes").doing(DOING)?;
     let bytes_total: i32 = row.try_get("bytes_total").doing(DOING)?;
     Ok(DeadLetter {
         number: unsigned(row.try_get("number").doing(DOING)?)?,
@@ -371,6 +379,7 @@ fn letter(row: &PgRow) -> Result<DeadLetter, StoreError> {
         identity: time("occurred_at")?.zip(id),
         bytes: row.try_get("bytes").doing(DOING)?,
         bytes_total: u64::from(unsigned_32(bytes_total)?),
+        header_bytes: usize::try_from(header_bytes).unwrap_or(0),
         closed: closed.map(closed_as).transpose()?.zip(time("closed_at")?),
         attempts: unsigned_32(row.try_get("attempts").doing(DOING)?)?,
         note: row.try_get("note").doing(DOING)?,

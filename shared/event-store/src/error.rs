@@ -2,13 +2,22 @@
 
 use std::io::ErrorKind;
 
-use crate::sqlstate::{self, Recovery};
+use domain::Mismatch;
+
+use crate::{
+    login::Refusal,
+    sqlstate::{self, Recovery},
+};
 
 /// What `lakegauge migrate` does.
 pub(crate) const MIGRATING: &str = "migrating";
 
 const NAME_AUTHORITIES: &str =
     ": the address must name the server's certificate authorities, as sslrootcert=FILE";
+
+/// What to do about an encoding, which a database keeps for its life.
+pub(crate) const MAKE_ANOTHER: &str =
+    "make another one for Lakegauge: create database lakegauge encoding 'UTF8' template template0";
 
 /// Why the archive could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +29,15 @@ pub enum StoreError {
         place: String,
         /// The driver's error; it never holds the password.
         driver: sqlx::Error,
+    },
+    /// The server refuses a login that it took before, or the login can't be read any more: it is
+    /// being rotated.
+    #[error("PostgreSQL at {place}: {refusal}")]
+    LoginRefused {
+        /// `host:port/database`.
+        place: String,
+        /// Since when, why, and what to do.
+        refusal: Refusal,
     },
     /// The server, or the way to it, failed.
     #[error("while {doing}: {}{}", said(driver), to_do(doing, driver))]
@@ -43,6 +61,20 @@ pub enum StoreError {
     /// The database has not the shape that this program was built for.
     #[error("{0}")]
     Version(String),
+    /// The database has something of somebody else's where ours would stand.
+    #[error("{0}")]
+    NotOurs(String),
+    /// An archiver writes what was to be changed.
+    #[error("stream {stream} is held by {holder}: stop the archiver first")]
+    Busy {
+        /// The stream.
+        stream: String,
+        /// Who holds its lock.
+        holder: String,
+    },
+    /// The archive and the broker don't belong together.
+    #[error("{0}")]
+    Mismatch(Mismatch),
     /// Another writer moved the checkpoint: what was judged here is out of date.
     #[error(
         "the checkpoint of {stream} was moved by another writer to epoch {epoch}, sequence \
@@ -61,6 +93,12 @@ pub enum StoreError {
     Inconsistent(String),
 }
 
+impl From<Mismatch> for StoreError {
+    fn from(mismatch: Mismatch) -> Self {
+        Self::Mismatch(mismatch)
+    }
+}
+
 impl StoreError {
     /// What to do next.
     pub fn recovery(&self) -> Recovery {
@@ -72,10 +110,16 @@ impl StoreError {
                 Recovery::RetryAlarm
             }
             Self::Connecting { driver, .. } => of_driver(driver),
+            // Whoever rotates it mends it; meanwhile readiness, a metric and an alert of its own tell.
+            Self::LoginRefused { .. } => Recovery::Retry,
             Self::TimedOut { .. } => Recovery::RetryAlarm,
-            Self::Settings(_) | Self::Version(_) | Self::Fenced { .. } | Self::Inconsistent(_) => {
-                Recovery::Stop
-            }
+            Self::Settings(_)
+            | Self::Version(_)
+            | Self::NotOurs(_)
+            | Self::Busy { .. }
+            | Self::Mismatch(_)
+            | Self::Fenced { .. }
+            | Self::Inconsistent(_) => Recovery::Stop,
         }
     }
 
@@ -86,8 +130,33 @@ impl StoreError {
                 driver.as_database_error().and_then(|error| error.code()).map(Into::into)
             }
             Self::TimedOut { .. }
+            | Self::LoginRefused { .. }
             | Self::Settings(_)
             | Self::Version(_)
+            | Self::NotOurs(_)
+            | Self::Busy { .. }
+            | Self::Mismatch(_)
+            | Self::Fenced { .. }
+            | Self::Inconsistent(_) => None,
+        }
+    }
+
+    /// What is wrong with the login, where that is why there is no connection.
+    pub(crate) fn login_problem(&self) -> Option<String> {
+        match self {
+            Self::Connecting { driver, .. } => {
+                let sqlstate = self.sqlstate();
+                sqlstate.is_some_and(|state| sqlstate::is_of_login(&state)).then(|| said(driver))
+            }
+            // An address that can't be read was read before: its file is being replaced.
+            Self::Settings(why) => Some(why.clone()),
+            Self::LoginRefused { .. }
+            | Self::Database { .. }
+            | Self::TimedOut { .. }
+            | Self::Version(_)
+            | Self::NotOurs(_)
+            | Self::Busy { .. }
+            | Self::Mismatch(_)
             | Self::Fenced { .. }
             | Self::Inconsistent(_) => None,
         }
@@ -121,20 +190,26 @@ fn said(error: &sqlx::Error) -> String {
 
 /// What to do about a connection that is refused, begun with a colon.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
-fn to_connect(error: &sqlx::Error) -> &'static str {
+fn to_connect(error: &sqlx::Error) -> String {
     match error {
         // A certificate that is refused comes as bytes that are not valid.
         sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => NAME_AUTHORITIES,
         sqlx::Error::Io(_) => ": is the server running and the address right?",
         sqlx::Error::Tls(_) => NAME_AUTHORITIES,
         sqlx::Error::Database(error) => match error.code().as_deref().unwrap_or("") {
-            "28P01" | "28000" => ": check the user and the password in the address",
+            "28P01" | "28000" => {
+                ": check the user and the password in the address, where / # @ ? % are \
+                 percent-encoded"
+            }
             "3D000" => ": make the database, or check its name in the address",
             "42501" => ": grant connect on the database to this user",
+            // The encoding of the database can't be turned into UTF-8.
+            "0A000" => return format!(": {MAKE_ANOTHER}"),
             _ => "",
         },
         _ => "",
     }
+    .to_owned()
 }
 
 /// What to do about a statement that is refused, begun with a colon.

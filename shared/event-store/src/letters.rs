@@ -15,6 +15,16 @@ use crate::{
     rows::{Placed, integer},
 };
 
+/// Longest detail of a letter, in bytes: it may quote what was refused, which the letter has anyway.
+const DETAIL_BYTES_MAX: usize = 4 << 10;
+
+/// A text of any origin as one that PostgreSQL takes (it can't hold a NUL), and of bounded length.
+fn storable(text: &str) -> String {
+    let end = text.floor_char_boundary(DETAIL_BYTES_MAX);
+    let cut = if end < text.len() { "…" } else { "" };
+    text[..end].replace('\0', "\u{fffd}") + cut
+}
+
 #[derive(Default)]
 struct Columns {
     epochs: Vec<i32>,
@@ -25,6 +35,7 @@ struct Columns {
     fields: Vec<Option<String>>,
     details: Vec<String>,
     bytes: Vec<Vec<u8>>,
+    header_bytes: Vec<i32>,
     counted: Vec<bool>,
     times: Vec<Option<Timestamptz>>,
     ids: Vec<Option<Uuid>>,
@@ -45,9 +56,9 @@ impl Columns {
         self.broker_ns.push(letter.broker_ns);
         self.reasons.push(i16::from(letter.refusal.reason.code()));
         self.fields.push(letter.refusal.field.map(str::to_owned));
-        // A detail may quote what was refused; PostgreSQL's text cannot hold a NUL.
-        self.details.push(letter.refusal.detail.replace('\0', "\u{fffd}"));
+        self.details.push(storable(&letter.refusal.detail));
         self.bytes.push(letter.bytes.clone());
+        self.header_bytes.push(i32::try_from(letter.header_bytes).unwrap_or(i32::MAX));
         self.counted.push(counted);
         self.times.push(letter.identity.map(|(at, _)| Timestamptz(at.0)));
         self.ids.push(letter.identity.map(|(_, id)| Uuid::from_bytes(*id.as_bytes())));
@@ -111,10 +122,10 @@ pub(crate) async fn append(
     let given = count(letters.len() + refused.len());
     let done = sqlx::query(
         "insert into lakegauge.dead_letter (epoch, sequence, index, broker_ns, reason, field, \
-         detail, bytes, counted, occurred_at, id, sqlstate, source, stream) \
-         select part.*, $14 from unnest($1::integer[], $2::bigint[], $3::integer[], $4::bigint[], \
+         detail, bytes, counted, occurred_at, id, sqlstate, source, header_bytes, stream) \
+         select part.*, $15 from unnest($1::integer[], $2::bigint[], $3::integer[], $4::bigint[], \
          $5::smallint[], $6::text[], $7::text[], $8::bytea[], $9::boolean[], $10::timestamptz[], \
-         $11::uuid[], $12::text[], $13::smallint[]) as part on conflict do nothing",
+         $11::uuid[], $12::text[], $13::smallint[], $14::integer[]) as part on conflict do nothing",
     )
     .bind(columns.epochs)
     .bind(columns.sequences)
@@ -129,6 +140,7 @@ pub(crate) async fn append(
     .bind(columns.ids)
     .bind(columns.sqlstates)
     .bind(columns.sources)
+    .bind(columns.header_bytes)
     .bind(stream.id)
     .execute(connection)
     .await
@@ -136,4 +148,19 @@ pub(crate) async fn append(
     appended.dead += done.rows_affected();
     appended.duplicates += given - done.rows_affected();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_is_a_text_that_the_database_takes() {
+        assert_eq!(storable("as it is"), "as it is");
+        assert_eq!(storable("a\0b"), "a\u{fffd}b");
+        let long = "ü".repeat(DETAIL_BYTES_MAX);
+        let cut = storable(&long);
+        assert_eq!(cut.chars().filter(|c| *c == 'ü').count(), DETAIL_BYTES_MAX / 2);
+        assert!(cut.ends_with('…'));
+    }
 }

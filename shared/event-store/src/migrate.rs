@@ -1,49 +1,27 @@
 //! The shape of the database: migrations, applied by `migrate` alone; services only look.
 
 use sqlx::{
-    Connection, PgConnection, SqlStr,
-    migrate::{Migrate, MigrateError, Migration, MigrationType},
+    AssertSqlSafe, Connection, PgConnection, SqlStr,
+    migrate::{Migration, MigrationType},
 };
 
 use crate::{
     error::{Doing, MIGRATING, StoreError},
+    ours::{self, Schema},
     settings::StoreSettings,
 };
 
-const SCHEMA: &str = "lakegauge";
-const TABLE: &str = "lakegauge._sqlx_migrations";
+/// The list of what was applied.
+const TABLE: &str = "lakegauge.migration";
+/// Only one session migrates a database at a time; others wait, then find it done.
+const LOCK: i64 = 0x6c61_6b65_6d69_6772;
 
 /// Every migration, oldest first: version, name, SQL. Only ever added to.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (
-        20_261_123_090_000,
-        "roles_and_schemas",
-        include_str!("../../../migrations/20261123090000_roles_and_schemas.sql"),
-    ),
+    (20_261_123_090_000, "roles", include_str!("../../../migrations/20261123090000_roles.sql")),
     (20_261_123_090_100, "archive", include_str!("../../../migrations/20261123090100_archive.sql")),
     (20_261_123_090_200, "windows", include_str!("../../../migrations/20261123090200_windows.sql")),
     (20_261_123_090_300, "views", include_str!("../../../migrations/20261123090300_views.sql")),
-    (
-        20_261_124_160_000,
-        "letters_and_bases",
-        include_str!("../../../migrations/20261124160000_letters_and_bases.sql"),
-    ),
-    (
-        20_261_124_170_000,
-        "epoch_begins",
-        include_str!("../../../migrations/20261124170000_epoch_begins.sql"),
-    ),
-    (
-        20_261_124_180_000,
-        "verdicts",
-        include_str!("../../../migrations/20261124180000_verdicts.sql"),
-    ),
-    (20_261_124_190_000, "sources", include_str!("../../../migrations/20261124190000_sources.sql")),
-    (
-        20_261_124_200_000,
-        "service_role",
-        include_str!("../../../migrations/20261124200000_service_role.sql"),
-    ),
 ];
 
 /// A migration that was applied just now.
@@ -59,45 +37,114 @@ pub struct Applied {
 
 /// Brings the database to the shape that this program needs, as its owner.
 ///
-/// On a connection of its own that is closed whatever happens: a lock that a failed migration left
-/// behind would stop everybody else. `progress` hears of each migration after it was committed.
-/// Safe to repeat and to run twice at the same time.
+/// All of it is one transaction: a crash leaves what was there before, or everything. `progress`
+/// hears of each migration after that. Safe to repeat and to run twice at the same time: the second
+/// waits.
 ///
 /// # Errors
 ///
-/// The database cannot be reached; an applied migration differs from ours or is unknown to us; a
-/// migration failed, in which case nothing of it is left.
+/// The database cannot be reached; it has something of somebody else's where ours would stand; an
+/// applied migration differs from ours or is unknown to us; or a migration failed. Nothing was
+/// changed then.
 pub async fn migrate(
     settings: &StoreSettings,
     mut progress: impl FnMut(Applied),
 ) -> Result<usize, StoreError> {
     settings.refuse_transaction_pooling().await?;
     let mut connection = settings.connect().await?;
-    let applied = apply(&mut connection, &mut progress).await;
+    let applied = apply(&mut connection, settings.lock_timeout_ms).await;
+    // Closing ends a transaction that failed.
     let closed = connection.close().await;
     let applied = applied?;
     closed.doing("closing the connection")?;
-    Ok(applied)
+    for (place, one) in applied.iter().enumerate() {
+        progress(Applied { version: one.0, name: one.1, left: applied.len() - place - 1 });
+    }
+    Ok(applied.len())
 }
 
 async fn apply(
     connection: &mut PgConnection,
-    progress: &mut impl FnMut(Applied),
-) -> Result<usize, StoreError> {
-    // What a migration names is found in the built-in schema or named with its own.
-    connection.lock().await.map_err(of_migration)?;
-    connection.create_schema_if_not_exists(SCHEMA).await.map_err(of_migration)?;
-    connection.ensure_migrations_table(TABLE).await.map_err(of_migration)?;
-    let known = connection.list_applied_migrations(TABLE).await.map_err(of_migration)?;
-    let known: Vec<(i64, Vec<u8>)> =
-        known.into_iter().map(|known| (known.version, known.checksum.into_owned())).collect();
+    lock_timeout_ms: u64,
+) -> Result<&'static [(i64, &'static str, &'static str)], StoreError> {
+    // Each statement sees what others have committed before it.
+    run(connection, "begin isolation level read committed").await?;
+    await_others(connection, lock_timeout_ms).await?;
+    ours::refuse_taken_names(connection).await?;
+    let known = applied(connection, MIGRATING).await?;
     compare(&known)?;
     let missing = MIGRATIONS.get(known.len()..).unwrap_or_default();
-    for (place, one) in missing.iter().enumerate() {
-        connection.apply(TABLE, &migration(one)).await.map_err(of_migration)?;
-        progress(Applied { version: one.0, name: one.1, left: missing.len() - place - 1 });
+    ours::refuse_taken_objects(connection, missing.iter().map(|one| one.2)).await?;
+    for one in missing {
+        run(connection, one.2).await?;
+        sqlx::query(
+            "insert into lakegauge.migration (version, name, checksum) values ($1, $2, $3)",
+        )
+        .bind(one.0)
+        .bind(one.1)
+        .bind(checksum(one))
+        .execute(&mut *connection)
+        .await
+        .doing(MIGRATING)?;
     }
-    Ok(missing.len())
+    run(connection, "commit").await?;
+    Ok(missing)
+}
+
+/// Takes the lock of those who migrate, for the transaction.
+async fn await_others(
+    connection: &mut PgConnection,
+    lock_timeout_ms: u64,
+) -> Result<(), StoreError> {
+    let alone: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .fetch_one(&mut *connection)
+        .await
+        .doing(MIGRATING)?;
+    if alone {
+        return Ok(());
+    }
+    tracing::info!("somebody else migrates this database: waiting for the end of it");
+    // As long as that takes: the limit of a statement still holds.
+    run(connection, "set local lock_timeout = 0").await?;
+    sqlx::query("select pg_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .execute(&mut *connection)
+        .await
+        .doing(MIGRATING)?;
+    let limit = format!("set local lock_timeout = {}", lock_timeout_ms);
+    sqlx::raw_sql(AssertSqlSafe(limit)).execute(connection).await.doing(MIGRATING).map(|_| ())
+}
+
+async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
+    sqlx::raw_sql(sql).execute(connection).await.doing(MIGRATING).map(|_| ())
+}
+
+/// Version and checksum of what was applied, oldest first; nothing where the list is not there.
+async fn applied(
+    connection: &mut PgConnection,
+    doing: &'static str,
+) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+    match ours::schema(connection, doing).await? {
+        Schema::Absent => return Ok(Vec::new()),
+        Schema::Foreign => return Err(ours::foreign_schema()),
+        Schema::Ours => {}
+    }
+    let listed: bool = sqlx::query_scalar(
+        "select coalesce(starts_with(obj_description(to_regclass($1), 'pg_class'), $2), false)",
+    )
+    .bind(TABLE)
+    .bind(ours::MARK)
+    .fetch_one(&mut *connection)
+    .await
+    .doing(doing)?;
+    if !listed {
+        return Ok(Vec::new());
+    }
+    sqlx::query_as("select version, checksum from lakegauge.migration order by version")
+        .fetch_all(connection)
+        .await
+        .doing(doing)
 }
 
 /// What was applied must be the beginning of what we know, byte for byte.
@@ -115,7 +162,7 @@ fn compare(applied: &[(i64, Vec<u8>)]) -> Result<(), StoreError> {
                 ours.0
             )));
         }
-        if migration(ours).checksum != checksum.as_slice() {
+        if self::checksum(ours) != checksum.as_slice() {
             return Err(StoreError::Version(format!(
                 "migration {version} was changed after it was applied"
             )));
@@ -124,19 +171,10 @@ fn compare(applied: &[(i64, Vec<u8>)]) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn migration(one: &(i64, &'static str, &'static str)) -> Migration {
-    let (version, name, sql) = *one;
-    Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
-}
-
-fn of_migration(error: MigrateError) -> StoreError {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
-    match error {
-        MigrateError::Execute(driver) | MigrateError::ExecuteMigration(driver, _) => {
-            StoreError::Database { doing: MIGRATING, driver }
-        }
-        other => StoreError::Version(other.to_string()),
-    }
+/// SHA-384 of the SQL.
+fn checksum(one: &(i64, &'static str, &'static str)) -> Vec<u8> {
+    let sql = SqlStr::from_static(one.2);
+    Migration::new(one.0, one.1.into(), MigrationType::Simple, sql, false).checksum.into_owned()
 }
 
 /// Checks that answers through this address are ours, and that the database has the shape that this
@@ -159,20 +197,7 @@ pub async fn check_fit(settings: &StoreSettings) -> Result<(), StoreError> {
 pub async fn check_version(settings: &StoreSettings) -> Result<(), StoreError> {
     let mut connection = settings.connect().await?;
     let doing = "reading the version of the database";
-    let migrated: bool = sqlx::query_scalar("select to_regclass($1) is not null")
-        .bind(TABLE)
-        .fetch_one(&mut connection)
-        .await
-        .doing(doing)?;
-    let mut applied: Vec<(i64, Vec<u8>)> = Vec::new();
-    if migrated {
-        applied = sqlx::query_as(
-            "select version, checksum from lakegauge._sqlx_migrations order by version",
-        )
-        .fetch_all(&mut connection)
-        .await
-        .doing(doing)?;
-    }
+    let applied = applied(&mut connection, doing).await?;
     connection.close().await.doing(doing)?;
     compare(&applied)?;
     if applied.len() < MIGRATIONS.len() {
@@ -205,9 +230,47 @@ mod tests {
     }
 
     #[test]
+    fn a_released_file_is_never_edited() {
+        let list = include_str!("../../../migrations/released.sha384");
+        let now: String = MIGRATIONS
+            .iter()
+            .map(|one| {
+                let digest: String =
+                    checksum(one).iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{digest}  {}_{}.sql\n", one.0, one.1)
+            })
+            .collect();
+        assert_eq!(
+            now, list,
+            "a migration that was released stays as it is: write a new one. The line of a new one, \
+             or of one that no release has: cd migrations && sha384sum *.sql > released.sha384"
+        );
+    }
+
+    #[test]
+    fn every_statement_says_what_it_changes_by_name() {
+        for (_, name, sql) in MIGRATIONS {
+            let sql = sql.to_lowercase();
+            for sweeping in
+                [" on all ", "default privileges", "reassign owned", "drop owned", "cascade"]
+            {
+                assert!(!sql.contains(sweeping), "{name}: {sweeping}");
+            }
+            for line in sql.lines() {
+                let Some(made) = line.trim_start().strip_prefix("create ") else { continue };
+                let word = made.split(' ').next().unwrap();
+                // What `ours` looks for before the first change.
+                let known = ["table", "index", "view", "type", "function", "aggregate", "schema"];
+                assert!(!line.starts_with(' ') && known.contains(&word), "{name}: {line}");
+                assert!(!made.contains("if not exists") && !made.contains("or replace"), "{line}");
+            }
+        }
+    }
+
+    #[test]
     fn another_history_is_refused() {
         let ours: Vec<(i64, Vec<u8>)> =
-            MIGRATIONS.iter().map(|one| (one.0, migration(one).checksum.into_owned())).collect();
+            MIGRATIONS.iter().map(|one| (one.0, checksum(one))).collect();
         assert!(compare(&ours).is_ok());
         assert!(compare(&ours[..1]).is_ok());
         let mut newer = ours.clone();

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::{
     error::{Doing, StoreError},
     grid::{Grid, Partition},
+    ours::{self, MARK},
     rows::Kind,
 };
 
@@ -73,29 +74,59 @@ async fn make(
         .execute(&mut *transaction)
         .await
         .doing(doing)?;
-    let attached: bool = sqlx::query_scalar(
-        "select exists (select from pg_class as child \
-         join pg_namespace as namespace on namespace.oid = child.relnamespace \
-         where namespace.nspname = 'lakegauge' and child.relname = $1 and child.relispartition)",
-    )
-    .bind(&name)
-    .fetch_one(&mut *transaction)
-    .await
-    .doing(doing)?;
-    if !attached {
-        let (from, to) = partition.bounds();
-        // The names consist of our own table's name and digits. Row level security of the parent
-        // does not cover a partition that is addressed by its own name.
-        let sql = format!(
-            "create table if not exists lakegauge.{name} (like lakegauge.{table} including \
-             defaults including constraints);
-             alter table lakegauge.{name} enable row level security;
-             revoke all on lakegauge.{name} from public;
-             alter table lakegauge.{table} attach partition lakegauge.{name}
-             for values from ('{from}') to ('{to}')"
-        );
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.doing(doing)?;
-        tracing::info!(partition = %name, "made a partition");
+    match standing(&mut transaction, kind, &name).await? {
+        Standing::Absent => {
+            let sql = made(table, &name, partition.bounds());
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.doing(doing)?;
+            tracing::info!(partition = %name, "made a partition");
+        }
+        Standing::Attached => {}
+        Standing::Foreign => return Err(ours::foreign_partition(&name)),
     }
     transaction.commit().await.doing(doing)
+}
+
+/// What has the name of a partition.
+enum Standing {
+    Absent,
+    Attached,
+    Foreign,
+}
+
+async fn standing(
+    connection: &mut PgConnection,
+    kind: Kind,
+    name: &str,
+) -> Result<Standing, StoreError> {
+    let attached: Option<bool> = sqlx::query_scalar(
+        "select exists (select from pg_inherits where inhrelid = class.oid \
+             and inhparent = to_regclass($2)) \
+         from pg_class as class join pg_namespace as namespace on namespace.oid = relnamespace \
+         where nspname = 'lakegauge' and relname = $1",
+    )
+    .bind(name)
+    .bind(format!("lakegauge.{}", kind.table()))
+    .fetch_optional(connection)
+    .await
+    .doing("looking for a partition")?;
+    Ok(match attached {
+        None => Standing::Absent,
+        Some(true) => Standing::Attached,
+        Some(false) => Standing::Foreign,
+    })
+}
+
+/// The names consist of our own table's name and digits. Row level security of the parent does not
+/// cover a partition that is addressed by its own name, and what others get by default on a new
+/// table is not what its parent gives them.
+fn made(table: &str, name: &str, (from, to): (String, String)) -> String {
+    format!(
+        "create table lakegauge.{name} (like lakegauge.{table} including defaults \
+             including constraints);
+         comment on table lakegauge.{name} is '{MARK}a partition of {table}.';
+         select lakegauge.keep_private('lakegauge.{name}'::regclass);
+         alter table lakegauge.{name} enable row level security;
+         alter table lakegauge.{table} attach partition lakegauge.{name}
+         for values from ('{from}') to ('{to}')"
+    )
 }

@@ -15,7 +15,14 @@ use crate::copy::MICROS_TO_2000;
 const TIMESTAMPTZ: Oid = Oid(1184);
 const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 
+/// The earliest that PostgreSQL takes, 4714 BC, in microseconds since 2000. It takes everything above
+/// that 64 bits can say.
+const EARLIEST: i64 = -211_813_488_000_000_000;
+
 /// A timestamptz, in microseconds since 1970.
+///
+/// What is earlier than PostgreSQL can say is written as the earliest that it can: an event with such
+/// a time is refused, and its letter has the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamptz(pub(crate) i64);
 
@@ -33,7 +40,7 @@ impl PgHasArrayType for Timestamptz {
 
 impl Encode<'_, Postgres> for Timestamptz {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        let since_2000 = self.0.saturating_sub(MICROS_TO_2000);
+        let since_2000 = self.0.saturating_sub(MICROS_TO_2000).max(EARLIEST);
         <i64 as Encode<'_, Postgres>>::encode_by_ref(&since_2000, buffer)
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     archive::Archive,
     batch::StreamId,
     error::{Doing, StoreError, signed, signed_32, unsigned},
+    ours,
     partitions::Partitions,
     pg::Timestamptz,
     rows::Kind,
@@ -173,11 +174,14 @@ async fn old_partitions(
                 from pg_inherits \
                 join pg_class as child on child.oid = pg_inherits.inhrelid \
                 cross join lateral pg_get_expr(child.relpartbound, child.oid) as bound \
-                where pg_inherits.inhparent = $1::regclass) as partition \
+                where pg_inherits.inhparent = $1::regclass \
+                    and child.relnamespace = 'lakegauge'::regnamespace \
+                    and starts_with(obj_description(child.oid, 'pg_class'), $3)) as partition \
              where dropped_to <= $2 order by dropped_from",
         )
         .bind(format!("lakegauge.{}", kind.table()))
         .bind(Timestamptz(kept_from.0))
+        .bind(ours::MARK)
         .fetch_all(&mut *connection)
         .await
         .doing("looking for old partitions")?;

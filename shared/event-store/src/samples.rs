@@ -1,7 +1,7 @@
 //! Samples: the history of the metrics, and the standing proof that they can be computed again.
 
 use domain::{Sample, SampleValues};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sqlx::{PgConnection, Row};
 
 use crate::{
@@ -17,9 +17,10 @@ struct Columns {
     epochs: Vec<i32>,
     sequences: Vec<i64>,
     broker_ns: Vec<i64>,
-    used_bytes: Vec<Option<i64>>,
+    /// Sums have up to 128 bits; they travel as text.
+    used_bytes: Vec<Option<String>>,
     accesses: Vec<Option<i64>>,
-    buckets: Vec<Option<Value>>,
+    buckets: Vec<Option<String>>,
     queries: Vec<Option<i64>>,
     response_us: Vec<Option<String>>,
     records: Vec<Option<String>>,
@@ -33,11 +34,11 @@ impl Columns {
         self.broker_ns.push(sample.broker_ns);
         match &sample.values {
             SampleValues::Lake { used_bytes, accesses, buckets } => {
-                let buckets: Map<String, Value> =
-                    buckets.iter().map(|(name, bytes)| (name.clone(), (*bytes).into())).collect();
-                self.used_bytes.push(Some(*used_bytes));
+                // A JSON value holds 64 bits, its text as many as there are.
+                let buckets = serde_json::to_string(buckets).expect("texts and integers");
+                self.used_bytes.push(Some(used_bytes.to_string()));
                 self.accesses.push(Some(signed(*accesses)?));
-                self.buckets.push(Some(Value::Object(buckets)));
+                self.buckets.push(Some(buckets));
                 self.queries.push(None);
                 self.response_us.push(None);
                 self.records.push(None);
@@ -109,12 +110,13 @@ pub(crate) async fn append(
 /// The rows that are compared are those from before this statement, and those given twice in it.
 const KEEP: &str = "
 with given as (
-    select stream.id as stream, part.epoch, part.sequence, part.broker_ns, part.used_bytes,
-        part.accesses, part.buckets, part.queries_in_window,
+    select stream.id as stream, part.epoch, part.sequence, part.broker_ns,
+        part.used_bytes::numeric as used_bytes, part.accesses, part.buckets::jsonb as buckets,
+        part.queries_in_window,
         part.response_us_in_window::numeric as response_us_in_window,
         part.records::numeric as records, part.place
-    from unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-        $7::jsonb[], $8::bigint[], $9::text[], $10::text[]) with ordinality
+    from unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[],
+        $7::text[], $8::bigint[], $9::text[], $10::text[]) with ordinality
         as part (name, epoch, sequence, broker_ns, used_bytes, accesses, buckets,
             queries_in_window, response_us_in_window, records, place)
     join lakegauge.stream on stream.name = part.name

@@ -1,15 +1,22 @@
 //! The archive as a service takes it: its address and limits from flags and the environment.
 
-use service_kit::{Setting, Settings};
+use std::time::Duration;
 
-use crate::settings::StoreSettings;
+use prometheus::{IntGauge, Opts};
+use service_kit::{Context, Setting, Settings, metrics::registered};
+
+use crate::{login::Logins, settings::StoreSettings};
+
+/// How late readiness may tell that a login is refused or taken again.
+const LOGIN_POLL: Duration = Duration::from_millis(500);
 
 const DATABASE_URL: Setting = Setting {
     key: "DATABASE_URL",
     flag: "database-url",
     default: None,
     help: "Address of PostgreSQL, postgresql://user:password@host:port/database: direct, or \
-           through a pooler of sessions (port 5432 at Supabase).",
+           through a pooler of sessions (port 5432 at Supabase). A file that DATABASE_URL_FILE names \
+           is read again at each connect.",
     secret: true,
 };
 const SUPABASE_DB_URL: Setting = Setting {
@@ -59,8 +66,8 @@ pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<StoreSettings> {
 ///
 /// Outer nothing for a problem, inner nothing for no address.
 pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<StoreSettings>> {
-    let direct = settings.optional::<String>(&DATABASE_URL);
-    let supabase = settings.optional::<String>(&SUPABASE_DB_URL);
+    let direct = settings.secret(&DATABASE_URL);
+    let supabase = settings.secret(&SUPABASE_DB_URL);
     let connect_timeout_ms = settings.in_range(&CONNECT_TIMEOUT_MS, 1..=u64::MAX);
     let statement_timeout_ms = settings.in_range(&STATEMENT_TIMEOUT_MS, 1..=u64::MAX);
     let lock_timeout_ms = settings.in_range(&LOCK_TIMEOUT_MS, 1..=u64::MAX);
@@ -73,6 +80,7 @@ pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<S
         connect_timeout_ms: connect_timeout_ms?,
         statement_timeout_ms: statement_timeout_ms?,
         lock_timeout_ms: lock_timeout_ms?,
+        logins: Logins::by(from.key),
         ..StoreSettings::new(url, name)
     };
     if let Err(error) = loaded.check() {
@@ -80,6 +88,38 @@ pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<S
         return None;
     }
     Some(Some(loaded))
+}
+
+/// Keeps readiness and a metric true to whether the login is taken, until the service drains.
+///
+/// # Errors
+///
+/// The metric is registered already.
+pub fn watch_login(settings: &StoreSettings, context: &Context) -> prometheus::Result<()> {
+    let refused = Opts::new(
+        "lakegauge_postgres_login_refused",
+        "Whether PostgreSQL refuses the login that was good before, or its file can't be read; \
+         /readyz says which and since when.",
+    );
+    let refused = registered(&context.registry, IntGauge::with_opts(refused)?)?;
+    let condition = context.readiness.condition("postgres");
+    let (logins, lifecycle) = (settings.logins.clone(), context.lifecycle.clone());
+    context.lifecycle.spawn("the login to PostgreSQL", async move {
+        loop {
+            let refusal = logins.refusal();
+            refused.set(i64::from(refusal.is_some()));
+            match refusal {
+                Some(refusal) => condition.fail(refusal.to_string()),
+                None if logins.was_taken() => condition.pass("login taken"),
+                None => condition.pass("not asked yet"),
+            }
+            tokio::select! {
+                () = lifecycle.draining() => return Ok(()),
+                () = tokio::time::sleep(LOGIN_POLL) => {}
+            }
+        }
+    });
+    Ok(())
 }
 
 #[cfg(test)]

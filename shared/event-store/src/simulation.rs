@@ -14,7 +14,7 @@ use domain::{
 };
 use proptest::{collection::vec, prelude::*};
 use wire::{
-    Format, Item, Place, Sealed, Subjects, seal, seal_verdicts,
+    Format, Item, MESSAGE_BYTES_MAX, Place, Sealed, Subjects, seal, seal_verdicts,
     snapshot::{decode_state, encode_state},
 };
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 const STREAM: Stream = Stream::lake(0);
-const START_NS: i64 = 1_000_000_000_000_000;
+const START_NS: i64 = 1_795_416_180_000_000_000;
 
 /// One thing that happens. Whoever is not there does nothing.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,11 @@ impl Archiver {
 }
 
 fn builder(mark: Mark) -> BatchBuilder {
-    BatchBuilder::new(StreamId { id: 1, side: Some(STREAM.side) }, &[10], Some(mark))
+    BatchBuilder::new(
+        StreamId { id: 1, side: Some(STREAM.side) },
+        &"10s".parse().expect("a ladder"),
+        Some(mark),
+    )
 }
 
 impl World {
@@ -208,7 +212,12 @@ impl World {
         let Some(sealed) = sealed else { return Some(Vec::new()) };
         let broker_ns = at(self.epoch, sequence).broker_ns;
         let place = Place { stream: STREAM, sequence, broker_ns, subject: &sealed.subject };
-        let items = wire::read(&place, Some(sealed.content_type), &sealed.payload, &self.rules);
+        let items = wire::read(
+            &place,
+            &wire::Headers::of(sealed.content_type),
+            &sealed.payload,
+            &self.rules,
+        );
         Some(items.items)
     }
 
@@ -323,7 +332,8 @@ impl World {
         // Small messages, so that there are several.
         verdicts.truncate(2);
         let attempt = self.archiver.outbox.attempt();
-        let sealed = seal_verdicts(&Subjects::default(), STREAM, &verdicts, attempt)?;
+        let sealed =
+            seal_verdicts(&Subjects::default(), STREAM, &verdicts, attempt, MESSAGE_BYTES_MAX)?;
         Some((sealed, verdicts.last()?.number))
     }
 

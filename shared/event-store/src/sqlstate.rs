@@ -47,6 +47,11 @@ pub fn recovery(sqlstate: &str, constraint: Option<&str>) -> Recovery {
     }
 }
 
+/// Whether the server refuses who we are: a password, a role, or where it comes from.
+pub(crate) fn is_of_login(sqlstate: &str) -> bool {
+    sqlstate.get(..2) == Some("28")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

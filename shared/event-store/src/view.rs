@@ -1,7 +1,6 @@
 //! What a view of the archive holds besides events: samples, epochs that ended, declared losses.
 
 use domain::{Mark, Sample, SampleValues, Side, Stream};
-use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{
@@ -75,7 +74,8 @@ impl ArchiveView {
         (epoch, sequence): (u32, u64),
     ) -> Result<Vec<Sample>, StoreError> {
         let rows = sqlx::query(
-            "select epoch, sequence, broker_ns, used_bytes, accesses, buckets, queries_in_window, \
+            "select epoch, sequence, broker_ns, used_bytes::text as used_bytes, accesses, \
+             buckets::text as buckets, queries_in_window, \
              response_us_in_window::text as response_us, records::text as records \
              from lakegauge.sample where stream = $1 and (epoch, sequence) > ($2, $3) \
              order by epoch, sequence limit $4",
@@ -181,13 +181,14 @@ fn values(side: Side, row: &PgRow) -> Result<SampleValues, String> {
     };
     match side {
         Side::Lake => {
-            let used: Option<i64> = row.try_get("used_bytes").map_err(text)?;
-            let buckets: Option<Value> = row.try_get("buckets").map_err(text)?;
+            let used: Option<String> = row.try_get("used_bytes").map_err(text)?;
+            let used = used.ok_or("used_bytes is missing")?;
+            let buckets: Option<String> = row.try_get("buckets").map_err(text)?;
             let buckets = buckets.ok_or("buckets are missing")?;
             Ok(SampleValues::Lake {
-                used_bytes: used.ok_or("used_bytes is missing")?,
+                used_bytes: used.parse().map_err(|_| format!("used_bytes is {used}"))?,
                 accesses: narrow("accesses")?,
-                buckets: serde_json::from_value(buckets).map_err(|error| error.to_string())?,
+                buckets: serde_json::from_str(&buckets).map_err(|error| error.to_string())?,
             })
         }
         Side::Warehouse => Ok(SampleValues::Warehouse {

@@ -13,6 +13,8 @@ use crate::{Clock, Jitter, Latch, Lifecycle, Readiness, admin, fail_points, http
 
 /// The settings are wrong (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
+/// What the service was pointed at does not belong together (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIGURATION: u8 = 78;
 /// The service failed, or did not drain.
 pub(crate) const EXIT_FAILURE: i32 = 1;
 
@@ -98,12 +100,13 @@ struct Frame<C> {
 /// `run` ends, and has a deadline.
 ///
 /// The status is 0 only if the service succeeded and everything drained, 64 if a setting was
-/// wrong, 1 otherwise. A second signal ends the process at once, with 1.
+/// wrong, what `status` says of an error otherwise. A second signal ends the process at once, with 1.
 pub fn main<C>(
     service: &Service,
     flags: &Flags,
     load: impl FnOnce(&mut Settings<'_>) -> Option<C>,
     run: impl AsyncFnOnce(Context, C) -> anyhow::Result<()>,
+    status: impl FnOnce(&anyhow::Error) -> ExitCode,
 ) -> ExitCode {
     let Some(frame) = load_all(service, flags, &Environment, load) else {
         return ExitCode::from(EXIT_USAGE);
@@ -115,7 +118,7 @@ pub fn main<C>(
         }
         Err(error) => {
             tracing::error!(service = service.name, error = format!("{error:#}"), "failed");
-            ExitCode::FAILURE
+            status(&error)
         }
     }
 }

@@ -24,6 +24,15 @@ pub const LOG_LEVEL: Setting = Setting {
     secret: false,
 };
 
+/// Client libraries that log each of their attempts, and how much of them is left. What an attempt met
+/// is told by the service that uses the library, once a change; who names the library in the level
+/// gets its lines, too.
+const TOLD_ELSEWHERE: &[(&str, &str)] = &[
+    ("async_nats", "async_nats=warn,async_nats::connector=off"),
+    // A statement that took long; how long commits take is a metric.
+    ("sqlx", "sqlx=error"),
+];
+
 /// Form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -44,11 +53,23 @@ impl LogConfig {
     /// Reads the form and the level. Problems are recorded and the defaults taken, so that they
     /// can be logged.
     pub fn load(settings: &mut Settings<'_>) -> Self {
+        Self::read(settings, &LOG_FORMAT, &LOG_LEVEL)
+    }
+
+    /// The same for a tool: what people read is its output, so that it logs only what is wrong, and
+    /// in lines for people, unless somebody asks for more.
+    pub fn load_of_tool(settings: &mut Settings<'_>) -> Self {
+        let format = Setting { default: Some("human"), ..LOG_FORMAT };
+        let level = Setting { default: Some("warn"), ..LOG_LEVEL };
+        Self::read(settings, &format, &level)
+    }
+
+    fn read(settings: &mut Settings<'_>, format: &Setting, level: &Setting) -> Self {
         let auto = if std::io::stderr().is_terminal() { Format::Human } else { Format::Json };
         let forms = [("auto", auto), ("human", Format::Human), ("json", Format::Json)];
-        let format = settings.choice(&LOG_FORMAT, &forms).unwrap_or(auto);
-        let level = settings.text(&LOG_LEVEL).unwrap_or_default();
-        let filter = EnvFilter::try_new(level).unwrap_or_else(|error| {
+        let format = settings.choice(format, &forms).unwrap_or(auto);
+        let level = settings.text(level).unwrap_or_default();
+        let filter = EnvFilter::try_new(directives(&level)).unwrap_or_else(|error| {
             settings.problem(&LOG_LEVEL, &format!("is no filter ({})", hide(&error)));
             EnvFilter::new("info")
         });
@@ -68,6 +89,17 @@ impl LogConfig {
         };
         installed.unwrap_or_default();
     }
+}
+
+/// The level with what is told elsewhere left out.
+fn directives(level: &str) -> String {
+    let mut directives = level.to_owned();
+    for (library, silence) in TOLD_ELSEWHERE {
+        if !level.contains(library) {
+            directives = format!("{directives},{silence}");
+        }
+    }
+    directives
 }
 
 /// The kind of a filter's error without the text that it quotes.
@@ -93,5 +125,13 @@ mod tests {
         LogConfig::load(&mut settings);
         let text = settings.finish().unwrap_err().to_string();
         assert!(text.contains("LOG_FORMAT (--log-format): must be one of auto"), "{text}");
+    }
+
+    #[test]
+    fn attempts_of_a_library_are_logged_only_for_those_who_ask_for_it() {
+        let quiet = "async_nats=warn,async_nats::connector=off";
+        assert_eq!(directives("info"), format!("info,{quiet},sqlx=error"));
+        assert_eq!(directives("info,async_nats=debug"), "info,async_nats=debug,sqlx=error");
+        assert_eq!(directives("info,sqlx=warn"), format!("info,sqlx=warn,{quiet}"));
     }
 }

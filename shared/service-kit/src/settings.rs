@@ -1,10 +1,14 @@
 //! Settings by flag and environment, with all their problems at once.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::Secret;
 
 /// One setting: what it is called, what it means and what holds when nobody sets it.
 ///
@@ -21,7 +25,8 @@ pub struct Setting {
     /// What it does, in one sentence, with the consequence where that is not obvious.
     pub help: &'static str,
     /// Whether its value must never be printed. A secret of the environment may stand in a file, as
-    /// people mount them into containers: with `_FILE` behind its key the variable names the file.
+    /// people mount them into containers: with `_FILE` behind its key the variable names the file,
+    /// see [`Settings::secret`].
     pub secret: bool,
 }
 
@@ -30,8 +35,14 @@ pub trait Strings {
     /// The value under the key, if there is one.
     fn get(&self, key: &str) -> Option<String>;
 
-    /// What stands in the file that `<key>_FILE` names, if that is set and this source has files.
-    fn file(&self, key: &str) -> Option<std::io::Result<String>> {
+    /// Whether what stands under the key is text; one that is not set is.
+    fn is_text(&self, key: &str) -> bool {
+        let _always_here = key;
+        true
+    }
+
+    /// The file that `<key>_FILE` names, if that is set and this source has files.
+    fn file(&self, key: &str) -> Option<PathBuf> {
         let _not_here = key;
         None
     }
@@ -41,15 +52,31 @@ pub trait Strings {
 #[derive(Clone, Copy, Debug)]
 pub struct Environment;
 
+impl Environment {
+    /// The value under the key as the system has it, for a child process.
+    pub fn raw(key: &str) -> Option<OsString> {
+        std::env::var_os(key)
+    }
+
+    /// Everything that is set.
+    pub fn all() -> impl Iterator<Item = (OsString, OsString)> {
+        std::env::vars_os()
+    }
+}
+
 impl Strings for Environment {
     fn get(&self, key: &str) -> Option<String> {
-        // Bytes that are no text can't be a valid setting; replaced, they fail where they are read.
+        // Bytes that are no text are a problem of the setting, see `is_text`.
         std::env::var_os(key).map(|value| value.to_string_lossy().into_owned())
     }
 
-    fn file(&self, key: &str) -> Option<std::io::Result<String>> {
+    fn is_text(&self, key: &str) -> bool {
+        std::env::var_os(key).is_none_or(|value| value.to_str().is_some())
+    }
+
+    fn file(&self, key: &str) -> Option<PathBuf> {
         let path = std::env::var_os(format!("{key}_FILE")).filter(|path| !path.is_empty())?;
-        Some(std::fs::read_to_string(path))
+        Some(PathBuf::from(path))
     }
 }
 
@@ -73,6 +100,11 @@ impl Flags {
     /// Records the value of one flag under the key of its setting.
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
         self.0.insert(key.to_owned(), value.into());
+    }
+
+    /// The value under the key of a setting, if the command line has one.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
     }
 }
 
@@ -133,6 +165,18 @@ impl<'a> Settings<'a> {
     /// A setting that must have a value, as it stands.
     pub fn text(&mut self, setting: &Setting) -> Option<String> {
         self.required(setting)
+    }
+
+    /// A secret that may be absent: outer nothing for a problem, inner nothing for no value. One in a
+    /// file is read again whenever it is used; here it must be readable and not empty.
+    pub fn secret(&mut self, setting: &Setting) -> Option<Option<Secret>> {
+        if let Some(text) = self.by_flag_or_environment(setting) {
+            return Some(Some(Secret::Text(text)));
+        }
+        match self.in_file(setting) {
+            Some((secret, read)) => read.map(|_| Some(secret)),
+            None => Some(setting.default.map(Secret::from)),
+        }
     }
 
     /// A number that must lie in the range, both ends included.
@@ -215,8 +259,19 @@ impl<'a> Settings<'a> {
         value
     }
 
-    /// An empty value is none: that is how Compose files and `.env` files unset one.
     fn value(&mut self, setting: &Setting) -> Option<String> {
+        if let Some(value) = self.by_flag_or_environment(setting) {
+            return Some(value);
+        }
+        if let Some((_, read)) = self.in_file(setting) {
+            return read;
+        }
+        setting.default.map(str::to_owned)
+    }
+
+    /// What flag or environment give. An empty value is none: that is how Compose files and `.env`
+    /// files unset one.
+    fn by_flag_or_environment(&mut self, setting: &Setting) -> Option<String> {
         let filled = |value: &String| !value.is_empty();
         if let Some(value) = self.flags.0.get(setting.key).cloned().filter(filled) {
             self.given.insert(setting.key, "flag");
@@ -224,26 +279,24 @@ impl<'a> Settings<'a> {
         }
         if let Some(value) = self.environment.get(setting.key).filter(filled) {
             self.given.insert(setting.key, "environment");
+            if !self.environment.is_text(setting.key) {
+                // A path with other bytes in it would be another path.
+                self.problem(setting, "is not UTF-8");
+            }
             return Some(value);
         }
-        if let Some(value) = self.secret_in_file(setting) {
-            self.given.insert(setting.key, "file");
-            return Some(value);
-        }
-        setting.default.map(str::to_owned)
+        None
     }
 
-    /// Without the line end that editors and `echo` put there.
-    fn secret_in_file(&mut self, setting: &Setting) -> Option<String> {
-        let read = setting.secret.then(|| self.environment.file(setting.key)).flatten()?;
-        match read {
-            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned())
-                .filter(|value| !value.is_empty()),
-            Err(error) => {
-                self.problem(setting, &format!("{}_FILE can't be read: {error}", setting.key));
-                None
-            }
+    /// A secret whose file is named, with what stands there now; that it can't be read is a problem.
+    fn in_file(&mut self, setting: &Setting) -> Option<(Secret, Option<String>)> {
+        let path = setting.secret.then(|| self.environment.file(setting.key)).flatten()?;
+        let secret = Secret::File { key: setting.key, path };
+        let read = secret.read().map_err(|problem| self.problem(setting, &problem.to_string()));
+        if read.is_ok() {
+            self.given.insert(setting.key, "file");
         }
+        Some((secret, read.ok()))
     }
 }
 
@@ -304,48 +357,85 @@ mod tests {
         assert_eq!(settings.finish(), Ok(()));
     }
 
-    /// A source of which every secret stands in a file.
-    struct Files(BTreeMap<&'static str, std::io::ErrorKind>);
+    /// A source of which every secret stands in this file.
+    struct InFile(PathBuf);
 
-    impl Strings for Files {
+    impl Strings for InFile {
         fn get(&self, _key: &str) -> Option<String> {
             None
         }
 
-        fn file(&self, key: &str) -> Option<std::io::Result<String>> {
-            Some(match self.0.get(key) {
-                Some(error) => Err((*error).into()),
-                None => Ok(format!("in the file of {key}\n")),
-            })
+        fn file(&self, _key: &str) -> Option<PathBuf> {
+            Some(self.0.clone())
         }
     }
 
     #[test]
     fn a_secret_may_stand_in_a_file_and_nothing_else_may() {
         let mut flags = Flags::default();
-        let files = Files(BTreeMap::new());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("url");
+        std::fs::write(&path, "in the file\n").unwrap();
+        let file = InFile(path.clone());
         let read = |flags: &Flags| {
-            let mut settings = Settings::new(flags, &files);
-            (settings.text(&URL), settings.parse::<u32>(&LEN), settings.given())
+            let mut settings = Settings::new(flags, &file);
+            let read = (settings.text(&URL), settings.secret(&URL), settings.parse::<u32>(&LEN));
+            (read, settings.given())
         };
+        let secret = Secret::File { key: "URL", path };
         assert_eq!(
             read(&flags),
-            (Some("in the file of URL".to_owned()), Some(10), "URL by file".to_owned())
+            (
+                (Some("in the file".to_owned()), Some(Some(secret)), Some(10)),
+                "URL by file".to_owned()
+            )
         );
         flags.set(URL.key, "by flag");
-        assert_eq!(read(&flags).0, Some("by flag".to_owned()));
+        let by_flag = (Some("by flag".to_owned()), Some(Some(Secret::from("by flag"))), Some(10));
+        assert_eq!(read(&flags).0, by_flag);
+    }
+
+    /// A source whose only value has bytes that are no text.
+    struct Bytes;
+
+    impl Strings for Bytes {
+        fn get(&self, _key: &str) -> Option<String> {
+            Some("data\u{fffd}".to_owned())
+        }
+
+        fn is_text(&self, _key: &str) -> bool {
+            false
+        }
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_a_problem() {
+    fn a_value_that_is_no_text_is_refused_rather_than_replaced_by_another() {
         let flags = Flags::default();
-        let files = Files(BTreeMap::from([("URL", std::io::ErrorKind::PermissionDenied)]));
-        let mut settings = Settings::new(&flags, &files);
-        assert_eq!(settings.optional::<String>(&URL), Some(None));
+        let mut settings = Settings::new(&flags, &Bytes);
+        settings.text(&URL);
         assert_eq!(
             settings.finish().unwrap_err().to_string(),
-            "invalid settings: URL (--url): URL_FILE can't be read: permission denied"
+            "invalid settings: URL (--url): is not UTF-8"
         );
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_empty_at_start_is_a_problem_that_names_it() {
+        let flags = Flags::default();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("url");
+        let file = InFile(path.clone());
+        let problem = || {
+            let mut settings = Settings::new(&flags, &file);
+            assert_eq!(settings.secret(&URL), None);
+            assert_eq!(settings.optional::<String>(&URL), Some(None));
+            settings.finish().unwrap_err().0.pop().unwrap()
+        };
+        let missing = problem();
+        assert!(missing.starts_with("URL (--url): URL_FILE can't be read: "), "{missing}");
+        assert!(missing.contains(&path.display().to_string()), "{missing}");
+        std::fs::write(&path, "\n").unwrap();
+        assert_eq!(problem(), format!("URL (--url): URL_FILE is empty: {}", path.display()));
     }
 
     #[test]

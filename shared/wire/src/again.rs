@@ -3,7 +3,7 @@
 use domain::{Event, EventId, Position, Reason, Refusal, Stream};
 
 use crate::{
-    Format, Raw, Sealed, decode, derived,
+    Format, Headers, Raw, Sealed, decode, derived,
     json::{self, Undecoded},
     v1,
 };
@@ -39,7 +39,7 @@ pub fn reread(first: &FirstPlace, bytes: &[u8]) -> Result<Vec<Event>, Refusal> {
 }
 
 fn message(first: &FirstPlace, form: Format, bytes: &[u8]) -> Result<Vec<Event>, Refusal> {
-    let items = decode(Some(form.content_type()), bytes)?;
+    let items = decode(&Headers::of(form.content_type()), bytes)?;
     if items.is_empty() {
         return Err(Refusal::whole(Reason::Undecodable, "there is no event in it"));
     }

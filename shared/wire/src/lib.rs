@@ -10,14 +10,17 @@
 pub mod again;
 pub mod derived;
 mod format;
+pub mod headers;
 pub mod json;
 mod packer;
 mod read;
 pub mod replay;
 mod sample;
 mod seal;
+mod size;
 pub mod snapshot;
 pub mod subject;
+mod text;
 mod v1;
 mod verdicts;
 
@@ -25,9 +28,14 @@ mod verdicts;
 mod fixtures;
 
 pub use format::Format;
+pub use headers::{Headers, Unreadable};
 pub use packer::{Packer, PackerLimits};
-pub use read::{ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, count_items, decode, read};
-pub use sample::{decode_sample, encode_sample, encode_sample_for};
+pub use read::{
+    ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, count_items, decode, read, whole,
+};
+pub use sample::{decode_sample, encode_sample, encode_sample_for, read_sample};
 pub use seal::{Sealed, seal};
+pub use size::{MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MIN, cut};
 pub use subject::{Subjects, source_token};
+pub use text::{BEGINNING_BYTES, Foreign, foreign, trimmed};
 pub use verdicts::{VERDICTS_PER_MESSAGE_MAX, seal_verdicts};

@@ -2,7 +2,7 @@
 
 use domain::Event;
 
-use crate::{Format, Sealed, json, v1};
+use crate::{Format, MESSAGE_BYTES_MAX, Sealed, json, v1};
 
 /// When a message is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,14 +12,13 @@ pub struct PackerLimits {
     pub events_max: usize,
     /// How long the first event of a message waits for others, in milliseconds.
     pub age_ms_max: u64,
-    /// Bytes of a message: half of what a broker takes by default, so that headers and one more
-    /// event fit.
+    /// Bytes of a message; less where the broker takes less ([`Packer::bound`]).
     pub bytes_max: usize,
 }
 
 impl Default for PackerLimits {
     fn default() -> Self {
-        Self { events_max: 100, age_ms_max: 20, bytes_max: 512 << 10 }
+        Self { events_max: 100, age_ms_max: 20, bytes_max: MESSAGE_BYTES_MAX }
     }
 }
 
@@ -31,6 +30,8 @@ pub struct Packer {
     subject: String,
     format: Format,
     limits: PackerLimits,
+    /// Bytes that the broker takes as one message.
+    taken_bytes_max: usize,
     /// The events so far, as they will stand in the message.
     body: Vec<u8>,
     /// The event at hand.
@@ -43,7 +44,26 @@ pub struct Packer {
 impl Packer {
     /// An empty packer for one subject.
     pub const fn new(subject: String, format: Format, limits: PackerLimits) -> Self {
-        Self { subject, format, limits, body: Vec::new(), item: Vec::new(), events: 0, since_ms: 0 }
+        Self {
+            subject,
+            format,
+            limits,
+            taken_bytes_max: usize::MAX,
+            body: Vec::new(),
+            item: Vec::new(),
+            events: 0,
+            since_ms: 0,
+        }
+    }
+
+    /// The broker takes messages of so many bytes, from the next event on. It may say another number
+    /// each time that it is connected to.
+    pub const fn bound(&mut self, taken_bytes_max: usize) {
+        self.taken_bytes_max = taken_bytes_max;
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.limits.bytes_max.min(self.taken_bytes_max)
     }
 
     /// Adds an event. Gives the message that it filled, or the one before, if it did not fit into
@@ -61,7 +81,7 @@ impl Packer {
             Format::Json => 0,
             Format::Bincode => v1::FRAME_BYTES_MAX,
         };
-        let fits = self.body.len() + self.item.len() + frame <= self.limits.bytes_max;
+        let fits = self.body.len() + self.item.len() + frame <= self.bytes_max();
         let before = if fits { None } else { self.flush() };
         if self.events == 0 {
             self.since_ms = now_ms;
@@ -104,7 +124,7 @@ impl Packer {
     }
 
     fn is_full(&self) -> bool {
-        self.events >= self.limits.events_max || self.body.len() >= self.limits.bytes_max
+        self.events >= self.limits.events_max || self.body.len() >= self.bytes_max()
     }
 }
 

@@ -4,10 +4,11 @@ use domain::{Event, Identity, Reason, Refusal, Rules, Stream, Timestamp, Verdict
 use serde_json::value::RawValue;
 
 use crate::{
-    Format, derived,
+    Format, Headers, derived,
     json::{self, Decoded, Undecoded},
     replay,
     subject::Subjects,
+    text::{foreign, trimmed},
     v1,
 };
 
@@ -55,6 +56,9 @@ pub struct RefusedItem {
     pub refusal: Refusal,
     /// The bytes of the item, if they can be told from the rest of the message, else all of them.
     pub bytes: Vec<u8>,
+    /// How many of them, at the beginning, are the message's header block, which is kept only where
+    /// it can't be read.
+    pub header_bytes: usize,
     /// Its identity, if it says one.
     pub identity: Option<Identity>,
 }
@@ -73,16 +77,13 @@ pub struct Raw<'a> {
 /// Total: whatever the bytes are, it answers, and the same bytes at the same place give the same
 /// answer. An event without an id gets one from its place. Where verdicts travel nothing but
 /// verdicts is read.
-pub fn read(
-    place: &Place<'_>,
-    content_type: Option<&str>,
-    payload: &[u8],
-    rules: &Rules,
-) -> Reading {
-    let raw = match decode_live(content_type, payload) {
+pub fn read(place: &Place<'_>, headers: &Headers, payload: &[u8], rules: &Rules) -> Reading {
+    let decoded = headers.content_type().and_then(|form| decode_live(form, payload));
+    let raw = match decoded {
         Ok(raw) => raw,
         Err(refusal) => {
-            return Reading { items: vec![refused(refusal, payload, None)], fields_ignored: 0 };
+            let items = vec![Item::Refused(whole(refusal, headers, payload))];
+            return Reading { items, fields_ignored: 0 };
         }
     };
     let is_late = Subjects::is_late(place.subject, place.stream);
@@ -108,7 +109,8 @@ pub fn read(
 /// # Errors
 ///
 /// The message as a whole is of no known form.
-pub fn decode<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Result<Vec<Raw<'a>>, Refusal> {
+pub fn decode<'a>(headers: &Headers, payload: &'a [u8]) -> Result<Vec<Raw<'a>>, Refusal> {
+    let content_type = headers.content_type()?;
     if !replay::is_replay(content_type) {
         return decode_live(content_type, payload);
     }
@@ -130,8 +132,20 @@ fn decode_live<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Result<Vec<
     }
 }
 
+/// A message that is refused as a whole, with all of its bytes: also its header block, where that
+/// can't be read.
+pub fn whole(refusal: Refusal, headers: &Headers, payload: &[u8]) -> RefusedItem {
+    let block = match headers {
+        Headers::Read { .. } => &[],
+        Headers::Unreadable(headers) => headers.block.as_slice(),
+    };
+    let bytes = [block, payload].concat();
+    RefusedItem { refusal, bytes, header_bytes: block.len(), identity: None }
+}
+
 /// How many items [`read`] gives for a message, without decoding them.
-pub fn count_items(content_type: Option<&str>, payload: &[u8]) -> usize {
+pub fn count_items(headers: &Headers, payload: &[u8]) -> usize {
+    let Ok(content_type) = headers.content_type() else { return 1 };
     let items = match Format::from_content_type(content_type) {
         Some(Format::Json) => json_items(payload),
         Some(Format::Bincode) => v1::split(payload),
@@ -162,7 +176,11 @@ fn decode_format(format: Format, payload: &[u8]) -> Result<Vec<Raw<'_>>, Refusal
 
 /// The texts of the items: those of an array, or the one value that the payload is, or its lines.
 fn json_items(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
-    let payload = payload.trim_ascii();
+    if let Some(foreign) = foreign(payload) {
+        let detail = format!("the payload {foreign}");
+        return Err(Refusal::whole(Reason::Undecodable, detail));
+    }
+    let payload = trimmed(payload);
     if payload.is_empty() {
         return Err(Refusal::whole(Reason::Undecodable, "the payload is empty"));
     }
@@ -180,7 +198,7 @@ fn json_items(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     {
         return Ok(vec![payload]);
     }
-    let lines = payload.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let lines = payload.split(|byte| *byte == b'\n').map(trimmed);
     Ok(lines.filter(|line| !line.is_empty()).collect())
 }
 
@@ -213,7 +231,7 @@ fn late(place: &Place<'_>, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Ite
 }
 
 fn refused(refusal: Refusal, bytes: &[u8], identity: Option<Identity>) -> Item {
-    Item::Refused(RefusedItem { refusal, bytes: bytes.to_vec(), identity })
+    Item::Refused(RefusedItem { refusal, bytes: bytes.to_vec(), header_bytes: 0, identity })
 }
 
 #[cfg(test)]
@@ -231,7 +249,7 @@ mod tests {
     };
 
     fn read_lake(content_type: Option<&str>, payload: &[u8]) -> Reading {
-        read(&LAKE, content_type, payload, &Rules::default())
+        read(&LAKE, &content_type.into(), payload, &Rules::default())
     }
 
     fn refusals(reading: &Reading) -> Vec<Option<(Reason, Option<&'static str>)>> {
@@ -246,6 +264,57 @@ mod tests {
         json::encode_line(&fixtures::access_of(key))
     }
 
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_message_or_a_line() {
+        let bom = "\u{feff}";
+        for payload in [
+            format!("{bom}{}", line("a")),
+            format!(" {bom}\r\n{bom}{}\n{bom}{}\n{bom}", line("a"), line("b")),
+            format!("{bom}[{},{}]", line("a"), line("b")),
+            format!("{bom}{}", line("a").replace(',', ",\n")),
+        ] {
+            let reading = read_lake(None, payload.as_bytes());
+            let refused: Vec<_> = refusals(&reading).into_iter().flatten().collect();
+            assert_eq!(refused, [], "{payload}");
+            assert_eq!(count_items(&Headers::default(), payload.as_bytes()), reading.items.len());
+        }
+    }
+
+    #[test]
+    fn a_payload_of_another_format_is_one_dead_letter_that_names_it() {
+        let utf_16: Vec<u8> = line("a").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let marked = [b"\xff\xfe", &utf_16[..]].concat();
+        let payloads: [(&[u8], &str); 5] = [
+            (&utf_16, "UTF-16"),
+            (&marked, "UTF-16"),
+            (b"\x1f\x8b\x08\n\n\n", "gzip"),
+            (b"\x28\xb5\x2f\xfd\n\n", "zstd"),
+            (b"\xfd7zXZ\x00\n\n", "xz"),
+        ];
+        for (payload, name) in payloads {
+            let reading = read_lake(None, payload);
+            let [Item::Refused(letter)] = &reading.items[..] else { panic!("{reading:?}") };
+            assert!(letter.refusal.to_string().contains(name), "{}", letter.refusal);
+            assert_eq!(letter.bytes, payload);
+            assert_eq!(count_items(&Headers::default(), payload), 1);
+        }
+    }
+
+    #[test]
+    fn a_message_whose_headers_cannot_be_read_is_one_letter_that_holds_all_its_bytes() {
+        let payload = format!("{}\n{}", line("a"), line("b"));
+        let headers = Headers::read(LAKE.subject, b"NATS/1.0\r\nx: Jo\xe3o\r\n\r\n");
+        let reading = read(&LAKE, &headers, payload.as_bytes(), &Rules::default());
+        assert_eq!(refusals(&reading), [Some((Reason::UnreadableHeaders, None))]);
+        assert_eq!(count_items(&headers, payload.as_bytes()), 1);
+        let Item::Refused(item) = &reading.items[0] else { panic!("it was read") };
+        let (block, body) = item.bytes.split_at(item.header_bytes);
+        assert_eq!(
+            (block, body),
+            (b"NATS/1.0\r\nx: Jo\xe3o\r\n\r\n".as_slice(), payload.as_bytes())
+        );
+    }
+
     proptest! {
         #[test]
         fn what_was_sealed_is_read_in_either_form(events in vec(fixtures::any_event(), 0..5)) {
@@ -253,7 +322,7 @@ mod tests {
                 let sealed = seal("s", format, &events);
                 let reading = read_lake(Some(sealed.content_type), &sealed.payload);
                 prop_assert_eq!(reading.items.len(), events.len());
-                let counted = count_items(Some(sealed.content_type), &sealed.payload);
+                let counted = count_items(&Headers::of(sealed.content_type), &sealed.payload);
                 prop_assert_eq!(counted, events.len());
                 prop_assert_eq!(reading.fields_ignored, 0);
                 for (item, event) in reading.items.iter().zip(&events) {
@@ -285,7 +354,7 @@ mod tests {
             }
             let format = if binary { Format::Bincode } else { Format::Json };
             let reading = read_lake(Some(format.content_type()), &payload);
-            let counted = count_items(Some(format.content_type()), &payload);
+            let counted = count_items(&Headers::of(format.content_type()), &payload);
             prop_assert_eq!(counted, reading.items.len());
         }
 
@@ -337,7 +406,7 @@ mod tests {
                 let [Item::Refused(refused)] = &reading.items[..] else {
                     panic!("{garbage:?}: {reading:?}")
                 };
-                assert_eq!(count_items(content_type, garbage), 1);
+                assert_eq!(count_items(&content_type.into(), garbage), 1);
                 assert_eq!(refused.bytes.trim_ascii(), garbage.trim_ascii());
             }
         }

@@ -5,7 +5,7 @@
 use bincode::config;
 use domain::{Event, EventId, Position, Reason, Refusal};
 
-use crate::{Sealed, v1};
+use crate::{Headers, MESSAGE_BYTES_MAX, Sealed, v1};
 
 /// The value of the `Content-Type` header.
 pub const CONTENT_TYPE: &str = "application/x-lakegauge-replay; v=1";
@@ -16,13 +16,13 @@ pub struct ReplayLimits {
     /// Events in a message. One message is under way at a time, so larger ones than live's are what
     /// makes it fast.
     pub events_max: usize,
-    /// Bytes of a message: half of what a broker takes by default.
+    /// Bytes of a message.
     pub bytes_max: usize,
 }
 
 impl Default for ReplayLimits {
     fn default() -> Self {
-        Self { events_max: 2_000, bytes_max: 512 << 10 }
+        Self { events_max: 2_000, bytes_max: MESSAGE_BYTES_MAX }
     }
 }
 
@@ -50,7 +50,7 @@ impl ReplayPacker {
         bincode::encode_into_std_write(place, &mut self.item, config::standard())
             .expect("numbers into memory");
         v1::write_item(&mut self.item, event);
-        let fits = self.body.len() + self.item.len() <= self.limits.bytes_max;
+        let fits = self.body.len() + self.item.len() + v1::FRAME_BYTES_MAX <= self.limits.bytes_max;
         let before = if fits { None } else { self.flush() };
         v1::append_item(&mut self.body, &self.item);
         self.events += 1;
@@ -81,10 +81,8 @@ pub fn is_replay(content_type: Option<&str>) -> bool {
 /// # Errors
 ///
 /// It is none, or of another version, or damaged.
-pub fn read_replay(
-    content_type: Option<&str>,
-    payload: &[u8],
-) -> Result<Vec<(Position, Event)>, Refusal> {
+pub fn read_replay(headers: &Headers, payload: &[u8]) -> Result<Vec<(Position, Event)>, Refusal> {
+    let content_type = headers.content_type()?;
     if !is_replay(content_type) {
         let detail = format!("content type {content_type:?} is not {CONTENT_TYPE}");
         return Err(Refusal::whole(Reason::Undecodable, detail));
@@ -141,7 +139,7 @@ mod tests {
             let read: Vec<(Position, Event)> = messages
                 .iter()
                 .flat_map(|sealed| {
-                    read_replay(Some(sealed.content_type), &sealed.payload).unwrap()
+                    read_replay(&Headers::of(sealed.content_type), &sealed.payload).unwrap()
                 })
                 .collect();
             prop_assert_eq!(read, events);
@@ -153,7 +151,7 @@ mod tests {
             let mut payload = payload;
             payload.insert(0, v1::VERSION);
             // Whatever it says, it says it.
-            drop(read_replay(Some(CONTENT_TYPE), &payload));
+            drop(read_replay(&Headers::of(CONTENT_TYPE), &payload));
         }
     }
 
@@ -163,9 +161,9 @@ mod tests {
         let position = Position { epoch: 1, sequence: 7, index: 3 };
         packer.push(position, &fixtures::one_of_each()[0]);
         let sealed = packer.flush().unwrap();
-        let json = Some("application/json");
-        assert!(read_replay(json, &sealed.payload).is_err());
-        assert!(read_replay(None, &sealed.payload).is_err());
+        for headers in [Headers::of("application/json"), Headers::default()] {
+            assert!(read_replay(&headers, &sealed.payload).is_err());
+        }
         let place = crate::Place {
             stream: domain::Stream::lake(0),
             sequence: 1,
@@ -173,10 +171,10 @@ mod tests {
             subject: "lake.access.0.x",
         };
         let rules = domain::Rules::default();
-        let reading = crate::read(&place, Some(CONTENT_TYPE), &sealed.payload, &rules);
+        let reading = crate::read(&place, &Headers::of(CONTENT_TYPE), &sealed.payload, &rules);
         assert!(matches!(&reading.items[..], [crate::Item::Refused(_)]), "{reading:?}");
         // People may look at it all the same.
-        let raw = crate::decode(Some(CONTENT_TYPE), &sealed.payload).unwrap();
+        let raw = crate::decode(&Headers::of(CONTENT_TYPE), &sealed.payload).unwrap();
         assert_eq!(raw.len(), 1);
         assert!(raw[0].decoded.is_ok());
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use domain::{Reason, Refusal, Sample, SampleValues, Stream};
+use domain::{Reason, Refusal, Sample, SampleValues, Stream, accept::NAME_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
-use crate::{Format, Sealed, Subjects};
+use crate::{Format, Headers, Sealed, Subjects};
 
 /// Writes and seals a sample. The same sample gives the same message, so that the broker takes it
 /// once.
@@ -19,15 +19,25 @@ pub fn encode_sample_for(subject: String, sample: &Sample) -> Sealed {
     Sealed::new(subject, Format::Json.content_type(), payload, 1)
 }
 
-/// Reads a sample.
+/// Reads a message that should be a sample.
+///
+/// # Errors
+///
+/// Its headers can't be read, or its bytes are no sample.
+pub fn read_sample(headers: &Headers, payload: &[u8]) -> Result<Sample, Refusal> {
+    headers.content_type()?;
+    decode_sample(payload)
+}
+
+/// Reads a sample from its bytes.
 ///
 /// # Errors
 ///
 /// The bytes are no sample.
 pub fn decode_sample(payload: &[u8]) -> Result<Sample, Refusal> {
     let undecodable = |detail: String| Refusal::whole(Reason::Undecodable, detail);
-    let form: SampleForm =
-        serde_json::from_slice(payload).map_err(|error| undecodable(error.to_string()))?;
+    let form: SampleForm = serde_json::from_slice(crate::text::trimmed(payload))
+        .map_err(|error| undecodable(error.to_string()))?;
     form.try_into()
 }
 
@@ -49,9 +59,9 @@ struct SampleForm {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct LakeForm {
-    used_bytes: i64,
+    used_bytes: i128,
     accesses: u64,
-    buckets: BTreeMap<String, i64>,
+    buckets: BTreeMap<String, i128>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,14 +121,53 @@ impl TryFrom<SampleForm> for Sample {
                 return Err(Refusal::of_field(Reason::WrongField, "stream", detail));
             }
         };
-        Ok(Self {
+        let sample = Self {
             stream,
             epoch: form.epoch,
             sequence: form.sequence,
             broker_ns: form.broker_ns,
             values,
-        })
+        };
+        check(&sample)?;
+        Ok(sample)
     }
+}
+
+/// Refuses what no aggregator publishes and no archive can hold: anybody may write on the subject.
+fn check(sample: &Sample) -> Result<(), Refusal> {
+    if i32::try_from(sample.epoch).is_err() {
+        let detail = format!("{} is above {}", sample.epoch, i32::MAX);
+        return Err(Refusal::of_field(Reason::OutOfRange, "epoch", detail));
+    }
+    counter("sequence", sample.sequence)?;
+    match &sample.values {
+        SampleValues::Lake { accesses, buckets, .. } => {
+            counter("accesses", *accesses)?;
+            buckets.keys().try_for_each(|name| bucket(name))
+        }
+        SampleValues::Warehouse { queries_in_window, .. } => {
+            counter("queries_in_window", *queries_in_window)
+        }
+    }
+}
+
+fn counter(field: &'static str, value: u64) -> Result<(), Refusal> {
+    if i64::try_from(value).is_ok() {
+        return Ok(());
+    }
+    Err(Refusal::of_field(Reason::OutOfRange, field, format!("{value} is above {}", i64::MAX)))
+}
+
+/// A name within the bounds of an event's.
+fn bucket(name: &str) -> Result<(), Refusal> {
+    if name.contains('\0') {
+        return Err(Refusal::of_field(Reason::NulByte, "buckets", "a name holds a NUL"));
+    }
+    if name.len() > NAME_BYTES_MAX {
+        let detail = format!("a name has {} bytes, {NAME_BYTES_MAX} are allowed", name.len());
+        return Err(Refusal::of_field(Reason::TooLong, "buckets", detail));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -127,15 +176,20 @@ mod tests {
 
     use super::*;
 
+    fn counters() -> std::ops::RangeInclusive<u64> {
+        0..=i64::MAX.cast_unsigned()
+    }
+
     fn any_values() -> impl Strategy<Value = SampleValues> {
-        let lake = (any::<i64>(), any::<u64>(), btree_map(any::<String>(), any::<i64>(), 0..4));
+        let name = "[^\0]{0,60}";
+        let lake = (any::<i128>(), counters(), btree_map(name, any::<i128>(), 0..4));
         prop_oneof![
             lake.prop_map(|(used_bytes, accesses, buckets)| SampleValues::Lake {
                 used_bytes,
                 accesses,
                 buckets
             }),
-            (any::<u64>(), any::<u128>(), any::<u128>()).prop_map(
+            (counters(), any::<u128>(), any::<u128>()).prop_map(
                 |(queries_in_window, response_us_in_window, records)| SampleValues::Warehouse {
                     queries_in_window,
                     response_us_in_window,
@@ -149,8 +203,10 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(
             values in any_values(),
-            (partition, epoch) in any::<(u16, u32)>(),
-            (sequence, broker_ns) in any::<(u64, i64)>(),
+            partition in any::<u16>(),
+            epoch in 0..=i32::MAX.cast_unsigned(),
+            sequence in counters(),
+            broker_ns in any::<i64>(),
         ) {
             let stream = match values {
                 SampleValues::Lake { .. } => Stream::lake(partition),
@@ -187,6 +243,33 @@ mod tests {
         for wrong in [("LAKE_0", "WAREHOUSE_0"), ("LAKE_0", "LAKE"), ("telemetry.sample", "other")]
         {
             assert!(decode_sample(text.replace(wrong.0, wrong.1).as_bytes()).is_err(), "{wrong:?}");
+        }
+    }
+    #[test]
+    fn a_sample_that_no_archive_can_hold_is_refused() {
+        let form = |epoch: u64, sequence: u64, accesses: u64, bucket: &str| {
+            let lake = serde_json::json!({
+                "used_bytes": 1, "accesses": accesses, "buckets": { bucket: 1 }
+            });
+            let sample = serde_json::json!({
+                "type": "telemetry.sample", "stream": "LAKE_0", "epoch": epoch,
+                "sequence": sequence, "broker_ns": 1, "lake": lake
+            });
+            decode_sample(&serde_json::to_vec(&sample).unwrap())
+                .map_err(|refusal| (refusal.reason, refusal.field))
+        };
+        let most = i64::MAX.cast_unsigned();
+        assert!(form(u64::from(i32::MAX.cast_unsigned()), most, most, "raw").is_ok());
+        let name = "b".repeat(NAME_BYTES_MAX);
+        assert!(form(1, 1, 1, &name).is_ok());
+        for (refused, reason, field) in [
+            (form(1 << 31, 1, 1, "raw"), Reason::OutOfRange, "epoch"),
+            (form(1, most + 1, 1, "raw"), Reason::OutOfRange, "sequence"),
+            (form(1, 1, most + 1, "raw"), Reason::OutOfRange, "accesses"),
+            (form(1, 1, 1, "a\0b"), Reason::NulByte, "buckets"),
+            (form(1, 1, 1, &(name + "b")), Reason::TooLong, "buckets"),
+        ] {
+            assert_eq!(refused, Err((reason, Some(field))));
         }
     }
 }

@@ -316,7 +316,7 @@ fn take_bucket(rest: &mut &[u8]) -> Result<(u16, BucketSums), SnapshotError> {
         })?,
         ..BucketSums::default()
     };
-    let (tracked, offset, inventory): (i64, i64, Option<(IdentityKey, i64)>) = take(rest)?;
+    let (tracked, offset, inventory): (i128, i128, Option<(IdentityKey, i64)>) = take(rest)?;
     let inventory = inventory.map(|(identity, at)| (identity_of(identity), at));
     sums.space = Space { tracked, offset, inventory, slots: take_list(rest, take)? };
     Ok((label, sums))
@@ -459,6 +459,22 @@ mod tests {
             assert_eq!(read, state);
             assert_eq!(mark, MARK);
         }
+    }
+
+    #[test]
+    fn sums_beyond_64_bits_survive_their_snapshot() {
+        let [mut lake, _] = states();
+        for number in 1_000..3_000 {
+            let mut event = lake_event(number * 14 + 3);
+            if let Fact::LakeAccess(access) = &mut event.fact {
+                access.key = number.to_string();
+                (access.bytes, access.object_bytes) = (u64::MAX, None);
+            }
+            lake.apply(&event);
+        }
+        let Metrics::Lake(sums) = lake.metrics() else { unreachable!() };
+        assert!(sums.used_bytes() > 1_000 * i128::from(i64::MAX), "{}", sums.used_bytes());
+        assert_eq!(decode_state(&encode_state(&lake, &MARK)).unwrap().0, lake);
     }
 
     #[test]

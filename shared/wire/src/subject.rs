@@ -5,7 +5,7 @@
 //! `replay.<run>.<side>.<p>`, `replay.<run>.sample`, each after the prefix, if there is one. `<p>` is
 //! the partition.
 
-use domain::{Event, Fact, Side, Stream};
+use domain::{Fact, Side, Stream};
 
 /// Characters of a source's name that are kept in a subject; the rest would only make it longer.
 pub const SOURCE_CHARS_MAX: usize = 64;
@@ -109,33 +109,9 @@ pub fn source_token(name: &str) -> String {
     if token.is_empty() { "_".to_owned() } else { token }
 }
 
-/// The partition of an event among `partitions`: a stable hash of bucket and key, of the id for
-/// queries, so that all changes of an object stand in one stream, in their order.
-///
-/// An inventory has no key: its maker publishes one to each partition, and this gives 0.
-pub fn partition(event: &Event, partitions: u16) -> u16 {
-    if partitions <= 1 {
-        return 0;
-    }
-    let mut hasher = blake3::Hasher::new();
-    match &event.fact {
-        // Neither name may hold a NUL, so it tells where one ends.
-        Fact::LakeAccess(access) => {
-            hasher.update(access.bucket.as_bytes()).update(b"\0").update(access.key.as_bytes())
-        }
-        Fact::LakeInventory(_) => return 0,
-        Fact::WarehouseQuery(_) => hasher.update(event.id.as_bytes()),
-    };
-    let mut first = [0; 8];
-    hasher.finalize_xof().fill(&mut first);
-    let place = u64::from_le_bytes(first) % u64::from(partitions);
-    u16::try_from(place).expect("less than the number of partitions")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
 
     #[test]
     fn subjects_stand_under_their_prefix() {
@@ -181,19 +157,5 @@ mod tests {
             assert_eq!(source_token(name), token);
         }
         assert_eq!(source_token(&"x".repeat(1_000)).len(), SOURCE_CHARS_MAX);
-    }
-
-    #[test]
-    fn partitions_are_stable_and_even_and_one_is_always_zero() {
-        let event = &fixtures::one_of_each()[0];
-        assert_eq!(partition(event, 1), 0);
-        assert_eq!(partition(event, 0), 0);
-        assert_eq!(partition(event, 1_000), 590, "never another one");
-        let mut counts = [0_u32; 4];
-        for number in 0..4_000 {
-            let event = fixtures::access_of(&format!("key-{number}"));
-            counts[usize::from(partition(&event, 4))] += 1;
-        }
-        assert!(counts.iter().all(|count| (900..1_100).contains(count)), "{counts:?}");
     }
 }

@@ -18,9 +18,11 @@ pub(crate) const VERSION: u8 = 1;
 /// Without it nine bytes can ask for terabytes.
 const CLAIM_BYTES_MAX: usize = 8 << 20;
 /// Version and number of events take no more.
-const HEAD_BYTES_MAX: usize = 10;
+pub(crate) const HEAD_BYTES_MAX: usize = 10;
+/// An event's length takes no more.
+pub(crate) const LENGTH_BYTES_MAX: usize = 9;
 /// What a payload holds besides its events and one more event's length.
-pub(crate) const FRAME_BYTES_MAX: usize = HEAD_BYTES_MAX + 9;
+pub(crate) const FRAME_BYTES_MAX: usize = HEAD_BYTES_MAX + LENGTH_BYTES_MAX;
 /// Bytes to make room for per event: most are shorter.
 const EVENT_BYTES_HINT: usize = 160;
 
@@ -233,12 +235,17 @@ impl TryFrom<LakeAccessV1<'_>> for LakeAccess {
         Ok(Self {
             bucket: access.bucket.to_owned(),
             key: access.key.to_owned(),
-            operation: named("operation", access.operation, Operation::from_code)?,
+            operation: named(
+                "operation",
+                access.operation,
+                Operation::from_code,
+                Operation::NAMES,
+            )?,
             bytes: access.bytes,
             object_bytes: access.object_bytes,
             sequencer: access.sequencer.map(str::to_owned),
             duration_us: access.duration_us,
-            outcome: named("outcome", access.outcome, Outcome::from_code)?,
+            outcome: named("outcome", access.outcome, Outcome::from_code, Outcome::NAMES)?,
             principal: access.principal.to_owned(),
         })
     }
@@ -251,24 +258,33 @@ impl TryFrom<WarehouseQueryV1<'_>> for WarehouseQuery {
         Ok(Self {
             warehouse: query.warehouse.to_owned(),
             database: query.database.to_owned(),
-            statement: named("statement", query.statement, Statement::from_code)?,
+            statement: named("statement", query.statement, Statement::from_code, Statement::NAMES)?,
             queued_us: query.queued_us,
             executed_us: query.executed_us,
             rows_processed: query.rows_processed,
             rows_returned: query.rows_returned,
             bytes_scanned: query.bytes_scanned,
             cache_hit: query.cache_hit,
-            outcome: named("outcome", query.outcome, Outcome::from_code)?,
+            outcome: named("outcome", query.outcome, Outcome::from_code, Outcome::NAMES)?,
             principal: query.principal.to_owned(),
             fingerprint: query.fingerprint.to_owned(),
         })
     }
 }
 
-fn named<T>(field: &'static str, code: u8, of: fn(u8) -> Option<T>) -> Result<T, Refusal> {
-    let unknown =
-        || Refusal::of_field(Reason::WrongField, field, format!("{code} is not in its list"));
-    of(code).ok_or_else(unknown)
+/// The value of a code. A list's codes are 0 and up, in the order of its names.
+fn named<T>(
+    field: &'static str,
+    code: u8,
+    of: fn(u8) -> Option<T>,
+    names: &[&str],
+) -> Result<T, Refusal> {
+    of(code).ok_or_else(|| {
+        let list: Vec<String> =
+            names.iter().enumerate().map(|(code, name)| format!("{code} {name}")).collect();
+        let detail = format!("{code} is none of {}", list.join(", "));
+        Refusal::of_field(Reason::WrongField, field, detail)
+    })
 }
 
 #[cfg(test)]
@@ -347,5 +363,6 @@ mod tests {
         bytes[last_code] = 99;
         let refusal = decode_all(&bytes).unwrap_err();
         assert_eq!((refusal.reason, refusal.field), (Reason::WrongField, Some("outcome")));
+        assert!(refusal.detail.starts_with("99 is none of 0 ok, 1 not_found, "), "{refusal}");
     }
 }

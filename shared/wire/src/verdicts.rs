@@ -7,12 +7,9 @@ use crate::{Format, Sealed, Subjects, json};
 /// Verdicts of one message: as large as messages of events are in bytes, so that publishing one at a
 /// time is no bottleneck.
 pub const VERDICTS_PER_MESSAGE_MAX: usize = 1_000;
-/// Bytes of a message, as far as more than one verdict is in it: half of the broker's limit of
-/// 1 MiB. One alone is far smaller.
-const MESSAGE_BYTES_MAX: usize = 512 << 10;
 
-/// Writes and seals the first of these verdicts, as many as a message holds; [`Sealed::events`] says
-/// how many. None given: no message.
+/// Writes and seals the first of these verdicts, as many as a message holds, which has at most so
+/// many bytes where more than one is in it; [`Sealed::events`] says how many. None given: no message.
 ///
 /// The same verdicts and the same attempt give the same message, so that the broker takes it once.
 /// Another attempt is needed when the broker says that it has a message which was deleted since, and
@@ -22,6 +19,7 @@ pub fn seal_verdicts(
     stream: Stream,
     verdicts: &[Verdict],
     attempt: u32,
+    bytes_max: usize,
 ) -> Option<Sealed> {
     let mut payload = Vec::new();
     let mut taken = 0;
@@ -29,7 +27,7 @@ pub fn seal_verdicts(
         let before = payload.len();
         json::write_verdict(&mut payload, verdict.number, &verdict.event);
         payload.push(b'\n');
-        if taken > 0 && payload.len() > MESSAGE_BYTES_MAX {
+        if taken > 0 && payload.len() > bytes_max {
             payload.truncate(before);
             break;
         }
@@ -48,10 +46,14 @@ pub fn seal_verdicts(
 
 #[cfg(test)]
 mod tests {
-    use domain::{Fact, LakeAccess, Reason, Rules, Timestamp, accept::KEY_BYTES_MAX};
+    use domain::{
+        Fact, LakeAccess, Reason, Rules,
+        accept::{KEY_BYTES_MAX, TIME_START},
+    };
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::{Headers, MESSAGE_BYTES_MAX};
     use crate::{Item, Place, fixtures, read, seal};
 
     const STREAM: Stream = Stream::lake(0);
@@ -65,12 +67,12 @@ mod tests {
     }
 
     fn seal_lake(verdicts: &[Verdict], attempt: u32) -> Sealed {
-        seal_verdicts(&Subjects::default(), STREAM, verdicts, attempt).unwrap()
+        seal_verdicts(&Subjects::default(), STREAM, verdicts, attempt, MESSAGE_BYTES_MAX).unwrap()
     }
 
     fn read_late(sealed: &Sealed, rules: &Rules) -> Vec<Item> {
         let place = place("lake.late.0");
-        read(&place, Some(sealed.content_type), &sealed.payload, rules).items
+        read(&place, &Headers::of(sealed.content_type), &sealed.payload, rules).items
     }
 
     fn refusal(item: &Item) -> (Reason, Option<&'static str>) {
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_message_has_its_bounds_and_holds_one_verdict_at_least() {
-        assert_eq!(seal_verdicts(&Subjects::default(), STREAM, &[], 0), None);
+        assert_eq!(seal_verdicts(&Subjects::default(), STREAM, &[], 0, MESSAGE_BYTES_MAX), None);
         let many = numbered(1, vec![fixtures::access_of("k"); VERDICTS_PER_MESSAGE_MAX + 1]);
         assert_eq!(seal_lake(&many, 0).events, VERDICTS_PER_MESSAGE_MAX);
         let long = fixtures::access_of(&"\u{1}".repeat(KEY_BYTES_MAX));
@@ -147,7 +149,8 @@ mod tests {
             ("\"verdict\":1", "\"verdict\":\"1\"", "verdict"),
             ("\"id\"", "\"no_id\"", "id"),
         ] {
-            let items = read(&place, None, text.replace(from, to).as_bytes(), &rules).items;
+            let items =
+                read(&place, &Headers::default(), text.replace(from, to).as_bytes(), &rules).items;
             assert_eq!(refusal(&items[0]), (Reason::MissingField, Some(field)), "{to}");
         }
     }
@@ -156,7 +159,12 @@ mod tests {
     fn elsewhere_the_number_is_a_field_that_is_ignored() {
         let event = fixtures::access_of("k");
         let sealed = seal_lake(&numbered(1, vec![event.clone()]), 0);
-        let reading = read(&place("lake.access.0.x"), None, &sealed.payload, &Rules::default());
+        let reading = read(
+            &place("lake.access.0.x"),
+            &Headers::default(),
+            &sealed.payload,
+            &Rules::default(),
+        );
         assert_eq!(reading.items, [Item::Event(event)]);
         assert_eq!(reading.fields_ignored, 1);
     }
@@ -165,7 +173,7 @@ mod tests {
     fn what_passed_the_retention_while_its_verdict_waited_counts() {
         let rules = Rules { retention_days: 1, ..Rules::default() };
         let mut event = fixtures::access_of("k");
-        event.occurred_at = Timestamp(1_000_000);
+        event.occurred_at = TIME_START;
         assert!(matches!(event.fact, Fact::LakeAccess(LakeAccess { .. })));
         let items = read_late(&seal_lake(&numbered(1, vec![event]), 0), &rules);
         assert!(matches!(items[..], [Item::Verdict(_)]), "{items:?}");

@@ -194,7 +194,7 @@ fn read_every_way(payload: &[u8]) {
             let (sequence, broker_ns) = (7, AT.0 * 1_000);
             let place = Place { stream, sequence, broker_ns, subject: "lake.access.0.x" };
             for content_type in [None, Some("application/x-bincode; v=1"), Some("text/plain")] {
-                drop(wire::read(&place, content_type, payload, &rules));
+                drop(wire::read(&place, &content_type.into(), payload, &rules));
             }
         }
         drop(wire::decode_sample(payload));

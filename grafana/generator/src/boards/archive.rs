@@ -9,10 +9,10 @@ use crate::{
 const POINTS: &str = "generate_series($__timeFrom()::timestamptz, $__timeTo()::timestamptz, \
      greatest(($__timeTo()::timestamptz - $__timeFrom()::timestamptz) / 300, \
      interval '10 seconds')) as point";
-/// Windows add up to many: panels over them look at the last six hours of the range.
-const WINDOWS: &str = "length_s = 60 and window_start between \
-     greatest($__timeFrom()::timestamptz, $__timeTo()::timestamptz - interval '6 hours') \
-     and $__timeTo()::timestamptz";
+/// Windows of the length that fits the range: at most 1,500 of each series, or hours.
+const WINDOWS: &str = "length_s = (select lakegauge_api.window_length_s(\
+     $__timeFrom()::timestamptz, $__timeTo()::timestamptz)) \
+     and window_start between $__timeFrom()::timestamptz and $__timeTo()::timestamptz";
 
 pub(super) fn board() -> Board {
     Board {
@@ -101,7 +101,7 @@ fn years() -> Row {
 
 fn windows() -> Row {
     Row {
-        title: "Six hours before the end of the range (from the windows)",
+        title: "Windows of 10 s, a minute or an hour, as the range allows",
         panels: vec![
             Panel::new(
                 Form::Lines,
@@ -111,22 +111,25 @@ fn windows() -> Row {
                  spike and read on below.",
             )
             .sql(format!(
-                "select window_start as time, outcome as metric, sum(events) as value \
-                 from api.lake_window where {WINDOWS} and bucket ~ '^(${{bucket:regex}})$' \
-                 group by window_start, outcome order by window_start"
+                "select window_start as time, outcome as metric, \
+                 sum(events) * 60.0 / length_s as value \
+                 from lakegauge_api.lake_window \
+                 where {WINDOWS} and bucket ~ '^(${{bucket:regex}})$' \
+                 group by window_start, length_s, outcome order by window_start"
             )),
             Panel::new(
                 Form::Lines,
                 "Response time, percentiles",
                 "ms",
-                "p50, p95, p99 of each minute, within 1 %. Up: which pattern? See Data warehouse \
+                "p50, p95, p99 of each window, within 1 %. Up: which pattern? See Data warehouse \
                  at that time.",
             )
             .sql(format!(
-                "with hit as (select window_start as time, bucket, sum(count) as count \
-                 from api.warehouse_window, unnest(sketch_buckets, sketch_counts) \
-                 as part (bucket, count) where {WINDOWS} \
-                 and warehouse ~ '^(${{warehouse:regex}})$' group by window_start, bucket), \
+                "with hit as (select window_start as time, pair >> 19 as bucket, \
+                 sum(pair & 524287) as count \
+                 from lakegauge_api.warehouse_window, unnest((sketch).pairs) as pair \
+                 where {WINDOWS} \
+                 and warehouse ~ '^(${{warehouse:regex}})$' group by 1, 2), \
                  ranked as (select time, bucket, \
                  sum(count) over (partition by time order by bucket) as passed, \
                  sum(count) over (partition by time) as total from hit) \
@@ -156,7 +159,7 @@ fn raw() -> Row {
             .sql(
                 "select occurred_at as time, bucket, key, operation, outcome, bytes, \
                  object_bytes, duration_us / 1e6 as duration, principal, late \
-                 from api.lake_access where $__timeFilter(occurred_at) \
+                 from lakegauge_api.lake_access where $__timeFilter(occurred_at) \
                  and bucket ~ '^(${bucket:regex})$' order by occurred_at desc limit 200",
             )
             .columns(&[
@@ -174,7 +177,7 @@ fn raw() -> Row {
                 "select occurred_at as time, warehouse, database, statement, outcome, \
                  queued_us / 1e6 as queued, executed_us / 1e6 as executed, rows_processed, \
                  bytes_scanned, cache_hit, principal, fingerprint, late \
-                 from api.warehouse_query where $__timeFilter(occurred_at) \
+                 from lakegauge_api.warehouse_query where $__timeFilter(occurred_at) \
                  and warehouse ~ '^(${warehouse:regex})$' and principal ~ '^(${tenant:regex})$' \
                  order by occurred_at desc limit 200",
             )
@@ -200,7 +203,8 @@ fn books() -> Row {
                  Pipeline, archive.",
             )
             .sql(
-                "select stream, epoch, sequence, broker_at, updated_at from api.checkpoint \
+                "select stream, epoch, sequence, broker_at, updated_at \
+                 from lakegauge_api.checkpoint \
                  order by stream limit 100",
             )
             .size(12, 6),
@@ -215,7 +219,7 @@ fn books() -> Row {
                 "select (select accesses from lakegauge.sample where accesses is not null \
                  order by broker_ns desc limit 1) as accesses_sampled, \
                  sum(inserted) as rows_inserted, sum(duplicates) as duplicates, \
-                 sum(dead) as dead_letters from api.ledger where stream like 'LAKE%'",
+                 sum(dead) as dead_letters from lakegauge_api.ledger where stream like 'LAKE%'",
             )
             .size(12, 6),
             Panel::new(
@@ -227,7 +231,7 @@ fn books() -> Row {
             )
             .sql(
                 "select received_at as time, number, stream, reason, field, detail, closed_at \
-                 from api.dead_letter where $__timeFilter(received_at) \
+                 from lakegauge_api.dead_letter where $__timeFilter(received_at) \
                  order by received_at desc limit 50",
             )
             .otherwise("No dead letters"),

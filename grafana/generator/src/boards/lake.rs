@@ -132,7 +132,9 @@ fn use_of_it() -> Row {
             .sql(
                 "select bucket, max(window_start) as last_used, sum(events) as accesses, \
                  sum(events) filter (where operation in ('write', 'copy')) as writes \
-                 from api.lake_window where length_s = 60 \
+                 from lakegauge_api.lake_window \
+                 where length_s = (select lakegauge_api.window_length_s(\
+                 $__timeTo()::timestamptz - interval '24 hours', $__timeTo()::timestamptz)) \
                  and window_start between $__timeTo()::timestamptz - interval '24 hours' \
                  and $__timeTo()::timestamptz and bucket ~ '^(${bucket:regex})$' \
                  group by bucket order by last_used limit 50",
@@ -149,7 +151,7 @@ fn use_of_it() -> Row {
             .sql(format!(
                 "select principal, count(*) as requests, sum(bytes) as bytes, \
                  sum(object_bytes) filter (where operation in ('write', 'copy')) as written, \
-                 avg((outcome <> 'ok')::integer) as failed from api.lake_access \
+                 avg((outcome <> 'ok')::integer) as failed from lakegauge_api.lake_access \
                  where {RAW_EVENTS} and bucket ~ '^(${{bucket:regex}})$' \
                  group by principal order by requests desc limit 20"
             ))
@@ -181,7 +183,8 @@ fn objects() -> Row {
             )
             .sql(format!(
                 "with sized as (select width_bucket(object_bytes, array[1024, 32768, 1048576, \
-                 33554432, 134217728, 536870912]) as size from api.lake_access where {written}) \
+                 33554432, 134217728, 536870912]) as size \
+                 from lakegauge_api.lake_access where {written}) \
                  select (array['below 1 KiB', '1 KiB', '32 KiB', '1 MiB', '32 MiB', '128 MiB', \
                  '512 MiB and more'])[size + 1] as \"from\", count(*) as objects \
                  from sized group by size order by size"
@@ -197,7 +200,8 @@ fn objects() -> Row {
                 "select bucket, count(*) as objects, \
                  avg((object_bytes < 32000000)::integer) as small, \
                  percentile_cont(0.5) within group (order by object_bytes) as median \
-                 from api.lake_access where {written} group by bucket order by small desc limit 50"
+                 from lakegauge_api.lake_access \
+                 where {written} group by bucket order by small desc limit 50"
             ))
             .columns(&[("objects", "short"), ("small", "percentunit"), ("median", "decbytes")])
             .size(12, 8),

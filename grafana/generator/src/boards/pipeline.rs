@@ -47,11 +47,31 @@ fn publish() -> Row {
             lines(
                 "Unconfirmed, and waiting",
                 "short",
-                "Messages sent and not yet acknowledged; 'full' is 1 while the stream is full and \
-                 publishing waits (PublishersWait): see the stream.",
+                "Messages sent and not yet acknowledged, by whom; 'full' is 1 while the stream is \
+                 full and publishing waits (PublishersWait): see the stream.",
             )
-            .ask("lakegauge_simulator_unconfirmed_messages", "{{service}}")
-            .ask("lakegauge_simulator_stream_full", "{{service}}, full"),
+            .ask("lakegauge_publisher_unconfirmed_messages", "{{service}} {{messages}} {{stream}}")
+            .ask("lakegauge_publisher_stream_full", "{{service}} {{messages}} {{stream}}, full"),
+            lines(
+                "Acknowledged",
+                "ops",
+                "Messages that the broker acknowledged, by whom. At 0 with nothing unconfirmed: there is \
+                 nothing to publish.",
+            )
+            .ask(
+                rate("lakegauge_publisher_acknowledged_messages_total", "service, messages, stream"),
+                "{{service}} {{messages}} {{stream}}",
+            ),
+            lines(
+                "Oldest unconfirmed",
+                "s",
+                "How long the oldest message that is not acknowledged has waited. Above some seconds \
+                 (PublishUnconfirmed) the broker is away, its disk is full, or no stream takes it.",
+            )
+            .ask(
+                "lakegauge_publisher_oldest_unconfirmed_seconds",
+                "{{service}} {{messages}} {{stream}}",
+            ),
         ],
     }
 }
@@ -83,6 +103,16 @@ fn stream() -> Row {
             .ask("lakegauge_aggregator_snapshot_position", "snapshot {{stream}}")
             .ask("lakegauge_archiver_trimmed_below", "trimmed {{stream}}"),
             lines(
+                "Connections",
+                "short",
+                "1 while the connection of a service to NATS stands; 'refused' is 1 while a login \
+                 that was good before is refused (LoginRefused).",
+            )
+            .ask("lakegauge_nats_connected", "{{service}}")
+            .ask("lakegauge_nats_login_refused", "{{service}}, NATS refused")
+            .ask("lakegauge_postgres_login_refused", "{{service}}, PostgreSQL refused")
+            .between(0.0, 1.0),
+            lines(
                 "Trims",
                 "cpm",
                 "How often a minute the stream was trimmed as far as is allowed. 0: the archiver \
@@ -104,7 +134,7 @@ fn aggregate() -> Row {
                 "Messages not counted yet",
                 "short",
                 "Growing (AggregatorLagGrowing): is the aggregator at one processor core? See \
-                 resources.",
+                 resources. Standing still (AggregatorStale): readyz?verbose says why.",
             )
             .ask("lakegauge_aggregator_lag_messages", "{{stream}}"),
             lines(

@@ -201,7 +201,8 @@ fn who() -> Row {
                  is where a change pays most.",
             )
             .sql(format!(
-                "select principal as tenant, {sums} from api.warehouse_query where {RAW_EVENTS} \
+                "select principal as tenant, {sums} \
+                 from lakegauge_api.warehouse_query where {RAW_EVENTS} \
                  group by principal order by total_time desc limit 20"
             ))
             .columns(&columns),
@@ -214,7 +215,7 @@ fn who() -> Row {
             )
             .sql(format!(
                 "select fingerprint, min(warehouse) as warehouse, min(statement) as statement, \
-                 {sums} from api.warehouse_query where {RAW_EVENTS} \
+                 {sums} from lakegauge_api.warehouse_query where {RAW_EVENTS} \
                  group by fingerprint order by total_time desc limit 20"
             ))
             .columns(&columns),

@@ -70,6 +70,7 @@ impl Feed {
                 .into_iter()
                 .map(|stream| (stream, self.metrics.health(&stream.to_string())))
                 .collect(),
+            stale: self.board.stale().map(|stale| stale.age),
         };
         let shown = figures.as_ref().map(|figures| (figures, &*recent));
         let now = now::write(now_us, now_ms, &self.links, condition, shown);

@@ -25,7 +25,7 @@ pub(crate) struct Figures {
 /// Sums of the lake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LakeFigures {
-    pub(crate) used_bytes: i64,
+    pub(crate) used_bytes: i128,
     pub(crate) accesses: u64,
     pub(crate) is_estimate: bool,
     pub(crate) newest_us: i64,
@@ -35,7 +35,7 @@ pub(crate) struct LakeFigures {
 /// Sums of a bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BucketFigures {
-    pub(crate) used_bytes: i64,
+    pub(crate) used_bytes: i128,
     pub(crate) accesses: u64,
     pub(crate) failed: u64,
     pub(crate) transferred: u128,

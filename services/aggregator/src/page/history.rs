@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use domain::{Sample, SampleValues};
 use serde_json::{Value, json};
 
-use crate::exposition::response_ms;
+use crate::exposition::{float, response_ms, unsigned};
 
 /// How far back the page shows.
 pub(crate) const HISTORY_S: i64 = 3_600;
@@ -31,7 +31,7 @@ impl SharedHistory {
 }
 
 /// A point of the lake: when in nanoseconds since 1970, bytes, requests.
-type LakePoint = (i64, i64, u64);
+type LakePoint = (i64, i128, u64);
 /// A point of the warehouse: when in nanoseconds since 1970, queries and response times of the
 /// window, rows.
 type WarehousePoint = (i64, (u64, u128), u128);
@@ -92,10 +92,11 @@ impl History {
     /// As the page reads it: times in milliseconds, and per side the columns of its points.
     pub(crate) fn to_json(&self) -> String {
         let ms = |ns: i64| ns / NS_PER_MS;
-        let lake = self.lake.values().map(|(at, used, accesses)| json!([ms(*at), used, accesses]));
+        let lake =
+            self.lake.values().map(|(at, used, accesses)| json!([ms(*at), float(*used), accesses]));
         let warehouse = self.warehouse.values().map(|(at, (queries, response_us), records)| {
             let response_ms = response_ms(*queries, *response_us);
-            json!([ms(*at), response_ms, crate::exposition::unsigned(*records)])
+            json!([ms(*at), response_ms, unsigned(*records)])
         });
         json!({
             "span_s": HISTORY_S,
@@ -156,7 +157,7 @@ mod tests {
             json!({
                 "span_s": 3600,
                 "grain_s": 10,
-                "lake": [[5_000, 7, 3]],
+                "lake": [[5_000, 7.0, 3]],
                 "warehouse": [[6_000, 2.5, 9.0]],
             })
         );

@@ -171,9 +171,20 @@ mod tests {
             }
         }
         let mut named = Vec::new();
-        for (file, before) in [(INDEX, "href=\"/"), (INDEX, "src=\"/"), (SCRIPT, "from \"/")] {
+        for (file, before) in [(INDEX, "href=\""), (INDEX, "src=\""), (SCRIPT, "from \"./")] {
             let names = file.split(before).skip(1).filter_map(|rest| rest.split('"').next());
             named.extend(names.filter(|name| name.contains('.')));
+        }
+        // Behind a path prefix an address from the root would be somebody else's.
+        for (file, from_root) in [
+            (INDEX, "href=\"/"),
+            (INDEX, "src=\"/"),
+            (SCRIPT, "from \"/"),
+            (PLOT, "from \"/"),
+            (SCRIPT, "EventSource(\"/"),
+            (STYLE, "url(/"),
+        ] {
+            assert!(!file.contains(from_root), "{from_root}");
         }
         assert!(named.len() >= 5, "{named:?}");
         for name in named {

@@ -1,5 +1,7 @@
 //! The numbers of one moment, as JSON for the page, for `lakegauge top` and for scripts. Pure.
 
+use std::time::Duration;
+
 use domain::Stream;
 use serde::Serialize;
 use service_kit::readiness::PartState;
@@ -38,6 +40,8 @@ pub(crate) struct Now<'a> {
     version: &'static str,
     links: &'a Links,
     ready: bool,
+    /// Since when the numbers stand still, in milliseconds since 1970; none: they do not.
+    stale_since_ms: Option<i64>,
     health: Health,
     #[serde(flatten)]
     numbers: Option<Numbers>,
@@ -129,7 +133,7 @@ struct List<T> {
 #[derive(Clone, Debug, Serialize)]
 struct BucketForm {
     name: String,
-    used_bytes: i64,
+    used_bytes: i128,
     accesses_per_s: Option<f64>,
     transferred_bytes_per_s: Option<f64>,
     failed_share: Option<f64>,
@@ -149,6 +153,8 @@ struct WarehouseForm {
 pub(crate) struct Condition {
     pub(crate) parts: Vec<PartState>,
     pub(crate) streams: Vec<(Stream, StreamHealth)>,
+    /// How long ago the broker was last reached, if that is too long ago.
+    pub(crate) stale: Option<Duration>,
 }
 
 /// Writes it. Without figures the metrics may not be shown yet.
@@ -164,10 +170,15 @@ pub(crate) fn write(
         version: env!("CARGO_PKG_VERSION"),
         links,
         ready: shown.is_some(),
+        stale_since_ms: condition.stale.map(|age| now_us / 1_000 - millis(age)),
         health: health(condition, now_us),
         numbers: shown.map(|(figures, recent)| numbers(figures, recent, now_ms)),
     };
     serde_json::to_string(&now).unwrap_or_default()
+}
+
+fn millis(age: Duration) -> i64 {
+    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn health(condition: Condition, now_us: i64) -> Health {
@@ -200,7 +211,7 @@ fn numbers(figures: &Figures, recent: &Recent, now_ms: u64) -> Numbers {
     let moment = |us: i64| (us > 0).then_some(us / 1_000);
     Numbers {
         four: Four {
-            data_lake_espaco_utilizado_gb: float(i128::from(lake.used_bytes)) / BYTES_PER_GB,
+            data_lake_espaco_utilizado_gb: float(lake.used_bytes) / BYTES_PER_GB,
             data_lake_numero_acessos: float(i128::from(lake.accesses)),
             data_warehouse_tempo_resposta_ms: response_ms(warehouse.window.0, warehouse.window.1),
             data_warehouse_registros_processados: unsigned(warehouse.records),
@@ -228,9 +239,7 @@ fn rates(figures: &Figures, recent: &Recent, now_ms: u64) -> Rates {
     let growth = |now: u128, then: u128| Some(unsigned(now.saturating_sub(then)) / seconds);
     let queries = |figures: &Figures| u128::from(figures.warehouse.all().queries);
     Rates {
-        used_bytes: Some(
-            float(i128::from(lake.used_bytes) - i128::from(before.lake.used_bytes)) / seconds,
-        ),
+        used_bytes: Some(float(lake.used_bytes - before.lake.used_bytes) / seconds),
         accesses: growth(lake.accesses.into(), before.lake.accesses.into()),
         records: growth(warehouse.records, before.warehouse.records),
         queries: growth(queries(figures), queries(before)),
@@ -359,6 +368,15 @@ mod tests {
         let now = written(None, 5);
         assert_eq!((&now["ready"], &now["at_ms"]), (&Value::Bool(false), &Value::from(1_000)));
         assert!(now.get("four").is_none() && now.get("buckets").is_none());
+        assert_eq!(now["stale_since_ms"], Value::Null);
+    }
+
+    #[test]
+    fn numbers_that_stand_still_are_not_shown_and_say_since_when() {
+        let condition = Condition { stale: Some(Duration::from_secs(40)), ..Condition::default() };
+        let text = write(100_000_000, 5, &Links::default(), condition, None);
+        let now: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&now["ready"], &now["stale_since_ms"]), (&false.into(), &60_000.into()));
     }
 
     #[test]

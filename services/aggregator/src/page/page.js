@@ -1,7 +1,7 @@
 // Shows what the aggregator sends: the last hour at first, then the numbers once a second.
 
-import { Plot } from "/plot.js";
-import { axisSpan, bytes, clock, compact, decimal, fixed, language, percent, say, span, whole } from "/words.js";
+import { Plot } from "./plot.js";
+import { axisSpan, bytes, clock, compact, decimal, fixed, language, percent, say, span, whole } from "./words.js";
 
 const element = (id) => document.getElementById(id);
 const RECONNECT_MS = 3_000;
@@ -310,8 +310,12 @@ function showHealth() {
 function showNotice() {
   element("notice").hidden = now.ready;
   if (now.ready) return;
+  const since = now.stale_since_ms;
   const lag = now.health.streams.reduce((sum, stream) => sum + stream.lag_messages, 0);
-  element("notice-text").textContent = say("catching_up_text", whole(lag));
+  element("notice-title").textContent = say(since === null ? "catching_up" : "stale");
+  element("notice-text").textContent = since === null
+    ? say("catching_up_text", whole(lag))
+    : say("stale_text", ago(now.at_ms - since), clock(since));
   const waiting = now.health.parts.filter((part) => !part.ok);
   element("notice-parts").replaceChildren(...waiting.map(partLine));
 }
@@ -332,7 +336,9 @@ function state(name, word) {
 }
 
 function show() {
-  state(now.ready ? "live" : "behind", now.ready ? "live" : "behind");
+  if (now.ready) state("live", "live");
+  else if (now.stale_since_ms === null) state("behind", "behind");
+  else state("stale", "stale");
   element("clock").textContent = clock(now.at_ms);
   element("clock").dateTime = new Date(now.at_ms).toISOString();
   element("version").textContent = now.version;
@@ -350,7 +356,7 @@ let again;
 function listen() {
   clearTimeout(again);
   again = undefined;
-  source = new EventSource("/events");
+  source = new EventSource("events");
   expectMore();
   source.addEventListener("history", (event) => {
     history = JSON.parse(event.data);

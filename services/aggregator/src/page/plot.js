@@ -1,6 +1,6 @@
 // A plot of one hour: a line over time in SVG, drawn to the width that it has.
 
-import { clock, minute, say } from "/words.js";
+import { clock, minute, say } from "./words.js";
 
 const LEFT = 58;
 const RIGHT = 10;

@@ -52,14 +52,16 @@ impl Samples {
         let mut reader = self.bus.reader(settings);
         loop {
             match reader.next().await? {
-                Read::Message(delivery) => match wire::decode_sample(&delivery.payload) {
-                    Ok(sample) if sample.stream.partition == self.partition => {
-                        self.history.lock().push(&sample);
+                Read::Message(delivery) => {
+                    match wire::read_sample(&delivery.headers, &delivery.payload) {
+                        Ok(sample) if sample.stream.partition == self.partition => {
+                            self.history.lock().push(&sample);
+                        }
+                        Ok(_) => {}
+                        // The archiver keeps its bytes and the reason.
+                        Err(refusal) => tracing::debug!(%refusal, "no sample"),
                     }
-                    Ok(_) => {}
-                    // The archiver keeps its bytes and the reason.
-                    Err(refusal) => tracing::debug!(%refusal, "no sample"),
-                },
+                }
                 Read::Changed(why) => return Ok(why),
                 Read::Subscribed(_) | Read::Deleted { .. } => {}
             }

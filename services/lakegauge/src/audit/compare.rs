@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use event_store::audit::{Books, Doubled, Messages};
 use serde::Serialize;
 
+use crate::waiting::Waiting;
+
 /// What is wrong with the archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -21,6 +23,8 @@ pub(super) enum Trouble {
     Unbalanced,
     /// The stream is not the one that was archived, or contradicts the ledger.
     OtherStream,
+    /// Messages are stored, and nobody archives them.
+    Waiting,
 }
 
 /// One thing that is wrong.
@@ -49,6 +53,8 @@ pub(super) struct Reread {
     pub(super) epoch: Option<u32>,
     /// Why it is another stream than the one that was archived.
     pub(super) other: Option<String>,
+    /// What stands behind the checkpoint.
+    pub(super) waiting: Option<Waiting>,
     /// By the place of a range in the books: messages that are there, and items in them.
     pub(super) ranges: BTreeMap<usize, (u64, u64)>,
 }
@@ -278,6 +284,14 @@ fn stream(books: &Books, reread: &Reread, findings: &mut Findings<'_>, compared:
         let detail = "the stream no longer has what follows the checkpoint".to_owned();
         findings.push(Trouble::Missing, Some(gap), detail);
     }
+    if let Some(waiting) = reread.waiting.filter(Waiting::is_overdue) {
+        let detail = format!(
+            "{} messages wait behind the checkpoint at {}, the oldest for {} s: is the archiver \
+             running and ready?",
+            waiting.messages, checkpoint.sequence, waiting.oldest_s
+        );
+        findings.push(Trouble::Waiting, None, detail);
+    }
     for (place, range) in books.ranges.iter().enumerate() {
         let messages = range.messages;
         let Some((read, items)) = reread.ranges.get(&place).copied() else { continue };
@@ -347,7 +361,7 @@ mod tests {
 
     fn reread() -> Reread {
         let ranges = BTreeMap::from([(2, (5, 51)), (3, (4, 42))]);
-        Reread { first_sequence: 1, last_sequence: 12, epoch: Some(2), other: None, ranges }
+        Reread { first_sequence: 1, last_sequence: 12, epoch: Some(2), ranges, ..Reread::default() }
     }
 
     fn troubles(books: &Books, reread: Option<&Reread>) -> Vec<(Trouble, Option<(u64, u64)>)> {
@@ -483,6 +497,14 @@ mod tests {
         let mut reread = Reread { first_sequence: 12, ..reread() };
         reread.ranges.clear();
         assert_eq!(troubles(&whole(), Some(&reread)), [(Trouble::Missing, Some((10, 11)))]);
+    }
+
+    #[test]
+    fn messages_that_nobody_archives_are_a_finding_once_they_have_waited_for_long() {
+        let waiting =
+            |oldest_s| Reread { waiting: Some(Waiting { messages: 3, oldest_s }), ..reread() };
+        assert_eq!(troubles(&whole(), Some(&waiting(5))), []);
+        assert_eq!(troubles(&whole(), Some(&waiting(600))), [(Trouble::Waiting, None)]);
     }
 
     #[test]

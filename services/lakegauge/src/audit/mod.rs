@@ -12,11 +12,11 @@ use bus::{Bus, BusSettings};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use event_store::{StoreSettings, audit::AuditView, audit::Books};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use service_kit::{Environment, Setting, Settings};
+use service_kit::Setting;
 
-use crate::{command, publish::NATS_SETTINGS};
+use crate::{addresses::Login, command, identity, publish::NATS_SETTINGS};
 use compare::{Compared, Finding};
-use report::{Certificate, OfStream};
+use report::{Certificate, Identity, OfStream};
 use stream::Before;
 
 const ARCHIVE_ONLY: &str = "archive-only";
@@ -35,12 +35,12 @@ pub(crate) fn command() -> Command {
              trimmed is told from the ledger. Runs beside live traffic and changes nothing.",
         )
         .after_help(
-            "For the pipeline of `lakegauge up`: \
-             DATABASE_URL=$(cat .lakegauge/database-url) lakegauge audit\n\
+            "Addresses that are not set are those of the `lakegauge up` that runs in --data-dir.\n\
              Messages that the broker lost before they could be archived are listed as declared \
              lost; they are\nno finding.\n\
              Exit status: 0 if all is well, 1 if something was found or could not be read, 64 for \
-             wrong arguments.",
+             wrong arguments,\n78 if broker and archive are not one pipeline (--archive-only looks \
+             at the archive all the same).",
         )
         .arg(
             Arg::new(ARCHIVE_ONLY)
@@ -54,19 +54,19 @@ pub(crate) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print a certificate as one JSON object: ranges, counts, digest"),
         );
-    command::with_settings(command, &settings())
+    command::of_tool(command, &settings())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let flags = command::flags(matches, &settings());
-    let mut settings = Settings::new(&flags, &Environment);
-    let bus = bus::service::load("lakegauge audit", &mut settings);
-    let store = event_store::service::load("lakegauge-audit", &mut settings);
-    if let Err(problems) = settings.finish() {
-        return command::report(Err(problems.into()));
-    }
-    let (Some(bus), Some(store)) = (bus, store) else {
-        return ExitCode::from(crate::EXIT_USAGE);
+    let given = command::Given::of(matches, &settings(), Login::Reader);
+    let loaded = given.load(|settings| {
+        let bus = bus::service::load("lakegauge audit", settings);
+        bus.zip(event_store::service::load("lakegauge-audit", settings))
+    });
+    let (bus, store) = match loaded {
+        Ok(Some(loaded)) => loaded,
+        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
+        Err(problems) => return command::report(Err(problems.into())),
     };
     command::say_raised_tls(&store);
     let bus = (!matches.get_flag(ARCHIVE_ONLY)).then_some(bus.settings);
@@ -94,10 +94,12 @@ async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Resu
     let names = AuditView::open(store).await?.streams();
     let looked = match bus {
         None => Err(anyhow::anyhow!("--archive-only")),
-        Some(settings) => look(settings, &names).await,
+        Some(settings) => look(settings, store, &names).await,
     };
     let looked = match looked {
         Ok(looked) => Some(looked),
+        // Another pipeline's streams say nothing of this archive.
+        Err(error) if command::mismatch(&error).is_some() => return Err(error),
         Err(error) => {
             unchecked.push(format!("the streams: {error:#}"));
             None
@@ -124,7 +126,8 @@ async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Resu
     let bar = bar("looking for identities that are there twice");
     findings.extend(compare::doubled(&view.doubled().await?));
     bar.finish_and_clear();
-    Ok(Certificate::new(view.taken_at().to_owned(), streams, findings, unchecked)?)
+    let identity = Identity::of(&event_store::archive_side(store).await?, looked.is_some());
+    Ok(Certificate::new(view.taken_at().to_owned(), identity, streams, findings, unchecked)?)
 }
 
 /// The broker, and how its streams stood before the view of the archive was taken.
@@ -133,8 +136,13 @@ struct Looked {
     before: BTreeMap<String, Before>,
 }
 
-async fn look(settings: &BusSettings, names: &[String]) -> anyhow::Result<Looked> {
+async fn look(
+    settings: &BusSettings,
+    store: &StoreSettings,
+    names: &[String],
+) -> anyhow::Result<Looked> {
     let bus = Bus::connect(settings).await?;
+    identity::compare(&bus, store).await?;
     let mut looked = Looked { bus, before: BTreeMap::new() };
     for name in names {
         let before = stream::before(&looked.bus, name).await?;

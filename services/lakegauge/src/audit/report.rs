@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use domain::ArchiveSide;
 use event_store::audit::{Books, Messages};
 use serde::Serialize;
 
@@ -20,13 +21,35 @@ pub(super) struct Certificate {
     pub(super) well: bool,
     /// When the view of the archive was taken, by the database's clock.
     pub(super) taken_at: String,
+    pub(super) identity: Identity,
     pub(super) streams: Vec<OfStream>,
     pub(super) findings: Vec<Finding>,
     /// Findings in all, those not written out included.
     pub(super) findings_total: usize,
     pub(super) unchecked: Vec<String>,
-    /// blake3 of streams, findings and what was not checked, in hexadecimal.
+    /// blake3 of identity, streams, findings and what was not checked, in hexadecimal.
     pub(super) digest: String,
+}
+
+/// What was audited.
+#[derive(Debug, Serialize)]
+pub(super) struct Identity {
+    /// The archive's own name.
+    pub(super) archive: String,
+    /// The pipeline whose events it keeps; none: no archiver has met it yet.
+    pub(super) pipeline: Option<String>,
+    /// Whether the broker was looked at, and is the same pipeline's.
+    pub(super) with_broker: bool,
+}
+
+impl Identity {
+    pub(super) fn of(archive: &ArchiveSide, with_broker: bool) -> Self {
+        Self {
+            archive: archive.id.to_string(),
+            pipeline: archive.pipeline.as_ref().map(|pipeline| pipeline.id.to_string()),
+            with_broker,
+        }
+    }
 }
 
 /// The sums of one stream.
@@ -139,17 +162,20 @@ fn spans(books: &Books) -> Vec<Span> {
 impl Certificate {
     pub(super) fn new(
         taken_at: String,
+        identity: Identity,
         streams: Vec<OfStream>,
         mut findings: Vec<Finding>,
         unchecked: Vec<String>,
     ) -> serde_json::Result<Self> {
-        let digest = blake3::hash(&serde_json::to_vec(&(&streams, &findings, &unchecked))?);
+        let covered = (&identity, &streams, &findings, &unchecked);
+        let digest = blake3::hash(&serde_json::to_vec(&covered)?);
         let findings_total = findings.len();
         findings.truncate(FINDINGS_SHOWN_MAX);
         Ok(Self {
             lakegauge_audit: 1,
             well: findings_total == 0,
             taken_at,
+            identity,
             streams,
             findings,
             findings_total,
@@ -166,6 +192,12 @@ impl Certificate {
 
     /// For people.
     pub(super) fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let Identity { archive, pipeline, with_broker } = &self.identity;
+        let beside = if *with_broker { "with its broker" } else { "alone" };
+        match pipeline {
+            Some(pipeline) => writeln!(out, "pipeline {pipeline}, archive {archive}, {beside}")?,
+            None => writeln!(out, "archive {archive}, of no pipeline yet, {beside}")?,
+        }
         for stream in &self.streams {
             write_stream(out, stream)?;
         }
@@ -231,6 +263,7 @@ fn line(finding: &Finding) -> String {
         Trouble::Stray => "STRAY",
         Trouble::Unbalanced => "UNBALANCED",
         Trouble::OtherStream => "STREAM",
+        Trouble::Waiting => "WAITING",
     };
     let mut line = format!("{trouble:<14} ");
     if let Some(stream) = &finding.stream {

@@ -6,8 +6,10 @@ use anyhow::Context as _;
 use bus::{Bus, Comparison, Read, ReaderSettings, StreamStatus};
 use domain::Stream;
 use event_store::audit::Books;
+use service_kit::Clock;
 
 use super::compare::Reread;
+use crate::waiting::Waiting;
 
 /// Without a message for this long the broker is taken to be gone: above every heartbeat and
 /// backoff of the reader.
@@ -54,6 +56,7 @@ pub(super) async fn reread(
         Comparison::Same | Comparison::Deleted | Comparison::Purged(_) => {}
         Comparison::Other(why) => reread.other = Some(why),
     }
+    reread.waiting = Waiting::look(bus, name, mark.sequence, Clock::system().now_us()).await?;
     let is_other = reread.other.is_some() || reread.epoch.is_some_and(|now| now != mark.epoch);
     if is_other || status.messages == 0 || status.first_sequence > mark.sequence {
         return Ok(reread);
@@ -72,11 +75,8 @@ pub(super) async fn reread(
             }
         };
         if delivery.sequence <= mark.sequence {
-            let items = if is_events {
-                wire::count_items(delivery.content_type.as_deref(), &delivery.payload)
-            } else {
-                1
-            };
+            let items =
+                if is_events { wire::count_items(&delivery.headers, &delivery.payload) } else { 1 };
             count(&mut reread, books, delivery.sequence, u64::try_from(items)?);
             progress(1);
         }

@@ -14,9 +14,9 @@ use clap::{
 use domain::{Reason, Timestamp};
 use event_store::dead_letters::{ClosedAs, DeadLetters, LetterFilter};
 use event_store::{StoreSettings, service::SETTINGS as STORE};
-use service_kit::{Clock, Environment, Setting, Settings};
+use service_kit::{Clock, Setting};
 
-use crate::{command, publish::NATS_SETTINGS};
+use crate::{addresses::Login, command, publish::NATS_SETTINGS};
 
 /// Bytes of a letter that a list needs.
 const LIST_BYTES_MAX: u32 = 200;
@@ -46,7 +46,7 @@ fn list() -> Command {
         .arg(switch("closed", "Only closed letters").conflicts_with("all"))
         .arg(switch("all", "Open and closed letters [default: open ones]"))
         .arg(switch("json", "Print each letter as one JSON object"));
-    command::with_settings(command, STORE)
+    command::of_tool(command, STORE)
 }
 
 fn show_command() -> Command {
@@ -54,7 +54,7 @@ fn show_command() -> Command {
         .about("Print letters with all that is known of them, and their bytes")
         .arg(numbers().required(true))
         .arg(switch("json", "Print each letter as one JSON object"));
-    command::with_settings(command, STORE)
+    command::of_tool(command, STORE)
 }
 
 fn retry_command() -> Command {
@@ -89,7 +89,7 @@ fn retry_command() -> Command {
             "anyway",
             "Publish also what would be refused again by the stream's rules and this clock",
         ));
-    command::with_settings(command, NATS_SETTINGS.iter().chain(STORE))
+    command::of_tool(command, NATS_SETTINGS.iter().chain(STORE))
 }
 
 fn drop_command() -> Command {
@@ -104,7 +104,7 @@ fn drop_command() -> Command {
                 .required(true)
                 .help("Why, for those who look later"),
         );
-    command::with_settings(command, STORE)
+    command::of_tool(command, STORE)
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -187,14 +187,18 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     } else {
         STORE.to_vec()
     };
-    let flags = command::flags(matches, &table);
-    let mut settings = Settings::new(&flags, &Environment);
-    let store = event_store::service::load("lakegauge-dead-letters", &mut settings);
-    let bus = is_retry.then(|| bus::service::load("lakegauge dead-letters", &mut settings));
-    if let Err(problems) = settings.finish() {
-        return command::report(Err(problems.into()));
-    }
-    let Some(store) = store else { return ExitCode::from(crate::EXIT_USAGE) };
+    let writes = is_retry || name == "drop";
+    let login = if writes { Login::Archiver } else { Login::Reader };
+    let loaded = command::Given::of(matches, &table, login).load(|settings| {
+        let store = event_store::service::load("lakegauge-dead-letters", settings);
+        let bus = is_retry.then(|| bus::service::load("lakegauge dead-letters", settings));
+        Some((store?, bus))
+    });
+    let (store, bus) = match loaded {
+        Ok(Some(loaded)) => loaded,
+        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
+        Err(problems) => return command::report(Err(problems.into())),
+    };
     command::say_raised_tls(&store);
     let clock = Clock::system();
     command::report_status(command::block_on(async {

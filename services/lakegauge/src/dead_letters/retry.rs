@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::{Bus, BusSettings, Publisher, PublisherLimits};
@@ -15,14 +16,18 @@ use service_kit::Clock;
 use wire::{
     Subjects,
     again::{FirstPlace, replacement, reread, seal_again},
+    trimmed,
 };
 
 use super::{ALL_BYTES, println_line};
+use crate::{identity, publish::unpack::unpacked, said::Said};
 
 /// The source in the subjects of what is published again.
 const SOURCE: &str = "dead-letters";
 /// A replacement is one event; no acceptable one is larger.
 const REPLACEMENT_BYTES_MAX: u64 = 1 << 20;
+/// Between two looks whether publishing waits.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How to retry.
 #[derive(Clone, Debug)]
@@ -45,22 +50,30 @@ pub(super) async fn retry(
     options: &Options,
     clock: &Clock,
 ) -> anyhow::Result<bool> {
-    let replacement = options.replace.as_deref().map(read_replacement).transpose()?;
+    let replacement = match options.replace.clone() {
+        // Apart: standard input may have to be waited for.
+        Some(file) => Some(tokio::task::spawn_blocking(move || read_replacement(&file)).await??),
+        None => None,
+    };
     let many = which.numbers.as_ref().is_some_and(|numbers| numbers.len() > 1);
     anyhow::ensure!(
         !(replacement.is_some() && many),
         "a replacement stands in for one letter: name one"
     );
+    let letters = DeadLetters::write(store).await?;
+    let connected = Bus::connect(bus).await?;
+    // A letter of one pipeline is no event of another.
+    identity::compare(&connected, store).await?;
+    let bar = bar();
     let mut retrying = Retrying {
-        letters: DeadLetters::write(store).await?,
-        publishing: Publishing::new(Bus::connect(bus).await?),
+        letters,
+        publishing: Publishing::new(connected, bar.clone()),
         subjects: Subjects::new(&bus.subject_prefix),
         rules: BTreeMap::new(),
         replacement,
         anyway: options.anyway,
         clock,
     };
-    let bar = bar();
     let (mut after, mut failed) = (0, 0_u64);
     let mut found = Vec::new();
     loop {
@@ -99,15 +112,15 @@ fn bar() -> ProgressBar {
 }
 
 fn read_replacement(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if file == Path::new("-") {
-        std::io::stdin().take(REPLACEMENT_BYTES_MAX).read_to_end(&mut bytes)?;
+    let about = || format!("the replacement {} can't be read", file.display());
+    let input = if file == Path::new("-") {
+        unpacked(std::io::stdin())
     } else {
-        let opened = std::fs::File::open(file)
-            .with_context(|| format!("the replacement {} can't be opened", file.display()))?;
-        opened.take(REPLACEMENT_BYTES_MAX).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes.trim_ascii().to_vec())
+        unpacked(std::fs::File::open(file).with_context(about)?)
+    };
+    let mut bytes = Vec::new();
+    input.with_context(about)?.take(REPLACEMENT_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(trimmed(&bytes).to_vec())
 }
 
 /// What became of a letter.
@@ -137,21 +150,16 @@ impl Retrying<'_> {
             let why = format!("{} carries no events: drop it", letter.stream);
             return Ok(Retried::Left(why));
         };
-        if letter.counted {
-            self.row(letter, stream).await
-        } else {
-            self.event(letter, stream).await
-        }
+        if letter.counted { self.row(letter).await } else { self.event(letter, stream).await }
     }
 
     /// The event was counted: only its row is missing.
-    async fn row(&mut self, letter: &DeadLetter, stream: Stream) -> anyhow::Result<Retried> {
+    async fn row(&mut self, letter: &DeadLetter) -> anyhow::Result<Retried> {
         if self.replacement.is_some() {
             let why = "it was counted as it is, and can't be another event now";
             return Ok(Retried::Left(why.to_owned()));
         }
-        let lengths = self.rules(stream).await?.window_lengths_s;
-        Ok(match self.letters.insert_row(letter, &lengths).await? {
+        Ok(match self.letters.insert_row(letter).await? {
             RowInserted::Inserted => Retried::Done("its row was inserted".to_owned()),
             RowInserted::Closed(closed) => {
                 Retried::Done(format!("closed already ({})", closed.name()))
@@ -171,7 +179,7 @@ impl Retrying<'_> {
                 let known = letter.identity.map(|(_, id)| id);
                 replacement(&first, known, json).map(|event| vec![event])
             }
-            None => reread(&first, &letter.bytes),
+            None => reread(&first, letter.parts().1),
         };
         let events = match events {
             Ok(events) => events,
@@ -241,21 +249,38 @@ struct Publishing {
     publisher: Publisher,
     /// Where the last one was stored.
     stored: Arc<Mutex<Option<u64>>>,
+    bar: ProgressBar,
 }
 
 impl Publishing {
-    fn new(bus: Bus) -> Self {
+    fn new(bus: Bus, bar: ProgressBar) -> Self {
         let stored: Arc<Mutex<Option<u64>>> = Arc::default();
         let told = Arc::clone(&stored);
         let publisher = bus.publisher(PublisherLimits::default(), move |acknowledged| {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(acknowledged.sequence);
         });
-        Self { bus, publisher, stored }
+        Self { bus, publisher, stored, bar }
     }
 
+    /// Waits until it is stored, and says so while it has to wait.
     async fn publish(&self, sealed: wire::Sealed) -> anyhow::Result<u64> {
         self.publisher.publish(sealed).await?;
-        self.publisher.flush().await?;
+        let flushing = self.publisher.flush();
+        tokio::pin!(flushing);
+        let (mut said, progress) = (Said::default(), self.publisher.progress());
+        loop {
+            tokio::select! {
+                flushed = &mut flushing => {
+                    flushed?;
+                    break;
+                }
+                () = tokio::time::sleep(LOOK) => {
+                    if let Some(news) = said.news(progress.trouble()) {
+                        self.bar.suspend(|| eprintln!("{news}"));
+                    }
+                }
+            }
+        }
         let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner).take();
         stored.context("the broker acknowledged nothing")
     }

@@ -17,7 +17,7 @@ const DUMP_BYTES: usize = 16;
 /// A letter as one line.
 pub(super) fn line(letter: &DeadLetter) -> String {
     let field = letter.field.as_ref().map_or_else(String::new, |field| format!(" {field}"));
-    let text = String::from_utf8_lossy(&letter.bytes);
+    let text = String::from_utf8_lossy(letter.parts().1);
     let preview: String = text.chars().take(PREVIEW_CHARS).collect();
     plain(&format!(
         "{:>6}  {}  {} {}  {}{field}  {}  {preview}",
@@ -61,11 +61,18 @@ pub(super) fn write(out: &mut impl Write, letter: &DeadLetter) -> std::io::Resul
     if let Some(note) = &letter.note {
         say("note", note)?;
     }
-    say("bytes", &letter.bytes_total.to_string())?;
-    for line in readable(&letter.bytes) {
-        writeln!(out, "  {line}")?;
+    let (block, body) = letter.parts();
+    if !block.is_empty() {
+        say("headers", &format!("{} of the bytes, which can't be read", letter.header_bytes))?;
+        write_bytes(out, block)?;
     }
+    writeln!(out, "{:<10} {}", "bytes", letter.bytes_total)?;
+    write_bytes(out, body)?;
     writeln!(out)
+}
+
+fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+    readable(bytes).iter().try_for_each(|line| writeln!(out, "  {line}"))
 }
 
 /// A letter as one JSON object in a line.
@@ -94,6 +101,7 @@ pub(super) fn write_json(out: &mut impl Write, letter: &DeadLetter) -> std::io::
         "attempts": letter.attempts,
         "note": letter.note,
         "bytes_total": letter.bytes_total,
+        "header_bytes": letter.header_bytes,
         "text": text,
         "hex": hex,
     });
@@ -160,6 +168,7 @@ mod tests {
             identity: None,
             bytes: bytes.to_vec(),
             bytes_total: 9,
+            header_bytes: 0,
             closed: None,
             attempts: 0,
             note: None,
@@ -185,6 +194,18 @@ mod tests {
                 "000010  61 00                                            a.",
             ]
         );
+    }
+
+    #[test]
+    fn headers_that_cannot_be_read_are_shown_before_the_body() {
+        let letter = DeadLetter { header_bytes: 6, ..letter(b"x: \xe3\r\n{\"a\":1}") };
+        let mut text = Vec::new();
+        write(&mut text, &letter).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("headers    6 of the bytes"), "{text}");
+        assert!(text.contains("000000  78 3a 20 e3 0d 0a"), "{text}");
+        assert!(text.ends_with("bytes      9\n  {\"a\":1}\n\n"), "{text}");
+        assert!(line(&letter).ends_with("open  {\"a\":1}"), "{}", line(&letter));
     }
 
     #[test]

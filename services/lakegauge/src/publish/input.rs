@@ -1,18 +1,13 @@
-//! Lines from a file or standard input, plain, gzip or zstd, in bounded memory.
+//! Lines of an input, in bounded memory.
 
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead};
 
 use domain::{Reason, Refusal};
+use wire::trimmed;
 
 /// Bytes that a line may have. The longest event that is accepted has about 15,000, escapes
 /// included; the rest is room for fields that are ignored.
 const LINE_BYTES_MAX: usize = 256 << 10;
-/// Bytes that are read at once: also the bound of what is handed on at once.
-const READ_BYTES: usize = 128 << 10;
-
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-
 /// A line that is not blank.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line {
@@ -20,27 +15,6 @@ pub(crate) struct Line {
     pub(crate) number: u64,
     /// Its bytes without the line break, or why there are none.
     pub(crate) text: Result<Vec<u8>, Refusal>,
-}
-
-/// What is in `raw`, unpacked if its first bytes say that it is packed.
-///
-/// # Errors
-///
-/// The first bytes can't be read.
-pub(crate) fn unpacked(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
-    let mut head = Vec::with_capacity(ZSTD_MAGIC.len());
-    let longest = u64::try_from(ZSTD_MAGIC.len()).unwrap_or(u64::MAX);
-    raw.by_ref().take(longest).read_to_end(&mut head)?;
-    let (gzip, zstd) = (head.starts_with(GZIP_MAGIC), head.starts_with(ZSTD_MAGIC));
-    let whole = Cursor::new(head).chain(raw);
-    Ok(if gzip {
-        Box::new(BufReader::with_capacity(READ_BYTES, flate2::read::MultiGzDecoder::new(whole)))
-    } else if zstd {
-        let decoder = zstd::stream::read::Decoder::new(whole)?;
-        Box::new(BufReader::with_capacity(READ_BYTES, decoder))
-    } else {
-        Box::new(BufReader::with_capacity(READ_BYTES, whole))
-    })
 }
 
 /// Hands on the lines, all that are there whenever more would have to be waited for, so that a slow
@@ -104,10 +78,10 @@ impl Splitter {
         let text = if std::mem::take(&mut self.too_long) {
             let detail = format!("the line has more than {LINE_BYTES_MAX} bytes");
             Err(Refusal::whole(Reason::TooLarge, detail))
-        } else if line.trim_ascii().is_empty() {
+        } else if trimmed(&line).is_empty() {
             return;
         } else {
-            Ok(line.trim_ascii().to_vec())
+            Ok(trimmed(&line).to_vec())
         };
         self.lines.push(Line { number: self.number, text });
     }
@@ -115,9 +89,10 @@ impl Splitter {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{BufReader, Cursor, Read as _, Write as _};
 
     use super::*;
+    use crate::publish::unpack::{READ_BYTES, unpacked};
 
     fn lines(input: impl BufRead) -> Vec<Line> {
         let mut all = Vec::new();
@@ -149,6 +124,14 @@ mod tests {
             gzip = encoder.finish().unwrap();
         }
         assert_eq!(texts(gzip), expected);
+        assert_eq!(texts(zstd::encode_all(&plain[..], 1).unwrap()), expected);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_line_wherever_files_were_joined() {
+        let plain = b"\xef\xbb\xbfone\r\n\xef\xbb\xbf\xef\xbb\xbftwo\n\xef\xbb\xbf\n".to_vec();
+        let expected = [(1, "one"), (2, "two")].map(|(number, text)| (number, text.to_owned()));
+        assert_eq!(texts(plain.clone()), expected);
         assert_eq!(texts(zstd::encode_all(&plain[..], 1).unwrap()), expected);
     }
 

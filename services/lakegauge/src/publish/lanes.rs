@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use bus::{Bus, BusSettings, Publisher, PublisherLimits};
-use domain::{Event, Refusal, Rules, Stream, Timestamp, accept::accept};
-use wire::{Format, Packer, PackerLimits, Sealed, Subjects, subject};
+use domain::{Event, Refusal, Rules, Stream, Timestamp, accept::accept, partition};
+use wire::{Format, Packer, PackerLimits, Sealed, Subjects};
 
 use super::progress::Counts;
 
@@ -61,10 +61,10 @@ impl Lanes {
         now: Timestamp,
         now_ms: u64,
     ) -> anyhow::Result<Result<(), Refusal>> {
-        let partition = subject::partition(event, PARTITIONS);
+        let partition = partition::of(event, PARTITIONS);
         let stream = Stream { side: event.fact.side(), partition };
         let subject = self.subjects.of(&event.fact, partition, &self.source);
-        let format = self.format;
+        let (format, message_bytes_max) = (self.format, self.bus.message_bytes_max());
         let lane = self.lane(stream).await?;
         if let Err(refusal) = accept(event, stream, now, &lane.rules) {
             return Ok(Err(refusal));
@@ -72,6 +72,7 @@ impl Lanes {
         let packer = lane.packers.entry(subject).or_insert_with_key(|subject| {
             Packer::new(subject.clone(), format, PackerLimits::default())
         });
+        packer.bound(message_bytes_max);
         if let Some(sealed) = packer.push(now_ms, event) {
             lane.publisher.publish(sealed).await?;
         }

@@ -4,6 +4,7 @@ mod input;
 mod lanes;
 mod lines;
 mod progress;
+pub(crate) mod unpack;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,11 +16,15 @@ use anyhow::Context as _;
 use bus::{Bus, BusSettings};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use domain::Timestamp;
-use service_kit::{Clock, Environment, Setting, Settings};
+use service_kit::{Clock, Setting, Settings};
 use tokio::sync::mpsc;
 use wire::Format;
 
-use crate::command as flags;
+use crate::{
+    addresses::Login,
+    command as flags,
+    stop::{Stop, Stopped},
+};
 use input::Line;
 use lanes::Lanes;
 use lines::{Identifier, NoEvent};
@@ -118,21 +123,20 @@ pub(crate) fn command() -> Command {
                 .default_value("-")
                 .help("File to read; - for standard input"),
         );
-    flags::with_settings(command, SETTINGS.iter().chain(NATS_SETTINGS))
+    flags::of_tool(command, SETTINGS.iter().chain(NATS_SETTINGS))
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::flags(matches, SETTINGS.iter().chain(NATS_SETTINGS));
-    let mut settings = Settings::new(&given, &Environment);
-    let config = Config::load(&mut settings);
-    if let Err(problems) = settings.finish() {
-        return flags::report(Err(problems.into()));
-    }
+    let given = flags::Given::of(matches, SETTINGS.iter().chain(NATS_SETTINGS), Login::Reader);
+    let config = match given.load(|settings| Some(Config::load(settings))) {
+        Ok(config) => config.flatten(),
+        Err(problems) => return flags::report(Err(problems.into())),
+    };
     let file = matches.get_one::<PathBuf>("file").cloned();
     let (Some(config), Some(file)) = (config, file) else {
         return ExitCode::from(crate::EXIT_USAGE);
     };
-    flags::report(flags::block_on(publish(config, file)))
+    flags::report(flags::block_on_until_stopped(|stop| publish(config, file, stop)))
 }
 
 /// Why no more lines are read.
@@ -143,23 +147,24 @@ enum End {
     /// A line was refused, and `--strict` was given.
     Strict,
     /// A signal.
-    Interrupted,
+    Stopped(Stopped),
 }
 
-async fn publish(config: Config, file: PathBuf) -> anyhow::Result<()> {
-    let (raw, bytes) = open(&file)?;
-    let bus = Bus::connect(&config.bus).await?;
+async fn publish(config: Config, file: PathBuf, mut stop: Stop) -> anyhow::Result<()> {
+    // Apart: to open a named pipe is to wait for who writes into it.
+    let opening = tokio::task::spawn_blocking(move || open(&file));
+    let (raw, bytes) = stop.unless(opening).await???;
+    let bus = stop.unless(Bus::connect(&config.bus)).await??;
     let progress = Progress::new(bytes);
     let lines = read_in_the_background(progress.count(raw))?;
     let mut run = Run::new(&config, bus, &progress);
-    let ended = run.lines(lines).await;
-    let flushed = run.flush(&ended).await;
+    let ended = run.lines(lines, &mut stop).await;
+    let flushed = run.flush(&ended, &mut stop).await;
     let told = progress.end()?;
     let ended = ended?;
     flushed?;
-    match ended {
-        End::Interrupted => anyhow::bail!("interrupted"),
-        End::Complete | End::Strict => {}
+    if let End::Stopped(stopped) = ended {
+        anyhow::bail!("{stopped}; the same can be published again: what is stored counts once");
     }
     anyhow::ensure!(told.refused == 0, "{} of {} lines were refused", told.refused, told.lines);
     anyhow::ensure!(
@@ -189,7 +194,7 @@ type Pieces = mpsc::Receiver<io::Result<Vec<Line>>>;
 fn read_in_the_background(raw: impl Read + Send + 'static) -> anyhow::Result<Pieces> {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
     let read = move || {
-        let ended = input::unpacked(raw).and_then(|input| {
+        let ended = unpack::unpacked(raw).and_then(|input| {
             input::read_lines(input, |lines| sender.blocking_send(Ok(lines)).is_ok())
         });
         if let Err(error) = ended {
@@ -223,9 +228,7 @@ impl<'a> Run<'a> {
 
     /// Publishes line after line. What is not yet full is sent when it is due, so that a slow source
     /// is seen at once.
-    async fn lines(&mut self, mut pieces: Pieces) -> anyhow::Result<End> {
-        let interrupted = tokio::signal::ctrl_c();
-        tokio::pin!(interrupted);
+    async fn lines(&mut self, mut pieces: Pieces, stop: &mut Stop) -> anyhow::Result<End> {
         loop {
             let now_ms = self.clock.monotonic_ms();
             let wait_ms = self.lanes.poll_timeout().map(|due_ms| due_ms.saturating_sub(now_ms));
@@ -236,15 +239,14 @@ impl<'a> Run<'a> {
                 }
             };
             tokio::select! {
-                interrupted = &mut interrupted => return interrupted.map(|()| End::Interrupted).map_err(Into::into),
+                stopped = stop.asked() => return Ok(End::Stopped(stopped)),
                 piece = pieces.recv() => match piece {
                     None => return Ok(End::Complete),
                     Some(piece) => {
                         let lines = piece.context("the input can't be read")?;
-                        let published = self.piece(lines);
-                        tokio::select! {
-                            interrupted = &mut interrupted => return interrupted.map(|()| End::Interrupted).map_err(Into::into),
-                            goes_on = published => if !goes_on? { return Ok(End::Strict) },
+                        match stop.unless(self.piece(lines)).await {
+                            Ok(goes_on) => if !goes_on? { return Ok(End::Strict) },
+                            Err(stopped) => return Ok(End::Stopped(stopped)),
                         }
                     }
                 },
@@ -287,13 +289,16 @@ impl<'a> Run<'a> {
 
     /// Waits for the acknowledgement of everything that was sent, for a while only if somebody wants
     /// to go.
-    async fn flush(&mut self, ended: &anyhow::Result<End>) -> anyhow::Result<()> {
+    async fn flush(&mut self, ended: &anyhow::Result<End>, stop: &mut Stop) -> anyhow::Result<()> {
         let flushed = self.lanes.flush();
-        match ended {
-            Ok(End::Complete | End::Strict) => flushed.await,
-            Ok(End::Interrupted) | Err(_) => {
-                tokio::time::timeout(INTERRUPTED_FLUSH, flushed).await.unwrap_or(Ok(()))
+        tokio::pin!(flushed);
+        if let Ok(End::Complete | End::Strict) = ended {
+            tokio::select! {
+                flushed = &mut flushed => return flushed,
+                // What is not acknowledged by then is in the counts.
+                _stopped = stop.asked() => {}
             }
         }
+        tokio::time::timeout(INTERRUPTED_FLUSH, flushed).await.unwrap_or(Ok(()))
     }
 }

@@ -9,7 +9,7 @@ use bus::PublishProgress;
 use domain::Refusal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::readable;
+use crate::{readable, said::Said};
 
 /// Between two looks at the counts.
 const LOOK: Duration = Duration::from_millis(200);
@@ -27,14 +27,14 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Watches a publisher: while its stream is full, that is said.
+    /// Watches a publisher: while it waits, that is said.
     pub(crate) fn watch(&self, publisher: Arc<PublishProgress>) {
         self.publishers.lock().unwrap_or_else(PoisonError::into_inner).push(publisher);
     }
 
-    fn is_full(&self) -> bool {
+    fn trouble(&self) -> Option<String> {
         let publishers = self.publishers.lock().unwrap_or_else(PoisonError::into_inner);
-        publishers.iter().any(|publisher| publisher.is_full())
+        publishers.iter().find_map(|publisher| publisher.trouble())
     }
 
     fn told(&self) -> Told {
@@ -137,19 +137,12 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Keeps the bar's words true, and says once when the stream is full and when it has room again.
+/// Keeps the bar's words true, and says once when publishing waits and when it goes on.
 async fn look(bar: ProgressBar, counts: Arc<Counts>, ended: Arc<AtomicBool>) {
-    let mut was_full = false;
+    let mut said = Said::default();
     while !ended.load(Ordering::Relaxed) {
-        let is_full = counts.is_full();
-        if is_full != was_full {
-            let text = if is_full {
-                "the stream is full: waiting until the archiver has made room"
-            } else {
-                "the stream has room again"
-            };
-            bar.suspend(|| eprintln!("{text}"));
-            was_full = is_full;
+        if let Some(news) = said.news(counts.trouble()) {
+            bar.suspend(|| eprintln!("{news}"));
         }
         let told = counts.told();
         bar.set_message(format!("{} acknowledged, {} refused", told.acknowledged, told.refused));

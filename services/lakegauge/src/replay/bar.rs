@@ -7,6 +7,8 @@ use ::replay::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::said::Said;
+
 /// Between two looks at the counts.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -42,7 +44,11 @@ const UNBOUNDED: &str = "{spinner} {msg}, {human_pos} events, {per_sec}, {elapse
 
 async fn look(bar: ProgressBar, progress: Progress, is_terminal: bool) {
     let (mut doing, mut is_bounded) = (String::new(), false);
+    let mut said = Said::default();
     loop {
+        if let Some(news) = said.news(progress.trouble()) {
+            bar.suspend(|| eprintln!("{news}"));
+        }
         let now = progress.doing();
         let (done, total) = progress.events();
         if now != doing && !is_terminal {

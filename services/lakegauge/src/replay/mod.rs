@@ -11,9 +11,9 @@ use bus::{Run, service::BusConfig};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use event_store::StoreSettings;
 use service_kit::logs::LogConfig;
-use service_kit::{Environment, Setting, Settings};
+use service_kit::{Setting, Settings};
 
-use crate::command as flags;
+use crate::{addresses::Login, command as flags, stop::Stopped};
 
 const REACH_TIMEOUT_MS: Setting = Setting {
     key: "REPLAY_REACH_TIMEOUT_MS",
@@ -86,18 +86,21 @@ pub(crate) fn command() -> Command {
             .action(ArgAction::SetTrue)
             .help("Print the result as one JSON object"),
     );
-    flags::with_settings(command, all_settings())
+    flags::of_tool(command, all_settings())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::flags(matches, all_settings());
-    let mut settings = Settings::new(&given, &Environment);
-    LogConfig::load(&mut settings).install();
-    let config = Config::load(&mut settings);
-    if let Err(problems) = settings.finish() {
-        return flags::report(Err(problems.into()));
-    }
+    let given = flags::Given::of(matches, all_settings(), Login::Reader);
+    let config = given.load(|settings| {
+        LogConfig::load_of_tool(settings).install();
+        Config::load(settings)
+    });
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => return flags::report(Err(problems.into())),
+    };
     let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
+    flags::say_raised_tls(&config.store);
     let done = flags::block_on(async {
         if matches.get_flag("verify") {
             return verify::run(config, matches).await;
@@ -107,5 +110,13 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
             None => run::run(config, matches).await,
         }
     });
-    flags::report_status(done)
+    // What was published has a message id of its own: the same command sends the rest.
+    let goes_on = matches.contains_id("run") && matches.get_one::<Run>("run").is_some();
+    flags::report_status(done.map_err(|error| match error.downcast::<Stopped>() {
+        Ok(stopped) if goes_on => {
+            anyhow::anyhow!("{stopped}; the same command goes on where it stopped")
+        }
+        Ok(stopped) => stopped.into(),
+        Err(error) => error,
+    }))
 }

@@ -109,14 +109,7 @@ pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<
     let progress = Progress::default();
     let bar = Bar::new(&progress);
     let clock = Clock::system();
-    let replaying = ::replay::replay(&what, target.as_ref(), &clock, &progress);
-    let told = tokio::select! {
-        told = replaying => told,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            Err(anyhow::anyhow!("interrupted; the same command goes on where it stopped"))
-        }
-    };
+    let told = ::replay::replay(&what, target.as_ref(), &clock, &progress).await;
     drop(bar);
     tell(&told?, matches.get_flag("json"))?;
     Ok(true)

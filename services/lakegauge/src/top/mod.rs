@@ -18,9 +18,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use event_store::{StoreSettings, service::SETTINGS as STORE};
-use service_kit::{Environment, Setting, Settings};
+use service_kit::{Setting, Settings};
 
-use crate::command;
+use crate::{addresses::Login, command};
 use source::Source;
 
 const METRICS_ADDR: Setting = Setting {
@@ -68,8 +68,7 @@ pub(crate) fn command() -> Command {
         .after_help(
             "Keys: q quits, h helps, s or d sets the seconds between two looks, space looks now,\n\
              arrows scroll what is listed, tab chooses the list.\n\
-             For the pipeline of `lakegauge up`: \
-             DATABASE_URL=$(cat .lakegauge/database-url) lakegauge top\n\
+             Addresses that are not set are those of the `lakegauge up` that runs in --data-dir.\n\
              Without DATABASE_URL the last dead letters are not shown.",
         )
         .arg(
@@ -86,7 +85,7 @@ pub(crate) fn command() -> Command {
                 .conflicts_with("once")
                 .help("Write what the screen shows as an SVG picture, and end"),
         );
-    command::with_settings(command, SETTINGS.iter().chain(STORE))
+    command::of_tool(command, SETTINGS.iter().chain(STORE))
 }
 
 /// Reads every setting; the problems are in the settings then.
@@ -106,16 +105,15 @@ impl Config {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let flags = command::flags(matches, SETTINGS.iter().chain(STORE));
-    let mut settings = Settings::new(&flags, &Environment);
-    let config = Config::load(&mut settings);
-    if let Err(problems) = settings.finish() {
-        return command::report(Err(problems.into()));
-    }
+    let given = command::Given::of(matches, SETTINGS.iter().chain(STORE), Login::Reader);
+    let config = match given.load(Config::load) {
+        Ok(config) => config,
+        Err(problems) => return command::report(Err(problems.into())),
+    };
     let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
     let picture = matches.get_one::<PathBuf>("picture");
     if !matches.get_flag("once") && picture.is_none() {
-        return command::report(command::block_on(session::run(config)));
+        return command::report(command::block_on_until_stopped(|stop| session::run(config, stop)));
     }
     command::report_status(command::block_on(async {
         let mut source = Source::new(&config);

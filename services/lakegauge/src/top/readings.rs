@@ -35,6 +35,8 @@ pub(super) struct Now {
     pub(super) at_ms: i64,
     pub(super) version: String,
     pub(super) ready: bool,
+    /// Since when the numbers stand still.
+    pub(super) stale_since_ms: Option<i64>,
     pub(super) health: Health,
     pub(super) four: Option<Four>,
     pub(super) rates: Rates,

@@ -107,7 +107,11 @@ fn head_lines(readings: &Readings) -> Vec<Line<'static>> {
     };
     let time = format_time(Timestamp(now.at_ms.saturating_mul(1_000))).unwrap_or_default();
     let time = time.get(11..19).unwrap_or_default().to_owned();
-    let (word, style) = if now.ready { ("live", GOOD) } else { ("catching up", BAD) };
+    let (word, style) = match now.stale_since_ms {
+        _ if now.ready => ("live", GOOD),
+        Some(_) => ("stale", BAD),
+        None => ("catching up", BAD),
+    };
     let title = Line::from(vec![
         Span::styled("lakegauge top  ", STRONG),
         Span::raw(format!("{time} UTC  ")),
@@ -462,6 +466,11 @@ mod tests {
         let behind = Readings { now: Ok(behind), ..readings() };
         let text = shown(Some(&behind), &View::default(), (80, 24));
         assert!(text.contains("catching up") && text.contains("not complete yet"), "{text}");
+        let stale =
+            Now { ready: false, stale_since_ms: Some(1), four: None, ..readings().now.unwrap() };
+        let stale = Readings { now: Ok(stale), ..readings() };
+        let text = shown(Some(&stale), &View::default(), (80, 24));
+        assert!(text.contains("stale") && !text.contains("live"), "{text}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{
     screen::{self, LISTS, Over, View},
     source::Source,
 };
+use crate::stop::Stop;
 
 /// How long a key is waited for before new readings are looked for.
 const KEY_WAIT: Duration = Duration::from_millis(100);
@@ -24,6 +25,12 @@ const KEY_WAIT: Duration = Duration::from_millis(100);
 const INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// Longest time between two looks that can be asked for.
 const INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+
+/// Between two looks whether the terminal is still there: not everybody is sent SIGHUP.
+const TERMINAL_CHECK: Duration = Duration::from_millis(500);
+/// How long the screen may take to end. Far above the wait for a key; what waits for keys of a
+/// terminal that is gone never ends.
+const SCREEN_END_MAX: Duration = Duration::from_secs(1);
 
 /// What a key asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +45,11 @@ enum Asked {
 /// # Errors
 ///
 /// Standard output is no terminal, or the terminal fails.
-pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+pub(super) async fn run(config: Config, mut stop: Stop) -> anyhow::Result<()> {
     anyhow::ensure!(
         std::io::stdout().is_terminal(),
         "standard output is no terminal: use --once for a plain table"
     );
-    let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let (readings, shown) = watch::channel(None);
     let (interval, asked) = watch::channel(config.interval);
@@ -60,11 +66,20 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     });
     tokio::select! {
         shown = &mut screen => return shown?,
-        _ = terminate.recv() => {}
+        _stopped = stop.asked() => {}
         _ = hang_up.recv() => {}
+        () = terminal_gone() => {}
     }
     ended.store(true, Ordering::Relaxed);
-    screen.await?
+    // A thread that does not end goes with the process.
+    tokio::time::timeout(SCREEN_END_MAX, screen).await.unwrap_or(Ok(Ok(())))?
+}
+
+/// Waits until the terminal is gone.
+async fn terminal_gone() {
+    while rustix::termios::tcgetattr(std::io::stdout()).is_ok() {
+        tokio::time::sleep(TERMINAL_CHECK).await;
+    }
 }
 
 async fn look(

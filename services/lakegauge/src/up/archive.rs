@@ -39,7 +39,7 @@ pub(crate) async fn count(pipeline: &Pipeline) -> anyhow::Result<Archive> {
 /// A connection to the pipeline's NATS.
 pub(crate) async fn connect(pipeline: &Pipeline) -> anyhow::Result<Bus> {
     let settings = BusSettings {
-        url: pipeline.nats_url(),
+        url: pipeline.nats_url().into(),
         name: "lakegauge-up".to_owned(),
         ..BusSettings::default()
     };

@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) seed: Option<u64>,
     pub(crate) scenario: Option<String>,
     pub(crate) simulators: bool,
+    pub(crate) adopt: bool,
     pub(crate) prometheus: bool,
     pub(crate) grafana: bool,
     pub(crate) log_statements: bool,
@@ -53,11 +54,12 @@ const fn setting(
     Setting { key, flag, default, help, secret: false }
 }
 
-const DATA_DIR: Setting = setting(
+pub(crate) const DATA_DIR: Setting = setting(
     "LAKEGAUGE_DATA_DIR",
     "data-dir",
     Some(".lakegauge"),
-    "Where everything is kept between runs; a second run goes on where the first ended.",
+    "Where `up` keeps everything between runs; a second run goes on where the first ended. The tools \
+     look there for the addresses that they are not told.",
 );
 const RUN_FOR: Setting = setting(
     "UP_FOR",
@@ -90,6 +92,13 @@ const NO_SIMULATORS: Setting = setting(
     "no-simulators",
     Some("false"),
     "Start no simulators: only what others publish flows.",
+);
+const ADOPT: Setting = setting(
+    "UP_ADOPT",
+    "adopt",
+    Some("false"),
+    "Join NATS and PostgreSQL of the data directory where the services would refuse them, as \
+     `lakegauge adopt --confirm` does: when one of the two was lost or copied.",
 );
 const NO_PROMETHEUS: Setting = setting(
     "UP_NO_PROMETHEUS",
@@ -212,6 +221,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     SEED,
     SCENARIO,
     NO_SIMULATORS,
+    ADOPT,
     NO_PROMETHEUS,
     NO_GRAFANA,
     LOG_STATEMENTS,
@@ -248,6 +258,7 @@ impl Config {
         let seed = settings.optional(&SEED);
         let scenario = settings.optional(&SCENARIO);
         let no_simulators = settings.switch(&NO_SIMULATORS);
+        let adopt = settings.switch(&ADOPT);
         let no_prometheus = settings.switch(&NO_PROMETHEUS);
         let no_grafana = settings.switch(&NO_GRAFANA);
         let log_statements = settings.switch(&LOG_STATEMENTS);
@@ -267,6 +278,7 @@ impl Config {
             seed: seed?,
             scenario: scenario?,
             simulators: !no_simulators?,
+            adopt: adopt?,
             prometheus: !no_prometheus?,
             grafana: !no_grafana?,
             log_statements: log_statements?,

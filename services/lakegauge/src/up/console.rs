@@ -1,10 +1,23 @@
 //! What `up` says: lines that stay, and on a terminal one that is rewritten.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Width of a terminal that does not tell.
 const WIDTH_UNKNOWN: usize = 100;
+
+/// Whatever takes longer says for what it waits, and says so again after as long.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// On a terminal, where the line is rewritten.
+const TELL_EVERY_LIVE: Duration = Duration::from_secs(1);
+
+/// Texts that wait for a reader of standard output that is slow. What is said beyond them is lost:
+/// the pipeline is not there for its output.
+const TEXTS_MAX: usize = 1_024;
+/// How long the last words wait for their reader.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Standard output of `up`; clones write to the same.
 #[derive(Clone, Debug)]
@@ -14,13 +27,36 @@ pub(crate) struct Console(Arc<Mutex<State>>);
 struct State {
     terminal: bool,
     live: String,
+    writer: SyncSender<Said>,
+}
+
+/// What the writer is given.
+#[derive(Debug)]
+enum Said {
+    Text(String),
+    /// Everything before it was written.
+    Written(SyncSender<()>),
 }
 
 impl Console {
     /// Standard output, whether it is a terminal or not.
     pub(crate) fn stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
-        Self(Arc::new(Mutex::new(State { terminal, live: String::new() })))
+        let (writer, said) = sync_channel(TEXTS_MAX);
+        // Apart: to write is to wait where the reader of a pipe does not read, and signals and parts
+        // must not wait with it.
+        std::thread::spawn(move || write(&said));
+        Self(Arc::new(Mutex::new(State { terminal, live: String::new(), writer })))
+    }
+
+    /// Waits until everything was written, not long.
+    pub(crate) fn flush(&self) {
+        let (written, was_written) = sync_channel(1);
+        let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner).writer.clone();
+        if writer.try_send(Said::Written(written)).is_ok() {
+            // When nobody reads there is nobody to tell.
+            was_written.recv_timeout(LAST_WORDS).unwrap_or_default();
+        }
     }
 
     /// Whether somebody is looking.
@@ -32,9 +68,9 @@ impl Console {
     pub(crate) fn say(&self, text: &str) {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.live.is_empty() {
-            write(&format!("{text}\n"));
+            state.write(format!("{text}\n"));
         } else {
-            write(&format!("\r\x1b[K{text}\n{}", state.live));
+            state.write(format!("\r\x1b[K{text}\n{}", state.live));
         }
     }
 
@@ -45,9 +81,9 @@ impl Console {
             // One column less: some terminals wrap when the last is written.
             let width = width().saturating_sub(1);
             state.live = text.chars().take(width).collect();
-            write(&format!("\r\x1b[K{}", state.live));
+            state.write(format!("\r\x1b[K{}", state.live));
         } else {
-            write(&format!("{text}\n"));
+            state.write(format!("{text}\n"));
         }
     }
 
@@ -56,7 +92,34 @@ impl Console {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.live.is_empty() {
             state.live.clear();
-            write("\n");
+            state.write("\n".to_owned());
+        }
+    }
+}
+
+impl Console {
+    /// Waits for something to be done, and says so when that takes long, with what `why` says then.
+    pub(crate) async fn waiting<T>(
+        &self,
+        what: &str,
+        why: impl Fn() -> String,
+        doing: impl Future<Output = T>,
+    ) -> T {
+        let every = if self.is_terminal() { TELL_EVERY_LIVE } else { TELL_EVERY };
+        let mut waited = Duration::ZERO;
+        tokio::pin!(doing);
+        loop {
+            tokio::select! {
+                done = &mut doing => {
+                    self.settle();
+                    return done;
+                }
+                () = tokio::time::sleep(every) => {}
+            }
+            waited += every;
+            let why = why();
+            let why = if why.is_empty() { why } else { format!(": {why}") };
+            self.live(&format!("  waiting for {what}, {} s{why}", waited.as_secs()));
         }
     }
 }
@@ -69,8 +132,44 @@ fn width() -> usize {
         .unwrap_or(WIDTH_UNKNOWN)
 }
 
+impl State {
+    fn write(&self, text: String) {
+        // Full: nobody reads.
+        drop(self.writer.try_send(Said::Text(text)));
+    }
+}
+
 /// When nobody reads any more the pipeline goes on: it is not there for its output.
-fn write(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).unwrap_or_default();
+fn write(said: &Receiver<Said>) {
+    for said in said {
+        match said {
+            Said::Text(text) => {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).unwrap_or_default();
+            }
+            Said::Written(written) => written.send(()).unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_waited_for_longer_than_ten_seconds_is_said_with_the_last_error() {
+        let console = Console::stdout();
+        let every = if console.is_terminal() { TELL_EVERY_LIVE } else { TELL_EVERY };
+        assert!(every <= Duration::from_secs(10));
+        let asked = Cell::new(0);
+        let why = || {
+            asked.set(asked.get() + 1);
+            "connection refused".to_owned()
+        };
+        let doing = tokio::time::sleep(every * 3 + every / 2);
+        console.waiting("postgres", why, doing).await;
+        assert_eq!(asked.get(), 3);
+    }
 }

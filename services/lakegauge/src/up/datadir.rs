@@ -10,10 +10,15 @@ use anyhow::Context as _;
 /// Only its owner may read what is in here.
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
+/// Others may pass through, and see nothing: PostgreSQL's user on the way to its files, when we are
+/// root.
+const PASSABLE_DIR: u32 = 0o711;
 /// Bytes of randomness in a generated password.
 const PASSWORD_BYTES: usize = 18;
 /// A log that has grown beyond this is put aside at the next start, over the one before.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Says that a directory is ours, and whose it is at the moment.
+const LOCK: &str = "lock";
 
 /// A data directory that is ours until this is dropped.
 #[derive(Debug)]
@@ -25,18 +30,18 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Makes the directory where there is none, and takes its lock.
     ///
+    /// The modes of what is made here do not depend on the umask, and one that is wrong is mended.
+    ///
     /// # Errors
     ///
-    /// Another `up` has it, or it can't be written.
+    /// Another `up` has it, it can't be written, or its path can't be used.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        real_path(path)?;
+        let is_new = !path.exists();
         fs::create_dir_all(path).with_context(|| format!("can't make {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("can't find {}", path.display()))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join("lock"))
-            .with_context(|| format!("can't write in {}", path.display()))?;
+        let is_ours = is_new || path.join(LOCK).exists();
+        let lock = open_private(&path.join(LOCK), OpenOptions::new().write(true))?;
         // The kernel gives the lock back however the process ends.
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
             |_| {
@@ -46,13 +51,18 @@ impl DataDir {
                 )
             },
         )?;
-        let dir = Self { path, _lock: lock };
-        for name in ["logs", "books", "nats", "prometheus/targets", "prometheus/rules"] {
-            fs::create_dir_all(dir.at(name)).with_context(|| format!("can't make {name}"))?;
+        if is_ours && rustix::process::geteuid().is_root() {
+            give_mode(&path, PASSABLE_DIR)?;
+        } else if is_new {
+            give_mode(&path, PRIVATE_DIR)?;
         }
-        fs::create_dir_all(dir.at("secrets")).context("can't make secrets")?;
-        fs::set_permissions(dir.at("secrets"), fs::Permissions::from_mode(PRIVATE_DIR))
-            .context("can't protect secrets")?;
+        let dir = Self { path, _lock: lock };
+        for name in ["logs", "books", "nats", "prometheus", "secrets"] {
+            private_dir(&dir.at(name))?;
+        }
+        for name in ["prometheus/targets", "prometheus/rules"] {
+            private_dir(&dir.at(name))?;
+        }
         Ok(dir)
     }
 
@@ -86,30 +96,71 @@ impl DataDir {
         Ok(password)
     }
 
-    /// Writes a file for people and scripts.
-    pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-        let path = self.at(name);
-        fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
-        Ok(path)
-    }
-
-    /// Writes a file that only its owner may read.
-    pub(crate) fn write_private(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-        let path = self.at(name);
-        write_private(&path, text)?;
-        Ok(path)
+    /// Writes a file; like everything here, only its owner may read it.
+    pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        write_private(&self.at(name), text)
     }
 }
 
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file = OpenOptions::new()
+    let mut file = open_private(path, OpenOptions::new().write(true).truncate(true))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("can't write {}", path.display()))
+}
+
+/// Opens a file of ours, made where there is none; nobody else may read it, whatever the umask and
+/// whatever it was before.
+fn open_private(path: &Path, how: &mut OpenOptions) -> anyhow::Result<File> {
+    let file = how
         .create(true)
-        .truncate(true)
-        .write(true)
         .mode(PRIVATE_FILE)
         .open(path)
         .with_context(|| format!("can't write {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("can't write {}", path.display()))
+    file.set_permissions(fs::Permissions::from_mode(PRIVATE_FILE))
+        .with_context(|| format!("can't protect {}", path.display()))?;
+    Ok(file)
+}
+
+/// A folder of ours, made where there is none, that only its owner may enter.
+pub(crate) fn private_dir(path: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("can't make {}", path.display()))?;
+    give_mode(path, PRIVATE_DIR)
+}
+
+/// A folder of ours, made where there is none, that others may pass through.
+pub(crate) fn passable_dir(path: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("can't make {}", path.display()))?;
+    give_mode(path, PASSABLE_DIR)
+}
+
+fn give_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("can't set the mode of {}", path.display()))
+}
+
+/// Where a data directory is or will be, links followed.
+///
+/// # Errors
+///
+/// It has characters that can't be named in a setting, a log line or an address of a database.
+/// Everything else can: no path is written into a file, since the parts stand in the directory.
+pub(crate) fn real_path(path: &Path) -> anyhow::Result<PathBuf> {
+    let absolute = std::path::absolute(path).context("the data directory has no path")?;
+    let mut existing = absolute.as_path();
+    while let (false, Some(parent)) = (existing.exists(), existing.parent()) {
+        existing = parent;
+    }
+    let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+    let real = existing.canonicalize().with_context(|| format!("{}", existing.display()))?;
+    let real = real.join(rest);
+    for path in [&absolute, &real] {
+        let text = path.to_str();
+        anyhow::ensure!(
+            text.is_some_and(|text| !text.contains(char::is_control)),
+            "--data-dir: {path:?} has characters that no setting can have (line breaks and other \
+             control characters, or bytes that are not UTF-8): choose another"
+        );
+    }
+    Ok(real)
 }
 
 /// Whether every folder above the path can be entered by somebody who owns none of them.
@@ -141,7 +192,45 @@ mod tests {
         assert_eq!(password.len(), 2 * PASSWORD_BYTES);
         assert_eq!(dir.password("archiver").unwrap(), password);
         assert_ne!(dir.password("aggregator").unwrap(), password);
-        let mode = fs::metadata(dir.at("secrets/archiver")).unwrap().mode();
-        assert_eq!(mode & 0o777, PRIVATE_FILE);
+        assert_eq!(mode(&dir.at("secrets/archiver")), PRIVATE_FILE);
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_mode_of_ours_that_is_wrong_is_mended() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("data");
+        drop(DataDir::open(&path).unwrap());
+        for (name, wrong) in [("secrets", 0o777), ("logs", 0o000), ("lock", 0o666)] {
+            fs::set_permissions(path.join(name), fs::Permissions::from_mode(wrong)).unwrap();
+        }
+        fs::write(path.join("secrets/archiver"), "known").unwrap();
+        let dir = DataDir::open(&path).unwrap();
+        assert_eq!(mode(&dir.at("secrets")), PRIVATE_DIR);
+        assert_eq!(mode(&dir.at("logs")), PRIVATE_DIR);
+        assert_eq!(mode(&dir.at("lock")), PRIVATE_FILE);
+        dir.write("secrets/archiver", "new").unwrap();
+        assert_eq!(mode(&dir.at("secrets/archiver")), PRIVATE_FILE);
+    }
+
+    #[test]
+    fn a_path_that_no_setting_can_have_is_refused_before_anything_is_made() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let scratch = tempfile::tempdir().unwrap();
+        for name in [&b"a\nb"[..], b"a\x1b[2Jb", b"a\xffb", b"a\xc2\x85b"] {
+            let path = scratch.path().join(std::ffi::OsStr::from_bytes(name));
+            let error = DataDir::open(&path.join("data")).unwrap_err().to_string();
+            assert!(error.contains("--data-dir") && !error.contains('\n'), "{error}");
+            assert!(!path.exists());
+            // Nor behind a link, or above where one stands.
+            fs::create_dir(&path).unwrap();
+            std::os::unix::fs::symlink(&path, scratch.path().join("link")).unwrap();
+            assert!(DataDir::open(&scratch.path().join("link/data")).is_err());
+            fs::remove_file(scratch.path().join("link")).unwrap();
+            assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        }
     }
 }

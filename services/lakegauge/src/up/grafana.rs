@@ -1,13 +1,15 @@
 //! Grafana for `up`, where it is installed: the same boards as with Compose.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
 use service_kit::{Environment, Strings as _};
 
 use super::config::Config;
-use super::datadir::DataDir;
+use super::datadir::{self, DataDir};
+use super::environment;
 use super::postgres::DATABASE;
 use super::probe;
 use super::process::{Orphaned, Spec};
@@ -77,58 +79,90 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<Option<Installed>> {
     }))
 }
 
+/// What passes mail, where somebody wants alerts by mail.
+const OF_MAIL: &[&str] = &[
+    "GF_SMTP_ENABLED",
+    "GF_SMTP_HOST",
+    "GF_SMTP_USER",
+    "GF_SMTP_PASSWORD",
+    "GF_SMTP_FROM_ADDRESS",
+];
+
+/// Refuses a path that Grafana would read as something else: it takes only absolute ones, replaces
+/// variables in them, and makes an address of its database's.
+///
+/// # Errors
+///
+/// The path has such a character.
+pub(crate) fn check_path(data_dir: &Path) -> anyhow::Result<()> {
+    let odd = data_dir.to_string_lossy().chars().find(|c| {
+        !(c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | '@' | '=' | ',' | ' '))
+    });
+    if let Some(odd) = odd {
+        anyhow::bail!(
+            "--data-dir: Grafana can't keep its files below {}, because of the {odd:?}: choose \
+             another, or --no-grafana",
+            data_dir.display()
+        );
+    }
+    Ok(())
+}
+
 /// How to start it; writes the boards and what provisions them.
 pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow::Result<Spec> {
-    let boards = dir.at("grafana/dashboards").display().to_string();
+    // A string of JSON is one of YAML, whatever is in it.
+    let boards = serde_json::to_string(&dir.at("grafana/dashboards").display().to_string())?;
     for (name, text) in FILES {
         let text = text.replace(BOARDS_IN_CONTAINER, &boards);
         let folder = dir.at("grafana").join(name);
-        let folder = folder.parent().context("a file stands in a folder")?.to_owned();
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("can't make {}", folder.display()))?;
+        datadir::private_dir(folder.parent().context("a file stands in a folder")?)?;
         dir.write(&format!("grafana/{name}"), &text)?;
     }
     // Asked for by Grafana, empty or not.
-    std::fs::create_dir_all(dir.at("grafana/provisioning/plugins"))?;
+    datadir::private_dir(&dir.at("grafana/provisioning/plugins"))?;
     let at = |name: &str| dir.at(name).display().to_string();
     let given = |key: &str, otherwise: &str| {
         Environment.get(key).filter(|set| !set.is_empty()).unwrap_or_else(|| otherwise.to_owned())
     };
     let ports = &config.ports;
+    let mut homepath = OsString::from("--homepath=");
+    homepath.push(&grafana.home);
+    let mut environment = environment::base(&dir.at(""));
+    environment::pass_on(&mut environment, OF_MAIL.iter().copied());
+    let own = [
+        ("GF_PATHS_DATA", at("grafana/data")),
+        ("GF_PATHS_LOGS", at("grafana/logs")),
+        ("GF_PATHS_PLUGINS", at("grafana/plugins")),
+        ("GF_PATHS_PROVISIONING", at("grafana/provisioning")),
+        ("GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH", at(HOME_BOARD)),
+        ("GF_SERVER_HTTP_ADDR", config.bind.to_string()),
+        ("GF_SERVER_HTTP_PORT", ports.grafana.to_string()),
+        ("GF_SECURITY_ADMIN_USER", given("GF_SECURITY_ADMIN_USER", "admin")),
+        ("GF_SECURITY_ADMIN_PASSWORD", given("GF_SECURITY_ADMIN_PASSWORD", "admin")),
+        ("GF_USERS_ALLOW_SIGN_UP", "false".to_owned()),
+        // Nothing is asked of the internet.
+        ("GF_ANALYTICS_REPORTING_ENABLED", "false".to_owned()),
+        ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false".to_owned()),
+        ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false".to_owned()),
+        ("GF_NEWS_NEWS_FEED_ENABLED", "false".to_owned()),
+        ("GF_PLUGINS_PREINSTALL_DISABLED", "true".to_owned()),
+        ("GRAFANA_PROMETHEUS_URL", format!("http://{}", config.reach(ports.prometheus))),
+        ("GRAFANA_ARCHIVE_ADDR", format!("127.0.0.1:{}", ports.postgres)),
+        ("GRAFANA_ARCHIVE_DATABASE", DATABASE.to_owned()),
+        ("GRAFANA_ARCHIVE_USER", "reader".to_owned()),
+        ("GRAFANA_ARCHIVE_PASSWORD", dir.password("reader")?),
+        ("GRAFANA_ARCHIVE_SSLMODE", "disable".to_owned()),
+        // Addresses that go nowhere: Grafana refuses to start with empty ones.
+        ("GRAFANA_ALERT_EMAIL", given("GRAFANA_ALERT_EMAIL", "nobody@localhost")),
+        ("GRAFANA_ALERT_WEBHOOK_URL", given("GRAFANA_ALERT_WEBHOOK_URL", "http://127.0.0.1:9/")),
+    ];
+    environment.extend(own.map(|(key, value)| (key.to_owned(), value.into())));
     Ok(Spec {
         name: "grafana",
         program: grafana.program,
-        arguments: vec!["server".into(), format!("--homepath={}", grafana.home.display()).into()],
-        environment: vec![
-            ("GF_PATHS_DATA", at("grafana/data")),
-            ("GF_PATHS_LOGS", at("grafana/logs")),
-            ("GF_PATHS_PLUGINS", at("grafana/plugins")),
-            ("GF_PATHS_PROVISIONING", at("grafana/provisioning")),
-            ("GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH", at(HOME_BOARD)),
-            ("GF_SERVER_HTTP_ADDR", config.bind.to_string()),
-            ("GF_SERVER_HTTP_PORT", ports.grafana.to_string()),
-            ("GF_SECURITY_ADMIN_USER", given("GF_SECURITY_ADMIN_USER", "admin")),
-            ("GF_SECURITY_ADMIN_PASSWORD", given("GF_SECURITY_ADMIN_PASSWORD", "admin")),
-            ("GF_USERS_ALLOW_SIGN_UP", "false".to_owned()),
-            // Nothing is asked of the internet.
-            ("GF_ANALYTICS_REPORTING_ENABLED", "false".to_owned()),
-            ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false".to_owned()),
-            ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false".to_owned()),
-            ("GF_NEWS_NEWS_FEED_ENABLED", "false".to_owned()),
-            ("GF_PLUGINS_PREINSTALL_DISABLED", "true".to_owned()),
-            ("GRAFANA_PROMETHEUS_URL", format!("http://{}", config.reach(ports.prometheus))),
-            ("GRAFANA_ARCHIVE_ADDR", format!("127.0.0.1:{}", ports.postgres)),
-            ("GRAFANA_ARCHIVE_DATABASE", DATABASE.to_owned()),
-            ("GRAFANA_ARCHIVE_USER", "reader".to_owned()),
-            ("GRAFANA_ARCHIVE_PASSWORD", dir.password("reader")?),
-            ("GRAFANA_ARCHIVE_SSLMODE", "disable".to_owned()),
-            // Addresses that go nowhere: Grafana refuses to start with empty ones.
-            ("GRAFANA_ALERT_EMAIL", given("GRAFANA_ALERT_EMAIL", "nobody@localhost")),
-            (
-                "GRAFANA_ALERT_WEBHOOK_URL",
-                given("GRAFANA_ALERT_WEBHOOK_URL", "http://127.0.0.1:9/"),
-            ),
-        ],
+        arguments: vec!["server".into(), homepath],
+        environment,
+        directory: Some(dir.at("")),
         user: None,
         log: dir.log("grafana"),
         stop: Signal::TERM,
@@ -138,9 +172,9 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow
     })
 }
 
-/// Whether it answers.
-pub(crate) async fn is_up(config: &Config) -> bool {
-    matches!(probe::get(config.reach(config.ports.grafana), "/api/health").await, Ok((200, _)))
+/// Whether it answers; the error says what it says instead.
+pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
+    probe::well(config.reach(config.ports.grafana), "/api/health").await
 }
 
 #[cfg(test)]
@@ -183,7 +217,11 @@ mod tests {
         let installed =
             Installed { program: "/opt/grafana/bin/grafana".into(), home: "/opt/grafana".into() };
         let spec = spec(&config(), &dir, installed).unwrap();
-        let environment: BTreeMap<&str, String> = spec.environment.into_iter().collect();
+        let environment: BTreeMap<String, String> = spec
+            .environment
+            .into_iter()
+            .map(|(key, value)| (key, value.into_string().unwrap()))
+            .collect();
         assert!(Path::new(&environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).is_file());
         let folder = Path::new(&environment["GF_PATHS_PROVISIONING"]);
         let provider = std::fs::read_to_string(folder.join("dashboards/providers.yml")).unwrap();
@@ -195,6 +233,18 @@ mod tests {
                 let value = environment.get(key).unwrap_or_else(|| panic!("{name} wants {key}"));
                 assert!(!value.is_empty(), "{key}");
             }
+        }
+    }
+
+    #[test]
+    fn a_path_that_grafana_would_read_as_something_else_is_refused_by_name() {
+        for name in ["a\"b", "a\\d", "a$HOME", "${HOME}", "%(x)s", "a%41", "a#b", "a?b", "a;b", "`"]
+        {
+            let error = check_path(&Path::new("/data").join(name)).unwrap_err().to_string();
+            assert!(error.contains("--no-grafana"), "{error}");
+        }
+        for name in ["a b", "ação", ".lakegauge", "a_b-c.d+e@f=g,h"] {
+            check_path(&Path::new("/data").join(name)).unwrap();
         }
     }
 

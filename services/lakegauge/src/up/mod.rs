@@ -4,6 +4,7 @@ mod archive;
 mod config;
 mod console;
 mod datadir;
+mod environment;
 mod grafana;
 mod line;
 mod nats;
@@ -16,6 +17,7 @@ mod prometheus;
 mod readings;
 mod session;
 mod summary;
+mod troubles;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +27,8 @@ use service_kit::{Environment, Settings, Strings as _};
 
 use crate::command as flags;
 use config::Config;
-pub(crate) use config::SETTINGS;
+pub(crate) use config::{DATA_DIR, SETTINGS};
+pub(crate) use postgres::DATABASE;
 
 pub(crate) fn command() -> Command {
     let command = Command::new("up")
@@ -39,7 +42,10 @@ pub(crate) fn command() -> Command {
         .after_help(
             "Exit status: 0 if every part was healthy and the sums agree, 1 otherwise, 64 for wrong \
              arguments or settings.\n\
-             The settings of the services are passed on from the environment (see .env.example).",
+             The settings of the services are passed on from the environment (see .env.example); \
+             nothing else of\nit reaches a part: no PG…, NATS_…, GF_…, LC_… or proxy. What is made \
+             is its owner's alone, whatever the umask.\n\
+             A part that dies at once five times in a row ends the run with its last lines.",
         );
     flags::with_settings(command, SETTINGS)
 }
@@ -52,6 +58,12 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         return flags::report(Err(problems.into()));
     }
     let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
+    if let Err(error) = environment::without_others() {
+        return flags::report(Err(error));
+    }
+    // What is made here is its owner's alone, and so is what the parts make, whatever the umask of
+    // the one who starts us.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     // One thread: the system ties each part's life to the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::config::Config;
 use super::datadir::DataDir;
+use super::environment;
 use super::probe;
 use super::process::{Orphaned, Spec};
 
@@ -28,6 +29,8 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<PathBuf> {
     let path = found.with_context(|| format!("no nats-server found: {ADVICE}"))?;
     let output = std::process::Command::new(&path)
         .arg("--version")
+        .env_clear()
+        .envs(environment::base(Path::new("/")))
         .output()
         .with_context(|| format!("{} can't be run: {ADVICE}", path.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -73,19 +76,24 @@ const CONFIGURATION: &str = include_str!("../../../../nats/nats-server.conf");
 
 /// How to start it; writes its configuration.
 pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
-    let file = dir.write("nats/nats-server.conf", CONFIGURATION)?;
+    dir.write("nats/nats-server.conf", CONFIGURATION)?;
+    let mut environment = environment::base(&dir.at(""));
+    let own = [
+        ("NATS_HOST", config.bind.to_string()),
+        ("NATS_PORT", config.ports.nats.to_string()),
+        // Has no login: loopback only.
+        ("NATS_MONITOR", format!("127.0.0.1:{}", config.ports.nats_monitor)),
+        // The server parses the value like a line of its configuration: a path from where it stands
+        // needs no quotes.
+        ("NATS_STORE_DIR", "nats".to_owned()),
+    ];
+    environment.extend(own.map(|(key, value)| (key.to_owned(), value.into())));
     Ok(Spec {
         name: "nats",
         program,
-        arguments: vec!["--config".into(), file.into()],
-        environment: vec![
-            ("NATS_HOST", config.bind.to_string()),
-            ("NATS_PORT", config.ports.nats.to_string()),
-            // Has no login: loopback only.
-            ("NATS_MONITOR", format!("127.0.0.1:{}", config.ports.nats_monitor)),
-            // With quotes, since the server parses the value like a line of its configuration.
-            ("NATS_STORE_DIR", format!("\"{}\"", dir.at("nats").display())),
-        ],
+        arguments: vec!["--config".into(), "nats/nats-server.conf".into()],
+        environment,
+        directory: Some(dir.at("")),
         user: None,
         log: dir.log("nats"),
         stop: Signal::TERM,
@@ -95,10 +103,10 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
     })
 }
 
-/// Whether JetStream answers.
-pub(crate) async fn is_up(config: &Config) -> bool {
+/// Whether JetStream answers; the error says what it says instead.
+pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
     let monitor = ([127, 0, 0, 1], config.ports.nats_monitor).into();
-    matches!(probe::get(monitor, "/healthz?js-enabled-only=true").await, Ok((200, _)))
+    probe::well(monitor, "/healthz?js-enabled-only=true").await
 }
 
 /// How often a part that is starting is asked whether it is there.

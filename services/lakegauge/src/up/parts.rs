@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use rustix::process::Signal;
-use service_kit::{Environment, Strings as _};
 
 use super::config::Config;
 use super::datadir::DataDir;
+use super::environment;
 use super::process::{Orphaned, Spec};
+use crate::{adopt, migrate, services};
 
 /// A service to start.
 struct Service {
@@ -28,7 +29,7 @@ pub(crate) fn archiver(config: &Config, dir: &DataDir, database: String) -> anyh
         may_finish: false,
     };
     let mut spec = spec(config, dir, &service)?;
-    spec.environment.push(("DATABASE_URL", database));
+    set(&mut spec, "DATABASE_URL", database);
     Ok(spec)
 }
 
@@ -41,15 +42,13 @@ pub(crate) fn aggregator(config: &Config, dir: &DataDir, database: String) -> an
         may_finish: false,
     };
     let mut spec = spec(config, dir, &service)?;
-    spec.environment.push(("DATABASE_URL", database));
+    set(&mut spec, "DATABASE_URL", database);
     let metrics = std::net::SocketAddr::new(config.bind, config.ports.metrics);
-    spec.environment.push(("METRICS_ADDR", metrics.to_string()));
+    set(&mut spec, "METRICS_ADDR", metrics.to_string());
     // Its page links to where these are here, unless somebody says otherwise.
     let (grafana, prometheus) = (config.ports.grafana, config.ports.prometheus);
     for (key, port) in [("PAGE_GRAFANA_URL", grafana), ("PAGE_PROMETHEUS_URL", prometheus)] {
-        if Environment.get(key).is_none_or(|given| given.is_empty()) {
-            spec.environment.push((key, format!(":{port}")));
-        }
+        spec.environment.entry(key.to_owned()).or_insert_with(|| format!(":{port}").into());
     }
     Ok(spec)
 }
@@ -103,43 +102,64 @@ fn simulator(
     Ok((spec, books))
 }
 
-/// Settings for servers that are not ours: they are emptied for our
-/// services, which makes them unset.
-pub(crate) const OF_OTHER_SERVERS: &[&str] = &[
-    "NATS_CREDS",
-    "NATS_NKEY_SEED_FILE",
-    "NATS_USER",
-    "NATS_PASSWORD",
-    "NATS_PASSWORD_FILE",
-    "NATS_CA_FILE",
-    "NATS_SUBJECT_PREFIX",
-    "NATS_REPLICAS",
-    "SUPABASE_DB_URL",
-    "SUPABASE_DB_URL_FILE",
-    "MIGRATION_DATABASE_URL",
-    "MIGRATION_DATABASE_URL_FILE",
-];
-
 fn spec(config: &Config, dir: &DataDir, service: &Service) -> anyhow::Result<Spec> {
     let admin = std::net::SocketAddr::new(config.bind, service.admin_port);
-    let nats = format!("nats://{}", config.reach(config.ports.nats));
-    Ok(Spec {
+    let settings = services::settings_of(service.words);
+    let mut spec = Spec {
         name: service.name,
         program: this_executable()?,
         arguments: service.words.iter().map(Into::into).collect(),
-        // Addresses that carry passwords go by the environment: arguments are seen by everybody.
-        environment: OF_OTHER_SERVERS
-            .iter()
-            .map(|key| (*key, String::new()))
-            .chain([("NATS_URL", nats), ("ADMIN_ADDR", admin.to_string())])
-            .collect(),
+        environment: environment::of_ours(dir, &settings),
+        directory: None,
         user: None,
         log: dir.log(service.name),
         stop: Signal::TERM,
         orphaned: Orphaned::Killed,
         grace: config.grace,
         may_finish: service.may_finish,
-    })
+    };
+    set(&mut spec, "NATS_URL", format!("nats://{}", config.reach(config.ports.nats)));
+    set(&mut spec, "ADMIN_ADDR", admin.to_string());
+    Ok(spec)
+}
+
+/// Sets a variable of a part. Addresses that carry passwords go this way: arguments are seen by
+/// everybody.
+fn set(spec: &mut Spec, key: &str, value: String) {
+    spec.environment.insert(key.to_owned(), value.into());
+}
+
+/// The command that brings the database to the shape that this release needs.
+pub(crate) fn migration(dir: &DataDir, owner: String) -> anyhow::Result<tokio::process::Command> {
+    let mut command = tokio::process::Command::new(this_executable()?);
+    command
+        .arg("migrate")
+        .env_clear()
+        .envs(environment::of_ours(dir, &migrate::settings()))
+        .env("DATABASE_URL", owner)
+        .env("LOG_FORMAT", "human")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+/// The command that joins broker and archive where they would be refused to each other.
+pub(crate) fn adoption(
+    config: &Config,
+    dir: &DataDir,
+    archiver: String,
+) -> anyhow::Result<tokio::process::Command> {
+    let mut command = tokio::process::Command::new(this_executable()?);
+    command
+        .args(["adopt", "--confirm"])
+        .env_clear()
+        .envs(environment::of_ours(dir, &adopt::settings()))
+        .env("NATS_URL", format!("nats://{}", config.reach(config.ports.nats)))
+        .env("DATABASE_URL", archiver)
+        .env("LOG_FORMAT", "human")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
 }
 
 /// The executable that `up` itself runs from.

@@ -1,7 +1,10 @@
 //! Starting the parts in order, and stopping them in the other.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,11 +12,12 @@ use service_kit::Clock;
 
 use super::config::Config;
 use super::console::Console;
-use super::datadir::DataDir;
+use super::datadir::{self, DataDir};
 use super::nats::ASK_AGAIN;
 use super::postgres::Postgres;
 use super::process::{Ended, Part, Spec};
 use super::{grafana, nats, parts, probe, prometheus};
+use crate::{addresses, readable};
 
 /// How long NATS, PostgreSQL and Prometheus may take to start; a recovery after a crash is in it.
 const SERVER_START_MAX: Duration = Duration::from_secs(120);
@@ -21,6 +25,8 @@ const SERVER_START_MAX: Duration = Duration::from_secs(120);
 const PREDECESSOR_LOOKS: u32 = 50;
 /// Lines of a log that are shown when its part can't run.
 const LOG_LINES_SHOWN: usize = 5;
+/// Bytes of a log's end in which they are looked for.
+const LOG_BYTES_SHOWN: u64 = 16 * 1024;
 
 /// The parts that run.
 pub(crate) struct Pipeline {
@@ -54,10 +60,13 @@ impl Pipeline {
         console: Console,
         clock: Clock,
     ) -> anyhow::Result<Self> {
+        let grafana = grafana::find(&config);
+        if let Ok(Some(_)) = grafana {
+            grafana::check_path(&datadir::real_path(&config.data_dir)?)?;
+        }
         let dir = DataDir::open(&config.data_dir)?;
         // Parts of an `up` that was killed may still be ending.
-        let looks = if dir.at("addresses.json").exists() { PREDECESSOR_LOOKS } else { 1 };
-        let grafana = grafana::find(&config);
+        let looks = if dir.at(addresses::FILE).exists() { PREDECESSOR_LOOKS } else { 1 };
         // A Grafana of the machine's own may listen at the usual port: not taken where none is ours.
         let is_grafana = matches!(grafana, Ok(Some(_)));
         settle_ports(&mut config, looks, is_grafana).await?;
@@ -66,7 +75,8 @@ impl Pipeline {
         if !dir.at("postgres/PG_VERSION").exists() {
             console.say("  making a PostgreSQL cluster");
         }
-        let postgres = Postgres::prepare(&config, &dir).await;
+        let preparing = Postgres::prepare(&config, &dir);
+        let postgres = console.waiting("initdb", String::new, preparing).await;
         let problems: Vec<String> = [nats.as_ref().err(), prometheus.as_ref().err()]
             .into_iter()
             .chain([postgres.as_ref().err(), grafana.as_ref().err()])
@@ -94,13 +104,12 @@ impl Pipeline {
         let spec = self.tools.postgres.spec(&self.config, &self.dir);
         self.launch(spec)?;
         self.wait("nats", async |this| nats::is_up(&this.config).await).await?;
-        self.wait("postgres", async |this| this.tools.postgres.is_up()).await?;
-
-        self.tools.postgres.make_database(&self.dir).await?;
-        self.migrate().await?;
-        self.tools.postgres.make_logins(&self.dir).await?;
-        let reader = self.database_url("reader")?;
-        self.dir.write_private("database-url", &reader)?;
+        self.wait("postgres", async |this| this.tools.postgres.is_up().await).await?;
+        self.furnish().await?;
+        self.dir.write("database-url", &self.database_url("reader")?)?;
+        if self.config.adopt {
+            self.adopt().await?;
+        }
 
         let spec = parts::archiver(&self.config, &self.dir, self.database_url("archiver")?)?;
         self.launch(spec)?;
@@ -136,7 +145,12 @@ impl Pipeline {
         let (stopping, staying): (Vec<Part>, Vec<Part>) =
             self.parts.drain(..).partition(|part| names.contains(&part.name));
         self.parts = staying;
-        let ended = futures_util::future::join_all(stopping.iter().map(Part::stop)).await;
+        let still_running = || {
+            let running = stopping.iter().filter(|part| part.ended().is_none());
+            running.map(|part| part.name).collect::<Vec<_>>().join(", ")
+        };
+        let ending = futures_util::future::join_all(stopping.iter().map(Part::stop));
+        let ended = self.console.waiting("parts to stop", still_running, ending).await;
         for (part, ended) in stopping.iter().zip(ended) {
             self.restarts.insert(part.name, part.restarts());
             match ended {
@@ -207,82 +221,108 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn migrate(&self) -> anyhow::Result<()> {
-        let output = tokio::process::Command::new(parts::this_executable()?)
-            .arg("migrate")
-            .envs(parts::OF_OTHER_SERVERS.iter().map(|key| (key, "")))
-            .env("DATABASE_URL", self.database_url("owner")?)
-            .env("LOG_FORMAT", "human")
-            .stdin(std::process::Stdio::null())
-            .output()
-            .await
-            .context("migrate can't be started")?;
+    /// Everything that is done in the database before the services start.
+    async fn furnish(&self) -> anyhow::Result<()> {
+        let postgres = &self.tools.postgres;
+        let log = self.dir.log("postgres");
+        let why = || last_lines(&log, 1).pop().unwrap_or_default();
+        let making = postgres.make_database(&self.dir);
+        self.console.waiting("psql (the database and its owner)", why, making).await?;
+        let mut migration = parts::migration(&self.dir, self.database_url("owner")?)?;
+        let output = self.console.waiting("migrate", why, migration.output()).await;
+        let output = output.context("migrate can't be started")?;
         let said = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "migrate failed: {}", said.trim());
+        let logins = postgres.make_logins(&self.dir);
+        self.console.waiting("psql (a login for each service)", why, logins).await
+    }
+
+    /// Joins broker and archive, and says what that meant.
+    async fn adopt(&self) -> anyhow::Result<()> {
+        let mut adopting =
+            parts::adoption(&self.config, &self.dir, self.database_url("archiver")?)?;
+        let output = self.console.waiting("adopt", String::new, adopting.output()).await;
+        let output = output.context("adopt can't be started")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "adopt failed: {}", said.trim());
+        for line in said.lines() {
+            self.console.say(&format!("  adopt: {line}"));
+        }
         Ok(())
     }
 
     async fn wait(
         &self,
         name: &'static str,
-        is_up: impl AsyncFn(&Self) -> bool,
+        is_up: impl AsyncFn(&Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let started = self.clock.monotonic();
-        while !is_up(self).await {
-            self.fail_if_unusable(name)?;
-            let waited = self.clock.monotonic().saturating_sub(started);
-            anyhow::ensure!(
-                waited < SERVER_START_MAX,
-                "{name} did not start in {} s (log: {})",
-                SERVER_START_MAX.as_secs(),
-                self.dir.log(name).display()
-            );
-            self.tell_waiting(name, waited, "");
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-        self.console.settle();
-        Ok(())
+        let last_error = RefCell::new(String::new());
+        let asking = async {
+            loop {
+                let Err(error) = is_up(self).await else { return Ok(()) };
+                last_error.replace(format!("{error:#}"));
+                self.fail_if_unusable()?;
+                let waited = self.clock.monotonic().saturating_sub(started);
+                anyhow::ensure!(
+                    waited < SERVER_START_MAX,
+                    "{name} did not start in {} s: {error:#} (log: {})",
+                    SERVER_START_MAX.as_secs(),
+                    self.dir.log(name).display()
+                );
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
+        self.console.waiting(name, || last_error.borrow().clone(), asking).await
     }
 
     /// A service may have much to catch up with: it is waited for as long as it says why.
     async fn wait_ready(&self, name: &'static str, port: u16) -> anyhow::Result<()> {
-        let started = self.clock.monotonic();
-        loop {
-            self.fail_if_unusable(name)?;
-            let why = match probe::get(self.config.reach(port), "/readyz").await {
-                Ok((200, _)) => break,
-                Ok((_, why)) => why.lines().next().unwrap_or_default().to_owned(),
-                Err(error) => error.to_string(),
-            };
-            let waited = self.clock.monotonic().saturating_sub(started);
-            self.tell_waiting(name, waited, &why);
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-        self.console.settle();
-        Ok(())
+        let last_error = RefCell::new(String::new());
+        let asking = async {
+            loop {
+                self.fail_if_unusable()?;
+                last_error.replace(match probe::get(self.config.reach(port), "/readyz").await {
+                    Ok((200, _)) => return Ok(()),
+                    Ok((_, why)) => why.lines().next().unwrap_or_default().to_owned(),
+                    Err(error) => format!("{error:#}"),
+                });
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
+        self.console.waiting(name, || last_error.borrow().clone(), asking).await
     }
 
-    fn tell_waiting(&self, name: &str, waited: Duration, why: &str) {
-        // Once a second, and not for what takes less.
-        let tick = waited.as_millis() % 1_000 < ASK_AGAIN.as_millis();
-        if waited.as_secs() >= 1 && (self.console.is_terminal() || tick) {
-            self.console.live(&format!("  waiting for {name}, {} s {why}", waited.as_secs()));
-        }
-    }
-
-    fn fail_if_unusable(&self, name: &str) -> anyhow::Result<()> {
-        match self.parts.iter().find(|part| part.name == name) {
-            Some(part) if part.ended() == Some(Ended::Unusable) => Err(self.why_unusable(part)),
-            Some(_) | None => Ok(()),
+    /// Also of the other parts: what is waited for may wait for them.
+    fn fail_if_unusable(&self) -> anyhow::Result<()> {
+        match self.parts.iter().find(|part| part.ended() == Some(Ended::Unusable)) {
+            Some(part) => Err(self.why_unusable(part)),
+            None => Ok(()),
         }
     }
 
     fn why_unusable(&self, part: &Part) -> anyhow::Error {
-        let log = std::fs::read_to_string(self.dir.log(part.name)).unwrap_or_default();
-        let mut last: Vec<&str> = log.lines().rev().take(LOG_LINES_SHOWN).collect();
-        last.reverse();
+        let last = last_lines(&self.dir.log(part.name), LOG_LINES_SHOWN);
         anyhow::anyhow!("{}\n       {}", part.last_words(), last.join("\n       "))
     }
+}
+
+/// The last lines of a log.
+fn last_lines(log: &Path, lines: usize) -> Vec<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES_SHOWN)))?;
+        let mut end = Vec::new();
+        file.read_to_end(&mut end)?;
+        Ok(end)
+    };
+    // Without a log there is nothing to show.
+    let end = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&end);
+    let mut last: Vec<String> = text.lines().rev().take(lines).map(readable::plain).collect();
+    last.reverse();
+    last
 }
 
 /// Checks every port, and finds a free one for each that is 0. One that is taken is looked at so

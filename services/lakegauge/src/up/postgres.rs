@@ -1,7 +1,7 @@
 //! A private PostgreSQL for `up`: found, made, started, with a login role for each service.
 
 use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,11 +10,14 @@ use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 
 use super::config::Config;
-use super::datadir::{DataDir, is_reachable_by_others};
+use super::datadir::{self, DataDir, is_reachable_by_others};
+use super::environment;
 use super::process::{Orphaned, Spec, User};
+use crate::addresses;
 
 /// What makes the log one of every statement, with its duration and the rows that it read.
 const LOG_STATEMENTS: &[(&str, &str)] = &[
+    ("lc_messages", "C"),
     ("log_timezone", "UTC"),
     ("log_min_duration_statement", "0"),
     ("compute_query_id", "on"),
@@ -71,16 +74,15 @@ impl Postgres {
 
     /// How to start the server.
     pub(crate) fn spec(&self, config: &Config, dir: &DataDir) -> Spec {
-        let sockets = if self.cluster.as_os_str().len() <= SOCKET_PATH_MAX {
-            self.cluster.display().to_string()
-        } else {
-            String::new()
-        };
+        // A list in a language of its own, and of paths that the kernel takes. Nobody needs one.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+        let sockets = self.cluster.to_str().filter(|path| path.chars().all(is_plain));
+        let sockets = sockets.filter(|path| path.len() <= SOCKET_PATH_MAX).unwrap_or_default();
         let settings = [
             ("port", self.port.to_string()),
             ("listen_addresses", "127.0.0.1".to_owned()),
             // In the cluster's folder, which only its user can enter.
-            ("unix_socket_directories", sockets),
+            ("unix_socket_directories", sockets.to_owned()),
             ("cluster_name", "lakegauge".to_owned()),
             ("max_connections", "40".to_owned()),
             ("shared_buffers", "256MB".to_owned()),
@@ -106,7 +108,9 @@ impl Postgres {
             name: "postgres",
             program: self.bin.join("postgres"),
             arguments,
-            environment: Vec::new(),
+            environment: environment::base(&self.cluster),
+            // Where its user may stand, and nothing of it.
+            directory: Some("/".into()),
             user: self.user.clone(),
             log: dir.log("postgres"),
             // The fast shutdown: transactions are ended, everything is written.
@@ -127,15 +131,14 @@ impl Postgres {
         pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
     }
 
-    /// Whether it takes connections.
-    pub(crate) fn is_up(&self) -> bool {
-        let port = self.port.to_string();
-        Command::new(self.bin.join("pg_isready"))
-            .args(["-q", "-h", "127.0.0.1", "-p", &port])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+    /// Whether it takes connections; the error is what `pg_isready` says instead.
+    pub(crate) async fn is_up(&self) -> anyhow::Result<()> {
+        let mut command = self.tool("pg_isready");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).kill_on_drop(true);
+        let output = command.output().await.context("pg_isready can't be started")?;
+        let said = [output.stdout, output.stderr].concat();
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&said).trim());
+        Ok(())
     }
 
     /// Makes the database and its owner, where they are missing.
@@ -174,9 +177,7 @@ impl Postgres {
 
     /// The address for a role, with its password: never for a log or an argument.
     pub(crate) fn url(&self, dir: &DataDir, role: &str) -> anyhow::Result<String> {
-        let name = if role == "owner" { "lakegauge_owner" } else { role };
-        let password = dir.password(role)?;
-        Ok(format!("postgresql://{name}:{password}@127.0.0.1:{}/{DATABASE}", self.port))
+        Ok(addresses::database_url(role, &dir.password(role)?, self.port, DATABASE))
     }
 
     /// Under another name first: one that was cut off in the middle looks complete.
@@ -189,8 +190,12 @@ impl Postgres {
                 .with_context(|| format!("can't remove {}", making.display()))?;
         }
         give_folder(&making, self.user.as_ref())?;
-        // In a file that initdb can read: the server's user can't enter our secrets.
-        let mut password = tempfile::NamedTempFile::new().context("no file for a password")?;
+        // Beside the cluster, where initdb can read it: its user can't enter our secrets.
+        let beside = making.parent().context("the cluster is in no folder")?;
+        let mut password = tempfile::Builder::new()
+            .prefix(".password-")
+            .tempfile_in(beside)
+            .context("no file for a password")?;
         password.write_all(dir.password("superuser")?.as_bytes())?;
         if let Some(user) = &self.user {
             chown(password.path(), Some(user.uid), Some(user.gid))
@@ -212,6 +217,7 @@ impl Postgres {
         let mut command = self.tool("psql");
         command
             .env("PGPASSWORD", dir.password("superuser")?)
+            .env("PGSSLMODE", "disable")
             .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--host=127.0.0.1"])
             .arg(format!("--port={}", self.port))
             .arg("--username=postgres")
@@ -225,7 +231,7 @@ impl Postgres {
             command.uid(user.uid).gid(user.gid);
         }
         // The server's user may not be allowed to stand where we stand.
-        command.current_dir("/");
+        command.env_clear().envs(environment::base(&self.cluster)).current_dir("/");
         command
     }
 }
@@ -271,37 +277,45 @@ fn account(accounts: &str, name: &str) -> Option<User> {
 /// The cluster's folder, made where there is none, and owned by the server's user.
 ///
 /// A data directory below one that the user can't enter (as /root) holds a link to a folder
-/// elsewhere, which is new for each data directory.
+/// elsewhere, which is new for each data directory. What an earlier start left half made, or with
+/// modes of its umask, is mended.
 fn cluster_path(dir: &DataDir, user: Option<&User>) -> anyhow::Result<PathBuf> {
     let here = dir.at("postgres");
-    if user.is_none() {
+    let Some(user) = user else {
         give_folder(&here, None)?;
         return Ok(here);
-    }
-    if let Ok(target) = std::fs::read_link(&here)
-        && target.is_dir()
-    {
-        return Ok(target);
-    }
-    let cluster = if is_reachable_by_others(&here) {
-        here
-    } else {
-        let name = dir.password("cluster")?;
-        let elsewhere = Path::new(ELSEWHERE).join(&name[..16]);
-        std::fs::create_dir_all(&elsewhere)
-            .with_context(|| format!("can't make {}", elsewhere.display()))?;
-        std::os::unix::fs::symlink(&elsewhere, &here)
-            .with_context(|| format!("can't link {} to {}", here.display(), elsewhere.display()))?;
-        elsewhere
     };
-    give_folder(&cluster, user)?;
+    let elsewhere = match std::fs::read_link(&here) {
+        Ok(target) => Some(target),
+        Err(_) if is_reachable_by_others(&here) => None,
+        Err(_) => {
+            anyhow::ensure!(
+                !here.join("PG_VERSION").exists(),
+                "{} can't enter {} any more: chmod o+x the folders above it",
+                user.name,
+                here.display()
+            );
+            let name = dir.password("cluster")?;
+            let elsewhere = Path::new(ELSEWHERE).join(&name[..16]);
+            // An empty folder may stand where the link must.
+            std::fs::remove_dir(&here).unwrap_or_default();
+            std::os::unix::fs::symlink(&elsewhere, &here).with_context(|| {
+                format!("can't link {} to {}", here.display(), elsewhere.display())
+            })?;
+            Some(elsewhere)
+        }
+    };
+    if elsewhere.as_ref().is_some_and(|cluster| cluster.starts_with(ELSEWHERE)) {
+        datadir::passable_dir(Path::new(ELSEWHERE))?;
+    }
+    let cluster = elsewhere.unwrap_or(here);
+    give_folder(&cluster, Some(user))?;
     Ok(cluster)
 }
 
 /// Makes a folder where there is none, for the server's user alone.
 fn give_folder(folder: &Path, user: Option<&User>) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).context("can't make the folder of PostgreSQL")?;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+    datadir::private_dir(folder).context("the folder of PostgreSQL")?;
     let Some(user) = user else { return Ok(()) };
     chown(folder, Some(user.uid), Some(user.gid))
         .with_context(|| format!("can't give {} to {}", folder.display(), user.name))
@@ -351,7 +365,12 @@ fn major(bin: &Path) -> Option<u32> {
     if !["initdb", "psql", "pg_isready"].iter().all(|name| bin.join(name).is_file()) {
         return None;
     }
-    let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
+    let output = Command::new(bin.join("postgres"))
+        .arg("--version")
+        .env_clear()
+        .envs(environment::base(Path::new("/")))
+        .output()
+        .ok()?;
     major_of(&String::from_utf8_lossy(&output.stdout))
 }
 

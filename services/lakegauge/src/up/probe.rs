@@ -27,6 +27,18 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16,
         .with_context(|| format!("{address}{path} did not answer in {} s", ANSWER_WAIT.as_secs()))?
 }
 
+/// Whether a page answers with 200.
+///
+/// # Errors
+///
+/// It does not; the text is what it answers instead, or why it does not answer.
+pub(crate) async fn well(address: SocketAddr, path: &str) -> anyhow::Result<()> {
+    let (status, body) = get(address, path).await?;
+    let said = body.lines().next().unwrap_or_default();
+    anyhow::ensure!(status == 200, "{address}{path} says {status}: {said}");
+    Ok(())
+}
+
 async fn fetch(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     let stream = TcpStream::connect(address).await.context("nobody listens")?;
     let (mut sender, connection) =

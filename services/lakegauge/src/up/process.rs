@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
-use service_kit::{Backoff, Clock, EXIT_USAGE, Jitter};
+use service_kit::{Backoff, Clock, EXIT_CONFIGURATION, EXIT_USAGE, Jitter};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::console::Console;
+use super::environment::Variables;
 
 /// First pause before a part that died is started again.
 const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(500);
@@ -24,6 +25,10 @@ const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(500);
 const RESTART_PAUSE_LONGEST: Duration = Duration::from_secs(15);
 /// A part that ran this long begins with the first pause again.
 const RESTART_FORGIVEN: Duration = Duration::from_secs(30);
+/// A part that ran shorter died at once: it never did its job.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// Deaths at once in a row after which a part is given up: it would die for ever.
+const DEATHS_AT_ONCE_MAX: u32 = 5;
 
 /// Somebody to run a part as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +54,11 @@ pub(crate) struct Spec {
     pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
-    pub(crate) environment: Vec<(&'static str, String)>,
+    /// All that it finds in its environment.
+    pub(crate) environment: Variables,
+    /// Where it stands; where we do, if nothing is said. Paths in its arguments and in its files are
+    /// from there, so that no character of a path above needs quoting.
+    pub(crate) directory: Option<PathBuf>,
     /// Only when we are root.
     pub(crate) user: Option<User>,
     pub(crate) log: PathBuf,
@@ -95,11 +104,15 @@ impl Spec {
             .with_context(|| format!("can't write {}", self.log.display()))?;
         command
             .args(&self.arguments)
-            .envs(self.environment.iter().map(|(key, value)| (*key, value)))
+            .env_clear()
+            .envs(&self.environment)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::from(log.try_clone().context("can't share a log")?))
             .stderr(Stdio::from(log));
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         Ok(command.into())
     }
 
@@ -218,6 +231,7 @@ impl Watcher {
         let Ok(mut backoff) = Backoff::new(RESTART_PAUSE_FIRST, RESTART_PAUSE_LONGEST) else {
             return Ended::Unusable;
         };
+        let mut deaths_at_once = 0;
         loop {
             let started = self.clock.monotonic();
             let status = tokio::select! {
@@ -232,12 +246,18 @@ impl Watcher {
             if self.spec.may_finish && code == Some(0) {
                 return Ended::Well;
             }
-            if code == Some(i32::from(EXIT_USAGE)) {
+            if [EXIT_USAGE, EXIT_CONFIGURATION].map(|code| Some(i32::from(code))).contains(&code) {
                 self.remember(&how);
                 return Ended::Unusable;
             }
-            if self.clock.monotonic().saturating_sub(started) >= RESTART_FORGIVEN {
+            let lived = self.clock.monotonic().saturating_sub(started);
+            if lived >= RESTART_FORGIVEN {
                 backoff.reset();
+            }
+            deaths_at_once = if lived < AT_ONCE { deaths_at_once + 1 } else { 0 };
+            if deaths_at_once >= DEATHS_AT_ONCE_MAX {
+                self.remember(&format!("{how}, {deaths_at_once} times in a row at once"));
+                return Ended::Unusable;
             }
             let pause = backoff.next(&mut self.jitter);
             self.restarts.fetch_add(1, Ordering::SeqCst);
@@ -339,7 +359,11 @@ mod tests {
             name: "part",
             program: PathBuf::from("/bin/sh"),
             arguments: vec!["-c".into(), script.into()],
-            environment: vec![("SCRATCH", scratch.path().display().to_string())],
+            environment: Variables::from([
+                ("SCRATCH".to_owned(), scratch.path().into()),
+                ("PATH".to_owned(), "/usr/bin:/bin".into()),
+            ]),
+            directory: None,
             user: None,
             log: scratch.path().join("log"),
             stop: Signal::TERM,
@@ -405,10 +429,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_part_that_dies_at_once_five_times_is_given_up_with_how() {
+        let (scratch, spec) = shell("echo x >> $SCRATCH/starts; exit 3", GRACE);
+        let part = start(spec);
+        assert_eq!(part.finished().await, Ended::Unusable);
+        let starts = std::fs::read_to_string(scratch.path().join("starts")).unwrap();
+        assert_eq!(starts.lines().count(), 5);
+        let words = part.last_words();
+        assert!(words.starts_with("part ended with status 3, 5 times in a row at once"), "{words}");
+    }
+
+    #[tokio::test]
+    async fn a_part_finds_no_variable_of_ours_but_those_that_it_was_given() {
+        let (scratch, spec) = shell("env > $SCRATCH/env", GRACE);
+        assert_eq!(start(spec).finished().await, Ended::Well);
+        let found = std::fs::read_to_string(scratch.path().join("env")).unwrap();
+        // A shell makes these itself.
+        let own = ["PWD=", "SHLVL=", "_=", "OLDPWD="];
+        let given = ["SCRATCH=", "PATH="];
+        for line in found.lines() {
+            assert!(own.iter().chain(&given).any(|key| line.starts_with(key)), "{line}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_part_that_is_done_or_can_not_run_is_not_started_again() {
         let (_scratch, done) = shell("exit 0", GRACE);
         assert_eq!(start(done).finished().await, Ended::Well);
-        let (_scratch, refused) = shell("exit 64", GRACE);
-        assert_eq!(start(refused).finished().await, Ended::Unusable);
+        for status in [64, 78] {
+            let (_scratch, refused) = shell(&format!("exit {status}"), GRACE);
+            assert_eq!(start(refused).finished().await, Ended::Unusable, "{status}");
+        }
     }
 }

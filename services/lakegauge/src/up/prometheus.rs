@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use super::config::Config;
 use super::datadir::DataDir;
+use super::environment;
 use super::probe;
 use super::process::{Orphaned, Spec};
 
@@ -38,7 +39,7 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<Option<PathBuf>> {
 
 /// How to start it; writes its configuration and targets.
 pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
-    let file = dir.write("prometheus/prometheus.yml", CONFIGURATION)?;
+    dir.write("prometheus/prometheus.yml", CONFIGURATION)?;
     for (name, text) in RULES {
         dir.write(&format!("prometheus/rules/{name}"), text)?;
     }
@@ -64,12 +65,15 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
         name: "prometheus",
         program,
         arguments: vec![
-            format!("--config.file={}", file.display()).into(),
-            format!("--storage.tsdb.path={}", dir.at("prometheus/data").display()).into(),
+            // From where it stands: it takes the paths of rules and targets, with the folder of this
+            // file before them, for patterns.
+            "--config.file=prometheus/prometheus.yml".into(),
+            "--storage.tsdb.path=prometheus/data".into(),
             format!("--storage.tsdb.retention.time={RETENTION}").into(),
             format!("--web.listen-address={listen}").into(),
         ],
-        environment: Vec::new(),
+        environment: environment::base(&dir.at("")),
+        directory: Some(dir.at("")),
         user: None,
         log: dir.log("prometheus"),
         stop: Signal::TERM,
@@ -79,9 +83,9 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
     })
 }
 
-/// Whether it answers queries.
-pub(crate) async fn is_up(config: &Config) -> bool {
-    matches!(probe::get(config.reach(config.ports.prometheus), "/-/ready").await, Ok((200, _)))
+/// Whether it answers queries; the error says what it says instead.
+pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
+    probe::well(config.reach(config.ports.prometheus), "/-/ready").await
 }
 
 /// Prometheus' form of targets, with the service as a label.

@@ -15,6 +15,9 @@ use super::line;
 use super::pipeline::Pipeline;
 use super::readings::{Four, Positions, Readings};
 use super::summary::{Archive, Books, Outcome, Summary};
+use super::troubles::Troubles;
+use crate::addresses::{self, Addresses};
+use crate::readable;
 
 /// Between two live lines on a terminal.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
@@ -32,6 +35,12 @@ const RESPONSE_WINDOW_US: i64 = 61_000_000;
 /// It can't be started, or a part can't run.
 pub(crate) async fn run(config: Config) -> anyhow::Result<bool> {
     let console = Console::stdout();
+    let ended = run_with(config, console.clone()).await;
+    console.flush();
+    ended
+}
+
+async fn run_with(config: Config, console: Console) -> anyhow::Result<bool> {
     let mut stop = stop_on_signals()?;
     let clock = Clock::system();
     let mut pipeline = tokio::select! {
@@ -43,6 +52,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<bool> {
     pipeline.console.settle();
     pipeline.console.say("  stopping");
     pipeline.stop_all().await;
+    // Nothing is there any more; after a kill it stays, and says that parts may still be ending.
+    std::fs::remove_file(pipeline.dir.at(addresses::FILE)).unwrap_or_default();
     let mut outcome = outcome?;
     let (restarts, problems) = pipeline.account();
     outcome.restarts = restarts;
@@ -96,8 +107,8 @@ fn announce(pipeline: &Pipeline) {
         "NATS",
         format!("nats://{} (monitor http://127.0.0.1:{})", at(ports.nats), ports.nats_monitor),
     );
-    let url = pipeline.dir.at("database-url");
-    say("PostgreSQL", format!("psql \"$(cat {})\"", url.display()));
+    let url = pipeline.dir.at("database-url").display().to_string();
+    say("PostgreSQL", format!("psql \"$(cat {})\"", readable::shell_word(&url)));
     if pipeline.has_prometheus() {
         say("Prometheus", format!("http://{}", at(ports.prometheus)));
     } else {
@@ -215,8 +226,10 @@ async fn show(pipeline: &Pipeline, started: Duration) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut before = (pipeline.clock.monotonic(), Readings::take(&pipeline.config).await);
+    let mut troubles = Troubles::default();
     loop {
         ticks.tick().await;
+        tell(pipeline, &mut troubles).await;
         let readings = Readings::take(&pipeline.config).await;
         let now = pipeline.clock.monotonic();
         let apart = now.saturating_sub(before.0);
@@ -229,6 +242,12 @@ async fn show(pipeline: &Pipeline, started: Duration) {
     }
 }
 
+async fn tell(pipeline: &Pipeline, troubles: &mut Troubles) {
+    for line in troubles.news(&pipeline.config).await {
+        pipeline.console.say(&line);
+    }
+}
+
 /// Waits until everything that was published is archived and counted, so long at most.
 async fn drain(
     pipeline: &Pipeline,
@@ -238,6 +257,7 @@ async fn drain(
 ) -> anyhow::Result<()> {
     let begun = pipeline.clock.monotonic();
     let mut before = (begun, Readings::take(&pipeline.config).await);
+    let mut troubles = Troubles::default();
     let bus = archive::connect(pipeline).await?;
     let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
     // Ctrl-C while draining is the one that does not wait, whoever began to drain.
@@ -259,6 +279,7 @@ async fn drain(
         }
         let apart = now.saturating_sub(before.0);
         if apart >= every {
+            tell(pipeline, &mut troubles).await;
             let readings = Readings::take(&pipeline.config).await;
             let running = now.saturating_sub(started);
             pipeline.console.live(&line::line(running, &readings, &before.1, apart));
@@ -276,22 +297,23 @@ fn read_books(file: &PathBuf) -> Option<Books> {
     serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
 }
 
-/// Where everything is, for scripts.
+/// Where everything is, for tools and scripts, for as long as it is there.
 fn write_state(pipeline: &Pipeline) -> anyhow::Result<()> {
     let config = &pipeline.config;
     let ports = &config.ports;
-    let state = serde_json::json!({
-        "metrics": format!("http://{}/metrics", config.reach(ports.metrics)),
-        "nats": format!("nats://{}", config.reach(ports.nats)),
-        "nats_monitor": format!("http://127.0.0.1:{}", ports.nats_monitor),
-        "postgres_port": ports.postgres,
-        "prometheus": format!("http://{}", config.reach(ports.prometheus)),
-        "grafana": pipeline.has_grafana().then(|| format!("http://{}", config.reach(ports.grafana))),
-        "archiver_admin": format!("http://{}", config.reach(ports.archiver_admin)),
-        "aggregator_admin": format!("http://{}", config.reach(ports.aggregator_admin)),
-        "lake_simulator_admin": format!("http://{}", config.reach(ports.lake_admin)),
-        "warehouse_simulator_admin": format!("http://{}", config.reach(ports.warehouse_admin)),
-    });
-    pipeline.dir.write("addresses.json", &format!("{state:#}\n"))?;
-    Ok(())
+    let at = |port| format!("http://{}", config.reach(port));
+    let addresses = Addresses {
+        metrics: format!("{}/metrics", at(ports.metrics)),
+        nats: pipeline.nats_url(),
+        nats_monitor: format!("http://127.0.0.1:{}", ports.nats_monitor),
+        postgres_port: ports.postgres,
+        prometheus: at(ports.prometheus),
+        grafana: pipeline.has_grafana().then(|| at(ports.grafana)),
+        archiver_admin: at(ports.archiver_admin),
+        aggregator_admin: at(ports.aggregator_admin),
+        lake_simulator_admin: at(ports.lake_admin),
+        warehouse_simulator_admin: at(ports.warehouse_admin),
+    };
+    let text = serde_json::to_string_pretty(&addresses).context("the addresses are no JSON")?;
+    pipeline.dir.write(addresses::FILE, &(text + "\n"))
 }

@@ -62,18 +62,17 @@ pub async fn verify(what: &Verify, progress: &Progress) -> anyhow::Result<Report
     let mut streams = view.streams().await?;
     streams.sort_unstable();
     let mut report = Report::default();
-    let mut lengths: BTreeMap<Side, Vec<u32>> = BTreeMap::new();
+    let mut sides: BTreeMap<Side, SideReport> = BTreeMap::new();
     for stream in streams {
         let (reference, rules, notes) = references.of(stream);
         report.not_compared.extend(notes);
-        lengths.entry(stream.side).or_insert_with(|| rules.window_lengths_s.clone());
         view = view.turn_to(stream).await?;
         let of_stream = stream::verify(&mut view, rules, reference, progress).await;
         report.streams.push(of_stream.with_context(|| format!("stream {stream}"))?);
+        let side = sides.entry(stream.side).or_insert_with(|| SideReport::of(stream.side));
+        windows::verify(&mut view, side, progress).await?;
     }
-    for (side, lengths_s) in lengths {
-        report.sides.push(windows::verify(&mut view, side, &lengths_s, progress).await?);
-    }
+    report.sides = sides.into_values().collect();
     report.finish();
     Ok(report)
 }

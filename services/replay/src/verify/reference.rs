@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use bus::{Bus, BusError, Found};
-use domain::{Mark, Rules, Stream, StreamState};
-use event_store::{ArchiveView, StoreSettings, read_checkpoint};
+use domain::{ArchiveSide, Mark, Rules, Stream, StreamState};
+use event_store::{ArchiveView, StoreSettings, archive_side, read_checkpoint};
 
 use super::{Against, Verify};
 
@@ -46,7 +46,10 @@ struct Reference {
 #[derive(Debug)]
 pub(super) struct References {
     of: BTreeMap<Stream, Reference>,
+    /// Those of the archive; else those of the settings.
     rules: Rules,
+    /// Whether the archive names rules.
+    is_named: bool,
     /// Why a stream that is not among them is not compared.
     otherwise: String,
 }
@@ -55,6 +58,7 @@ impl References {
     /// Asks the bus, or takes what was given.
     pub(super) async fn find(what: &Verify) -> anyhow::Result<Self> {
         let mut of = BTreeMap::new();
+        let archive = archive_side(&what.store).await?;
         let otherwise = match &what.against {
             Against::Nothing(why) => why.clone(),
             Against::Snapshots(snapshots) => {
@@ -68,12 +72,17 @@ impl References {
             Against::Bus(bus) => {
                 let mut view = ArchiveView::open(&what.store, Stream::lake(0)).await?;
                 for stream in view.streams().await? {
+                    belong_together(bus, stream, &archive).await?;
                     of.insert(stream, from_bus(bus, stream).await?);
                 }
                 "its stream came to the archive meanwhile".to_owned()
             }
         };
-        Ok(Self { of, rules: what.rules.clone(), otherwise })
+        let (is_named, rules) = match archive.pipeline {
+            Some(pipeline) => (true, pipeline.rules),
+            None => (false, what.rules.clone()),
+        };
+        Ok(Self { of, rules, is_named, otherwise })
     }
 
     /// Returns when the archive has reached every snapshot.
@@ -111,12 +120,22 @@ impl References {
         let mut notes: Vec<String> =
             why.map(|why| format!("{stream}: no snapshot: {why}")).into_iter().collect();
         let rules = reference.and_then(|reference| reference.rules.as_ref());
-        if rules.is_none() {
+        if rules.is_none() && !self.is_named {
             notes.push(format!(
                 "{stream}: nobody names its rules: folded by those of NATS_STREAM_RULES"
             ));
         }
         (snapshot, rules.unwrap_or(&self.rules), notes)
+    }
+}
+
+/// Whether a stream of the broker is of the pipeline whose events the archive keeps. One that is not
+/// there contradicts nothing.
+async fn belong_together(bus: &Bus, stream: Stream, archive: &ArchiveSide) -> anyhow::Result<()> {
+    match bus.broker_side(&stream.to_string()).await {
+        Ok(broker) => Ok(domain::meet(&broker, archive).map(drop)?),
+        Err(BusError::NoStream { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

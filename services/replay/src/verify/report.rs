@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use domain::Side;
 use serde::Serialize;
 
 /// What was compared, what differs, and what could not be compared.
@@ -60,12 +61,22 @@ pub struct SideReport {
     pub windows: u64,
     /// Windows that differ.
     pub windows_differing: u64,
-    /// Windows of lengths that the rules in force don't name: of an epoch before.
+    /// Windows of lengths that their stream does not keep any more: of an epoch before.
     pub windows_of_other_lengths: u64,
     /// Windows whose rows retention has dropped.
     pub windows_of_dropped_days: u64,
     /// The first window that differs.
     pub difference: Option<String>,
+}
+
+impl SideReport {
+    pub(super) fn of(side: Side) -> Self {
+        let side = match side {
+            Side::Lake => "lake",
+            Side::Warehouse => "warehouse",
+        };
+        Self { side: side.to_owned(), ..Self::default() }
+    }
 }
 
 impl Report {
@@ -93,7 +104,7 @@ impl Report {
         self.identical = identical;
         for side in self.sides.iter().filter(|side| side.windows_of_other_lengths > 0) {
             self.not_compared.push(format!(
-                "{}: {} windows have lengths that the rules in force don't name",
+                "{}: {} windows have lengths that are not kept any more",
                 side.side, side.windows_of_other_lengths
             ));
         }

@@ -1,11 +1,12 @@
-//! Window aggregates beside the rows that they were kept of, span by span of event time.
+//! Window aggregates beside the rows that they were kept of, stream by stream, span by span of event
+//! time. Which windows there must be, the archive notes itself: see `domain::ladder`.
 //!
 //! A span begins and ends where windows of every length do, so no window crosses its edge, and only
 //! the windows of one span are in memory.
 
 use std::collections::BTreeMap;
 
-use domain::{Side, Timestamp, WindowKey, WindowSums, Windows, time::MICROS_PER_SECOND};
+use domain::{Timestamp, WindowKey, WindowSums, Windows, time::MICROS_PER_SECOND};
 use event_store::{ArchiveView, WindowRow};
 
 use super::report::SideReport;
@@ -20,31 +21,29 @@ const SPAN_S_MAX: i64 = 86_400;
 /// Year 1: before anything that may be archived, and a time that PostgreSQL knows.
 const EARLIEST: Timestamp = Timestamp(-62_135_596_800 * MICROS_PER_SECOND);
 
-/// Compares every window of a side with the rows of the view.
+/// Compares every window of the view's stream with its rows, and adds what was found.
 pub(super) async fn verify(
     view: &mut ArchiveView,
-    side: Side,
-    lengths_s: &[u32],
+    report: &mut SideReport,
     progress: &Progress,
-) -> anyhow::Result<SideReport> {
-    let name = match side {
-        Side::Lake => "lake",
-        Side::Warehouse => "warehouse",
-    };
-    progress.begin(format!("adding up the windows of the {name}"), 0);
-    let mut report = SideReport { side: name.to_owned(), ..SideReport::default() };
-    let dropped = view.dropped(side).await?;
-    let mut spans = Spans::new(lengths_s);
+) -> anyhow::Result<()> {
+    let stream = view.stream();
+    progress.begin(format!("adding up the windows of {stream}"), 0);
+    let kept = view.kept_windows().await?;
+    let lengths_s: Vec<u32> = kept.lengths().map(|(length_s, _)| length_s).collect();
+    let dropped = view.dropped().await?;
+    let mut spans = Spans::new(&lengths_s);
     let mut from = EARLIEST;
-    while let Some(first) = view.first_at(side, from).await? {
+    while let Some(first) = view.first_at(from).await? {
         let (start, end) = spans.next(first);
         let mut rows = Windows::default();
-        let count = view.rows_between(side, start, end, |event| rows.add(lengths_s, event)).await?;
-        let mut kept = Vec::new();
-        for length_s in lengths_s {
-            kept.extend(view.windows_between(side, *length_s, start, end).await?);
+        let count = view.rows_between(start, end, |event| rows.add(&lengths_s, event)).await?;
+        let mut found = Vec::new();
+        for length_s in &lengths_s {
+            found.extend(view.windows_between(*length_s, start, end).await?);
         }
-        let compared = compare(name, rows, kept, &dropped);
+        let expected = rows.into_iter().filter(|(key, _)| kept.has(key));
+        let compared = compare(&report.side, expected, found, &dropped);
         report.rows += count;
         report.windows_of_dropped_days += compared.dropped;
         report.windows += compared.windows;
@@ -56,8 +55,8 @@ pub(super) async fn verify(
         spans.had(count);
         from = end;
     }
-    report.windows_of_other_lengths = view.windows_of_other_lengths(side, lengths_s).await?;
-    Ok(report)
+    report.windows_of_other_lengths += view.windows_of_other_lengths(&kept).await?;
+    Ok(())
 }
 
 /// Which span comes next.
@@ -117,7 +116,12 @@ struct Compared {
 
 type Times = (Timestamp, Timestamp);
 
-fn compare(side: &str, rows: Windows, kept: Vec<WindowRow>, dropped: &[Times]) -> Compared {
+fn compare(
+    side: &str,
+    rows: impl IntoIterator<Item = (WindowKey, WindowSums)>,
+    kept: Vec<WindowRow>,
+    dropped: &[Times],
+) -> Compared {
     let mut all: BTreeMap<WindowKey, (Option<WindowSums>, Option<WindowSums>)> = BTreeMap::new();
     for (key, sums) in rows {
         all.entry(key).or_default().0 = Some(sums);
@@ -177,7 +181,7 @@ fn window_name(side: &str, key: &WindowKey) -> String {
         _ => domain::Statement::from_code(key.action).map(domain::Statement::name),
     };
     let start = Timestamp(key.start_s.saturating_mul(MICROS_PER_SECOND));
-    let start = wire::json::format_time(start).map(|time| time.replace(".000000", ""));
+    let start = wire::json::format_second(start);
     format!(
         "{side} window of {} s from {}, {} {} {}",
         key.length_s,
@@ -264,7 +268,7 @@ mod tests {
 
     #[test]
     fn no_window_crosses_the_edge_of_a_span_whatever_its_length() {
-        for lengths_s in [&[10, 60][..], &[7, 60], &[90_000], &[]] {
+        for lengths_s in [&[10, 60, 3_600][..], &[7, 60], &[90_000], &[]] {
             let mut spans = Spans::new(lengths_s);
             let mut from = Timestamp(1_234_567_891);
             for rows in [0, 0, SPAN_ROWS * 9, SPAN_ROWS / 2, 0] {

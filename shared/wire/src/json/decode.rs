@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use domain::{
     Event, EventId, Fact, Identity, LakeAccess, LakeInventory, Operation, Outcome, Reason, Refusal,
-    Statement, Timestamp, WarehouseQuery,
+    Statement, Timestamp, WarehouseQuery, accept,
 };
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use uuid::Uuid;
@@ -12,14 +12,16 @@ use uuid::Uuid;
 use super::{
     field::{COUNT, Field, Kind, set},
     rfc3339::parse_time,
+    words::{none_of, quote},
 };
+use crate::text::trimmed;
 
 /// Integers up to here are exact as floating-point numbers.
 const FLOAT_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// What stands for a time.
+const TIME_FORMS: &str = "a time of RFC 3339 or an integer of microseconds since 1970";
 /// Length of the only form of a UUID that is taken: `8-4-4-4-12`.
 const UUID_TEXT_BYTES: usize = 36;
-/// Characters of a wrong value that are repeated in a refusal.
-const QUOTE_CHARS_MAX: usize = 64;
 
 /// An event as it was written, perhaps without an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,7 @@ pub struct Undecoded {
 /// It is no JSON object, its type is unknown, or a field is missing or of another type. Ranges and
 /// lengths are not looked at here: that is acceptance.
 pub fn decode_line(line: &[u8]) -> Result<Decoded, Undecoded> {
+    let line = trimmed(line);
     match serde_json::from_slice::<Values<'_>>(line) {
         Ok(values) => {
             values.event().map_err(|refusal| Undecoded { refusal, identity: values.identity() })
@@ -122,7 +125,7 @@ impl<'a> Values<'a> {
         let name = self.text(Field::Type)?;
         Kind::from_name(name).ok_or_else(|| {
             let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-            let detail = format!("{} is none of {}", quote(name), names.join(", "));
+            let detail = none_of(name, &names);
             Refusal::of_field(Reason::UnknownType, Field::Type.name(), detail)
         })
     }
@@ -137,12 +140,12 @@ impl<'a> Values<'a> {
         Ok(LakeAccess {
             bucket: self.owned(Field::Bucket)?,
             key: self.owned(Field::Key)?,
-            operation: self.named(Field::Operation, Operation::from_name)?,
+            operation: self.named(Field::Operation, Operation::from_name, Operation::NAMES)?,
             bytes: self.quantity(Field::Bytes)?,
             object_bytes: self.optional(Field::ObjectBytes, Self::quantity)?,
             sequencer: self.optional(Field::Sequencer, Self::owned)?,
             duration_us: self.quantity(Field::DurationUs)?,
-            outcome: self.named(Field::Outcome, Outcome::from_name)?,
+            outcome: self.named(Field::Outcome, Outcome::from_name, Outcome::NAMES)?,
             principal: self.owned(Field::Principal)?,
         })
     }
@@ -159,14 +162,14 @@ impl<'a> Values<'a> {
         Ok(WarehouseQuery {
             warehouse: self.owned(Field::Warehouse)?,
             database: self.owned(Field::Database)?,
-            statement: self.named(Field::Statement, Statement::from_name)?,
+            statement: self.named(Field::Statement, Statement::from_name, Statement::NAMES)?,
             queued_us: self.quantity(Field::QueuedUs)?,
             executed_us: self.quantity(Field::ExecutedUs)?,
             rows_processed: self.quantity(Field::RowsProcessed)?,
             rows_returned: self.quantity(Field::RowsReturned)?,
             bytes_scanned: self.quantity(Field::BytesScanned)?,
             cache_hit: self.flag(Field::CacheHit)?,
-            outcome: self.named(Field::Outcome, Outcome::from_name)?,
+            outcome: self.named(Field::Outcome, Outcome::from_name, Outcome::NAMES)?,
             principal: self.owned(Field::Principal)?,
             fingerprint: self.owned(Field::Fingerprint)?,
         })
@@ -185,12 +188,22 @@ impl<'a> Values<'a> {
     fn time(&self, field: Field) -> Result<Timestamp, Refusal> {
         let value = self.of(field);
         if let Value::Text(text) = value {
-            let refusal = || wrong(field, format!("{} is no time of RFC 3339", quote(text)));
+            let refusal = || wrong(field, format!("{} is not {TIME_FORMS}", quote(text)));
             return parse_time(text).ok_or_else(refusal);
         }
         match integer(value) {
             Some(micros) => micros.map(Timestamp).map_err(|_| out_of_range(field)),
-            None => Err(self.unexpected(field, "a time of RFC 3339 or microseconds since 1970")),
+            None => {
+                let mut refusal = self.unexpected(field, TIME_FORMS);
+                if let Value::Float(value) = value
+                    && let Some(Ok(whole)) = integer(&Value::Float(value.trunc()))
+                    && let Some(unit) = accept::other_unit(whole)
+                {
+                    refusal.detail.push_str("; it looks like ");
+                    refusal.detail.push_str(unit);
+                }
+                Err(refusal)
+            }
         }
     }
 
@@ -215,9 +228,14 @@ impl<'a> Values<'a> {
         Ok(*value)
     }
 
-    fn named<T>(&self, field: Field, from_name: fn(&str) -> Option<T>) -> Result<T, Refusal> {
+    fn named<T>(
+        &self,
+        field: Field,
+        from_name: fn(&str) -> Option<T>,
+        names: &[&str],
+    ) -> Result<T, Refusal> {
         let text = self.text(field)?;
-        from_name(text).ok_or_else(|| wrong(field, format!("{} is not in its list", quote(text))))
+        from_name(text).ok_or_else(|| wrong(field, none_of(text, names)))
     }
 
     fn owned(&self, field: Field) -> Result<String, Refusal> {
@@ -287,13 +305,6 @@ fn wrong(field: Field, detail: String) -> Refusal {
 
 fn out_of_range(field: Field) -> Refusal {
     Refusal::of_field(Reason::OutOfRange, field.name(), "is negative or too large")
-}
-
-/// The beginning of a value, in quotes.
-fn quote(text: &str) -> String {
-    let beginning: String = text.chars().take(QUOTE_CHARS_MAX).collect();
-    let more = if beginning.len() < text.len() { "…" } else { "" };
-    format!("{beginning:?}{more}")
 }
 
 impl<'de> Deserialize<'de> for Values<'de> {
@@ -433,15 +444,28 @@ mod tests {
                 "type",
                 "\"lake.acess\"",
                 Reason::UnknownType,
-                "\"lake.acess\" is none of lake.access",
+                "is none of lake.access, lake.inventory, warehouse.query; the nearest is lake.access",
             ),
             ("id", "\"7\"", Reason::WrongField, "\"7\" is no UUID"),
-            ("occurred_at", "\"today\"", Reason::WrongField, "\"today\" is no time of RFC 3339"),
+            (
+                "occurred_at",
+                "\"today\"",
+                Reason::WrongField,
+                "\"today\" is not a time of RFC 3339 or an integer",
+            ),
             ("occurred_at", "1.5", Reason::WrongField, "1.5 is not a time"),
+            ("occurred_at", "1795416180.5", Reason::WrongField, "; it looks like seconds"),
             ("occurred_at", "1e300", Reason::OutOfRange, "negative or too large"),
             ("bucket", "7", Reason::WrongField, "7 is not a text"),
             ("key", "null", Reason::MissingField, "must be there: a text"),
-            ("operation", "\"fetch\"", Reason::WrongField, "\"fetch\" is not in its list"),
+            (
+                "operation",
+                "\"Writ\"",
+                Reason::WrongField,
+                "\"Writ\" is none of read, head, list, write, copy, delete, other; the nearest is \
+                 write",
+            ),
+            ("outcome", "\"failed\"", Reason::WrongField, "\"failed\" is none of ok, not_found, "),
             ("bytes", "\"1\"", Reason::WrongField, "\"1\" is not an integer"),
             ("bytes", "-1", Reason::OutOfRange, "negative or too large"),
             ("object_bytes", "[1]", Reason::WrongField, "an array is not an integer"),
@@ -492,6 +516,6 @@ mod tests {
     #[test]
     fn a_long_value_is_not_repeated_whole() {
         let (_, _, detail) = refusal("operation", &format!("\"{}\"", "é".repeat(10_000)));
-        assert!(detail.len() < 300, "{}", detail.len());
+        assert!(detail.len() < 400, "{}", detail.len());
     }
 }

@@ -5,8 +5,9 @@ mod encode;
 mod field;
 mod rfc3339;
 mod schema;
+mod words;
 
 pub use decode::{Decoded, Undecoded, decode_line};
 pub use encode::{encode_line, encode_lines, write_line, write_verdict};
-pub use rfc3339::{format_time, parse_time};
+pub use rfc3339::{format_second, format_time, parse_time};
 pub use schema::schema;

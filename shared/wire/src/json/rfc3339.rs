@@ -19,6 +19,12 @@ pub fn format_time(time: Timestamp) -> Option<String> {
     write_time(&mut text, time).then(|| String::from_utf8(text).expect("digits are UTF-8"))
 }
 
+/// The same without what is finer than a second, for people.
+pub fn format_second(time: Timestamp) -> Option<String> {
+    let whole = time.0.saturating_sub(time.0.rem_euclid(MICROS_PER_SECOND));
+    format_time(Timestamp(whole)).map(|text| text.replace(".000000", ""))
+}
+
 /// Appends a time; says `false` and appends nothing where RFC 3339 cannot say it.
 pub(super) fn write_time(text: &mut Vec<u8>, time: Timestamp) -> bool {
     let (year, month, day) = civil(time.day());
@@ -215,6 +221,7 @@ mod tests {
     fn times_beyond_four_digits_of_years_have_no_text() {
         for micros in [i64::MIN, -62_167_219_200_000_001, 253_402_300_800_000_000, i64::MAX] {
             assert_eq!(format_time(Timestamp(micros)), None, "{micros}");
+            assert_eq!(format_second(Timestamp(micros)), None, "{micros}");
         }
     }
 }

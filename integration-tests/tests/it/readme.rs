@@ -1,0 +1,202 @@
+//! What both READMEs tell people to type.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use integration_tests::executable::{finish, lakegauge, run};
+use integration_tests::nats::repository;
+use integration_tests::running::Running;
+use integration_tests::up::{FREE_PORTS, scratch};
+use serde_json::Value;
+
+const PAGES: [&str; 2] = ["README.md", "README.pt-BR.md"];
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(repository().join(name)).expect(name)
+}
+
+/// The lines of a page's shell blocks; one that ends with a backslash goes on in the next.
+fn commands(page: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for block in page.split("```sh\n").skip(1) {
+        let block = block.split("\n```").next().unwrap_or_default().replace("\\\n", " ");
+        lines.extend(block.lines().map(|line| line.trim().to_owned()));
+    }
+    lines
+}
+
+/// The words of a command as a shell reads them, without its comment.
+fn words(command: &str) -> Vec<String> {
+    let mut shell = Command::new("bash");
+    // Only split: nothing is expanded or run.
+    shell.arg("-c").arg(
+        r#"set -f; eval "words=($(sed 's/[$`<>|&;]/\\&/g' <<<"$1")"$'\n'")"; printf '%s\0' "${words[@]}""#,
+    );
+    shell.arg("bash").arg(command);
+    let split = finish(shell, b"").expect("bash");
+    split.stdout.split('\0').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// The calls of our executable: words behind `lakegauge`, up to a pipe or the end.
+fn calls(page: &str) -> Vec<Vec<String>> {
+    let mut calls = Vec::new();
+    for command in commands(page) {
+        let words = words(&command);
+        let Some(at) = words.iter().position(|word| word == "lakegauge") else { continue };
+        let behind_docker = words[..at].iter().any(|word| word.starts_with("docker"));
+        let ends = |word: &&String| ["|", "&", ">"].contains(&word.as_str());
+        let call: Vec<String> =
+            words[at + 1..].iter().take_while(|word| !ends(word)).cloned().collect();
+        assert!(behind_docker || !call.is_empty(), "{command}");
+        calls.push(call);
+    }
+    calls
+}
+
+#[test]
+fn every_call_of_our_executable_has_flags_and_values_that_exist() {
+    for name in PAGES {
+        let calls = calls(&page(name));
+        assert!(calls.len() > 8, "{name}: {calls:?}");
+        for call in calls {
+            // Everything before is read before the help is printed.
+            let asked = run(call.iter().map(String::as_str).chain(["--help"]), b"").unwrap();
+            assert_eq!(asked.status, Some(0), "{name}: lakegauge {call:?}: {}", asked.stderr);
+        }
+    }
+}
+
+#[test]
+fn every_service_port_and_variable_of_the_readmes_exists() {
+    let compose = page("docker-compose.yml") + &page("docker-compose.override.yml");
+    let example = page(".env.example");
+    let others = page("docs/compose.md") + &page("docs/supabase.md") + &compose;
+    for name in PAGES {
+        let page = page(name);
+        for command in commands(&page).iter().map(|command| words(command)) {
+            let is_compose = command.first().is_some_and(|word| word == "docker-compose");
+            let service = command
+                .iter()
+                .rev()
+                .find(|word| !word.starts_with('-') && word.parse::<u32>().is_err());
+            let named = ["logs"].iter().any(|verb| command.iter().any(|word| word == verb));
+            if is_compose && named {
+                let service = service.expect("a service");
+                assert!(compose.contains(&format!("\n  {service}:\n")), "{name}: {service}");
+            }
+        }
+        let is_key = |word: &&str| {
+            word.len() > 6
+                && word.contains('_')
+                && word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+        };
+        let keys: BTreeSet<&str> =
+            page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(is_key).collect();
+        assert!(keys.contains("DATABASE_URL"), "{keys:?}");
+        for key in keys {
+            // A secret may stand in a file, which the variable with `_FILE` behind its key names.
+            let exists = [key, key.trim_end_matches("_FILE")]
+                .iter()
+                .any(|key| example.contains(&format!("#{key}=")) || others.contains(key));
+            assert!(exists, "{name}: {key}");
+        }
+        for file in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            assert!(file.contains("://") || repository().join(file).exists(), "{name}: {file}");
+        }
+    }
+}
+
+#[test]
+fn the_portuguese_page_has_what_people_of_the_first_project_look_for() {
+    let page = page("README.pt-BR.md");
+    for wanted in [
+        "docker-compose up -d",
+        "http://localhost:3000",
+        "`admin`",
+        "http://localhost:9090",
+        "`SUPABASE_URL`",
+        "`SUPABASE_KEY`",
+        "`DATABASE_URL`",
+        "## Solução de problemas",
+        "localhost:9090/api/v1/targets",
+        "docker-compose logs",
+        "curl -i localhost:8000/metrics",
+    ] {
+        assert!(page.contains(wanted), "{wanted}");
+    }
+}
+
+/// Runs a line of a page as people do, in the directory where `up` keeps its data.
+fn typed(place: &Path, line: &str) -> integration_tests::executable::Ended {
+    let mut shell = Command::new("bash");
+    let tools = lakegauge().expect("it was built");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(tools.parent().expect("a folder").to_owned());
+    let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).expect("a path");
+    shell.arg("-o").arg("pipefail").arg("-c").arg(line).current_dir(place).env("PATH", path);
+    finish(shell, b"").expect("bash")
+}
+
+/// What asks a pipeline that runs, and ends by itself.
+fn asks(line: &str) -> bool {
+    let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word));
+    begins(&["curl", "psql", "lakegauge doctor", "lakegauge top --once", "lakegauge audit"])
+        || begins(&[
+            "lakegauge dead-letters list",
+            "lakegauge replay --verify",
+            "tail -n",
+            "echo '{",
+        ])
+}
+
+#[test]
+fn what_the_readmes_ask_of_a_running_pipeline_is_answered() {
+    let scratch = scratch().unwrap();
+    let place = scratch.path();
+    let mut arguments = vec!["up", "--rate=200", "--no-grafana"];
+    let data = place.join(".lakegauge").display().to_string();
+    arguments.extend(["--data-dir", &data]);
+    arguments.extend(FREE_PORTS);
+    let mut up = Running::start(&arguments, &[]).unwrap();
+    up.wait_for_line("lag ").unwrap();
+    let addresses = std::fs::read_to_string(place.join(".lakegauge/addresses.json")).unwrap();
+    let addresses: Value = serde_json::from_str(&addresses).unwrap();
+    let port = |name: &str| {
+        let url = addresses[name].as_str().unwrap();
+        let host = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+        format!("localhost:{}", host.parse::<SocketAddr>().unwrap().port())
+    };
+    let usual = [
+        ("localhost:8000", port("metrics")),
+        ("localhost:9090", port("prometheus")),
+        ("localhost:8013", port("aggregator_admin")),
+        ("localhost:8014", port("archiver_admin")),
+    ];
+    let has_prometheus = !up.said().contains("Prometheus  not installed");
+    let mut tried = 0;
+    for name in PAGES {
+        let page = page(name);
+        // A command over several lines of a pipe is one.
+        let text = commands(&page).join("\n").replace("\n| ", " | ");
+        for line in text.lines().filter(|line| asks(line)) {
+            if !has_prometheus && line.contains("localhost:9090") {
+                continue;
+            }
+            let here =
+                usual.iter().fold(line.to_owned(), |line, (usual, here)| line.replace(usual, here));
+            let ended = typed(place, &here);
+            // Nobody's clock stands where the event of the example was.
+            let is_old = line.contains("2026-11-23");
+            assert!(ended.status == Some(0) || is_old, "{name}: {line}: {ended:?}");
+            assert!(!ended.stdout.is_empty() || line.contains("list"), "{name}: {line}: {ended:?}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 15, "{tried}");
+    up.terminate().unwrap();
+    // With an event that is not the simulators' the sums can't agree; the rest is well.
+    up.wait().unwrap();
+    assert!(!up.said().contains("died"), "{}", up.said());
+}

@@ -1,0 +1,285 @@
+//! Where the pipeline of `lakegauge up` is, for tools that are told nothing else.
+//!
+//! `up` writes its addresses into its data directory while it runs. A tool takes each that no flag
+//! and no variable names, with a login that may do what the tool does.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::Context as _;
+use service_kit::{Environment, Flags, Setting, Settings, Strings};
+
+use crate::up::DATA_DIR;
+
+/// The file in the data directory.
+pub(crate) const FILE: &str = "addresses.json";
+/// The folder in the data directory with a password in a file for each login.
+const SECRETS: &str = "secrets";
+
+/// What `up` says of itself, for tools and scripts.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Addresses {
+    pub(crate) metrics: String,
+    pub(crate) nats: String,
+    pub(crate) nats_monitor: String,
+    pub(crate) postgres_port: u16,
+    pub(crate) prometheus: String,
+    pub(crate) grafana: Option<String>,
+    pub(crate) archiver_admin: String,
+    pub(crate) aggregator_admin: String,
+    pub(crate) lake_simulator_admin: String,
+    pub(crate) warehouse_simulator_admin: String,
+}
+
+/// As whom a tool logs in to PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// Reads the archive.
+    Reader,
+    /// Closes letters and puts rows where they belong.
+    Archiver,
+    /// Changes the shape of the database.
+    Owner,
+}
+
+impl Login {
+    /// The name of its password's file.
+    fn secret(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Archiver => "archiver",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// The address of `up`'s PostgreSQL for a role of this name.
+///
+/// Its mode is said, so that a `PGSSLMODE` of whoever uses the address changes nothing.
+pub(crate) fn database_url(secret: &str, password: &str, port: u16, database: &str) -> String {
+    let name = if secret == "owner" { "lakegauge_owner" } else { secret };
+    format!("postgresql://{name}:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
+}
+
+/// The environment, and behind it what the data directory of `up` says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings(BTreeMap<&'static str, String>);
+
+/// What a tool was told by a data directory, for its errors.
+static TOLD: OnceLock<String> = OnceLock::new();
+
+/// From where the addresses are that nobody set, if there are such.
+pub(crate) fn told() -> Option<&'static str> {
+    TOLD.get().map(String::as_str)
+}
+
+/// Each address with the settings that stand for it: when one of them is given, it is not taken.
+const TAKEN: &[(&str, &[&str])] = &[
+    ("NATS_URL", &["NATS_URL"]),
+    ("DATABASE_URL", &["DATABASE_URL", "SUPABASE_DB_URL", "MIGRATION_DATABASE_URL"]),
+    ("TOP_METRICS_ADDR", &["TOP_METRICS_ADDR"]),
+    ("TOP_ARCHIVER_ADDR", &["TOP_ARCHIVER_ADDR"]),
+];
+
+impl Surroundings {
+    /// What a tool with these settings finds where it stands; a directory that was named by flag and
+    /// holds no addresses is a problem.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the directory that was named.
+    pub(crate) fn of(
+        flags: &Flags,
+        settings: &[Setting],
+        login: Login,
+    ) -> Result<Self, service_kit::InvalidSettings> {
+        let by_flag = flags.get(DATA_DIR.key).is_some();
+        let mut reading = Settings::new(flags, &Environment);
+        let named = reading.text(&DATA_DIR).map(PathBuf::from);
+        let is_default = !by_flag && Environment::raw(DATA_DIR.key).is_none();
+        let found = match &named {
+            Some(directory) => read(directory, login, is_default),
+            None => Ok(None),
+        };
+        let found = match found {
+            Ok(Some(found)) => found,
+            Ok(None) if by_flag => {
+                reading.problem(
+                    &DATA_DIR,
+                    "there is no addresses.json in it: no `lakegauge up` runs there",
+                );
+                BTreeMap::new()
+            }
+            Ok(None) => BTreeMap::new(),
+            Err(error) => {
+                reading.problem(&DATA_DIR, &format!("{error:#}"));
+                BTreeMap::new()
+            }
+        };
+        reading.finish()?;
+        let is_read = |key: &str| settings.iter().any(|setting| setting.key == key);
+        let is_given = |key: &&str| {
+            let file = format!("{key}_FILE");
+            flags.get(key).is_some() || [*key, &*file].into_iter().any(is_set)
+        };
+        let missing =
+            |(key, others): &&(&'static str, &[&str])| is_read(key) && !others.iter().any(is_given);
+        let taken: BTreeMap<&'static str, String> = TAKEN
+            .iter()
+            .filter(missing)
+            .filter_map(|(key, _)| Some((*key, found.get(key)?.clone())))
+            .collect();
+        if let (Some(directory), false) = (named, taken.is_empty()) {
+            let keys: Vec<&str> = taken.keys().copied().collect();
+            let file = directory.join(FILE);
+            let text = format!("{} of the `lakegauge up` in {}", keys.join(", "), file.display());
+            // A process is one tool: there is no second.
+            TOLD.set(text).unwrap_or_default();
+        }
+        Ok(Self(taken))
+    }
+}
+
+impl Strings for Surroundings {
+    fn get(&self, key: &str) -> Option<String> {
+        let given = Environment.get(key).filter(|value| !value.is_empty());
+        given.or_else(|| self.0.get(key).cloned())
+    }
+
+    fn is_text(&self, key: &str) -> bool {
+        Environment.is_text(key)
+    }
+
+    fn file(&self, key: &str) -> Option<PathBuf> {
+        Environment.file(key)
+    }
+}
+
+fn is_set(key: &str) -> bool {
+    Environment::raw(key).is_some_and(|value| !value.is_empty())
+}
+
+/// The addresses in a directory; nothing where no `up` runs.
+///
+/// One that nobody named is looked at only if it is ours: where others can write, they could lead
+/// us, and our logins, elsewhere.
+fn read(
+    directory: &Path,
+    login: Login,
+    is_default: bool,
+) -> anyhow::Result<Option<BTreeMap<&'static str, String>>> {
+    let file = directory.join(FILE);
+    let about = match std::fs::metadata(&file) {
+        Ok(about) => about,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // The directory of another user is not ours to read.
+        Err(_) if is_default => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("{}", file.display())),
+    };
+    if is_default && about.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+    let addresses: Addresses = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not what `lakegauge up` writes", file.display()))?;
+    let host = |url: &str| {
+        let rest = url.strip_prefix("http://").unwrap_or(url);
+        rest.split('/').next().unwrap_or_default().to_owned()
+    };
+    let mut found = BTreeMap::from([
+        ("NATS_URL", addresses.nats.clone()),
+        ("TOP_METRICS_ADDR", host(&addresses.metrics)),
+        ("TOP_ARCHIVER_ADDR", host(&addresses.archiver_admin)),
+    ]);
+    let secret = login.secret();
+    // Its owner's alone; without it the rest is worth having.
+    if let Ok(password) = std::fs::read_to_string(directory.join(SECRETS).join(secret)) {
+        let (password, database) = (password.trim(), crate::up::DATABASE);
+        let url = database_url(secret, password, addresses.postgres_port, database);
+        found.insert("DATABASE_URL", url);
+    }
+    Ok(Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses() -> Addresses {
+        let at = |port: u16| format!("http://127.0.0.1:{port}");
+        Addresses {
+            metrics: "http://127.0.0.1:18000/metrics".to_owned(),
+            nats: "nats://127.0.0.1:14222".to_owned(),
+            nats_monitor: at(18222),
+            postgres_port: 15432,
+            prometheus: at(19090),
+            grafana: None,
+            archiver_admin: at(18014),
+            aggregator_admin: at(18013),
+            lake_simulator_admin: at(18011),
+            warehouse_simulator_admin: at(18012),
+        }
+    }
+
+    fn directory() -> tempfile::TempDir {
+        let scratch = tempfile::tempdir().unwrap();
+        let text = serde_json::to_string(&addresses()).unwrap();
+        std::fs::write(scratch.path().join(FILE), text).unwrap();
+        std::fs::create_dir(scratch.path().join(SECRETS)).unwrap();
+        for name in ["reader", "archiver", "owner"] {
+            let file = scratch.path().join(SECRETS).join(name);
+            std::fs::write(file, format!("secret-of-{name}\n")).unwrap();
+        }
+        scratch
+    }
+
+    #[test]
+    fn a_login_is_that_of_what_the_tool_does() {
+        let scratch = directory();
+        let url = |login| {
+            let found = read(scratch.path(), login, false).unwrap().unwrap();
+            found["DATABASE_URL"].clone()
+        };
+        let rest = "@127.0.0.1:15432/lakegauge?sslmode=disable";
+        assert_eq!(url(Login::Reader), format!("postgresql://reader:secret-of-reader{rest}"));
+        assert_eq!(url(Login::Archiver), format!("postgresql://archiver:secret-of-archiver{rest}"));
+        let owner = format!("postgresql://lakegauge_owner:secret-of-owner{rest}");
+        assert_eq!(url(Login::Owner), owner);
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_file_and_without_a_secret_the_rest_is_taken() {
+        let scratch = directory();
+        std::fs::remove_dir_all(scratch.path().join(SECRETS)).unwrap();
+        let found = read(scratch.path(), Login::Reader, false).unwrap().unwrap();
+        let expected = BTreeMap::from([
+            ("NATS_URL", "nats://127.0.0.1:14222".to_owned()),
+            ("TOP_METRICS_ADDR", "127.0.0.1:18000".to_owned()),
+            ("TOP_ARCHIVER_ADDR", "127.0.0.1:18014".to_owned()),
+        ]);
+        assert_eq!(found, expected);
+        assert_eq!(read(&scratch.path().join("none"), Login::Reader, true).unwrap(), None);
+    }
+
+    #[test]
+    fn a_directory_that_was_named_must_hold_addresses_and_a_flag_goes_first() {
+        let scratch = directory();
+        let mut flags = Flags::default();
+        flags.set(DATA_DIR.key, scratch.path().display().to_string());
+        flags.set("NATS_URL", "nats://elsewhere:1");
+        let settings = crate::top::SETTINGS.iter().chain(bus::service::SETTINGS).copied();
+        let settings: Vec<Setting> = settings.collect();
+        let found = Surroundings::of(&flags, &settings, Login::Reader).unwrap();
+        assert_eq!(found.0.get("NATS_URL"), None);
+        assert_eq!(found.0["TOP_METRICS_ADDR"], "127.0.0.1:18000");
+        assert_eq!(found.0.get("DATABASE_URL"), None, "the tool reads no such setting");
+        std::fs::write(scratch.path().join(FILE), "{}").unwrap();
+        let error = Surroundings::of(&flags, &settings, Login::Reader).unwrap_err().to_string();
+        assert!(error.contains("--data-dir") && error.contains("is not what"), "{error}");
+        std::fs::remove_file(scratch.path().join(FILE)).unwrap();
+        let error = Surroundings::of(&flags, &settings, Login::Reader).unwrap_err().to_string();
+        assert!(error.contains("no `lakegauge up` runs there"), "{error}");
+    }
+}

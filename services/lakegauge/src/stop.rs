@@ -1,0 +1,50 @@
+//! SIGTERM and SIGINT for the tools: both ask to end, and none is left to the system, which as
+//! process 1 of a container would pass over them.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Tells when a tool is asked to end.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// A signal came before the tool was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped by {0}")]
+pub(crate) struct Stopped(pub(crate) &'static str);
+
+impl Stop {
+    /// Listens from now on. Must be called within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses the handlers.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Completes with the next signal that asks to end.
+    pub(crate) async fn asked(&mut self) -> Stopped {
+        tokio::select! {
+            _ = self.terminate.recv() => Stopped("SIGTERM"),
+            _ = self.interrupt.recv() => Stopped("SIGINT"),
+        }
+    }
+
+    /// Does something that nothing is lost by leaving in the middle.
+    ///
+    /// # Errors
+    ///
+    /// A signal came first.
+    pub(crate) async fn unless<T>(&mut self, doing: impl Future<Output = T>) -> Result<T, Stopped> {
+        tokio::select! {
+            done = doing => Ok(done),
+            stopped = self.asked() => Err(stopped),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What the parts of `up` find in their environment: what we put there, and nothing else.
+//!
+//! Programs read variables that nobody thinks of when a pipeline is started: `PGSSLMODE` and
+//! `PGOPTIONS` change every connection to PostgreSQL, `GF_…` every setting of Grafana, `LC_ALL` the
+//! language of messages, proxies where requests go. Those of our own services that are meant are in
+//! their tables of settings.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use service_kit::{Environment, Setting, fail_points};
+
+use super::datadir::DataDir;
+
+/// The environment of one part.
+pub(crate) type Variables = BTreeMap<String, OsString>;
+
+/// Passed on to every part: where programs and libraries are, and where temporary files go.
+const OF_THE_MACHINE: &[&str] = &["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
+
+/// Passed on to our own executable: what a developer asks of it.
+const OF_THE_DEVELOPER: &[&str] = &[fail_points::VARIABLE, "RUST_BACKTRACE"];
+
+/// What the name of every variable begins with that the clients of PostgreSQL read.
+const OF_POSTGRES_CLIENTS: &str = "PG";
+
+/// Settings for servers that are not ours: our services do not get them from our environment.
+const OF_OTHER_SERVERS: &[&str] = &[
+    "NATS_URL",
+    "NATS_CREDS",
+    "NATS_NKEY_SEED_FILE",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_CA_FILE",
+    "NATS_SUBJECT_PREFIX",
+    "NATS_INBOX_PREFIX",
+    "NATS_REPLICAS",
+    "DATABASE_URL",
+    "SUPABASE_DB_URL",
+    "MIGRATION_DATABASE_URL",
+    "ADMIN_ADDR",
+    "METRICS_ADDR",
+];
+
+/// What every part gets: messages in English, times in UTC, and a home without anybody's settings.
+pub(crate) fn base(home: &Path) -> Variables {
+    let mut variables = Variables::from([
+        ("HOME".to_owned(), home.into()),
+        ("LC_ALL".to_owned(), "C.UTF-8".into()),
+        ("TZ".to_owned(), "UTC".into()),
+    ]);
+    pass_on(&mut variables, OF_THE_MACHINE.iter().copied());
+    variables
+}
+
+/// What our own executable gets as well: those of its settings that somebody gave us for it.
+pub(crate) fn of_ours(dir: &DataDir, settings: &[Setting]) -> Variables {
+    let mut variables = base(&dir.at(""));
+    pass_on(&mut variables, OF_THE_DEVELOPER.iter().copied());
+    let ours = settings.iter().filter(|setting| !OF_OTHER_SERVERS.contains(&setting.key));
+    for setting in ours {
+        pass_on(&mut variables, [setting.key]);
+        if setting.secret {
+            pass_on(&mut variables, [&*format!("{}_FILE", setting.key)]);
+        }
+    }
+    variables
+}
+
+/// Passes variables on under their own names, where they are set and not empty.
+pub(crate) fn pass_on<'a>(variables: &mut Variables, keys: impl IntoIterator<Item = &'a str>) {
+    for key in keys {
+        if let Some(value) = Environment::raw(key).filter(|value| !value.is_empty()) {
+            variables.insert(key.to_owned(), value);
+        }
+    }
+}
+
+/// Starts this program again in its own place without the variables that clients of PostgreSQL
+/// read, if there are any: the driver can't be told to leave them alone.
+///
+/// Comes back where there are none.
+///
+/// # Errors
+///
+/// It can't be started.
+pub(crate) fn without_others() -> anyhow::Result<()> {
+    let others: Vec<OsString> =
+        Environment::all().map(|(key, _)| key).filter(|key| is_of_postgres(key)).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = others.iter().map(|key| key.display().to_string()).collect();
+    eprintln!("not heeded, since the pipeline has its own PostgreSQL: {}", names.join(", "));
+    let mut again = Command::new(super::parts::this_executable()?);
+    let mut arguments = std::env::args_os();
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    again.args(arguments);
+    for key in others {
+        again.env_remove(key);
+    }
+    Err(again.exec()).context("this executable can't be started again")
+}
+
+fn is_of_postgres(key: &OsStr) -> bool {
+    key.as_encoded_bytes().starts_with(OF_POSTGRES_CLIENTS.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_of_libpq_is_one_of_postgres_clients_and_no_setting_of_ours_is() {
+        for key in ["PGSSLMODE", "PGHOST", "PGOPTIONS", "PGSERVICEFILE", "PGPASSFILE", "PGTZ"] {
+            assert!(is_of_postgres(key.as_ref()), "{key}");
+        }
+        for setting in super::super::SETTINGS {
+            assert!(!is_of_postgres(setting.key.as_ref()), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn a_part_finds_only_what_we_put_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(scratch.path()).unwrap();
+        // The environment of the tests has more than these, the system's own at least.
+        let allowed = ["HOME", "LC_ALL", "TZ", "PATH", "LD_LIBRARY_PATH", "TMPDIR"];
+        for key in base(scratch.path()).keys() {
+            assert!(allowed.contains(&key.as_str()), "{key}");
+        }
+        let settings = crate::services::settings_of(&["archive"]);
+        assert!(settings.iter().any(|setting| setting.key == "DATABASE_URL"));
+        for key in of_ours(&dir, &settings).keys() {
+            let named = settings.iter().any(|setting| key.starts_with(setting.key));
+            let developer = OF_THE_DEVELOPER.contains(&key.as_str());
+            assert!(named || developer || allowed.contains(&key.as_str()), "{key}");
+            assert!(!OF_OTHER_SERVERS.contains(&key.as_str()), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_names_another_server_is_a_setting_that_exists() {
+        let all: Vec<&str> = crate::services::sections()
+            .into_iter()
+            .flat_map(|(_, settings)| settings.into_iter().map(|setting| setting.key))
+            .collect();
+        for key in OF_OTHER_SERVERS {
+            assert!(all.contains(key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! How far a reader is behind, asked independently of what is delivered to it: one that gets nothing
+//! must not look like one that has nothing to do.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use service_kit::{Clock, Condition, Setting, Settings};
+
+use crate::{api, connection::Bus, error::BusError, reader::ReaderProgress, stream::named};
+
+/// Gaps inside of a stream that are counted one by one; with more, all of them are taken to lie
+/// before the position, as long as messages are left then. The server lists each.
+const GAPS_LISTED_MAX: u64 = 1_000_000;
+
+/// How often the stream is asked.
+pub const LAG_CHECK_MS: Setting = Setting {
+    key: "LAG_CHECK_MS",
+    flag: "lag-check-ms",
+    default: Some("1000"),
+    help: "How often each stream is asked how many messages wait to be counted or archived, whether \
+           or not any are delivered.",
+    secret: false,
+};
+
+/// From when on a reader that does not move is not ready.
+pub const STALLED_AFTER_MS: Setting = Setting {
+    key: "STALLED_AFTER_MS",
+    flag: "stalled-after-ms",
+    default: Some("30000"),
+    help: "From when on /readyz says that messages of a stream wait and none is counted or archived, \
+           or that NATS does not say whether any wait.",
+    secret: false,
+};
+
+/// How often the lag is asked, and what is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BacklogLimits {
+    /// Between two questions.
+    pub check: Duration,
+    /// The longest standstill that is still well.
+    pub stalled_after: Duration,
+}
+
+impl BacklogLimits {
+    /// From the settings; problems are collected there.
+    pub fn load(settings: &mut Settings<'_>) -> Option<Self> {
+        let check = settings.duration_ms(&LAG_CHECK_MS);
+        let stalled_after = settings.duration_ms(&STALLED_AFTER_MS);
+        Some(Self { check: check?, stalled_after: stalled_after? })
+    }
+}
+
+/// What one look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Messages stored after the position; none: the broker can't be asked.
+    pub messages: Option<u64>,
+    /// How long messages have waited, or may have, while the position stood still.
+    pub stalled: Duration,
+}
+
+/// Since when a position stands still although there is more. Pure.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standstill {
+    position: u64,
+    since_ms: Option<u64>,
+}
+
+impl Standstill {
+    fn observe(&mut self, now_ms: u64, position: u64, messages: Option<u64>) -> Duration {
+        let is_moving = std::mem::replace(&mut self.position, position) != position;
+        if is_moving || messages == Some(0) {
+            self.since_ms = None;
+        }
+        if messages == Some(0) {
+            return Duration::ZERO;
+        }
+        let since_ms = *self.since_ms.get_or_insert(now_ms);
+        Duration::from_millis(now_ms.saturating_sub(since_ms))
+    }
+}
+
+/// A position that one task moves and another watches, with how its reader is doing.
+#[derive(Debug, Default)]
+pub struct Watched(Mutex<WatchedState>);
+
+#[derive(Debug, Default)]
+struct WatchedState {
+    position: Option<u64>,
+    stands_by: bool,
+    reader: Option<Arc<ReaderProgress>>,
+}
+
+impl Watched {
+    /// The position is known, or moved.
+    pub fn moved(&self, position: u64) {
+        let mut state = self.state();
+        (state.position, state.stands_by) = (Some(position), false);
+    }
+
+    /// Another process moves the position: it is not ours to be late.
+    pub fn stands_by(&self) {
+        let mut state = self.state();
+        (state.position, state.stands_by) = (None, true);
+    }
+
+    /// Another reader reads on.
+    pub fn reads(&self, reader: Arc<ReaderProgress>) {
+        self.state().reader = Some(reader);
+    }
+
+    /// The position; nothing: another process moves it.
+    fn position(&self) -> Option<Option<u64>> {
+        let state = self.state();
+        (!state.stands_by).then_some(state.position)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.state().reader.as_ref().and_then(|reader| reader.trouble())
+    }
+
+    fn state(&self) -> MutexGuard<'_, WatchedState> {
+        // Its changes are whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bus {
+    /// How many messages a stream holds after a sequence. Not the last sequence less that one: what
+    /// was deleted does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NoStream`], and what any request may meet.
+    pub async fn stored_after(&self, stream: &str, after: u64) -> Result<u64, BusError> {
+        let name = self.server_name(stream);
+        let ask = async |details: bool| -> Result<Held, BusError> {
+            let what = format!("how much stream {name} holds");
+            let question = json!({ "deleted_details": details });
+            api::request::<Info>(&self.context, format!("STREAM.INFO.{name}"), &question, &what)
+                .await
+                .map(|info| info.state)
+                .map_err(|error| named(error, &name))
+        };
+        let held = ask(false).await?;
+        if held.num_deleted == 0 || held.last_seq <= after {
+            return Ok(held.after(after));
+        }
+        if self.next_sequence(stream, after.saturating_add(1)).await?.is_none() {
+            return Ok(0);
+        }
+        if held.num_deleted > GAPS_LISTED_MAX {
+            return Ok(held.after(after).min(held.messages).max(1));
+        }
+        Ok(ask(true).await?.after(after))
+    }
+
+    /// Asks for ever how many messages wait after a watched position, tells, and keeps a condition
+    /// true to it. `done` says what does not happen to them: `archived`.
+    pub async fn watch_backlog(
+        &self,
+        stream: &str,
+        watched: &Watched,
+        limits: BacklogLimits,
+        (condition, done): (&Condition, &str),
+        clock: &Clock,
+        told: impl Fn(&Backlog),
+    ) -> Infallible {
+        let mut standstill = Standstill::default();
+        let (mut was_well, mut is_known) = (true, false);
+        // Ready with nothing to do would be a guess until somebody has looked.
+        condition.fail(format!("{stream}: nobody has said yet how many messages wait"));
+        loop {
+            let looked = self.look(stream, watched).await;
+            // It may have moved while the answer was on its way.
+            let position = watched.position().flatten().unwrap_or(0);
+            let messages = looked.as_ref().ok().copied();
+            let stalled = standstill.observe(clock.monotonic_ms(), position, messages);
+            told(&Backlog { messages, stalled });
+            is_known |= messages.is_some();
+            let is_well = stalled < limits.stalled_after;
+            if is_well && !is_known {
+                condition.fail(why(stream, position, &looked, stalled, done, watched.trouble()));
+            } else if is_well {
+                let waiting = messages.map_or("?".to_owned(), |count| count.to_string());
+                condition.pass(format!("{stream}: {waiting} messages wait"));
+            } else {
+                let why = why(stream, position, &looked, stalled, done, watched.trouble());
+                if was_well {
+                    tracing::error!(why, "a stream stands still");
+                }
+                condition.fail(why);
+            }
+            was_well = is_well;
+            tokio::time::sleep(limits.check).await;
+        }
+    }
+
+    /// How many messages wait; none where another process is the one to take them.
+    async fn look(&self, stream: &str, watched: &Watched) -> Result<u64, String> {
+        match watched.position() {
+            Some(Some(position)) => {
+                self.stored_after(stream, position).await.map_err(|error| error.to_string())
+            }
+            Some(None) => Err("the position to read after was not found yet".to_owned()),
+            None => Ok(0),
+        }
+    }
+}
+
+fn why(
+    stream: &str,
+    position: u64,
+    looked: &Result<u64, String>,
+    stalled: Duration,
+    done: &str,
+    trouble: Option<String>,
+) -> String {
+    let seconds = stalled.as_secs();
+    let what = match looked {
+        Ok(messages) => format!(
+            "{stream}: {messages} messages wait behind message {position}, and none was {done} for \
+             {seconds} s"
+        ),
+        Err(error) => {
+            format!("{stream}: for {seconds} s nobody knows whether messages wait: {error}")
+        }
+    };
+    match trouble {
+        Some(trouble) => format!("{what}; the reader says: {trouble}"),
+        None => what,
+    }
+}
+
+#[derive(Deserialize)]
+struct Info {
+    state: Held,
+}
+
+#[derive(Deserialize)]
+struct Held {
+    messages: u64,
+    first_seq: u64,
+    last_seq: u64,
+    #[serde(default)]
+    num_deleted: u64,
+    #[serde(default)]
+    deleted: Vec<u64>,
+}
+
+impl Held {
+    /// Messages after a sequence, as far as the gaps are listed.
+    fn after(&self, after: u64) -> u64 {
+        if self.messages == 0 {
+            return 0;
+        }
+        let before = after.max(self.first_seq.saturating_sub(1));
+        let gaps = self.deleted.iter().filter(|gap| **gap > before);
+        let gaps = u64::try_from(gaps.count()).unwrap_or(u64::MAX);
+        self.last_seq.saturating_sub(before).saturating_sub(gaps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_stored_after_the_position_waits() {
+        let held = Held {
+            messages: 7,
+            first_seq: 11,
+            last_seq: 20,
+            num_deleted: 3,
+            deleted: vec![12, 15, 16],
+        };
+        for (after, waiting) in
+            [(0, 7), (10, 7), (11, 6), (12, 6), (15, 4), (16, 4), (19, 1), (20, 0), (99, 0)]
+        {
+            assert_eq!(held.after(after), waiting, "after {after}");
+        }
+        let empty =
+            Held { messages: 0, first_seq: 21, last_seq: 20, num_deleted: 0, deleted: vec![] };
+        assert_eq!(empty.after(3), 0);
+    }
+
+    #[test]
+    fn a_position_stands_still_only_while_something_waits_or_may_wait() {
+        let mut standstill = Standstill::default();
+        let mut after =
+            |now_ms, position, messages| standstill.observe(now_ms, position, messages).as_millis();
+        assert_eq!(after(0, 7, Some(3)), 0);
+        assert_eq!(after(500, 7, Some(4)), 500);
+        assert_eq!(after(700, 8, Some(900)), 0, "it moves");
+        assert_eq!(after(900, 8, Some(900)), 200);
+        assert_eq!(after(950, 8, Some(0)), 0, "nothing waits");
+        assert_eq!(after(5_000, 8, None), 0, "nobody knows, from here on");
+        assert_eq!(after(6_000, 8, None), 1_000);
+        assert_eq!(after(6_500, 8, Some(1)), 1_500, "it may have waited since then");
+        assert_eq!(after(7_000, 8, Some(0)), 0);
+    }
+}

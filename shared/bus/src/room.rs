@@ -1,0 +1,203 @@
+//! How much room each stream gets, and what fits into what an account offers. Pure.
+//!
+//! Everything follows from the room of an event stream, so that one setting makes the pipeline fit.
+
+use crate::topology::TopologyOverrides;
+
+const MIB: u64 = 1 << 20;
+
+/// An event stream, unless something else is set or offered: what comes in while a service is down.
+const EVENTS_BYTES: u64 = 4 << 30;
+/// The smallest event stream that is made unasked: half of what one publisher may have under way.
+const EVENTS_BYTES_MIN: u64 = 16 * MIB;
+/// Event streams that are declared.
+const EVENT_STREAMS: u64 = 2;
+/// Pointers, owners and epochs: small values, one of each kept.
+const POINTERS_BYTES: u64 = 16 * MIB;
+/// The snapshots' part of an event stream's room; there must be room for two of each stream. The
+/// state of a million objects takes about 40 MiB.
+const SNAPSHOTS_SHARE: u64 = 4;
+const SNAPSHOTS_BYTES: std::ops::RangeInclusive<u64> = 32 * MIB..=1 << 30;
+/// The samples' part: a few hundred bytes each 10 s.
+const SAMPLES_SHARE: u64 = 16;
+const SAMPLES_BYTES: std::ops::RangeInclusive<u64> = 16 * MIB..=256 * MIB;
+
+/// What a declared stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Pointers, owners, epochs.
+    Pointers,
+    /// Snapshots of the aggregators' state.
+    Snapshots,
+    /// Events of one side and partition.
+    Events,
+    /// Samples of the metrics.
+    Samples,
+    /// A replay run.
+    Replay,
+}
+
+impl Purpose {
+    /// By the name without a prefix: as declared in `nats/streams.json`, or of a replay run.
+    pub(crate) fn of(name: &str) -> Self {
+        if name.starts_with("KV_") {
+            Self::Pointers
+        } else if name.starts_with("OBJ_") {
+            Self::Snapshots
+        } else if name.starts_with("REPLAY_") {
+            Self::Replay
+        } else if name == "TELEMETRY" {
+            Self::Samples
+        } else {
+            Self::Events
+        }
+    }
+
+    /// What to do where the server says that it has no room for it.
+    pub(crate) const fn todo(self) -> &'static str {
+        match self {
+            Self::Pointers => {
+                "raise max_file_store in nats-server.conf, or the account's limit: this bucket is as \
+                 small as it can be"
+            }
+            Self::Snapshots => {
+                "raise max_file_store in nats-server.conf or the account's limit, or lower \
+                 NATS_SNAPSHOT_BUCKET_MAX_BYTES, which is a quarter of NATS_EVENT_STREAM_MAX_BYTES \
+                 unless set"
+            }
+            Self::Events => {
+                "raise max_file_store in nats-server.conf or the account's limit, or lower \
+                 NATS_EVENT_STREAM_MAX_BYTES"
+            }
+            Self::Samples => {
+                "raise max_file_store in nats-server.conf or the account's limit, or lower \
+                 NATS_SAMPLES_MAX_BYTES, which is a sixteenth of NATS_EVENT_STREAM_MAX_BYTES unless \
+                 set"
+            }
+            Self::Replay => {
+                "lower REPLAY_STREAM_MAX_BYTES, take old runs away with `lakegauge replay --remove \
+                 RUN`, or raise max_file_store in nats-server.conf or the account's limit"
+            }
+        }
+    }
+}
+
+/// The room of every declared stream, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    events: u64,
+    snapshots: u64,
+    samples: u64,
+}
+
+impl Room {
+    /// As it is set, or follows from what is set.
+    pub(crate) fn new(overrides: &TopologyOverrides) -> Self {
+        let events = overrides.event_stream_max_bytes.unwrap_or(EVENTS_BYTES);
+        let share = |part: u64, bounds: std::ops::RangeInclusive<u64>| {
+            (events / part).clamp(*bounds.start(), *bounds.end())
+        };
+        Self {
+            events,
+            snapshots: overrides
+                .snapshot_bucket_max_bytes
+                .unwrap_or_else(|| share(SNAPSHOTS_SHARE, SNAPSHOTS_BYTES)),
+            samples: overrides
+                .samples_max_bytes
+                .unwrap_or_else(|| share(SAMPLES_SHARE, SAMPLES_BYTES)),
+        }
+    }
+
+    /// Of one stream.
+    pub(crate) const fn of(&self, purpose: Purpose) -> Option<u64> {
+        match purpose {
+            Purpose::Pointers => Some(POINTERS_BYTES),
+            Purpose::Snapshots => Some(self.snapshots),
+            Purpose::Events => Some(self.events),
+            Purpose::Samples => Some(self.samples),
+            Purpose::Replay => None,
+        }
+    }
+
+    /// Of all together.
+    pub(crate) const fn total(&self) -> u64 {
+        POINTERS_BYTES
+            .saturating_add(self.snapshots)
+            .saturating_add(self.events.saturating_mul(EVENT_STREAMS))
+            .saturating_add(self.samples)
+    }
+
+    /// The largest event stream, in whole MiB, with which all fit into an offer; none: not even the
+    /// smallest one.
+    pub(crate) fn events_that_fit(offer: u64, overrides: &TopologyOverrides) -> Option<u64> {
+        let fits = |mebibytes: u64| {
+            let event_stream_max_bytes = Some(mebibytes * MIB);
+            let with = TopologyOverrides { event_stream_max_bytes, ..overrides.clone() };
+            Self::new(&with).total() <= offer
+        };
+        let (mut fitting, mut too_large) = (EVENTS_BYTES_MIN / MIB, offer / MIB + 1);
+        if !fits(fitting) {
+            return None;
+        }
+        while too_large - fitting > 1 {
+            let middle = fitting + (too_large - fitting) / 2;
+            if fits(middle) {
+                fitting = middle;
+            } else {
+                too_large = middle;
+            }
+        }
+        Some(fitting * MIB)
+    }
+
+    /// The least that must be offered for what is set otherwise.
+    pub(crate) fn least(overrides: &TopologyOverrides) -> u64 {
+        let event_stream_max_bytes = Some(EVENTS_BYTES_MIN);
+        Self::new(&TopologyOverrides { event_stream_max_bytes, ..overrides.clone() }).total()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn events(bytes: u64) -> TopologyOverrides {
+        TopologyOverrides { event_stream_max_bytes: Some(bytes), ..TopologyOverrides::default() }
+    }
+
+    #[test]
+    fn unless_set_everything_is_as_declared() {
+        let room = Room::new(&TopologyOverrides::default());
+        assert_eq!(room, Room { events: 4 << 30, snapshots: 1 << 30, samples: 256 << 20 });
+        assert_eq!(room.total(), (9 << 30) + (272 << 20));
+    }
+
+    #[test]
+    fn buckets_and_samples_follow_the_event_streams_within_bounds() {
+        assert_eq!(Room::new(&events(1 << 30)).snapshots, 256 << 20);
+        assert_eq!(Room::new(&events(1)).snapshots, 32 << 20);
+        assert_eq!(Room::new(&events(100 << 30)).snapshots, 1 << 30);
+        let set = TopologyOverrides {
+            snapshot_bucket_max_bytes: Some(5),
+            samples_max_bytes: Some(7),
+            ..events(1 << 30)
+        };
+        assert_eq!(Room::new(&set), Room { events: 1 << 30, snapshots: 5, samples: 7 });
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_to_fit_fits_and_a_mebibyte_more_does_not(offer in 0_u64..=64 << 30) {
+            let none = TopologyOverrides::default();
+            match Room::events_that_fit(offer, &none) {
+                Some(bytes) => {
+                    prop_assert!(Room::new(&events(bytes)).total() <= offer);
+                    prop_assert!(Room::new(&events(bytes + MIB)).total() > offer);
+                }
+                None => prop_assert!(Room::least(&none) > offer),
+            }
+        }
+    }
+}
