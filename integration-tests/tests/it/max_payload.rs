@@ -4,11 +4,14 @@
 
 use std::time::Duration;
 
-use bus::{Bus, BusError, PublisherLimits, Recovery, Topology, TopologyOverrides};
-use domain::{Event, Rules, Side};
+use bus::{Bus, BusError, PublisherLimits, ReaderSettings, Recovery, Topology, TopologyOverrides};
+use domain::{Event, Fact, Rules, Side, Timestamp};
 use integration_tests::nats::{NatsServer, Profile};
 use integration_tests::pipeline::{Part, Pipeline, Traffic, until};
+use integration_tests::raw_nats::RawNats;
 use integration_tests::running::Running;
+use service_kit::Clock;
+use wire::json::encode_line;
 use wire::{Format, Headers, PAYLOAD_BYTES_MIN, Sealed, decode, seal};
 
 use crate::{laws, store_events::access};
@@ -141,6 +144,38 @@ async fn a_broker_that_takes_too_little_is_refused_at_start_with_what_to_do() {
         for words in ["max_payload", "8192", least.as_str(), "nats-server.conf"] {
             assert!(said.contains(words), "{word:?} {words}: {said}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_larger_than_all_that_is_asked_for_at_once_is_read_like_any_other() {
+    const EVENTS: u64 = 20_000;
+    let mut pipeline = Pipeline::start_on(server("64MB").await, &[]).await.unwrap();
+    pipeline.run(Part::Archiver).unwrap();
+    pipeline.run(Part::Aggregator).unwrap();
+    let lines: Vec<String> = (0..EVENTS)
+        .map(|number| {
+            let mut event = access(number, 0);
+            event.occurred_at = Timestamp(Clock::system().now_us());
+            if let Fact::LakeAccess(access) = &mut event.fact {
+                access.key = format!("{:0700}", number);
+            }
+            encode_line(&event)
+        })
+        .collect();
+    let large = lines.join("\n");
+    assert!(large.len() > 2 * ReaderSettings::new("LAKE_0", "test", 0).batch_bytes_max);
+    let mut raw = RawNats::connect(pipeline.nats.port()).await.unwrap();
+    for payload in [lines[0].as_str(), large.as_str(), lines[1].as_str()] {
+        raw.publish("lake.access.0.large", payload).await.unwrap();
+    }
+    pipeline.rest().await.unwrap();
+    let rows = pipeline.database.number("select count(*) from lakegauge.lake_access").unwrap();
+    assert_eq!(rows, i64::try_from(EVENTS).unwrap());
+    assert_eq!(pipeline.four().unwrap().unwrap()[1], f64::from(20_000));
+    for part in [Part::Archiver, Part::Aggregator] {
+        let log = pipeline.part(part).unwrap().log();
+        assert!(!log.contains("one by one"), "{log}");
     }
 }
 

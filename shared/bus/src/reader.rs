@@ -40,8 +40,8 @@ pub struct ReaderSettings {
     pub acknowledge: bool,
     /// Messages asked for at a time. Below 1,000 a third of the throughput is lost.
     pub batch_messages_max: usize,
-    /// Bytes asked for at a time: half as much again may be held in memory. Must be above the
-    /// server's `max_payload`.
+    /// Bytes asked for at a time: half as much again may be held in memory. Where the server takes
+    /// larger messages (`max_payload`), as many as one of them needs.
     pub batch_bytes_max: usize,
     /// The server's sign of life on an idle stream; twice this without any is a lost subscription.
     pub heartbeat: Duration,

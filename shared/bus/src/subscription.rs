@@ -28,6 +28,10 @@ const UNACKNOWLEDGED_MAX: i64 = 200_000;
 /// How long the server keeps one request for messages open.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
+/// What the server adds to a payload when it looks whether a message fits into what was asked for:
+/// its subject and the one that acknowledges, both within a line of the protocol (4,096 bytes).
+const SUBJECTS_BYTES_MAX: usize = 8_192;
+
 /// Makes the consumer and asks for messages.
 pub(crate) async fn subscribe(
     bus: &Bus,
@@ -57,7 +61,7 @@ pub(crate) async fn subscribe(
     consumer
         .stream()
         .max_messages_per_batch(settings.batch_messages_max)
-        .max_bytes_per_batch(settings.batch_bytes_max)
+        .max_bytes_per_batch(batch_bytes(settings.batch_bytes_max, bus.max_payload()))
         .expires(PULL_EXPIRES)
         .heartbeat(settings.heartbeat)
         .messages()
@@ -89,6 +93,12 @@ fn config(bus: &Bus, settings: &ReaderSettings, after: u64) -> pull::Config {
             ..common
         }
     }
+}
+
+/// Bytes to ask for at a time: room for the largest message at least, which the server would refuse
+/// to deliver for ever.
+fn batch_bytes(wanted: usize, max_payload: usize) -> usize {
+    wanted.max(max_payload.saturating_add(SUBJECTS_BYTES_MAX))
 }
 
 /// The part of a fresh inbox that nobody else has.
