@@ -101,7 +101,9 @@ impl Drop for Unsaved {
 }
 
 impl Snapshotter {
-    /// Stores a snapshot each interval until told to stop, then one more.
+    /// Stores a snapshot each interval until told to stop, then one more. Where none serves as yet,
+    /// the first is stored at once: a state that was rebuilt, which may have taken long, is not
+    /// rebuilt again after a kill.
     ///
     /// # Errors
     ///
@@ -113,12 +115,14 @@ impl Snapshotter {
         mut unsaved: Unsaved,
         stop: Lifecycle,
     ) -> Result<(), BusError> {
+        let mut wait = if self.stored.is_some() { interval } else { Duration::ZERO };
         loop {
             let draining = tokio::select! {
                 () = stop.draining() => true,
-                () = tokio::time::sleep(interval) => false,
+                () = tokio::time::sleep(wait) => false,
                 never = unsaved.watch() => match never {},
             };
+            wait = interval;
             // To store may have to wait for long.
             let stored = tokio::select! {
                 stored = self.store() => stored,
