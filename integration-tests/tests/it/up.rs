@@ -73,6 +73,16 @@ fn up_heeds_no_variable_that_is_meant_for_other_programs() {
 }
 
 #[test]
+fn up_refuses_a_scenario_that_there_is_not_before_it_makes_anything() {
+    let scratch = scratch().unwrap();
+    let data = scratch.path().join("data");
+    let mut up = up(":", &data, &["--scenario=bogus"], &[]).unwrap();
+    assert_eq!(up.wait().unwrap().code(), Some(64), "{}", up.said());
+    assert!(up.said().contains("noisy-tenant"), "what there is: {}", up.said());
+    assert!(!data.exists(), "a directory was made");
+}
+
+#[test]
 fn up_works_in_a_directory_with_any_name_that_can_be_printed() {
     let scratch = scratch().unwrap();
     let data = scratch.path().join(r#"a"b \d'c $HOME ${x} %41%(s)s #? [a-z]* {e} ;&|<> `ü ~"#);

@@ -58,7 +58,6 @@ fn root() -> Command {
         )
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_help_subcommand(true)
         .infer_subcommands(false);
     tools::add_to(services::add_to(root))
 }

@@ -45,6 +45,12 @@ impl Incident {
         ("silence", Self::Silence),
         ("noisy-tenant", Self::NoisyTenant),
     ];
+
+    /// What the setting of a scenario may say, and what it means.
+    pub fn choices() -> Vec<(&'static str, Option<Self>)> {
+        let named = Self::NAMES.iter().map(|(name, incident)| (*name, Some(*incident)));
+        std::iter::once(("none", None)).chain(named).collect()
+    }
 }
 
 /// An incident and when it strikes: from 15 s after the start for 90 s (silence: 45 s), again after

@@ -187,9 +187,7 @@ impl Common {
             &names.format,
             &[("auto", None), ("json", Some(Format::Json)), ("bincode", Some(Format::Bincode))],
         );
-        let mut incidents = vec![("none", None)];
-        incidents.extend(Incident::NAMES.iter().map(|(name, what)| (*name, Some(*what))));
-        let incident = settings.choice(&names.scenario, &incidents);
+        let incident = settings.choice(&names.scenario, &Incident::choices());
         let seed = settings.optional(&names.seed);
         let events = settings.optional(&names.events);
         let start_time = load_time(settings, &names.start_time);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use service_kit::{Setting, Settings};
+use simulator::scenario::Incident;
 
 /// Ports that the parts listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) struct Config {
     pub(crate) summary_json: Option<PathBuf>,
     pub(crate) rate: u64,
     pub(crate) seed: Option<u64>,
-    pub(crate) scenario: Option<String>,
+    pub(crate) scenario: &'static str,
     pub(crate) simulators: bool,
     pub(crate) adopt: bool,
     pub(crate) prometheus: bool,
@@ -84,7 +85,7 @@ const SEED: Setting = setting(
 const SCENARIO: Setting = setting(
     "UP_SCENARIO",
     "scenario",
-    None,
+    Some("none"),
     "An incident to look at; `lakegauge simulate lake --help` lists them.",
 );
 const NO_SIMULATORS: Setting = setting(
@@ -256,7 +257,9 @@ impl Config {
         // Beyond ten million a second no machine follows, and shares would overflow.
         let rate = settings.in_range(&RATE, 2..=10_000_000);
         let seed = settings.optional(&SEED);
-        let scenario = settings.optional(&SCENARIO);
+        // Asked here, before anything is made, and not by the simulator at its start.
+        let named: Vec<_> = Incident::choices().into_iter().map(|(name, _)| (name, name)).collect();
+        let scenario = settings.choice(&SCENARIO, &named);
         let no_simulators = settings.switch(&NO_SIMULATORS);
         let adopt = settings.switch(&ADOPT);
         let no_prometheus = settings.switch(&NO_PROMETHEUS);

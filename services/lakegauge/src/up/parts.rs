@@ -96,9 +96,7 @@ fn simulator(
     if let Some(seed) = config.seed {
         flag("--seed", seed.to_string().into());
     }
-    if let Some(scenario) = &config.scenario {
-        flag("--scenario", scenario.into());
-    }
+    flag("--scenario", config.scenario.into());
     Ok((spec, books))
 }
 
