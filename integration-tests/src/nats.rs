@@ -29,6 +29,9 @@ const VERSION_NEEDED: (u32, u32) = (2, 12);
 /// seconds.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// To a question of a test. The disk of a busy machine can stand still for seconds.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -274,12 +277,13 @@ impl NatsServer {
         Ok(kill_process(Pid::from_child(child), Signal::HUP)?)
     }
 
-    /// Settings for a connection to it, with timeouts short enough for tests of outages.
+    /// Settings for a connection to it that notices an outage soon, and waits for answers as long
+    /// as a busy machine needs.
     pub fn settings(&self, name: &str) -> BusSettings {
         BusSettings {
             url: self.url().into(),
             name: name.to_owned(),
-            request_timeout: Duration::from_secs(2),
+            request_timeout: ANSWER_MAX,
             ping_interval: Duration::from_secs(1),
             ..self.login.clone()
         }

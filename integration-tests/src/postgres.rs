@@ -35,7 +35,7 @@ pub const ARCHIVER: &str = "lakegauge_test_archiver";
 /// Logs in as readers do.
 pub const READER: &str = "lakegauge_test_reader";
 /// What a server that was asked to stop or start gets.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
 const GIVEN: [&str; 2] = ["TEST_DATABASE_URL", "DATABASE_URL"];

@@ -1,6 +1,8 @@
 //! What the crash matrix does to a pipeline: proxies before the servers, services that are stopped,
 //! watched for their end, or have a second beside them.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use bus::{Bus, BusSettings};
 use domain::{EventId, Run, Side, Stream, Timestamp, id::NUMBER_MAX};
@@ -71,14 +73,18 @@ impl Pipeline {
         Ok(networks)
     }
 
-    /// A connection of the test's own through another port.
+    /// A connection of the test's own through another port, for a network that loses answers.
     ///
     /// # Errors
     ///
     /// What the broker said.
     pub async fn bus_at(&self, port: u16) -> Result<Bus> {
-        let url = format!("nats://127.0.0.1:{port}");
-        Ok(Bus::connect(&BusSettings { url: url.into(), ..self.nats.settings("matrix") }).await?)
+        let settings = BusSettings {
+            url: format!("nats://127.0.0.1:{port}").into(),
+            request_timeout: Duration::from_secs(2),
+            ..self.nats.settings("matrix")
+        };
+        Ok(Bus::connect(&settings).await?)
     }
 
     /// Starts a service that is not running, with fail points.

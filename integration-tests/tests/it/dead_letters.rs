@@ -111,7 +111,7 @@ impl Lettered {
         let windows = "select string_agg(distinct events::text, ' ') from (select length_s, \
             sum(events) as events from lakegauge.lake_window group by 1) as w";
         assert_eq!(self.pipeline.database.value(windows).unwrap(), writes.to_string());
-        let [used_gb, accesses, ..] = self.pipeline.four().unwrap().unwrap();
+        let [used_gb, accesses, ..] = self.pipeline.shown().await.unwrap();
         assert_eq!(accesses, f64::from(writes));
         assert!((used_gb * 1e6 - f64::from(writes)).abs() < 1e-6, "{used_gb} GB of {writes} kB");
         is_well(&self.pipeline);
@@ -215,7 +215,7 @@ async fn a_row_that_the_database_refused_comes_in_with_its_windows_and_is_counte
     here.publish(&lines).await;
     assert_eq!(here.rows(), 2);
     // The sets took it for new: it was counted.
-    assert_eq!(here.pipeline.four().unwrap().unwrap()[1], 3.0);
+    assert_eq!(here.pipeline.shown().await.unwrap()[1], 3.0);
     is_well(&here.pipeline);
     let letter = &here.list(&[])[0];
     let expected = json!(["refused_by_database", true, "23514"]);
@@ -226,7 +226,7 @@ async fn a_row_that_the_database_refused_comes_in_with_its_windows_and_is_counte
     assert!(said.contains("refuses it still (23514)"), "{said}");
     // Folded from the archive, its letter stands for it.
     here.rebuild().await;
-    assert_eq!(here.pipeline.four().unwrap().unwrap()[1], 3.0);
+    assert_eq!(here.pipeline.shown().await.unwrap()[1], 3.0);
 
     sql(&here, "alter table lakegauge.lake_access drop constraint poison");
     let said = here.ends(0, &["retry", "--all", "--reason", "refused_by_database"], "");

@@ -24,7 +24,7 @@ async fn server() -> NatsServer {
     NatsServer::start_local_with(Profile::Development, |config| config).await.unwrap()
 }
 
-/// A connection that tells early what is not acknowledged.
+/// A connection that tells early what is not acknowledged; questions need one that waits.
 async fn impatient(server: &NatsServer) -> Bus {
     let mut settings = server.settings("test");
     settings.request_timeout = Duration::from_millis(200);
@@ -47,10 +47,10 @@ fn message(number: u32) -> Sealed {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_full_disk_does_not_acknowledge_is_told_and_is_stored_once_when_it_has_room() {
     let mut server = server().await;
-    let bus = impatient(&server).await;
+    let (impatient, bus) = (impatient(&server).await, server.bus("looks").await.unwrap());
     with_streams(&server).await;
     assert_eq!(bus.write_error("LAKE_0").await.unwrap(), None);
-    let publisher = bus.publisher(PublisherLimits::default(), |_| {});
+    let publisher = impatient.publisher(PublisherLimits::default(), |_| {});
     let progress = publisher.progress();
     server.fill_disk(FILE_BYTES_MAX).unwrap();
     for number in 0..MESSAGES {

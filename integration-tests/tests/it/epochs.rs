@@ -260,7 +260,7 @@ impl Case {
         let rows = self.pipeline.database.number(rows).unwrap();
         let kept = i64::try_from(self.next - self.lost_events).unwrap();
         assert_eq!(rows, kept, "every event but those that the broker lost is archived once");
-        let [_, accesses, _, records] = self.pipeline.four().unwrap().unwrap();
+        let [_, accesses, _, records] = self.pipeline.shown().await.unwrap();
         let counted = self.pipeline.database.sql(
             "select (select count(*) from lakegauge.lake_access),
                 (select sum(rows_processed) from lakegauge.warehouse_query)",

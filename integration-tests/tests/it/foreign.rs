@@ -26,7 +26,7 @@ async fn an_event_written_by_hand_is_counted_and_archived_with_the_id_of_its_pla
     let ack = client.publish("lake.access.0.by-hand", HAND_WRITTEN).await.unwrap();
     assert_eq!(ack["stream"], "LAKE_0");
     pipeline.rest().await.unwrap();
-    assert_eq!(pipeline.four().unwrap(), Some([0.001_048_576, 1.0, 0.0, 0.0]));
+    assert_eq!(pipeline.shown().await.unwrap(), [0.001_048_576, 1.0, 0.0, 0.0]);
     let rows = pipeline.database.sql(
         "select bucket, key, operation, bytes, principal, substr(id::text, 15, 1)
          from lakegauge_api.lake_access",
@@ -40,7 +40,7 @@ async fn garbage_is_one_letter_with_its_bytes_and_reason_and_what_follows_is_cou
     client.publish("lake.access.0.by-hand", "not an event").await.unwrap();
     client.publish("lake.access.0.by-hand", HAND_WRITTEN).await.unwrap();
     pipeline.rest().await.unwrap();
-    assert_eq!(pipeline.four().unwrap(), Some([0.001_048_576, 1.0, 0.0, 0.0]));
+    assert_eq!(pipeline.shown().await.unwrap(), [0.001_048_576, 1.0, 0.0, 0.0]);
     let letters = pipeline
         .database
         .sql("select reason, convert_from(bytes, 'UTF8'), sequence, counted from lakegauge_api.dead_letter");

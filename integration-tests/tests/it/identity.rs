@@ -405,7 +405,7 @@ async fn is_well(pipeline: &mut Pipeline, epoch: u32, lost: i64) {
     for stream in [Stream::lake(0), Stream::warehouse(0)] {
         laws::snapshot_equals_the_fold(pipeline, stream).await;
     }
-    let [_, accesses, _, _] = pipeline.four().unwrap().unwrap();
+    let [_, accesses, _, _] = pipeline.shown().await.unwrap();
     let lake = pipeline.database.number("select count(*) from lakegauge.lake_access").unwrap();
     assert_eq!(accesses, integration_tests::pipeline::to_f64(u64::try_from(lake).unwrap()));
 }

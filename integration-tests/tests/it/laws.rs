@@ -163,18 +163,18 @@ const FAITHFUL: Broker = Broker { epochs: [("LAKE_0", 1), ("WAREHOUSE_0", 1)], l
 /// Checks the archive of a pipeline at rest, and gives what it shows.
 pub(crate) async fn hold(pipeline: &Pipeline) -> Shown {
     keep(pipeline).await;
-    shown(pipeline)
+    shown(pipeline).await
 }
 
 /// The same, after a broker did these things.
 pub(crate) async fn hold_after(pipeline: &Pipeline, broker: &Broker) -> Shown {
     keep_after(pipeline, broker).await;
-    shown(pipeline)
+    shown(pipeline).await
 }
 
-fn shown(pipeline: &Pipeline) -> Shown {
+async fn shown(pipeline: &Pipeline) -> Shown {
     Shown {
-        four: pipeline.four().unwrap().unwrap(),
+        four: pipeline.shown().await.unwrap(),
         windows: pipeline.database.sql(WINDOWS).unwrap(),
         rows: pipeline.database.sql(ROWS).unwrap(),
     }

@@ -199,7 +199,7 @@ async fn laws_hold(rested: Rested, plan: Plan) -> Summary {
     ledger.holds_of_letters(&letters(&database)).unwrap();
     laws::keep(&pipeline).await;
     every_interval_has_its_sample(&pipeline).await;
-    let four = pipeline.four().unwrap().unwrap();
+    let four = pipeline.shown().await.unwrap();
     shown_is_what_the_rows_say(&database, four);
     for (side, ids, books) in &books {
         rows_are_what_the_books_say(&database, *side, *ids, books);
@@ -224,7 +224,7 @@ async fn a_restart_changes_nothing(pipeline: &mut Pipeline, four: [f64; 4]) {
         pipeline.run(part).unwrap();
     }
     pipeline.rest().await.unwrap();
-    assert_eq!(pipeline.four().unwrap(), Some(four), "{FOUR:?} after a restart");
+    assert_eq!(pipeline.shown().await.unwrap(), four, "{FOUR:?} after a restart");
     let after = tally(&pipeline.database.archiver()).await.unwrap();
     assert_eq!((after.events, after.dead_letters), (before.events, before.dead_letters));
     assert_eq!(laws::windows_wrong(&pipeline.database), 0);

@@ -55,7 +55,8 @@ fn messages(format: Format) -> (Vec<Sealed>, Vec<Event>) {
     (sealed.collect(), events)
 }
 
-async fn stored(bus: &Bus) -> (Vec<usize>, Vec<Event>) {
+async fn stored(server: &NatsServer) -> (Vec<usize>, Vec<Event>) {
+    let bus = server.bus("looks").await.unwrap();
     let status = bus.stream("LAKE_0").await.unwrap();
     let (mut sizes, mut events) = (Vec::new(), Vec::new());
     for sequence in 1..=status.last_sequence {
@@ -92,7 +93,7 @@ async fn a_message_sealed_for_a_larger_broker_is_stored_in_parts_each_event_once
         assert_eq!((confirmed.stored, confirmed.events), (3, 3_000), "what was published");
         assert_eq!(bus.max_payload(), 64 << 10);
         assert_eq!(publisher.progress().trouble(), None);
-        let (sizes, found) = stored(&bus).await;
+        let (sizes, found) = stored(&server).await;
         assert!(sizes.iter().all(|size| *size <= bus.message_bytes_max()), "{sizes:?}");
         assert_eq!(found, events);
     }
@@ -119,7 +120,7 @@ async fn a_broker_that_was_started_again_and_takes_too_little_is_waited_for_and_
     }
     restart(&mut server, "8KB", "32KB").await;
     assert_eq!(publisher.flush().await.unwrap().events, 3_000);
-    assert_eq!(stored(&bus).await.1.len(), 3_000);
+    assert_eq!(stored(&server).await.1.len(), 3_000);
 }
 
 #[tokio::test]
@@ -172,7 +173,7 @@ async fn a_message_larger_than_all_that_is_asked_for_at_once_is_read_like_any_ot
     pipeline.rest().await.unwrap();
     let rows = pipeline.database.number("select count(*) from lakegauge.lake_access").unwrap();
     assert_eq!(rows, i64::try_from(EVENTS).unwrap());
-    assert_eq!(pipeline.four().unwrap().unwrap()[1], f64::from(20_000));
+    assert_eq!(pipeline.shown().await.unwrap()[1], f64::from(20_000));
     for part in [Part::Archiver, Part::Aggregator] {
         let log = pipeline.part(part).unwrap().log();
         assert!(!log.contains("one by one"), "{log}");

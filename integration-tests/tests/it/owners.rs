@@ -14,6 +14,11 @@ use crate::store_events::access;
 /// Events of one message.
 const PACKED: usize = 10;
 
+/// Longer than the disk of a busy machine stands still, so that nobody but a sleeper loses it.
+const LEASE_MS: &str = "3000";
+/// Far beyond the patience of a test.
+const FOR_EVER_MS: &str = "3600000";
+
 /// An aggregator and the port of its metrics.
 struct Aggregator {
     service: Service,
@@ -94,10 +99,10 @@ async fn servers() -> Pipeline {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_aggregator_waits_and_takes_over_when_the_first_is_killed() {
     let pipeline = servers().await;
-    let mut first = Aggregator::start(&pipeline, "600");
+    let mut first = Aggregator::start(&pipeline, LEASE_MS);
     let accesses = publish(&pipeline, 0..200).await;
     first.until_shows(accesses).await;
-    let second = Aggregator::start(&pipeline, "600");
+    let second = Aggregator::start(&pipeline, LEASE_MS);
     second.until_waits_for(&first).await;
     assert!(first.shows(accesses));
     first.service.kill().unwrap();
@@ -112,10 +117,10 @@ async fn a_second_aggregator_waits_and_takes_over_when_the_first_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_aggregator_that_was_stopped_longer_than_its_lease_owns_nothing_when_it_comes_back() {
     let pipeline = servers().await;
-    let first = Aggregator::start(&pipeline, "600");
+    let first = Aggregator::start(&pipeline, LEASE_MS);
     let accesses = publish(&pipeline, 0..200).await;
     first.until_shows(accesses).await;
-    let second = Aggregator::start(&pipeline, "600");
+    let second = Aggregator::start(&pipeline, LEASE_MS);
     second.until_waits_for(&first).await;
     for (sleeper, other, numbers) in
         [(&first, &second, 200..400), (&second, &first, 400..600), (&first, &second, 600..800)]
@@ -141,12 +146,11 @@ async fn an_aggregator_that_was_stopped_longer_than_its_lease_owns_nothing_when_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_that_is_given_back_is_taken_at_once() {
     let pipeline = servers().await;
-    // Far beyond the patience of a test.
-    let mut first = Aggregator::start(&pipeline, "3600000");
+    let mut first = Aggregator::start(&pipeline, FOR_EVER_MS);
     let accesses = publish(&pipeline, 0..200).await;
     first.until_shows(accesses).await;
     assert!(first.service.terminate().unwrap().success(), "{}", first.service.log().unwrap());
-    let second = Aggregator::start(&pipeline, "3600000");
+    let second = Aggregator::start(&pipeline, FOR_EVER_MS);
     second.until_shows(accesses).await;
     assert_eq!(second.owns(), Some(1.0));
 }

@@ -47,7 +47,7 @@ async fn the_page_shows_what_is_scraped_and_comes_back_with_its_history() {
     lake.finish().await.unwrap();
     warehouse.finish().await.unwrap();
     pipeline.rest().await.unwrap();
-    let scraped = pipeline.four().unwrap().unwrap();
+    let scraped = pipeline.shown().await.unwrap();
 
     let address = format!("http://127.0.0.1:{}/", pipeline.metrics_port());
     let mut browser = Browser::start("en-US", LOOK).unwrap();

@@ -91,7 +91,7 @@ async fn a_replay_beside_live_traffic_ends_with_the_same_numbers_and_live_does_n
     let mut pipeline = with_an_archive().await;
     let run = Run::new("beside").unwrap();
     // Live goes on, while what is archived is replayed and counted.
-    let before = pipeline.four().unwrap().unwrap();
+    let before = pipeline.shown().await.unwrap();
     let mut simulators = simulate(&mut pipeline, "second", 2_000);
     let counter = pipeline.count_replay(&run).unwrap();
     let live = until("live traffic", async || {
@@ -106,7 +106,7 @@ async fn a_replay_beside_live_traffic_ends_with_the_same_numbers_and_live_does_n
         simulator.finish().await.unwrap();
     }
     pipeline.rest().await.unwrap();
-    let live = pipeline.four().unwrap().unwrap();
+    let live = pipeline.shown().await.unwrap();
     // The rest of what live has counted; the run goes on.
     let ended = replay(&pipeline, &["beside"]);
     assert_done(&ended);
@@ -116,7 +116,7 @@ async fn a_replay_beside_live_traffic_ends_with_the_same_numbers_and_live_does_n
     same.await.unwrap();
     // Live counted what was published, not what was replayed, and its proof still holds.
     pipeline.rest().await.unwrap();
-    assert_eq!(pipeline.four().unwrap(), Some(live));
+    assert_eq!(pipeline.shown().await.unwrap(), live);
     let verified = pipeline.tool(["replay", "--verify"], &pipeline.database.reader_url());
     assert_done(&verified.unwrap());
 
@@ -175,8 +175,8 @@ async fn a_run_larger_than_its_stream_flows_through_it_as_it_is_counted() {
     // Room for two messages and a half of some thirty.
     let words = ["small", "--stream-max-bytes", "700000", "--nats-request-timeout-ms", "2000"];
     assert_done(&replay(&pipeline, &words));
-    let live = pipeline.four().unwrap();
-    until("the same numbers", async || Ok(four(counter.metrics)? == live)).await.unwrap();
+    let live = pipeline.shown().await.unwrap();
+    until("the same numbers", async || Ok(four(counter.metrics)? == Some(live))).await.unwrap();
     let bus = pipeline.bus().await.unwrap();
     let status = bus.stream(&run.stream(Stream::lake(0))).await.unwrap();
     assert!(status.first_sequence > 1, "it was trimmed: {status:?}");
@@ -222,14 +222,14 @@ async fn a_dry_run_counts_what_the_filters_take_and_publishes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_aggregator_that_is_asked_to_begins_from_the_archive_with_the_same_numbers() {
     let mut pipeline = with_an_archive().await;
-    let before = pipeline.four().unwrap();
+    let before = pipeline.shown().await.unwrap();
     pipeline.stop(Part::Aggregator).await.unwrap();
     pipeline.set("AGGREGATOR_FROM_ARCHIVE", "true");
     // What was rebuilt is kept at once, not at the first interval.
     pipeline.set("SNAPSHOT_INTERVAL_MS", "3600000");
     pipeline.run(Part::Aggregator).unwrap();
     pipeline.rest().await.unwrap();
-    assert_eq!(pipeline.four().unwrap(), before);
+    assert_eq!(pipeline.shown().await.unwrap(), before);
     for stream in STREAMS {
         let of = |name: &str| {
             let series = format!("lakegauge_aggregator_{name}{{stream=\"{stream}\"}}");

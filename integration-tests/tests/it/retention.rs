@@ -223,7 +223,7 @@ async fn the_pipeline_drops_old_days_counts_none_of_their_events_again_and_shows
     .await
     .unwrap();
     pipeline.rest().await.unwrap();
-    let four = pipeline.four().unwrap().unwrap();
+    let four = pipeline.shown().await.unwrap();
     let domain::SampleValues::Lake { accesses, .. } = live else { panic!("not of the lake") };
     assert_eq!(four[1], f64::from(u32::try_from(accesses + 50).unwrap()));
     let rows = "select count(*) from lakegauge.lake_access";
@@ -241,7 +241,7 @@ async fn the_pipeline_drops_old_days_counts_none_of_their_events_again_and_shows
     // An event of a dropped day once more: refused before anybody judges it.
     publish(&pipeline, &old).await;
     pipeline.rest().await.unwrap();
-    assert_eq!(pipeline.four().unwrap().unwrap(), four);
+    assert_eq!(pipeline.shown().await.unwrap(), four);
     assert_eq!(pipeline.database.number(rows).unwrap(), left);
     let letters = format!(
         "select count(*) from lakegauge_api.dead_letter where reason = '{}'",
@@ -264,7 +264,7 @@ async fn the_pipeline_drops_old_days_counts_none_of_their_events_again_and_shows
     pipeline.run(Part::Aggregator).unwrap();
     pipeline.rest().await.unwrap();
     assert_eq!(rebuilds(&pipeline), Some(1.0), "since it was started again");
-    assert_eq!(pipeline.four().unwrap().unwrap(), four);
+    assert_eq!(pipeline.shown().await.unwrap(), four);
 }
 
 /// A write of the first day.

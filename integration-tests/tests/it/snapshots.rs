@@ -156,14 +156,14 @@ async fn a_snapshot_that_cannot_be_gone_on_from_is_refused_said_counted_and_rebu
     for wrong in Wrong::ALL {
         pipeline.rest().await.unwrap();
         trimmed(&pipeline, &bus).await;
-        let before = pipeline.four().unwrap();
+        let before = pipeline.shown().await.unwrap();
         pipeline.stop(Part::Aggregator).await.unwrap();
         wrong.make(&bus, &mut operator, &old).await;
         pipeline.run(Part::Aggregator).unwrap();
         let shown = until("the metrics", async || Ok(pipeline.four()?.is_some())).await;
         let aggregator = pipeline.part(Part::Aggregator).unwrap();
         shown.unwrap_or_else(|error| panic!("{wrong:?}: {error}\n{}", aggregator.log()));
-        assert_eq!(pipeline.four().unwrap(), before, "{wrong:?}");
+        assert_eq!(pipeline.shown().await.unwrap(), before, "{wrong:?}");
         let log = aggregator.log();
         assert!(log.contains("refused"), "{wrong:?}: {log}");
         let refused = format!(

@@ -52,7 +52,7 @@ async fn top_shows_what_is_scraped_and_the_letters_of_the_archive() {
     .unwrap();
     let once = top(&["--once"], &url);
     let table = table(&once.stdout);
-    for (name, value) in FOUR.into_iter().zip(pipeline.four().unwrap().unwrap()) {
+    for (name, value) in FOUR.into_iter().zip(pipeline.shown().await.unwrap()) {
         assert_eq!(table[name].parse::<f64>().unwrap(), value, "{name}");
     }
     assert_eq!(table["archiver_lag_messages"], "0");

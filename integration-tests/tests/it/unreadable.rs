@@ -66,7 +66,7 @@ impl Poisoned {
         self.pipeline.rest().await.unwrap();
         let rows = self.pipeline.database.number("select count(*) from lakegauge.lake_access");
         assert_eq!(rows.unwrap(), i64::from(accesses));
-        assert_eq!(self.pipeline.four().unwrap().unwrap()[1], f64::from(accesses));
+        assert_eq!(self.pipeline.shown().await.unwrap()[1], f64::from(accesses));
         is_well(&self.pipeline);
     }
 

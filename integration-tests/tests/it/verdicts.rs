@@ -214,7 +214,7 @@ async fn verdicts_of_somebody_else_are_ignored_and_said() {
     pipeline.run(Part::Aggregator).unwrap();
     laws::verdicts_rest(&pipeline).await;
     pipeline.rest().await.unwrap();
-    assert_eq!(pipeline.four().unwrap(), Some(shown(104)));
+    assert_eq!(pipeline.shown().await.unwrap(), shown(104));
     let ahead = "lakegauge_aggregator_verdicts_total{result=\"ahead\",stream=\"LAKE_0\"}";
     assert_eq!(is(&pipeline, Part::Aggregator, ahead), Some(3.0));
     let alarm = "lakegauge_archiver_alarms_total{alarm=\"verdict_out_of_turn\",stream=\"LAKE_0\"}";
