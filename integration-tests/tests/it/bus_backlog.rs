@@ -4,6 +4,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bus::backlog::{Backlog, BacklogLimits, Watched};
@@ -98,8 +99,11 @@ async fn who_has_not_heard_yet_how_much_waits_is_not_ready() {
     let shown = (&condition, "counted");
     let mut watch =
         std::pin::pin!(bus.watch_backlog("NONE", &watched, patient, shown, &clock, told));
+    // Polled once: the first question is on its way.
+    let begun = std::future::poll_fn(|context| Poll::Ready(watch.as_mut().poll(context)));
+    assert!(begun.await.is_pending() && looks.load(Ordering::Relaxed) == 0);
     let looked = until("some looks", async || {
-        assert!(looks.load(Ordering::Relaxed) == 0 || !readiness.is_ready());
+        assert!(!readiness.is_ready(), "after {looks:?} answers");
         Ok(looks.load(Ordering::Relaxed) > 2)
     });
     tokio::select! {

@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use wire::Subjects;
 
 use crate::{
-    compare::compare,
     fold::{Message, StreamFold},
     gap::{self, Archived, GAP_POLL, GAP_POLLS_MAX, Gap},
     metrics::StreamMetrics,
@@ -150,7 +149,8 @@ impl Follower {
                     // The reader has a connection of its own, and what it gives next may be
                     // another stream's.
                     let mark = self.shared.lock().mark();
-                    let compared = compare(&self.bus, &self.name, &mark, lifecycle).await?;
+                    let compared =
+                        self.bus.compare_until_answered(&self.name, &mark, lifecycle).await?;
                     let Some(compared) = compared else { return Ok(Ended::Drained) };
                     if let Some(why) = compared.replacement() {
                         return Ok(Ended::Epoch { why, epoch });

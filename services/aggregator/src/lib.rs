@@ -9,7 +9,6 @@
 //! mark, and the next process folds the same.
 
 mod board;
-mod compare;
 mod config;
 pub mod exposition;
 pub mod fold;

@@ -6,7 +6,7 @@ use domain::{Applied, Mark, Rules};
 use event_store::{ArchiveView, StoreSettings, archive_side, read_checkpoint};
 use service_kit::{FailPoint, Lifecycle};
 
-use crate::{compare::compare, fold::StreamFold, gap::Gap, origin::Sources};
+use crate::{fold::StreamFold, gap::Gap, origin::Sources};
 
 /// How often the archiver's checkpoint is looked up while it is waited for.
 const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
@@ -85,7 +85,8 @@ pub(crate) async fn from_archive(
     }
     // The mark may be the broker's own, which says nothing of the archive: that the stream is still
     // the one that was archived is asked once more, after what may have taken long.
-    let compared = compare(sources.bus, &stream.to_string(), &checkpoint, lifecycle).await?;
+    let name = stream.to_string();
+    let compared = sources.bus.compare_until_answered(&name, &checkpoint, lifecycle).await?;
     let Some(compared) = compared else { return Ok(Rebuilt::Drained) };
     if let Some(why) = compared.replacement() {
         tracing::warn!(%stream, why, "the stream became another while it was rebuilt");

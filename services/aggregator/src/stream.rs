@@ -7,6 +7,7 @@ use bus::{
     Bus, BusError, Newest, PublisherLimits, ReaderSettings, Run,
     backlog::{Backlog, BacklogLimits, Watched},
     publishing::{PublishWatch, PublisherMetrics},
+    until_answered,
 };
 use domain::Stream;
 use event_store::StoreSettings;
@@ -106,7 +107,7 @@ impl StreamTask {
                 Ended::Epoch { why, epoch } => {
                     self.metrics.observe_epoch_ended();
                     tracing::error!(stream = %self.stream, epoch, why, "the stream is another");
-                    self.report_other(epoch, jitter).await?;
+                    self.report_other(epoch).await?;
                 }
                 Ended::Missed(gap) => {
                     tracing::error!(
@@ -125,23 +126,16 @@ impl StreamTask {
 
     /// Says that the stream is another, and how far it reached, until the broker has heard it:
     /// forgotten, the stream could look the same from the last snapshot.
-    async fn report_other(&self, epoch: u32, jitter: &mut Jitter) -> anyhow::Result<()> {
-        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
+    async fn report_other(&self, epoch: u32) -> anyhow::Result<()> {
         let newest = self.newest.of(epoch);
-        loop {
-            match self.bus.epochs().report(&self.name(), epoch, newest).await {
-                Ok(now) => {
-                    tracing::error!(stream = %self.stream, ended = epoch, epoch = now, "epoch raised");
-                    return Ok(());
-                }
-                Err(error) if error.recovery() == bus::Recovery::Retry => {}
-                Err(error) => return Err(error.into()),
-            }
-            tokio::select! {
-                () = self.lifecycle.draining() => return Ok(()),
-                () = tokio::time::sleep(backoff.next(jitter)) => {}
-            }
+        let (epochs, name) = (self.bus.epochs(), self.name());
+        let report = || epochs.report(&name, epoch, newest);
+        let waits = "telling others that the epoch ended";
+        let told = until_answered(&name, waits, &self.lifecycle, report).await?;
+        if let Some(now) = told {
+            tracing::error!(stream = %self.stream, ended = epoch, epoch = now, "epoch raised");
         }
+        Ok(())
     }
 
     /// The state to go on from, however long the broker or the archive need; none: we drain.

@@ -3,12 +3,12 @@
 use std::sync::PoisonError;
 
 use anyhow::Context as _;
-use bus::{BusError, StreamStatus};
+use bus::{BusError, StreamStatus, until_answered};
 use domain::Mark;
 use event_store::Archive;
 use service_kit::FailPoint;
 
-use crate::stream::{BACKOFF_FIRST, Ended, StreamTask};
+use crate::stream::{Ended, StreamTask};
 
 static EPOCH_BEGUN: FailPoint = FailPoint::new("archiver.epoch_begun");
 
@@ -99,18 +99,12 @@ impl StreamTask {
     /// forgotten, it could look the same from the checkpoint.
     pub(crate) async fn report_other(&self, epoch: u32, why: String) -> anyhow::Result<Ended> {
         tracing::error!(stream = self.name, epoch, why, "the stream is another");
-        loop {
-            let epochs = self.bus.epochs();
-            match epochs.report(&self.name, epoch, self.newest.of(epoch)).await {
-                Ok(_) => return Ok(Ended::Again(why)),
-                Err(error) if error.recovery() == bus::Recovery::Retry => {}
-                Err(error) => return Err(error.into()),
-            }
-            tokio::select! {
-                () = self.lifecycle.draining() => return Ok(Ended::Drained),
-                () = tokio::time::sleep(BACKOFF_FIRST) => {}
-            }
-        }
+        let newest = self.newest.of(epoch);
+        let epochs = self.bus.epochs();
+        let report = || epochs.report(&self.name, epoch, newest);
+        let waits = "telling others that the epoch ended";
+        let told = until_answered(&self.name, waits, &self.lifecycle, report).await?;
+        Ok(told.map_or(Ended::Drained, |_epoch| Ended::Again(why)))
     }
 
     /// The last message that the epoch of the checkpoint is known to have had, by anybody.

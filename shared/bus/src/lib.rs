@@ -12,6 +12,7 @@
 
 mod addresses;
 mod adoption;
+mod answer;
 mod api;
 mod apply;
 pub mod backlog;
@@ -41,6 +42,7 @@ mod topology;
 mod unconfirmed;
 mod watch;
 
+pub use answer::until_answered;
 pub use apply::Applied;
 pub use connection::Bus;
 pub use epochs::{EpochWatch, Epochs, Newest};

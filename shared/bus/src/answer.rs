@@ -1,0 +1,95 @@
+//! What must be asked until the broker answers.
+
+use std::future::Future;
+use std::time::Duration;
+
+use domain::Mark;
+use service_kit::{Lifecycle, News};
+
+use crate::{
+    connection::Bus,
+    error::{BusError, Recovery},
+    stream::Comparison,
+};
+
+/// Between two attempts, while the broker does not answer.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Asks until the broker answers, however long it is away. `None`: the service drains. What waits is
+/// logged, once for each reason.
+///
+/// # Errors
+///
+/// What no retry can mend.
+pub async fn until_answered<T, F>(
+    stream: &str,
+    waits: &str,
+    lifecycle: &Lifecycle,
+    ask: impl Fn() -> F,
+) -> Result<Option<T>, BusError>
+where
+    F: Future<Output = Result<T, BusError>>,
+{
+    let mut news = News::default();
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) if error.recovery() == Recovery::Retry => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        if news.is_new(&error) {
+            tracing::warn!(stream, waits, error, "the broker does not answer yet: asking again");
+        }
+        tokio::select! {
+            () = lifecycle.draining() => return Ok(None),
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+impl Bus {
+    /// Whether a stream is still the one of a mark, asked until the broker answers: what is read
+    /// before that is known may be another stream's. `None`: the service drains.
+    ///
+    /// # Errors
+    ///
+    /// What no retry can mend.
+    pub async fn compare_until_answered(
+        &self,
+        stream: &str,
+        mark: &Mark,
+        lifecycle: &Lifecycle,
+    ) -> Result<Option<Comparison>, BusError> {
+        let waits = "reading on";
+        until_answered(stream, waits, lifecycle, || self.compare(stream, mark)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn unanswered() -> BusError {
+        BusError::NoAnswer { what: "a question".to_owned(), detail: "timed out".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_question_is_asked_until_there_is_an_answer_and_no_longer_than_the_service_lives() {
+        let lifecycle = Lifecycle::default();
+        let answers = RefCell::new(vec![Ok(7), Err(unanswered()), Err(unanswered())]);
+        let ask = || std::future::ready(answers.borrow_mut().pop().unwrap());
+        let answered = until_answered("LAKE_0", "a test", &lifecycle, ask).await;
+        assert_eq!(answered, Ok(Some(7)));
+        assert!(answers.borrow().is_empty());
+        let (what, detail) = ("a pointer".to_owned(), "another one's".to_owned());
+        let forbidden = BusError::Superseded { what, detail };
+        let ask = || std::future::ready(Err::<u8, _>(forbidden.clone()));
+        let ended = until_answered("LAKE_0", "a test", &lifecycle, ask).await;
+        assert_eq!(ended, Err(forbidden));
+        lifecycle.drain();
+        let ask = || std::future::ready(Err::<u8, _>(unanswered()));
+        assert_eq!(until_answered("LAKE_0", "a test", &lifecycle, ask).await, Ok(None));
+    }
+}
