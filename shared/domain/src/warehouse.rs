@@ -68,16 +68,16 @@ pub struct Responses {
 
 impl Responses {
     fn add(&mut self, at: Timestamp, response_us: u64) {
-        let second = at.second();
-        let newest = self.seconds.last_key_value().map_or(second, |(newest, _)| *newest);
-        if second <= newest - RESPONSE_WINDOW_S {
-            return;
-        }
-        let (count, sum) = self.seconds.entry(second).or_default();
+        let (count, sum) = self.seconds.entry(at.second()).or_default();
         *count += 1;
         *sum += u128::from(response_us);
-        let first = second.max(newest) - RESPONSE_WINDOW_S + 1;
-        while self.seconds.first_key_value().is_some_and(|(second, _)| *second < first) {
+        // Also the query itself, if it comes so late.
+        let newest = self.seconds.last_key_value().map_or(0, |(newest, _)| *newest);
+        while self
+            .seconds
+            .first_key_value()
+            .is_some_and(|(at, _)| *at <= newest - RESPONSE_WINDOW_S)
+        {
             self.seconds.pop_first();
         }
     }
