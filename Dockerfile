@@ -27,6 +27,7 @@ COPY services/simulator/Cargo.toml services/simulator/
 COPY services/aggregator/Cargo.toml services/aggregator/
 COPY services/archiver/Cargo.toml services/archiver/
 COPY services/replay/Cargo.toml services/replay/
+COPY services/local/Cargo.toml services/local/
 COPY services/lakegauge/Cargo.toml services/lakegauge/
 COPY grafana/generator/Cargo.toml grafana/generator/
 COPY integration-tests/Cargo.toml integration-tests/

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aggregator", &["domain", "wire", "bus", "event-store", "service-kit"]),
     ("archiver", &["domain", "wire", "bus", "event-store", "service-kit"]),
     ("replay", &["domain", "wire", "bus", "event-store", "service-kit"]),
+    ("local", &["bus", "event-store", "service-kit", "simulator"]),
     (
         "lakegauge",
         &[
@@ -31,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "aggregator",
             "archiver",
             "replay",
+            "local",
         ],
     ),
 ];

@@ -9,29 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
+use local::DATA_DIR;
+use local::addresses::{Addresses, FILE, SECRETS, database_url};
 use service_kit::{Environment, Flags, Setting, Settings, Strings};
-
-use crate::up::DATA_DIR;
-
-/// The file in the data directory.
-pub(crate) const FILE: &str = "addresses.json";
-/// The folder in the data directory with a password in a file for each login.
-const SECRETS: &str = "secrets";
-
-/// What `up` says of itself, for tools and scripts.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Addresses {
-    pub(crate) metrics: String,
-    pub(crate) nats: String,
-    pub(crate) nats_monitor: String,
-    pub(crate) postgres_port: u16,
-    pub(crate) prometheus: String,
-    pub(crate) grafana: Option<String>,
-    pub(crate) archiver_admin: String,
-    pub(crate) aggregator_admin: String,
-    pub(crate) lake_simulator_admin: String,
-    pub(crate) warehouse_simulator_admin: String,
-}
 
 /// As whom a tool logs in to PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +33,6 @@ impl Login {
             Self::Owner => "owner",
         }
     }
-}
-
-/// The address of `up`'s PostgreSQL for a role of this name.
-///
-/// Its mode is said, so that a `PGSSLMODE` of whoever uses the address changes nothing.
-pub(crate) fn database_url(secret: &str, password: &str, port: u16, database: &str) -> String {
-    let name = if secret == "owner" { "lakegauge_owner" } else { secret };
-    format!("postgresql://{name}:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
 }
 
 /// The environment, and behind it what the data directory of `up` says.
@@ -196,8 +168,7 @@ fn read(
     let secret = login.secret();
     // Its owner's alone; without it the rest is worth having.
     if let Ok(password) = std::fs::read_to_string(directory.join(SECRETS).join(secret)) {
-        let (password, database) = (password.trim(), crate::up::DATABASE);
-        let url = database_url(secret, password, addresses.postgres_port, database);
+        let url = database_url(secret, password.trim(), addresses.postgres_port);
         found.insert("DATABASE_URL", url);
     }
     Ok(Some(found))

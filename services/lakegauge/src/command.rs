@@ -9,12 +9,12 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Arg, ArgMatches, Command};
 use domain::Mismatch;
 use event_store::{StoreError, StoreSettings};
+use local::DATA_DIR;
 use service_kit::{Flags, InvalidSettings, Setting, Settings};
 
 use crate::addresses::{self, Login, Surroundings};
 use crate::adopt;
 use crate::stop::Stop;
-use crate::up::DATA_DIR;
 
 /// Adds a flag for each setting; its help names the variable in the environment, and the default.
 pub(crate) fn with_settings<'a>(

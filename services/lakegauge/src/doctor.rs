@@ -11,7 +11,7 @@ use service_kit::{Clock, Setting, Settings};
 
 use crate::{
     addresses::{self, Login},
-    command, identity, services, up,
+    command, identity, services,
     waiting::Waiting,
 };
 
@@ -71,7 +71,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         if findings.is_empty() {
             findings.push(Finding::Good("every setting can be read".to_owned()));
         }
-        findings.extend(up::tools().into_iter().map(|tool| match tool {
+        findings.extend(local::servers().into_iter().map(|tool| match tool {
             Ok(found) => Finding::Good(found),
             Err(missing) => Finding::Note(format!("{missing} (only `up` needs it)")),
         }));

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use service_kit::bootstrap::ADMIN_ADDR;
-use service_kit::{Environment, Setting, Settings};
+use service_kit::{Environment, Setting, Settings, http_client};
 
 use crate::command;
-use crate::up::probe;
 
 const LIVE: &str = "live";
 
@@ -40,7 +39,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let Some(address) = address.map(from_inside) else { return ExitCode::from(crate::EXIT_USAGE) };
     let page = if matches.get_flag(LIVE) { "/livez" } else { "/readyz" };
     command::report(command::block_on(async {
-        let (status, body) = probe::get(address, page).await?;
+        let (status, body) = http_client::get(address, page).await?;
         anyhow::ensure!(status == 200, "{address}{page} says {status}: {}", body.trim_end());
         Ok(())
     }))

@@ -1,6 +1,7 @@
 //! Events for people: one line each.
 
 use domain::{EventId, Fact, LakeAccess, LakeInventory, WarehouseQuery};
+use service_kit::terminal::plain;
 use wire::json::{Decoded, format_time};
 
 /// An event as one line, without a line break and without anything that a terminal would obey.
@@ -83,39 +84,9 @@ fn with_unit(value: u64, units: &[(u64, &str)], smallest: &str) -> String {
     }
 }
 
-/// Control characters made visible: a key may hold any of them.
-pub(crate) fn plain(text: &str) -> String {
-    if !text.contains(char::is_control) {
-        return text.to_owned();
-    }
-    text.chars()
-        .flat_map(|c| {
-            let escaped =
-                if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-            escaped.chars().collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// A word as a shell reads it back.
-pub(crate) fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_quoted_for_the_shell_where_it_must_be() {
-        assert_eq!(shell_word("/a/.lakegauge"), "/a/.lakegauge");
-        assert_eq!(shell_word("a b$c"), "'a b$c'");
-        assert_eq!(shell_word("a'b"), r"'a'\''b'");
-    }
 
     fn of(text: &str) -> String {
         line(&wire::json::decode_line(text.as_bytes()).unwrap())
@@ -141,10 +112,5 @@ mod tests {
             ),
             "1970-01-01T00:00:00.000000Z  warehouse.query  select timeout         52.0 s  etl/dw  queued 999 us  1000 rows, 10 returned  scanned 123.4 kB (cached)  -  -"
         );
-    }
-
-    #[test]
-    fn no_key_can_command_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc\u{9b}"), "a\\u{1b}[2Jb\\nc\\u{9b}");
     }
 }

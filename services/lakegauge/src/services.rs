@@ -9,7 +9,7 @@ use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
 use service_kit::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
 use service_kit::{Environment, Flags, Service, Setting, Settings};
 
-use crate::{command, migrate, publish, replay, top, up};
+use crate::{command, migrate, publish, replay, top};
 
 /// A subcommand that is a service.
 pub(crate) struct Entry {
@@ -208,7 +208,7 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     for entry in SERVICES {
         sections.push((format!("lakegauge {}", entry.path.join(" ")), entry.settings.to_vec()));
     }
-    sections.push(("lakegauge up".to_owned(), up::SETTINGS.to_vec()));
+    sections.push(("lakegauge up".to_owned(), local::SETTINGS.to_vec()));
     sections.push(("lakegauge publish".to_owned(), publish::SETTINGS.to_vec()));
     sections.push(("lakegauge replay".to_owned(), replay::SETTINGS.to_vec()));
     sections.push(("lakegauge top".to_owned(), top::SETTINGS.to_vec()));
@@ -225,7 +225,7 @@ pub(crate) fn load_everything(settings: &mut Settings<'_>) {
         (entry.load)(settings);
     }
     migrate::load(settings);
-    up::load(settings);
+    local::load(settings);
     publish::load(settings);
     replay::load(settings);
     top::load(settings);

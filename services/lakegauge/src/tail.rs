@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use bus::{Bus, BusSettings, Seen, Watched};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use domain::{Fact, Operation, Outcome, Refusal, Statement};
+use service_kit::terminal::plain;
 use wire::{Raw, json::Decoded};
 
 use crate::{
@@ -103,7 +104,7 @@ fn print(watched: &Watched, filters: &Filters, json: bool) -> anyhow::Result<()>
     match watched {
         Watched::Message(message) => write_message(&mut lines, message, filters, json),
         // Whatever is asked for may have been among it; JSON has no place for it.
-        Watched::Missed(why) if json => eprintln!("! {}", readable::plain(why)),
+        Watched::Missed(why) if json => eprintln!("! {}", plain(why)),
         Watched::Missed(why) => write_told(&mut lines, why),
     }
     let mut stdout = std::io::stdout().lock();
@@ -135,7 +136,7 @@ fn write_problem(lines: &mut Vec<u8>, message: &Seen, refusal: &Refusal) {
 
 fn write_told(lines: &mut Vec<u8>, text: &str) {
     lines.extend_from_slice(b"! ");
-    lines.extend_from_slice(readable::plain(text).as_bytes());
+    lines.extend_from_slice(plain(text).as_bytes());
     lines.push(b'\n');
 }
 

@@ -10,14 +10,17 @@ pub mod bootstrap;
 pub mod clock;
 pub mod fail_points;
 pub mod http;
+pub mod http_client;
 pub mod lifecycle;
 pub mod logs;
 pub mod metrics;
 pub mod news;
 pub mod random;
 pub mod readiness;
+pub mod scrape;
 pub mod secret;
 pub mod settings;
+pub mod terminal;
 
 pub use address::{Address, AddressProblem};
 pub use backoff::{Backoff, Jitter};

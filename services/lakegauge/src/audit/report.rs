@@ -5,9 +5,9 @@ use std::io::Write;
 use domain::ArchiveSide;
 use event_store::audit::{Books, Messages};
 use serde::Serialize;
+use service_kit::terminal::plain;
 
 use super::compare::{Compared, Finding, Trouble};
-use crate::readable;
 
 /// Findings that are written out; all of them are counted.
 const FINDINGS_SHOWN_MAX: usize = 1_000;
@@ -202,7 +202,7 @@ impl Certificate {
             write_stream(out, stream)?;
         }
         for finding in &self.findings {
-            writeln!(out, "{}", readable::plain(&line(finding)))?;
+            writeln!(out, "{}", plain(&line(finding)))?;
         }
         if self.findings_total > self.findings.len() {
             writeln!(out, "… and {} more", self.findings_total - self.findings.len())?;

@@ -5,9 +5,8 @@ use std::io::Write;
 use domain::Timestamp;
 use event_store::dead_letters::DeadLetter;
 use serde_json::json;
+use service_kit::terminal::plain;
 use wire::json::format_time;
-
-use crate::readable::plain;
 
 /// Characters of the bytes that stand in a line.
 const PREVIEW_CHARS: usize = 60;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use bus::PublishProgress;
 use domain::Refusal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use service_kit::terminal::plain;
 
-use crate::{readable, said::Said};
+use crate::said::Said;
 
 /// Between two looks at the counts.
 const LOOK: Duration = Duration::from_millis(200);
@@ -113,7 +114,7 @@ impl Progress {
     /// A line was refused.
     pub(crate) fn refused(&self, number: u64, refusal: &Refusal) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
-        let text = readable::plain(&format!("line {number}: {refusal}"));
+        let text = plain(&format!("line {number}: {refusal}"));
         self.bar.suspend(|| eprintln!("{text}"));
     }
 

@@ -10,6 +10,7 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Block, Clear, Paragraph, Row, Table},
 };
+use service_kit::terminal::plain;
 use wire::json::format_time;
 
 use super::{
@@ -17,7 +18,6 @@ use super::{
     readings::{Four, Now, Readings},
     spark::{self, Point},
 };
-use crate::readable::plain;
 
 const LAKE: Color = Color::Cyan;
 const WAREHOUSE: Color = Color::Magenta;

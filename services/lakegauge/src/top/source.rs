@@ -2,16 +2,14 @@
 
 use domain::Timestamp;
 use event_store::dead_letters::{DeadLetters, LetterFilter};
-use service_kit::Clock;
+use service_kit::scrape::Page;
+use service_kit::terminal::plain;
+use service_kit::{Clock, http_client};
 use wire::json::format_time;
 
 use super::{
     Config,
     readings::{Archiver, History, Now, Readings},
-};
-use crate::{
-    readable::plain,
-    up::probe::{self, Page},
 };
 
 /// Letters that are shown at most.
@@ -43,9 +41,9 @@ impl Source {
     pub(super) async fn look(&mut self) -> Readings {
         let metrics = self.config.metrics;
         let (now, history, archiver) = tokio::join!(
-            probe::get(metrics, "/api/now"),
-            probe::get(metrics, "/api/history"),
-            probe::get(self.config.archiver, "/metrics"),
+            http_client::get(metrics, "/api/now"),
+            http_client::get(metrics, "/api/history"),
+            http_client::get(self.config.archiver, "/metrics"),
         );
         // 503 has the same form: what is missing, and no numbers.
         let now = now.and_then(|(_, text)| Ok(serde_json::from_str::<Now>(&text)?));

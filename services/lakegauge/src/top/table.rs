@@ -1,5 +1,7 @@
 //! The readings as a plain table, a name and a value a line, for scripts. Pure.
 
+use service_kit::terminal::plain;
+
 use super::readings::Readings;
 
 /// The table. Names don't change, values are not rounded, and what is not known is `-`.
@@ -34,7 +36,6 @@ pub(super) fn render(readings: &Readings) -> String {
         put(&format!("aggregator_duplicates[{}]", stream.name), Some(stream.duplicates));
     }
     // A name of a bucket may hold anything; a line break in it would be a line of its own.
-    let plain = crate::readable::plain;
     for bucket in now.map(|now| now.buckets.top.as_slice()).unwrap_or_default() {
         put(&plain(&format!("bucket_used_bytes[{}]", bucket.name)), Some(bucket.used_bytes));
         put(&plain(&format!("bucket_requests_per_s[{}]", bucket.name)), bucket.accesses_per_s);

@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use service_kit::Clock;
+use service_kit::{Clock, http_client, terminal};
 
-use super::config::Config;
-use super::console::Console;
-use super::datadir::{self, DataDir};
-use super::nats::ASK_AGAIN;
-use super::postgres::Postgres;
-use super::process::{Ended, Part, Spec};
-use super::{grafana, nats, parts, probe, prometheus};
-use crate::{addresses, readable};
+use crate::config::Config;
+use crate::console::Console;
+use crate::datadir::{self, DataDir};
+use crate::nats::ASK_AGAIN;
+use crate::parts::Executable;
+use crate::postgres::Postgres;
+use crate::process::{Ended, Part, Spec};
+use crate::{addresses, grafana, nats, prometheus};
 
 /// How long NATS, PostgreSQL and Prometheus may take to start; a recovery after a crash is in it.
 const SERVER_START_MAX: Duration = Duration::from_secs(120);
@@ -34,6 +34,7 @@ pub(crate) struct Pipeline {
     pub(crate) console: Console,
     pub(crate) clock: Clock,
     pub(crate) dir: DataDir,
+    executable: Executable,
     tools: Tools,
     parts: Vec<Part>,
     /// Parts that did not end well, with how.
@@ -57,6 +58,7 @@ impl Pipeline {
     /// The directory is in use, ports are taken, or a server is not installed: all of them at once.
     pub(crate) async fn prepare(
         mut config: Config,
+        executable: Executable,
         console: Console,
         clock: Clock,
     ) -> anyhow::Result<Self> {
@@ -87,7 +89,7 @@ impl Pipeline {
         let tools =
             Tools { nats: nats?, postgres: postgres?, prometheus: prometheus?, grafana: grafana? };
         let (parts, problems, restarts) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Ok(Self { config, console, clock, dir, tools, parts, problems, restarts })
+        Ok(Self { config, console, clock, dir, executable, tools, parts, problems, restarts })
     }
 
     /// Starts everything but the simulators, and waits until each part does its job.
@@ -111,9 +113,14 @@ impl Pipeline {
             self.adopt().await?;
         }
 
-        let spec = parts::archiver(&self.config, &self.dir, self.database_url("archiver")?)?;
+        let spec =
+            self.executable.archiver(&self.config, &self.dir, self.database_url("archiver")?)?;
         self.launch(spec)?;
-        let spec = parts::aggregator(&self.config, &self.dir, self.database_url("aggregator")?)?;
+        let spec = self.executable.aggregator(
+            &self.config,
+            &self.dir,
+            self.database_url("aggregator")?,
+        )?;
         self.launch(spec)?;
         if let Some(program) = self.tools.prometheus.clone() {
             let spec = prometheus::spec(&self.config, &self.dir, program)?;
@@ -133,7 +140,7 @@ impl Pipeline {
     /// Starts the simulators; the answer is where they will write their books.
     pub(crate) fn start_simulators(&mut self) -> anyhow::Result<Vec<PathBuf>> {
         let mut books = Vec::new();
-        for (spec, file) in parts::simulators(&self.config, &self.dir)? {
+        for (spec, file) in self.executable.simulators(&self.config, &self.dir)? {
             self.launch(spec)?;
             books.push(file);
         }
@@ -228,7 +235,7 @@ impl Pipeline {
         let why = || last_lines(&log, 1).pop().unwrap_or_default();
         let making = postgres.make_database(&self.dir);
         self.console.waiting("psql (the database and its owner)", why, making).await?;
-        let mut migration = parts::migration(&self.dir, self.database_url("owner")?)?;
+        let mut migration = self.executable.migration(&self.dir, self.database_url("owner")?)?;
         let output = self.console.waiting("migrate", why, migration.output()).await;
         let output = output.context("migrate can't be started")?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -240,7 +247,7 @@ impl Pipeline {
     /// Joins broker and archive, and says what that meant.
     async fn adopt(&self) -> anyhow::Result<()> {
         let mut adopting =
-            parts::adoption(&self.config, &self.dir, self.database_url("archiver")?)?;
+            self.executable.adoption(&self.config, &self.dir, self.database_url("archiver")?)?;
         let output = self.console.waiting("adopt", String::new, adopting.output()).await;
         let output = output.context("adopt can't be started")?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -282,11 +289,13 @@ impl Pipeline {
         let asking = async {
             loop {
                 self.fail_if_unusable()?;
-                last_error.replace(match probe::get(self.config.reach(port), "/readyz").await {
-                    Ok((200, _)) => return Ok(()),
-                    Ok((_, why)) => why.lines().next().unwrap_or_default().to_owned(),
-                    Err(error) => format!("{error:#}"),
-                });
+                last_error.replace(
+                    match http_client::get(self.config.reach(port), "/readyz").await {
+                        Ok((200, _)) => return Ok(()),
+                        Ok((_, why)) => why.lines().next().unwrap_or_default().to_owned(),
+                        Err(error) => format!("{error:#}"),
+                    },
+                );
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         };
@@ -320,7 +329,7 @@ fn last_lines(log: &Path, lines: usize) -> Vec<String> {
     // Without a log there is nothing to show.
     let end = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&end);
-    let mut last: Vec<String> = text.lines().rev().take(lines).map(readable::plain).collect();
+    let mut last: Vec<String> = text.lines().rev().take(lines).map(terminal::plain).collect();
     last.reverse();
     last
 }

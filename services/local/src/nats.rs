@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::Signal;
+use service_kit::http_client;
 
-use super::config::Config;
-use super::datadir::DataDir;
-use super::environment;
-use super::probe;
-use super::process::{Orphaned, Spec};
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::environment;
+use crate::process::{Orphaned, Spec};
 
 /// Oldest release that knows every option of our streams.
 const VERSION_MIN: (u32, u32) = (2, 12);
@@ -24,7 +24,7 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<PathBuf> {
     const ADVICE: &str = "`./run` installs it; or name one with --nats-server-bin";
     let found = match &config.nats_server_bin {
         Some(set) => Some(set.clone()).filter(|path| path.is_file()),
-        None => installed().or_else(|| super::on_path("nats-server")),
+        None => installed().or_else(|| crate::on_path("nats-server")),
     };
     let path = found.with_context(|| format!("no nats-server found: {ADVICE}"))?;
     let output = std::process::Command::new(&path)
@@ -72,7 +72,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
 }
 
 /// The same file that stands in the tree.
-const CONFIGURATION: &str = include_str!("../../../../nats/nats-server.conf");
+const CONFIGURATION: &str = include_str!("../../../nats/nats-server.conf");
 
 /// How to start it; writes its configuration.
 pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
@@ -106,7 +106,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
 /// Whether JetStream answers; the error says what it says instead.
 pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
     let monitor = ([127, 0, 0, 1], config.ports.nats_monitor).into();
-    probe::well(monitor, "/healthz?js-enabled-only=true").await
+    http_client::expect_ok(monitor, "/healthz?js-enabled-only=true").await
 }
 
 /// How often a part that is starting is asked whether it is there.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::config::Config;
-use super::probe::{self, Page};
+use service_kit::http_client;
+use service_kit::scrape::Page;
+
+use crate::config::Config;
 
 /// The four metrics, in the order in which they are shown.
 pub(crate) const USED_GB: &str = "data_lake_espaco_utilizado_gb";
@@ -143,7 +145,7 @@ pub(crate) fn approximate(count: u64) -> f64 {
 }
 
 async fn page(config: &Config, port: u16) -> Option<Page> {
-    match probe::get(config.reach(port), "/metrics").await {
+    match http_client::get(config.reach(port), "/metrics").await {
         Ok((200, text)) => Some(Page::parse(&text)),
         Ok(_) | Err(_) => None,
     }

@@ -3,20 +3,20 @@
 use std::path::PathBuf;
 
 use rustix::process::Signal;
+use service_kit::http_client;
 
-use super::config::Config;
-use super::datadir::DataDir;
-use super::environment;
-use super::probe;
-use super::process::{Orphaned, Spec};
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::environment;
+use crate::process::{Orphaned, Spec};
 
 /// The same files that stand in the tree; the targets are beside them.
-const CONFIGURATION: &str = include_str!("../../../../prometheus/prometheus.yml");
+const CONFIGURATION: &str = include_str!("../../../prometheus/prometheus.yml");
 const RULES: [(&str, &str); 4] = [
-    ("settings.yml", include_str!("../../../../prometheus/rules/settings.yml")),
-    ("recording.yml", include_str!("../../../../prometheus/rules/recording.yml")),
-    ("slo.yml", include_str!("../../../../prometheus/rules/slo.yml")),
-    ("alerts.yml", include_str!("../../../../prometheus/rules/alerts.yml")),
+    ("settings.yml", include_str!("../../../prometheus/rules/settings.yml")),
+    ("recording.yml", include_str!("../../../prometheus/rules/recording.yml")),
+    ("slo.yml", include_str!("../../../prometheus/rules/slo.yml")),
+    ("alerts.yml", include_str!("../../../prometheus/rules/alerts.yml")),
 ];
 /// How long Prometheus keeps what it scraped; the archive keeps the events.
 const RETENTION: &str = "15d";
@@ -33,7 +33,7 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<Option<PathBuf>> {
     match &config.prometheus_bin {
         Some(set) if set.is_file() => Ok(Some(set.clone())),
         Some(set) => anyhow::bail!("--prometheus-bin names {}, which is no file", set.display()),
-        None => Ok(super::on_path("prometheus")),
+        None => Ok(crate::on_path("prometheus")),
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
 
 /// Whether it answers queries; the error says what it says instead.
 pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
-    probe::well(config.reach(config.ports.prometheus), "/-/ready").await
+    http_client::expect_ok(config.reach(config.ports.prometheus), "/-/ready").await
 }
 
 /// Prometheus' form of targets, with the service as a label.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::line::grouped;
-use super::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB, approximate};
+use crate::line::grouped;
+use crate::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB, approximate};
 
 /// Difference that is allowed between two response times, as a share: both divide the same sums,
 /// and a quotient may be written with fewer digits.

@@ -8,16 +8,16 @@ use service_kit::Clock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::archive;
-use super::config::Config;
-use super::console::Console;
-use super::line;
-use super::pipeline::Pipeline;
-use super::readings::{Four, Positions, Readings};
-use super::summary::{Archive, Books, Outcome, Summary};
-use super::troubles::Troubles;
 use crate::addresses::{self, Addresses};
-use crate::readable;
+use crate::archive;
+use crate::config::Config;
+use crate::console::Console;
+use crate::line;
+use crate::parts::Executable;
+use crate::pipeline::Pipeline;
+use crate::readings::{Four, Positions, Readings};
+use crate::summary::{Archive, Books, Outcome, Summary};
+use crate::troubles::Troubles;
 
 /// Between two live lines on a terminal.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
@@ -33,18 +33,22 @@ const RESPONSE_WINDOW_US: i64 = 61_000_000;
 /// # Errors
 ///
 /// It can't be started, or a part can't run.
-pub(crate) async fn run(config: Config) -> anyhow::Result<bool> {
+pub(crate) async fn run(config: Config, executable: Executable) -> anyhow::Result<bool> {
     let console = Console::stdout();
-    let ended = run_with(config, console.clone()).await;
+    let ended = run_with(config, executable, console.clone()).await;
     console.flush();
     ended
 }
 
-async fn run_with(config: Config, console: Console) -> anyhow::Result<bool> {
+async fn run_with(
+    config: Config,
+    executable: Executable,
+    console: Console,
+) -> anyhow::Result<bool> {
     let mut stop = stop_on_signals()?;
     let clock = Clock::system();
     let mut pipeline = tokio::select! {
-        prepared = Pipeline::prepare(config, console, clock) => prepared?,
+        prepared = Pipeline::prepare(config, executable, console, clock) => prepared?,
         () = signalled(&mut stop, 1) => anyhow::bail!("stopped before anything was started"),
     };
     announce(&pipeline);
@@ -108,7 +112,7 @@ fn announce(pipeline: &Pipeline) {
         format!("nats://{} (monitor http://127.0.0.1:{})", at(ports.nats), ports.nats_monitor),
     );
     let url = pipeline.dir.at("database-url").display().to_string();
-    say("PostgreSQL", format!("psql \"$(cat {})\"", readable::shell_word(&url)));
+    say("PostgreSQL", format!("psql \"$(cat {})\"", shell_word(&url)));
     if pipeline.has_prometheus() {
         say("Prometheus", format!("http://{}", at(ports.prometheus)));
     } else {
@@ -117,7 +121,7 @@ fn announce(pipeline: &Pipeline) {
     if pipeline.has_grafana() {
         say("Grafana", format!("http://{} (admin, admin at first)", at(ports.grafana)));
     } else {
-        say("Grafana", super::grafana::MISSING.to_owned());
+        say("Grafana", crate::grafana::MISSING.to_owned());
     }
     let admin = [
         ("archiver", ports.archiver_admin),
@@ -316,4 +320,25 @@ fn write_state(pipeline: &Pipeline) -> anyhow::Result<()> {
     };
     let text = serde_json::to_string_pretty(&addresses).context("the addresses are no JSON")?;
     pipeline.dir.write(addresses::FILE, &(text + "\n"))
+}
+
+/// A word as a shell reads it back.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_quoted_for_the_shell_where_it_must_be() {
+        assert_eq!(shell_word("/a/.lakegauge"), "/a/.lakegauge");
+        assert_eq!(shell_word("a b$c"), "'a b$c'");
+        assert_eq!(shell_word("a'b"), r"'a'\''b'");
+    }
 }

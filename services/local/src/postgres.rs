@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 
-use super::config::Config;
-use super::datadir::{self, DataDir, is_reachable_by_others};
-use super::environment;
-use super::process::{Orphaned, Spec, User};
 use crate::addresses;
+use crate::config::Config;
+use crate::datadir::{self, DataDir, is_reachable_by_others};
+use crate::environment;
+use crate::process::{Orphaned, Spec, User};
 
 /// What makes the log one of every statement, with its duration and the rows that it read.
 const LOG_STATEMENTS: &[(&str, &str)] = &[
@@ -177,7 +177,7 @@ impl Postgres {
 
     /// The address for a role, with its password: never for a log or an argument.
     pub(crate) fn url(&self, dir: &DataDir, role: &str) -> anyhow::Result<String> {
-        Ok(addresses::database_url(role, &dir.password(role)?, self.port, DATABASE))
+        Ok(addresses::database_url(role, &dir.password(role)?, self.port))
     }
 
     /// Under another name first: one that was cut off in the middle looks complete.
@@ -328,7 +328,7 @@ pub(crate) fn find(config: &Config, made_by: Option<u32>) -> anyhow::Result<Path
         Some(set) => vec![set.clone()],
         None => packaged()
             .into_iter()
-            .chain(super::on_path("initdb").and_then(|path| Some(path.parent()?.to_owned())))
+            .chain(crate::on_path("initdb").and_then(|path| Some(path.parent()?.to_owned())))
             .collect(),
     };
     let mut seen = Vec::new();
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn statements_are_logged_as_the_documentation_says() {
-        let page = include_str!("../../../../docs/real-input.md");
+        let page = include_str!("../../../docs/real-input.md");
         let block =
             page.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         let documented: Vec<(&str, &str)> = block

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
-use service_kit::{Environment, Strings as _};
+use service_kit::{Environment, Strings as _, http_client};
 
-use super::config::Config;
-use super::datadir::{self, DataDir};
-use super::environment;
-use super::postgres::DATABASE;
-use super::probe;
-use super::process::{Orphaned, Spec};
+use crate::config::Config;
+use crate::datadir::{self, DataDir};
+use crate::environment;
+use crate::postgres::DATABASE;
+use crate::process::{Orphaned, Spec};
 
 /// What is said where there is none.
 pub(crate) const MISSING: &str = "not installed (https://grafana.com/grafana/download, on PATH or named by GRAFANA_HOME) or not \
@@ -25,7 +24,7 @@ const HOME_OF_PACKAGES: &str = "/usr/share/grafana";
 /// A file of the tree with its place.
 macro_rules! of_tree {
     ($name:literal) => {
-        ($name, include_str!(concat!("../../../../grafana/", $name)))
+        ($name, include_str!(concat!("../../../grafana/", $name)))
     };
 }
 
@@ -70,7 +69,7 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<Option<Installed>> {
         );
         return Ok(Some(Installed { program, home: home.clone() }));
     }
-    Ok(super::on_path("grafana").map(|program| {
+    Ok(crate::on_path("grafana").map(|program| {
         let packaged = PathBuf::from(HOME_OF_PACKAGES);
         let own = program.canonicalize().ok();
         let own = own.and_then(|program| Some(program.parent()?.parent()?.to_owned()));
@@ -174,7 +173,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow
 
 /// Whether it answers; the error says what it says instead.
 pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
-    probe::well(config.reach(config.ports.grafana), "/api/health").await
+    http_client::expect_ok(config.reach(config.ports.grafana), "/api/health").await
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::readings::Readings;
+use crate::readings::Readings;
 
 /// The line for the readings now and those before, taken this long apart.
 pub(crate) fn line(
@@ -68,8 +68,8 @@ fn lag(lag: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::readings::Four;
     use super::*;
+    use crate::readings::Four;
 
     #[test]
     fn numbers_are_grouped_by_three() {

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use bus::{Bus, BusError, BusSettings};
 use event_store::StoreSettings;
 
-use super::pipeline::Pipeline;
-use super::summary::Archive;
+use crate::pipeline::Pipeline;
+use crate::summary::Archive;
 
 /// The streams that are archived.
 const STREAMS: &[&str] = &["LAKE_0", "WAREHOUSE_0", "TELEMETRY"];

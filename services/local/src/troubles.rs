@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::config::Config;
-use super::probe;
+use service_kit::http_client;
+
+use crate::config::Config;
 
 /// Part and condition, with the reason.
 type Failing = BTreeMap<(&'static str, String), String>;
@@ -24,7 +25,7 @@ impl Troubles {
         }
         let mut failing = Failing::new();
         for (part, port) in parts {
-            match probe::get(config.reach(port), "/readyz?verbose").await {
+            match http_client::get(config.reach(port), "/readyz?verbose").await {
                 Ok((200, _)) => {}
                 Ok((_, text)) => failing.append(&mut conditions(part, &text)),
                 Err(error) => {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use crate::addresses::SECRETS;
+
 /// Only its owner may read what is in here.
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
@@ -57,7 +59,7 @@ impl DataDir {
             give_mode(&path, PRIVATE_DIR)?;
         }
         let dir = Self { path, _lock: lock };
-        for name in ["logs", "books", "nats", "prometheus", "secrets"] {
+        for name in ["logs", "books", "nats", "prometheus", SECRETS] {
             private_dir(&dir.at(name))?;
         }
         for name in ["prometheus/targets", "prometheus/rules"] {
@@ -83,7 +85,7 @@ impl DataDir {
 
     /// The password of this name, made on first use.
     pub(crate) fn password(&self, name: &str) -> anyhow::Result<String> {
-        let path = self.at("secrets").join(name);
+        let path = self.at(SECRETS).join(name);
         if let Ok(password) = fs::read_to_string(&path) {
             return Ok(password.trim().to_owned());
         }

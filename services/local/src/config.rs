@@ -55,7 +55,8 @@ const fn setting(
     Setting { key, flag, default, help, secret: false }
 }
 
-pub(crate) const DATA_DIR: Setting = setting(
+/// Where `up` keeps everything; the tools look there for its addresses.
+pub const DATA_DIR: Setting = setting(
     "LAKEGAUGE_DATA_DIR",
     "data-dir",
     Some(".lakegauge"),
@@ -214,7 +215,7 @@ const GRACE_MS: Setting = setting(
 );
 
 /// Every setting of `up`.
-pub(crate) const SETTINGS: &[Setting] = &[
+pub const SETTINGS: &[Setting] = &[
     DATA_DIR,
     RUN_FOR,
     SUMMARY_JSON,

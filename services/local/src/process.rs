@@ -16,8 +16,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::console::Console;
-use super::environment::Variables;
+use crate::console::Console;
+use crate::environment::Variables;
 
 /// First pause before a part that died is started again.
 const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(500);

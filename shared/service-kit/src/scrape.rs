@@ -1,0 +1,63 @@
+//! Reads a page of metrics in Prometheus' text format.
+
+/// The samples of a page of metrics.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page(Vec<Sample>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Sample {
+    name: String,
+    labels: String,
+    value: f64,
+}
+
+impl Page {
+    /// Reads a page; lines that are no samples are passed over.
+    pub fn parse(text: &str) -> Self {
+        let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+            let (series, value) = line.trim().rsplit_once(' ')?;
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            Some(Sample {
+                name: name.to_owned(),
+                labels: labels.trim_end_matches('}').to_owned(),
+                value: value.parse().ok()?,
+            })
+        });
+        Self(samples.collect())
+    }
+
+    /// The value of the series without labels.
+    pub fn bare(&self, name: &str) -> Option<f64> {
+        let mut found = self.0.iter().filter(|sample| sample.name == name);
+        found.find(|sample| sample.labels.is_empty()).map(|sample| sample.value)
+    }
+
+    /// The sum over every series of the name whose labels contain the text; nothing without one.
+    pub fn sum(&self, name: &str, label: &str) -> Option<f64> {
+        let values: Vec<f64> = self
+            .0
+            .iter()
+            .filter(|sample| sample.name == name && sample.labels.contains(label))
+            .map(|sample| sample.value)
+            .collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_read_by_name_and_label() {
+        let page = Page::parse(
+            "# HELP a Things.\n# TYPE a counter\na 3\nb{stream=\"LAKE_0\"} 1.5\n\
+             b{stream=\"WAREHOUSE_0\"} 2\nnonsense\n",
+        );
+        assert_eq!(page.bare("a"), Some(3.0));
+        assert_eq!(page.bare("b"), None);
+        assert_eq!(page.sum("b", ""), Some(3.5));
+        assert_eq!(page.sum("b", "WAREHOUSE"), Some(2.0));
+        assert_eq!(page.sum("c", ""), None);
+    }
+}
