@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod docker;
 pub mod executable;
+pub mod http;
 pub mod logins;
 pub mod matrix;
 pub mod nats;

@@ -1,8 +1,7 @@
 //! A real Prometheus that scrapes what a test started, with the rules of the tree.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::http;
 use crate::pipeline::until;
 use crate::ports::free_port;
 
@@ -136,17 +136,8 @@ impl Prometheus {
         Ok(answer["data"].take())
     }
 
-    /// HTTP 1.0, so that the answer comes in one piece.
     fn get(&self, path: &str) -> Result<(u16, String)> {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
-        stream.set_read_timeout(Some(ANSWER_MAX))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let status = text.split(' ').nth(1).context("no status")?.parse()?;
-        let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-        Ok((status, body.unwrap_or_default()))
+        http::get(SocketAddr::from(([127, 0, 0, 1], self.port)), path, ANSWER_MAX)
     }
 
     fn log(&self) -> String {

@@ -1,7 +1,7 @@
 //! The product's executable as a process that is started, watched and signalled.
 
-use std::io::{BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::BufReader;
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use service_kit::Clock;
 
 use crate::executable::lakegauge;
+use crate::http;
 
 /// Longest wait for anything that a healthy process does: a busy machine is slow, not broken.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -179,14 +180,7 @@ impl Drop for Running {
 ///
 /// Nobody answers, or not in HTTP.
 pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-    status.zip(body).context("no answer in HTTP")
+    http::get(address, path, PATIENCE)
 }
 
 fn collect(

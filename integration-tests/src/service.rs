@@ -2,8 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -13,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::http;
 use crate::ports::free_port;
 
 /// Longest answer of an admin port.
@@ -122,8 +122,7 @@ impl Service {
     /// One series of its admin port, by name and labels as they stand on the page.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let (_, page) = self.get("/metrics").ok()?;
-        let mut lines = page.lines();
-        lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+        http::value(&page, series)
     }
 
     /// Whether it has ended by itself.
@@ -144,15 +143,7 @@ impl Service {
     ///
     /// Nobody answers.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
-        stream.set_read_timeout(Some(ANSWER_MAX))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.split(' ').nth(1).context("no status")?.parse()?;
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-        Ok((status, body.to_owned()))
+        http::get(SocketAddr::from(([127, 0, 0, 1], self.port)), path, ANSWER_MAX)
     }
 
     /// Whether it says that it does its job.

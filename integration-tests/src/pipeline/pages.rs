@@ -1,11 +1,11 @@
 //! What services show over HTTP.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::http;
 use crate::pipeline::{FOUR, Four};
 
 /// For one answer over HTTP.
@@ -38,27 +38,12 @@ pub fn four(port: u16) -> Result<Option<Four>> {
 ///
 /// Nobody answers, or not a whole page.
 pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let (head, body) = text.split_once("\r\n\r\n").context("no answer in HTTP")?;
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    // A server that dies while it answers has not answered.
-    ensure!(length.is_none_or(|length| length == body.len()), "half a page");
-    Ok((status.context("no status")?, body.to_owned()))
+    http::get(SocketAddr::from(([127, 0, 0, 1], port)), path, ANSWER_MAX)
 }
 
 /// One series of a port's `/metrics`, by name and labels as they stand on the page; none: nobody
 /// answers, or it is not there.
 pub fn metric(port: u16, series: &str) -> Option<f64> {
     let (status, page) = get(port, "/metrics").ok()?;
-    let mut values = page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    (status == 200).then(|| values.next()?.parse().ok())?
+    (status == 200).then(|| http::value(&page, series))?
 }

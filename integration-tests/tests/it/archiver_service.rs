@@ -147,7 +147,7 @@ async fn until(service: &Service, what: &str, mut condition: impl FnMut() -> boo
 
 /// Waits until the lake's stream could have been trimmed several times from now on.
 async fn several_trims(archiver: &Service) {
-    let trims = || series(archiver, "lakegauge_archiver_trims_total{stream=\"LAKE_0\"}");
+    let trims = || archiver.metric("lakegauge_archiver_trims_total{stream=\"LAKE_0\"}");
     let mut wanted = None;
     until(archiver, "several chances to trim", || {
         let now = trims();
@@ -155,12 +155,6 @@ async fn several_trims(archiver: &Service) {
         now >= wanted && wanted.is_some()
     })
     .await;
-}
-
-/// The value of one series of the admin port.
-fn series(service: &Service, series: &str) -> Option<f64> {
-    let (_, page) = service.get("/metrics").ok()?;
-    page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
 fn events(numbers: std::ops::Range<u64>) -> Vec<Event> {
@@ -182,7 +176,7 @@ async fn rows_are_events_in_their_order_whenever_the_archiver_is_killed() {
     pipeline.archived("LAKE_0", &archiver).await;
     pipeline.check(60_000);
     until(&archiver, "a lag of nothing", || {
-        series(&archiver, "lakegauge_archiver_lag_messages{stream=\"LAKE_0\"}") == Some(0.0)
+        archiver.metric("lakegauge_archiver_lag_messages{stream=\"LAKE_0\"}") == Some(0.0)
     })
     .await;
     assert!(pipeline.read_back(Stream::lake(0)).await == all, "other events, or in another order");

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
+use integration_tests::http::value;
 use integration_tests::nats::{NatsServer, Profile, repository};
 use integration_tests::pipeline::until;
 use integration_tests::postgres::PostgresServer;
@@ -102,7 +103,7 @@ async fn every_service_does_its_work_with_its_own_login() {
     let admin = archiver.wait_until_ready().unwrap();
     for stream in ["LAKE_0", "WAREHOUSE_0"] {
         let series = format!("lakegauge_archiver_trimmed_below{{stream=\"{stream}\"}}");
-        until(&series, async || Ok(value(&get(admin, "/metrics")?.1, &series) > 0.0))
+        until(&series, async || Ok(value(&get(admin, "/metrics")?.1, &series) > Some(0.0)))
             .await
             .unwrap();
     }
@@ -123,12 +124,6 @@ async fn every_service_does_its_work_with_its_own_login() {
         let said = service.said();
         assert!(status.success() && !said.contains(refused), "{status}: {said}");
     }
-}
-
-/// The value of a series on a page; 0 where it is not there yet.
-fn value(page: &str, series: &str) -> f64 {
-    let mut lines = page.lines();
-    lines.find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or_default()
 }
 
 #[tokio::test]
@@ -242,6 +237,6 @@ async fn a_service_that_the_server_lets_read_nothing_is_not_ready_and_says_what_
         .unwrap();
         let lag = format!("lakegauge_{user}_lag_messages{{stream=\"LAKE_0\"}}");
         let page = get(admin, "/metrics").unwrap().1;
-        assert!(value(&page, &lag) > 0.0, "{page}");
+        assert!(value(&page, &lag) > Some(0.0), "{page}");
     }
 }

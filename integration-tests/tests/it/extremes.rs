@@ -5,6 +5,7 @@
 use anyhow::Context as _;
 use bus::PublisherLimits;
 use domain::{Event, Fact, Operation, Outcome, Stream, accept::QUANTITY_MAX};
+use integration_tests::http;
 use integration_tests::pipeline::{Part, Pipeline, get, until};
 use wire::{Format, seal};
 
@@ -57,10 +58,7 @@ async fn used_space_is_right_after_the_largest_objects_have_come_and_gone() {
     pipeline.rest().await.unwrap();
 
     let (_, page) = get(pipeline.metrics_port(), "/metrics").unwrap();
-    let value = |series: &str| -> f64 {
-        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap().parse().unwrap()
-    };
+    let value = |series: &str| http::value(&page, series).unwrap();
     let left_gb = 100.0 * 9_007_199.254_741;
     let said_gb = value("data_lake_espaco_utilizado_gb");
     assert!((said_gb - left_gb).abs() < 1.0, "{said_gb}");
