@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use event_store::standing::DatabaseSize;
 use prometheus::{Gauge, IntGauge, Registry};
-use service_kit::metrics::clamped;
+use service_kit::metrics::{clamped, float};
 
 /// Growth is that of the last six hours: a day has its peak and its night.
 const GROWTH_WINDOW_S: u64 = 6 * 3_600;
@@ -70,7 +70,7 @@ impl SizeWatch {
     pub(crate) fn observe(&mut self, now_s: u64, size: DatabaseSize, inserted: u64) {
         self.bytes.set(clamped(size.bytes));
         let events = inserted.saturating_sub(size.dropped_rows);
-        let of_each = if events > 0 { exact(size.bytes) / exact(events) } else { f64::NAN };
+        let of_each = if events > 0 { float(size.bytes) / float(events) } else { f64::NAN };
         self.event_bytes.set(of_each);
         self.growth.push(now_s, size.bytes);
         let (Some(limit), Some(gauge)) = (self.rules.limit_bytes, &self.time_to_limit) else {
@@ -115,18 +115,9 @@ impl Growth {
             (0, _) => 0.0,
             _ if span_s < GROWTH_SPAN_S_MIN => f64::NAN,
             (_, 0) => f64::INFINITY,
-            (left, grown) => exact(left) * exact(span_s) / exact(grown),
+            (left, grown) => float(left) * float(span_s) / float(grown),
         }
     }
-}
-
-#[expect(
-    clippy::as_conversions,
-    clippy::cast_precision_loss,
-    reason = "exact up to 9 petabytes, then close"
-)]
-fn exact(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]

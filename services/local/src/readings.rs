@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use service_kit::http_client;
+use service_kit::metrics::float;
 use service_kit::scrape::Page;
 
 use crate::config::Config;
@@ -128,20 +129,12 @@ impl Positions {
     pub(crate) fn reach(&self, last: &BTreeMap<&'static str, u64>) -> bool {
         last.iter().filter(|(_, last)| **last > 0).all(|(stream, last)| {
             let label = format!("stream=\"{stream}\"");
-            let at = |page: &Page, name| {
-                page.sum(name, &label).is_some_and(|at| at >= approximate(*last))
-            };
+            let at =
+                |page: &Page, name| page.sum(name, &label).is_some_and(|at| at >= float(*last));
             at(&self.archiver, ARCHIVER_POSITION)
                 && (!COUNTED.contains(stream) || at(&self.aggregator, AGGREGATOR_POSITION))
         })
     }
-}
-
-/// A count as metrics have it; beyond 2^53 it would be off by one.
-pub(crate) fn approximate(count: u64) -> f64 {
-    let high = u32::try_from(count >> 32).unwrap_or(u32::MAX);
-    let low = u32::try_from(count & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-    f64::from(high) * 4_294_967_296.0 + f64::from(low)
 }
 
 async fn page(config: &Config, port: u16) -> Option<Page> {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use service_kit::metrics::float;
 
 use crate::line::grouped;
-use crate::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB, approximate};
+use crate::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB};
 
 /// Difference that is allowed between two response times, as a share: both divide the same sums,
 /// and a quotient may be written with fewer digits.
@@ -123,7 +124,7 @@ impl Summary {
             lag: outcome.archive.map(|archive| archive.lag),
             events_per_second: archived
                 .filter(|_| outcome.seconds > 0.0)
-                .map(|archived| (approximate(archived) / outcome.seconds * 10.0).round() / 10.0),
+                .map(|archived| (float(archived) / outcome.seconds * 10.0).round() / 10.0),
             seconds: (outcome.seconds * 1000.0).round() / 1000.0,
             metrics,
             model,
@@ -143,7 +144,7 @@ impl Summary {
     /// For people.
     pub(crate) fn describe(&self) -> String {
         let count = |count: Option<u64>| {
-            count.map_or_else(|| "?".to_owned(), |count| grouped(approximate(count)))
+            count.map_or_else(|| "?".to_owned(), |count| grouped(float(count)))
         };
         let mut text = format!(
             "Summary of {:.0} s\n  published {} = archived {} + dead-lettered {}; duplicates in the \

@@ -19,3 +19,9 @@ pub fn registered<C: Collector + Clone + 'static>(
 pub fn clamped(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
+
+/// A count as a metric shows it: exact up to 2^53, then close.
+#[expect(clippy::as_conversions, reason = "rounding to 53 bits is what is wanted")]
+pub const fn float(value: u64) -> f64 {
+    value as f64
+}
