@@ -106,7 +106,7 @@ async fn a_window_of_one_message_or_of_few_bytes_holds_nothing_up_for_good() {
         let (publisher, _) = publisher(&bus, narrow);
         for number in 0..200 {
             soon(publisher.publish(message(number, 5_000))).await.unwrap();
-            assert!(publisher.progress().in_flight() <= 1);
+            assert!(publisher.progress().unconfirmed().messages <= 1);
         }
         assert_eq!(soon(publisher.flush()).await.unwrap().stored, 200);
     }
@@ -139,7 +139,10 @@ async fn a_full_stream_holds_the_producer_up_says_so_and_heals_when_it_is_trimme
         }
         publisher.flush().await
     });
-    until(|| progress.is_full() && progress.in_flight() == 16 && progress.full_waits() > 20).await;
+    until(|| {
+        progress.is_full() && progress.unconfirmed().messages == 16 && progress.full_waits() > 20
+    })
+    .await;
     let held_up_at = progress.messages();
     assert!((10..30).contains(&held_up_at), "{held_up_at}");
     assert_eq!(progress.events(), 3 * held_up_at);
@@ -201,7 +204,7 @@ async fn a_server_that_hangs_makes_a_whole_window_wait_once_and_not_in_turn() {
     }
     let progress = publisher.progress();
     // Each acknowledgement times out after 2 s: one after the other that would be 400 s.
-    until(|| progress.in_flight() == 200 && !bus.is_connected()).await;
+    until(|| progress.unconfirmed().messages == 200 && !bus.is_connected()).await;
     server.resume().unwrap();
     let confirmed = soon(publisher.flush()).await.unwrap();
     assert_eq!(confirmed.stored, 201);
@@ -222,8 +225,8 @@ async fn a_message_that_times_out_again_and_again_while_the_connection_stands_is
     let (publisher, told) = publisher(&bus, short);
     publisher.publish(message(1, 10)).await.unwrap();
     let progress = publisher.progress();
-    until(|| progress.retries() >= 12 || progress.in_flight() == 0).await;
-    assert_eq!(progress.in_flight(), 1, "a message was given up");
+    until(|| progress.retries() >= 12 || progress.unconfirmed().messages == 0).await;
+    assert_eq!(progress.unconfirmed().messages, 1, "a message was given up");
     assert!(bus.is_connected(), "time-outs, and no broken connection");
     let others = bus_with_streams(&server, 1 << 20).await;
     drop(listener);

@@ -292,12 +292,11 @@ async fn a_server_that_hung_is_read_on_when_it_answers_again() {
     let progress = reader.progress();
     server.pause().unwrap();
     soon(async {
-        while progress.is_subscribed() {
+        while progress.trouble().is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
-    assert!(progress.trouble().is_some());
     server.resume().unwrap();
     publish(&bus, 11..21).await;
     expect(&mut reader, 11..=20).await;

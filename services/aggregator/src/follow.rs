@@ -227,7 +227,7 @@ impl Follower {
             }
             // Before the message is counted, so that a snapshot that holds the message can wait
             // for the sample's acknowledgement.
-            let sealed = wire::encode_sample_for(self.sample_subject.clone(), &sample);
+            let sealed = wire::encode_sample(self.sample_subject.clone(), &sample);
             self.samples.publish(sealed).await?;
             SAMPLED.pass();
             self.metrics.observe_sample();

@@ -203,27 +203,17 @@ const BUSY: &[(&str, &str)] = &[
 
 /// Used space by a plain map, from the events in the order in which they happened.
 fn replay(events: &[&Event]) -> u64 {
-    let mut changes: Vec<&Event> = events
-        .iter()
-        .copied()
-        .filter(|event| {
-            let access = access(event);
-            access.outcome == Outcome::Ok && access.operation.changes_storage()
-        })
-        .collect();
+    let mut changes: Vec<&Event> =
+        events.iter().copied().filter(|event| access(event).outcome == Outcome::Ok).collect();
     changes.sort_by_key(|event| (event.occurred_at, access(event).sequencer.clone(), event.id));
     let mut sizes: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for event in changes {
         let access = access(event);
         let key = (access.bucket.as_str(), access.key.as_str());
         match access.operation {
+            Operation::Read | Operation::Head | Operation::List | Operation::Other => continue,
             Operation::Delete => sizes.remove(&key),
-            Operation::Write
-            | Operation::Copy
-            | Operation::Read
-            | Operation::Head
-            | Operation::List
-            | Operation::Other => sizes.insert(key, access.object_bytes.unwrap()),
+            Operation::Write | Operation::Copy => sizes.insert(key, access.object_bytes.unwrap()),
         };
     }
     sizes.values().sum()

@@ -73,11 +73,6 @@ impl PublishProgress {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Messages sent and not yet acknowledged.
-    pub fn in_flight(&self) -> u64 {
-        self.unconfirmed().messages
-    }
-
     /// What is sent and not yet acknowledged, since when and why.
     pub fn unconfirmed(&self) -> Unconfirmed {
         self.underway.look()

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 use std::time::Duration;
 
@@ -95,7 +95,6 @@ pub enum Read {
 /// How a reader is doing, for metrics and readiness.
 #[derive(Debug, Default)]
 pub struct ReaderProgress {
-    subscribed: AtomicBool,
     subscriptions: AtomicU64,
     lost_ranges: AtomicU64,
     repeated: AtomicU64,
@@ -104,11 +103,6 @@ pub struct ReaderProgress {
 }
 
 impl ReaderProgress {
-    /// Whether a subscription stands.
-    pub fn is_subscribed(&self) -> bool {
-        self.subscribed.load(Ordering::Relaxed)
-    }
-
     /// Subscriptions made, the first among them.
     pub fn subscriptions(&self) -> u64 {
         self.subscriptions.load(Ordering::Relaxed)
@@ -136,12 +130,10 @@ impl ReaderProgress {
 
     pub(crate) fn observe_subscription(&self) {
         self.subscriptions.fetch_add(1, Ordering::Relaxed);
-        self.subscribed.store(true, Ordering::Relaxed);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn observe_trouble(&self, trouble: String) {
-        self.subscribed.store(false, Ordering::Relaxed);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
     }
 

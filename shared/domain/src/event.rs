@@ -182,16 +182,6 @@ names! {
     }
 }
 
-impl Operation {
-    /// Whether success changes what is stored.
-    pub const fn changes_storage(self) -> bool {
-        match self {
-            Self::Write | Self::Copy | Self::Delete => true,
-            Self::Read | Self::Head | Self::List | Self::Other => false,
-        }
-    }
-}
-
 names! {
     /// How a request or a query ended. Everything but `Ok` is a failure by reason.
     Outcome {

@@ -137,18 +137,14 @@ fn used_by_definition(events: &[Event]) -> i128 {
     let mut latest = BTreeMap::new();
     for event in events {
         let Fact::LakeAccess(access) = &event.fact else { continue };
-        if access.outcome != Outcome::Ok || !access.operation.changes_storage() {
+        if access.outcome != Outcome::Ok {
             continue;
         }
         let version = (event.occurred_at, access.sequencer.clone(), event.id);
         let bytes = match access.operation {
+            Operation::Read | Operation::Head | Operation::List | Operation::Other => continue,
             Operation::Delete => 0,
-            Operation::Read
-            | Operation::Head
-            | Operation::List
-            | Operation::Write
-            | Operation::Copy
-            | Operation::Other => access.object_bytes.unwrap_or(access.bytes),
+            Operation::Write | Operation::Copy => access.object_bytes.unwrap_or(access.bytes),
         };
         let entry = latest
             .entry((access.bucket.clone(), access.key.clone()))

@@ -21,7 +21,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::Lifecycle;
 use patience::Patient;
 
 /// Text that is no metrics.
@@ -235,17 +234,6 @@ fn respond<R: Into<Reply>>(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
-}
-
-/// Serves until the service drains; for a port that must not answer while it ends.
-pub fn serve_until_draining<F>(listener: TcpListener, lifecycle: &Lifecycle, answer: F)
-where
-    F: Fn(&Asked) -> Answer + Send + Sync + 'static,
-{
-    let lifecycle = lifecycle.clone();
-    serve(listener, move |asked| {
-        if lifecycle.is_draining() { Answer::unavailable("draining\n") } else { answer(asked) }
-    });
 }
 
 #[cfg(test)]

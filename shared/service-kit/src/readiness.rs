@@ -29,7 +29,7 @@ impl fmt::Debug for Readiness {
 impl Readiness {
     /// Holds readiness back until the latch is dropped: for what must happen once, as catching up.
     pub fn latch(&self, name: &'static str) -> Latch {
-        Latch(self.enter(name, true, "not yet"))
+        Latch { _entry: self.enter(name, true, "not yet") }
     }
 
     /// A named part that can fail and heal again, as a connection. It begins well.
@@ -90,14 +90,11 @@ pub struct PartState {
 /// Keeps the service not ready as long as it lives.
 #[derive(Debug)]
 #[must_use = "the service is ready as soon as this is dropped"]
-pub struct Latch(Part);
+pub struct Latch {
+    _entry: Part,
+}
 
 impl Latch {
-    /// Says what is being waited for.
-    pub fn because(&self, detail: impl Into<String>) {
-        self.0.set(true, detail.into());
-    }
-
     /// Ready, as far as this latch goes. The same as dropping it, for those who read it.
     pub fn open(self) {}
 }
@@ -150,8 +147,7 @@ mod tests {
         let second = readiness.latch("caught up");
         first.open();
         assert!(!readiness.is_ready());
-        second.because("12 messages to go");
-        assert_eq!(readiness.describe(), "[-]caught up 12 messages to go\n");
+        assert_eq!(readiness.describe(), "[-]caught up not yet\n");
         drop(second);
         assert!(readiness.is_ready());
     }

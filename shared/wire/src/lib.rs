@@ -33,7 +33,7 @@ pub use packer::{Packer, PackerLimits};
 pub use read::{
     ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, count_items, decode, read, whole,
 };
-pub use sample::{decode_sample, encode_sample, encode_sample_for, read_sample};
+pub use sample::{decode_sample, encode_sample, read_sample};
 pub use seal::{Sealed, seal};
 pub use size::{MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MIN, cut};
 pub use subject::{Subjects, source_token};

@@ -5,16 +5,11 @@ use std::collections::BTreeMap;
 use domain::{Reason, Refusal, Sample, SampleValues, Stream, accept::NAME_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
-use crate::{Format, Headers, Sealed, Subjects};
+use crate::{Format, Headers, Sealed};
 
-/// Writes and seals a sample. The same sample gives the same message, so that the broker takes it
+/// Writes and seals a sample for a subject. The same sample gives the same message, so that the broker takes it
 /// once.
-pub fn encode_sample(subjects: &Subjects, sample: &Sample) -> Sealed {
-    encode_sample_for(subjects.sample(sample.stream.partition), sample)
-}
-
-/// [`encode_sample`] for another subject.
-pub fn encode_sample_for(subject: String, sample: &Sample) -> Sealed {
+pub fn encode_sample(subject: String, sample: &Sample) -> Sealed {
     let payload = serde_json::to_vec(&SampleForm::from(sample)).expect("numbers and texts");
     Sealed::new(subject, Format::Json.content_type(), payload, 1)
 }
@@ -175,6 +170,7 @@ mod tests {
     use proptest::{collection::btree_map, prelude::*};
 
     use super::*;
+    use crate::Subjects;
 
     fn counters() -> std::ops::RangeInclusive<u64> {
         0..=i64::MAX.cast_unsigned()
@@ -213,10 +209,10 @@ mod tests {
                 SampleValues::Warehouse { .. } => Stream::warehouse(partition),
             };
             let sample = Sample { stream, epoch, sequence, broker_ns, values };
-            let sealed = encode_sample(&Subjects::new("p"), &sample);
+            let sealed = encode_sample(Subjects::new("p").sample(partition), &sample);
             prop_assert_eq!(&sealed.subject, &format!("p.telemetry.sample.{partition}"));
             prop_assert_eq!(decode_sample(&sealed.payload), Ok(sample.clone()));
-            prop_assert_eq!(encode_sample(&Subjects::new("p"), &sample), sealed);
+            prop_assert_eq!(encode_sample(Subjects::new("p").sample(partition), &sample), sealed);
         }
 
         #[test]
@@ -234,7 +230,9 @@ mod tests {
         };
         let stream = Stream::lake(0);
         let sample = Sample { stream, epoch: 1, sequence: 7, broker_ns: 9, values };
-        let text = String::from_utf8(encode_sample(&Subjects::default(), &sample).payload.to_vec());
+        let text = String::from_utf8(
+            encode_sample(Subjects::default().sample(0), &sample).payload.to_vec(),
+        );
         let text = text.unwrap();
         assert_eq!(
             text,

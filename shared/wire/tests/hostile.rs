@@ -91,7 +91,7 @@ fn messages() -> Vec<Vec<u8>> {
         broker_ns: AT.0 * 1_000,
         values: SampleValues::Lake { used_bytes: -4, accesses: 9, buckets },
     };
-    messages.push(wire::encode_sample(&Subjects::new(""), &sample).payload.to_vec());
+    messages.push(wire::encode_sample(Subjects::new("").sample(0), &sample).payload.to_vec());
     messages
 }
 
