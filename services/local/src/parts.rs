@@ -1,11 +1,14 @@
 //! The services as `up` starts them: its own executable with a subcommand.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use anyhow::Context as _;
 use rustix::process::Signal;
 use service_kit::Setting;
+use tokio::process::Command;
 
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -22,14 +25,6 @@ pub(crate) struct Executable {
     settings_of: SettingsOf,
 }
 
-/// A service to start.
-struct Service {
-    name: &'static str,
-    words: &'static [&'static str],
-    admin_port: u16,
-    may_finish: bool,
-}
-
 impl Executable {
     /// Finds it.
     ///
@@ -40,162 +35,126 @@ impl Executable {
         let path = std::env::current_exe().context("this executable can't be found")?;
         Ok(Self { path, settings_of })
     }
+}
 
+/// How the parts that are our own executable are started.
+#[derive(Debug)]
+pub(crate) struct OwnParts<'a> {
+    pub(crate) executable: &'a Executable,
+    pub(crate) config: &'a Config,
+    pub(crate) dir: &'a DataDir,
+}
+
+impl OwnParts<'_> {
     /// The archiver.
-    pub(crate) fn archiver(
-        &self,
-        config: &Config,
-        dir: &DataDir,
-        database: String,
-    ) -> anyhow::Result<Spec> {
-        let service = Service {
-            name: "archiver",
-            words: &["archive"],
-            admin_port: config.ports.archiver_admin,
-            may_finish: false,
-        };
-        let mut spec = self.spec(config, dir, &service)?;
+    pub(crate) fn archiver(&self, database: String) -> Spec {
+        let mut spec = self.spec("archiver", &["archive"], self.config.ports.archiver_admin);
         set(&mut spec, "DATABASE_URL", database);
-        Ok(spec)
+        spec
     }
 
     /// The aggregator; it reads the archive when it must rebuild.
-    pub(crate) fn aggregator(
-        &self,
-        config: &Config,
-        dir: &DataDir,
-        database: String,
-    ) -> anyhow::Result<Spec> {
-        let service = Service {
-            name: "aggregator",
-            words: &["aggregate"],
-            admin_port: config.ports.aggregator_admin,
-            may_finish: false,
-        };
-        let mut spec = self.spec(config, dir, &service)?;
+    pub(crate) fn aggregator(&self, database: String) -> Spec {
+        let ports = &self.config.ports;
+        let mut spec = self.spec("aggregator", &["aggregate"], ports.aggregator_admin);
         set(&mut spec, "DATABASE_URL", database);
-        let metrics = std::net::SocketAddr::new(config.bind, config.ports.metrics);
+        let metrics = SocketAddr::new(self.config.bind, ports.metrics);
         set(&mut spec, "METRICS_ADDR", metrics.to_string());
         // Its page links to where these are here, unless somebody says otherwise.
-        let (grafana, prometheus) = (config.ports.grafana, config.ports.prometheus);
-        for (key, port) in [("PAGE_GRAFANA_URL", grafana), ("PAGE_PROMETHEUS_URL", prometheus)] {
+        let links =
+            [("PAGE_GRAFANA_URL", ports.grafana), ("PAGE_PROMETHEUS_URL", ports.prometheus)];
+        for (key, port) in links {
             spec.environment.entry(key.to_owned()).or_insert_with(|| format!(":{port}").into());
         }
-        Ok(spec)
+        spec
     }
 
     /// Both simulators, with where they write their books.
-    pub(crate) fn simulators(
-        &self,
-        config: &Config,
-        dir: &DataDir,
-    ) -> anyhow::Result<[(Spec, PathBuf); 2]> {
-        let lake = Service {
-            name: "lake-simulator",
-            words: &["simulate", "lake"],
-            admin_port: config.ports.lake_admin,
-            may_finish: true,
-        };
-        let warehouse = Service {
-            name: "warehouse-simulator",
-            words: &["simulate", "warehouse"],
-            admin_port: config.ports.warehouse_admin,
-            may_finish: true,
-        };
-        Ok([
-            self.simulator(config, dir, &lake, config.lake_rate())?,
-            self.simulator(config, dir, &warehouse, config.warehouse_rate())?,
-        ])
+    pub(crate) fn simulators(&self) -> [(Spec, PathBuf); 2] {
+        let ports = &self.config.ports;
+        let lake = self.spec("lake-simulator", &["simulate", "lake"], ports.lake_admin);
+        let words = &["simulate", "warehouse"];
+        let warehouse = self.spec("warehouse-simulator", words, ports.warehouse_admin);
+        [
+            self.simulator(lake, self.config.lake_rate()),
+            self.simulator(warehouse, self.config.warehouse_rate()),
+        ]
     }
 
-    fn simulator(
-        &self,
-        config: &Config,
-        dir: &DataDir,
-        service: &Service,
-        rate: u64,
-    ) -> anyhow::Result<(Spec, PathBuf)> {
-        let books = dir.at("books").join(format!("{}.json", service.name));
+    fn simulator(&self, mut spec: Spec, rate: u64) -> (Spec, PathBuf) {
+        let books = self.dir.at("books").join(format!("{}.json", spec.name));
         // Books of an earlier run would be taken for this one's.
         std::fs::remove_file(&books).unwrap_or_default();
-        let mut spec = self.spec(config, dir, service)?;
+        spec.may_finish = true;
         let mut flag = |name: &str, value: OsString| {
             spec.arguments.push(name.into());
             spec.arguments.push(value);
         };
         flag("--rate", rate.to_string().into());
         flag("--books", books.clone().into());
-        if config.run_for.is_some() {
+        if self.config.run_for.is_some() {
             // A run that is over soon has no day: what is asked for is what comes.
             flag("--daily-peak-over-trough", "1".into());
         }
-        if let Some(seed) = config.seed {
+        if let Some(seed) = self.config.seed {
             flag("--seed", seed.to_string().into());
         }
-        flag("--scenario", config.scenario.into());
-        Ok((spec, books))
+        flag("--scenario", self.config.scenario.into());
+        (spec, books)
     }
 
-    fn spec(&self, config: &Config, dir: &DataDir, service: &Service) -> anyhow::Result<Spec> {
-        let admin = std::net::SocketAddr::new(config.bind, service.admin_port);
+    fn spec(&self, name: &'static str, words: &[&str], admin_port: u16) -> Spec {
+        let admin = SocketAddr::new(self.config.bind, admin_port);
         let mut spec = Spec {
-            name: service.name,
-            program: self.path.clone(),
-            arguments: service.words.iter().map(Into::into).collect(),
-            environment: self.environment(dir, service.words),
+            name,
+            program: self.executable.path.clone(),
+            arguments: words.iter().map(Into::into).collect(),
+            environment: self.environment(words),
             directory: None,
             user: None,
-            log: dir.log(service.name),
+            log: self.dir.log(name),
             stop: Signal::TERM,
             orphaned: Orphaned::Killed,
-            grace: config.grace,
-            may_finish: service.may_finish,
+            grace: self.config.grace,
+            may_finish: false,
         };
-        set(&mut spec, "NATS_URL", format!("nats://{}", config.reach(config.ports.nats)));
+        set(&mut spec, "NATS_URL", self.nats_url());
         set(&mut spec, "ADMIN_ADDR", admin.to_string());
-        Ok(spec)
+        spec
     }
 
     /// The command that brings the database to the shape that this release needs.
-    pub(crate) fn migration(
-        &self,
-        dir: &DataDir,
-        owner: String,
-    ) -> anyhow::Result<tokio::process::Command> {
-        let mut command = tokio::process::Command::new(&self.path);
-        command
-            .arg("migrate")
-            .env_clear()
-            .envs(self.environment(dir, &["migrate"]))
-            .env("DATABASE_URL", owner)
-            .env("LOG_FORMAT", "human")
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true);
-        Ok(command)
+    pub(crate) fn migration(&self, owner: String) -> Command {
+        self.tool("migrate", owner)
     }
 
     /// The command that joins broker and archive where they would be refused to each other.
-    pub(crate) fn adoption(
-        &self,
-        config: &Config,
-        dir: &DataDir,
-        archiver: String,
-    ) -> anyhow::Result<tokio::process::Command> {
-        let mut command = tokio::process::Command::new(&self.path);
+    pub(crate) fn adoption(&self, archiver: String) -> Command {
+        let mut command = self.tool("adopt", archiver);
+        command.arg("--confirm").env("NATS_URL", self.nats_url());
         command
-            .args(["adopt", "--confirm"])
-            .env_clear()
-            .envs(self.environment(dir, &["adopt"]))
-            .env("NATS_URL", format!("nats://{}", config.reach(config.ports.nats)))
-            .env("DATABASE_URL", archiver)
-            .env("LOG_FORMAT", "human")
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true);
-        Ok(command)
     }
 
-    fn environment(&self, dir: &DataDir, words: &[&str]) -> Variables {
-        environment::of_ours(dir, &(self.settings_of)(words))
+    fn tool(&self, subcommand: &str, database: String) -> Command {
+        let mut command = Command::new(&self.executable.path);
+        command
+            .arg(subcommand)
+            .env_clear()
+            .envs(self.environment(&[subcommand]))
+            .env("DATABASE_URL", database)
+            .env("LOG_FORMAT", "human")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// The address of NATS.
+    pub(crate) fn nats_url(&self) -> String {
+        format!("nats://{}", self.config.reach(self.config.ports.nats))
+    }
+
+    fn environment(&self, words: &[&str]) -> Variables {
+        environment::of_ours(self.dir, &(self.executable.settings_of)(words))
     }
 }
 

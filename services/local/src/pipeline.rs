@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::console::Console;
 use crate::datadir::{self, DataDir};
 use crate::nats::ASK_AGAIN;
-use crate::parts::Executable;
+use crate::parts::{Executable, OwnParts};
 use crate::postgres::Postgres;
 use crate::process::{Ended, Part, Spec};
 use crate::{addresses, grafana, nats, prometheus};
@@ -113,15 +113,8 @@ impl Pipeline {
             self.adopt().await?;
         }
 
-        let spec =
-            self.executable.archiver(&self.config, &self.dir, self.database_url("archiver")?)?;
-        self.launch(spec)?;
-        let spec = self.executable.aggregator(
-            &self.config,
-            &self.dir,
-            self.database_url("aggregator")?,
-        )?;
-        self.launch(spec)?;
+        self.launch(self.own_parts().archiver(self.database_url("archiver")?))?;
+        self.launch(self.own_parts().aggregator(self.database_url("aggregator")?))?;
         if let Some(program) = self.tools.prometheus.clone() {
             let spec = prometheus::spec(&self.config, &self.dir, program)?;
             self.launch(spec)?;
@@ -140,7 +133,7 @@ impl Pipeline {
     /// Starts the simulators; the answer is where they will write their books.
     pub(crate) fn start_simulators(&mut self) -> anyhow::Result<Vec<PathBuf>> {
         let mut books = Vec::new();
-        for (spec, file) in self.executable.simulators(&self.config, &self.dir)? {
+        for (spec, file) in self.own_parts().simulators() {
             self.launch(spec)?;
             books.push(file);
         }
@@ -210,7 +203,7 @@ impl Pipeline {
 
     /// The address of NATS.
     pub(crate) fn nats_url(&self) -> String {
-        format!("nats://{}", self.config.reach(self.config.ports.nats))
+        self.own_parts().nats_url()
     }
 
     /// Whether Prometheus is one of the parts.
@@ -221,6 +214,10 @@ impl Pipeline {
     /// Whether Grafana is one of the parts.
     pub(crate) fn has_grafana(&self) -> bool {
         self.tools.grafana.is_some()
+    }
+
+    fn own_parts(&self) -> OwnParts<'_> {
+        OwnParts { executable: &self.executable, config: &self.config, dir: &self.dir }
     }
 
     fn launch(&mut self, spec: Spec) -> anyhow::Result<()> {
@@ -235,7 +232,7 @@ impl Pipeline {
         let why = || last_lines(&log, 1).pop().unwrap_or_default();
         let making = postgres.make_database(&self.dir);
         self.console.waiting("psql (the database and its owner)", why, making).await?;
-        let mut migration = self.executable.migration(&self.dir, self.database_url("owner")?)?;
+        let mut migration = self.own_parts().migration(self.database_url("owner")?);
         let output = self.console.waiting("migrate", why, migration.output()).await;
         let output = output.context("migrate can't be started")?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -246,8 +243,7 @@ impl Pipeline {
 
     /// Joins broker and archive, and says what that meant.
     async fn adopt(&self) -> anyhow::Result<()> {
-        let mut adopting =
-            self.executable.adoption(&self.config, &self.dir, self.database_url("archiver")?)?;
+        let mut adopting = self.own_parts().adoption(self.database_url("archiver")?);
         let output = self.console.waiting("adopt", String::new, adopting.output()).await;
         let output = output.context("adopt can't be started")?;
         let said = String::from_utf8_lossy(&output.stderr);
