@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use service_kit::terminal::grouped;
+
 use crate::readings::Readings;
 
 /// The line for the readings now and those before, taken this long apart.
@@ -42,20 +44,6 @@ pub(crate) fn clock_face(elapsed: Duration) -> String {
     }
 }
 
-/// A whole number with commas between groups of three.
-pub(crate) fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let (sign, digits) = digits.strip_prefix('-').map_or(("", &*digits), |rest| ("-", rest));
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    format!("{sign}{grouped}")
-}
-
 fn rate(now: Option<f64>, before: Option<f64>, apart: Duration) -> Option<f64> {
     let grown = now? - before?;
     // A counter that went back belongs to a process that was started again.
@@ -70,14 +58,6 @@ fn lag(lag: Option<f64>) -> String {
 mod tests {
     use super::*;
     use crate::readings::Four;
-
-    #[test]
-    fn numbers_are_grouped_by_three() {
-        assert_eq!(grouped(0.0), "0");
-        assert_eq!(grouped(999.0), "999");
-        assert_eq!(grouped(1_000.0), "1,000");
-        assert_eq!(grouped(-1_234_567.0), "-1,234,567");
-    }
 
     #[test]
     fn the_line_has_rates_lag_and_the_four() {

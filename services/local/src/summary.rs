@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use service_kit::metrics::float;
+use service_kit::terminal::grouped;
 
-use crate::line::grouped;
 use crate::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB};
 
 /// Difference that is allowed between two response times, as a share: both divide the same sums,

@@ -1,4 +1,4 @@
-//! Text that comes from elsewhere, as a terminal may show it.
+//! Text and numbers as a terminal shows them.
 
 /// Control characters made visible: a key may hold any of them.
 pub fn plain(text: &str) -> String {
@@ -14,6 +14,20 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
+/// A whole number with commas between groups of three.
+pub fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", &*digits), |rest| ("-", rest));
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -21,5 +35,13 @@ mod tests {
     #[test]
     fn no_key_can_command_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\nc\u{9b}"), "a\\u{1b}[2Jb\\nc\\u{9b}");
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_three() {
+        assert_eq!(grouped(0.0), "0");
+        assert_eq!(grouped(999.0), "999");
+        assert_eq!(grouped(1_000.0), "1,000");
+        assert_eq!(grouped(-1_234_567.0), "-1,234,567");
     }
 }

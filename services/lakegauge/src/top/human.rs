@@ -1,21 +1,13 @@
 //! Numbers for people, in few characters.
 
+use service_kit::terminal::grouped;
+
 /// What stands for what is not known.
 const NONE: &str = "-";
 
 /// A whole number with commas between groups of three.
 pub(super) fn whole(number: Option<f64>) -> String {
-    let Some(number) = number else { return NONE.to_owned() };
-    let digits = format!("{number:.0}");
-    let (sign, digits) = digits.strip_prefix('-').map_or(("", &*digits), |rest| ("-", rest));
-    let mut grouped = sign.to_owned();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    number.map_or_else(|| NONE.to_owned(), grouped)
 }
 
 /// Three digits and the power of a thousand: `1.23M`.
