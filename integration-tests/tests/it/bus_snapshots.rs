@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bus::{Bus, BusError, Found, PublisherLimits, Snapshots, Topology, TopologyOverrides};
 use domain::{Mark, Rules};
 use integration_tests::nats::NatsServer;
@@ -191,22 +192,7 @@ async fn pointer_json(raw: &mut RawNats) -> Value {
     let last = json!({ "last_by_subj": "$KV.LAKEGAUGE.snapshot.LAKE_0" });
     let answer = raw.demand("STREAM.MSG.GET.KV_LAKEGAUGE", &last).await.expect("the pointer");
     let data = answer["message"]["data"].as_str().expect("its bytes").to_owned();
-    serde_json::from_slice(&base64(&data)).expect("JSON")
-}
-
-/// Enough of base64 to read what the server wrote.
-fn base64(text: &str) -> Vec<u8> {
-    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_usize, 0);
-    for digit in text.chars().filter_map(|digit| DIGITS.find(digit)) {
-        bits = bits << 6 | digit;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from(bits >> count & 0xff).expect("eight bits"));
-        }
-    }
-    bytes
+    serde_json::from_slice(&STANDARD.decode(data).expect("base64")).expect("JSON")
 }
 
 #[tokio::test]
