@@ -7,7 +7,7 @@ use domain::{
     Applied, Event, Fact, Judgement, Mark, Operation, Outcome, Reason, Rules, Seen, Stream,
     StreamState, Timestamp, accept, time::SECONDS_PER_DAY,
 };
-use event_store::retention::Base;
+use event_store::Base;
 use event_store::{Archive, ArchiveView, BatchBuilder};
 use integration_tests::executable;
 use integration_tests::pipeline::{Part, Pipeline, until};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::Reason;
 use event_store::{
     StoreError, StoreSettings,
-    standing::{Books, DatabaseSize, Standing},
+    totals::{ArchiveTotals, DatabaseSize, TotalsReader},
 };
 use prometheus::{IntGaugeVec, Opts, Registry};
 use service_kit::{
@@ -53,18 +53,18 @@ impl BooksMetrics {
         })
     }
 
-    fn observe(&self, standing: &Standing) {
-        for (stream, sums) in &standing.ledger {
+    fn observe(&self, totals: &ArchiveTotals) {
+        for (stream, sums) in &totals.ledger {
             let results =
                 [("inserted", sums.inserted), ("duplicate", sums.duplicates), ("dead", sums.dead)];
             for (result, value) in results {
                 self.ledger.with_label_values(&[stream, result]).set(clamped(value));
             }
             self.gaps.with_label_values(&[stream]).set(clamped(sums.gaps));
-            let lost = standing.lost_messages.get(stream).copied().unwrap_or(0);
+            let lost = totals.lost_messages.get(stream).copied().unwrap_or(0);
             self.lost.with_label_values(&[stream]).set(clamped(lost));
             for reason in Reason::ALL {
-                let open = standing.open_letters.get(&(stream.clone(), *reason)).copied();
+                let open = totals.open_letters.get(&(stream.clone(), *reason)).copied();
                 let gauge = self.letters.with_label_values(&[stream.as_str(), reason.name()]);
                 gauge.set(clamped(open.unwrap_or(0)));
             }
@@ -88,11 +88,11 @@ pub(crate) async fn look_forever(
         let is_due = measured.is_none_or(|at| now >= at + size.rules.interval);
         let looked = look(&store, &mut books, is_due).await;
         match looked {
-            Ok((standing, found)) => {
-                metrics.observe(&standing);
+            Ok((totals, found)) => {
+                metrics.observe(&totals);
                 if let Some(found) = found {
                     measured = Some(now);
-                    let inserted = standing.ledger.values().map(|sums| sums.inserted).sum();
+                    let inserted = totals.ledger.values().map(|sums| sums.inserted).sum();
                     size.observe(now.as_secs(), found, inserted);
                 }
             }
@@ -110,14 +110,14 @@ pub(crate) async fn look_forever(
 
 async fn look(
     store: &StoreSettings,
-    books: &mut Option<Books>,
+    books: &mut Option<TotalsReader>,
     with_size: bool,
-) -> Result<(Standing, Option<DatabaseSize>), StoreError> {
+) -> Result<(ArchiveTotals, Option<DatabaseSize>), StoreError> {
     if books.is_none() {
-        *books = Some(Books::open(store).await?);
+        *books = Some(TotalsReader::open(store).await?);
     }
-    let Some(books) = books else { return Ok((Standing::default(), None)) };
-    let standing = books.look().await?;
+    let Some(books) = books else { return Ok((ArchiveTotals::default(), None)) };
+    let totals = books.read().await?;
     let size = if with_size { Some(books.size().await?) } else { None };
-    Ok((standing, size))
+    Ok((totals, size))
 }

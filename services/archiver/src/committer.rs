@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use domain::{Ladder, Mark, verdict::Progress};
-use event_store::{Appended, Archive, Batch, Recovery, StoreError, kept::LetGo};
+use event_store::{Appended, Archive, Batch, LetGo, Recovery, StoreError};
 use service_kit::{Backoff, FailPoint, Jitter, News};
 use tokio::sync::{mpsc, watch};
 

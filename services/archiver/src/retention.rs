@@ -1,10 +1,7 @@
 //! Retention: the aggregator's snapshot becomes the archive's base, then old days are dropped.
 
 use bus::{Bus, Found};
-use event_store::{
-    Archive,
-    retention::{Base, Retained},
-};
+use event_store::{Archive, Base, Retained};
 
 /// Applies retention to a stream, if there is something to drop; between two of its transactions.
 ///

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use event_store::standing::DatabaseSize;
+use event_store::totals::DatabaseSize;
 use prometheus::{Gauge, IntGauge, Registry};
 use service_kit::metrics::{clamped, float};
 

@@ -5,9 +5,11 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    batch::StreamId,
-    error::{Doing, StoreError, signed, signed_32, unsigned, unsigned_32},
-    pg::Timestamptz,
+    error::StoreError,
+    numbers::{signed, signed_32, unsigned, unsigned_32},
+    statement::Doing,
+    stream_id::StreamId,
+    timestamptz::Timestamptz,
 };
 
 /// How far a stream is archived, and what is needed to go on.

@@ -8,15 +8,20 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    archive::connect,
-    batch::StreamId,
-    error::{Doing, StoreError, signed, unsigned, unsigned_32},
-    insert, kept, migrate,
-    partitions::Partitions,
-    pg::Timestamptz,
-    rows::{Kind, Placed},
-    settings::StoreSettings,
-    windows::{self, WindowRows},
+    error::StoreError,
+    numbers::{signed, unsigned, unsigned_32},
+    partitions::create::Partitions,
+    rows::kind::{Kind, Placed},
+    schema::migrate,
+    settings::connection::StoreSettings,
+    statement::{Doing, begin, commit, roll_back},
+    stream_id::StreamId,
+    timestamptz::Timestamptz,
+    windows::kept,
+    write::{
+        insert,
+        windows::{self, WindowRows},
+    },
 };
 
 const DOING: &str = "reading dead letters";
@@ -160,7 +165,7 @@ impl DeadLetters {
     pub async fn write(settings: &StoreSettings) -> Result<Self, StoreError> {
         settings.refuse_transaction_pooling().await?;
         migrate::check_fit(settings).await?;
-        Ok(Self { connection: connect(settings).await? })
+        Ok(Self { connection: settings.connect_as_archiver().await? })
     }
 
     /// The next letters after a number, in ascending order; none: there are no more. Of each at
@@ -214,7 +219,7 @@ impl DeadLetters {
         let mut partitions = Partitions::load(&mut self.connection).await?;
         let day = placed.event.occurred_at.day();
         partitions.ensure(&mut self.connection, &[(kind, day)].into()).await?;
-        run(&mut self.connection, "begin").await?;
+        begin(&mut self.connection).await?;
         let (stream, source, closed): (i16, Option<i16>, Option<i16>) = sqlx::query_as(
             "update lakegauge.dead_letter set attempts = attempts + 1, tried_at = now() \
              where number = $1 returning stream, source, closed_as",
@@ -224,19 +229,19 @@ impl DeadLetters {
         .await
         .doing(doing)?;
         if let Some(code) = closed {
-            run(&mut self.connection, "rollback").await?;
+            roll_back(&mut self.connection).await?;
             return Ok(RowInserted::Closed(closed_as(code)?));
         }
         placed.source = source;
         let outcome = insert::insert(&mut self.connection, kind, stream, &[&placed]).await?;
         if let Some(refused) = outcome.refused.into_iter().next() {
             // The attempt is kept, the rest was undone by the savepoint.
-            run(&mut self.connection, "commit").await?;
+            commit(&mut self.connection).await?;
             let (sqlstate, message) = (refused.sqlstate, refused.message);
             return Ok(RowInserted::Refused { sqlstate, message });
         }
         if outcome.inserted.len() != 1 {
-            run(&mut self.connection, "rollback").await?;
+            roll_back(&mut self.connection).await?;
             return Err(StoreError::Inconsistent(format!(
                 "the event of letter {number} is in the archive already, at another place: \
                  run `lakegauge audit`"
@@ -249,7 +254,7 @@ impl DeadLetters {
         added.add(&lengths_s, &placed.event);
         windows::add(&mut self.connection, stream, None, &WindowRows::new(added)).await?;
         self.set_closed(number, ClosedAs::Row, None).await?;
-        run(&mut self.connection, "commit").await?;
+        commit(&mut self.connection).await?;
         Ok(RowInserted::Inserted)
     }
 
@@ -322,10 +327,6 @@ fn placed(letter: &DeadLetter) -> Result<Placed, StoreError> {
     // Written by us, with its id.
     let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
     Ok(Placed { position: letter.position, broker_ns: letter.broker_ns, source: None, event })
-}
-
-async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
-    sqlx::raw_sql(sql).execute(connection).await.doing(sql).map(|_| ())
 }
 
 const PAGE: &str = "

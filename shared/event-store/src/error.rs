@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use domain::Mismatch;
 
 use crate::{
-    login::Refusal,
+    settings::login::Refusal,
     sqlstate::{self, Recovery},
 };
 
@@ -222,39 +222,4 @@ fn to_do(doing: &str, error: &sqlx::Error) -> &'static str {
         "25006" => ": connect to the primary, or free disk space",
         _ => "",
     }
-}
-
-/// Says what was being done when the driver failed.
-pub(crate) trait Doing<T> {
-    fn doing(self, doing: &'static str) -> Result<T, StoreError>;
-}
-
-impl<T> Doing<T> for Result<T, sqlx::Error> {
-    fn doing(self, doing: &'static str) -> Result<T, StoreError> {
-        self.map_err(|driver| StoreError::Database { doing, driver })
-    }
-}
-
-/// A number of ours in the database's signed type.
-pub(crate) fn signed(value: u64) -> Result<i64, StoreError> {
-    i64::try_from(value)
-        .map_err(|_| StoreError::Inconsistent(format!("{value} does not fit into a bigint")))
-}
-
-/// A number of the database in our unsigned type.
-pub(crate) fn unsigned(value: i64) -> Result<u64, StoreError> {
-    u64::try_from(value)
-        .map_err(|_| StoreError::Inconsistent(format!("{value} stands where none is below 0")))
-}
-
-/// An epoch or an index in the database's signed type.
-pub(crate) fn signed_32(value: u32) -> Result<i32, StoreError> {
-    i32::try_from(value)
-        .map_err(|_| StoreError::Inconsistent(format!("{value} does not fit into an integer")))
-}
-
-/// An epoch or an index of the database.
-pub(crate) fn unsigned_32(value: i32) -> Result<u32, StoreError> {
-    u32::try_from(value)
-        .map_err(|_| StoreError::Inconsistent(format!("{value} stands where none is below 0")))
 }

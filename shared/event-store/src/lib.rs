@@ -1,63 +1,63 @@
 //! The archive in PostgreSQL. The only user of sqlx.
 //!
-//! Writing is [`Archive`]: one writer per stream, one transaction per [`Batch`]. Nothing else
-//! changes the archive. Reading is [`ArchiveView`]: a stream at one moment, in counting
-//! order. What is pure (encoding, the grid of partitions, the table of errors) stands in modules
-//! without I/O.
+//! Writing is [`Archive`]: one writer per stream, one transaction per [`Batch`] (`write`). Only
+//! [`dead_letters`] and [`Adopting`] change the archive besides. Reading is [`ArchiveView`]: a stream
+//! at one moment, in counting order (`read`). Both share what a row looks like (`rows`, `windows`,
+//! [`Checkpoint`]) and which partitions there are (`partitions`). The shape of the database is made
+//! by [`migrate`] (`schema`).
 
-mod adoption;
-mod append;
-mod archive;
-pub mod audit;
-mod batch;
 mod checkpoint;
-mod copy;
 pub mod dead_letters;
 mod error;
-mod grid;
 mod identity;
-mod insert;
 mod inspect;
-pub mod kept;
-mod letters;
-mod login;
-mod migrate;
-mod ours;
-mod pages;
+mod numbers;
 mod partitions;
-mod pg;
 mod read;
-pub mod retention;
 mod rows;
-mod samples;
-pub mod service;
+mod schema;
 mod settings;
 #[cfg(test)]
 mod simulation;
-mod sources;
-mod span;
 mod sqlstate;
-pub mod standing;
-mod stored_window;
-mod verdicts;
-mod view;
+mod statement;
+mod stream_id;
+mod timestamptz;
 mod windows;
+mod write;
 
-pub use adoption::{Adopting, Holdings};
-pub use archive::{Appended, Archive};
-pub use batch::{Batch, BatchBuilder, Letter, StreamId};
 pub use checkpoint::Checkpoint;
 pub use error::StoreError;
-pub use grid::{Grid, Partition};
-pub use identity::{archive_side, name_pipeline};
-pub use inspect::{ServerFacts, Tally, inspect, tally};
-pub use login::{Logins, Refusal};
-pub use migrate::{Applied, check_fit, check_version, migrate};
-pub use read::{ArchiveView, Counted, read_checkpoint};
-pub use rows::Placed;
-pub use settings::StoreSettings;
-pub use sources::{SOURCES_MAX, Sources};
+pub use identity::{
+    adoption::{Adopting, Holdings},
+    pipeline::{archive_side, name_pipeline},
+};
+pub use inspect::{
+    audit,
+    server::{ServerFacts, inspect},
+    tally::{Tally, tally},
+    totals,
+};
+pub use partitions::{base::Base, retention::Retained};
+pub use read::{
+    records::{Loss, Range},
+    verdicts::VerdictsToCome,
+    view::{ArchiveView, read_checkpoint},
+};
+pub use rows::{decode::Counted, kind::Placed};
+pub use schema::migrate::{Applied, check_fit, check_version, migrate};
+pub use settings::{
+    connection::StoreSettings,
+    login::{Logins, Refusal},
+    service,
+};
 pub use sqlstate::{Recovery, recovery};
-pub use stored_window::WindowRow;
-pub use verdicts::VerdictsToCome;
-pub use view::{Loss, Range};
+pub use stream_id::StreamId;
+pub use windows::stored::WindowRow;
+pub use write::{
+    appended::Appended,
+    batch::{Batch, BatchBuilder, Letter},
+    old_windows::LetGo,
+    sources::{SOURCES_MAX, Sources},
+    writer::Archive,
+};

@@ -19,9 +19,12 @@ use wire::{
 };
 
 use crate::{
-    batch::{Batch, BatchBuilder, StreamId},
-    rows::Placed,
-    verdicts::in_turn,
+    rows::kind::Placed,
+    stream_id::StreamId,
+    write::{
+        batch::{Batch, BatchBuilder},
+        verdicts::in_turn,
+    },
 };
 
 const STREAM: Stream = Stream::lake(0);

@@ -1,0 +1,485 @@
+//! The books of the archive: what the ledger says beside what is there, of one moment.
+//!
+//! Counting is left to the server, by ranges of the ledger: ten million rows take seconds. What
+//! the numbers mean is for the caller.
+
+use std::collections::BTreeMap;
+
+use domain::Mark;
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
+
+use crate::{
+    checkpoint,
+    error::StoreError,
+    numbers::{unsigned, unsigned_32},
+    rows::kind::Kind,
+    schema::migrate,
+    settings::connection::StoreSettings,
+    statement::{Doing, take_snapshot},
+    stream_id::StreamId,
+    timestamptz::Timestamptz,
+};
+
+const DOING: &str = "auditing the archive";
+/// One statement may read a whole table.
+const STATEMENT_MS_MAX: u64 = 3_600_000;
+/// Ranges of one statement: their bounds are searched for each row, and travel as two arrays.
+const RANGES_MAX: usize = 20_000;
+/// Rows of one statement, about: small enough that progress is seen.
+const EVENTS_MAX: u64 = 2_000_000;
+/// Identities that are named when they are there twice; they are counted all the same.
+const DOUBLED_NAMED_MAX: usize = 100;
+
+/// All streams of the archive at one moment: a transaction that sees nothing later, and in which
+/// nothing is dropped.
+#[derive(Debug)]
+pub struct AuditView {
+    connection: PgConnection,
+    streams: Vec<(StreamId, String)>,
+    taken_at: String,
+}
+
+/// What the archive says of one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Its name.
+    pub stream: String,
+    /// How far it is archived.
+    pub checkpoint: Option<Mark>,
+    /// Epochs that ended, with the sequence up to which they were archived.
+    pub closed: BTreeMap<u32, u64>,
+    /// Where the epoch after each closed one begins: the sequence before its first message.
+    pub next_after: BTreeMap<u32, u64>,
+    /// The ledger in its order, each range with what is there of it.
+    pub ranges: Vec<BookRange>,
+    /// What stands where no range of the ledger is.
+    pub outside: Vec<Outside>,
+    /// Messages that were declared lost.
+    pub lost: Vec<Messages>,
+    /// Rows that retention dropped.
+    pub dropped_rows: u64,
+    /// Of the stream of samples, the samples there are: they don't say by which message they came.
+    pub samples: Option<u64>,
+}
+
+/// Messages of an epoch, both ends included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Messages {
+    /// The epoch.
+    pub epoch: u32,
+    /// The first of them.
+    pub first: u64,
+    /// The last of them.
+    pub last: u64,
+}
+
+/// A range of the ledger and what is there of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BookRange {
+    /// Its messages.
+    pub messages: Messages,
+    /// What the ledger says: events, letters and samples in them.
+    pub events: u64,
+    /// Of these, rows that were inserted.
+    pub inserted: u64,
+    /// Of these, what was known already.
+    pub duplicates: u64,
+    /// Of these, dead letters.
+    pub dead: u64,
+    /// Rows whose own position lies in it.
+    pub rows: u64,
+    /// Letters whose position lies in it.
+    pub letters: u64,
+    /// Of these, letters that were retried and whose rows are among `rows`.
+    pub retried: u64,
+    /// Whether retention dropped days of its events.
+    pub dropped: bool,
+}
+
+/// What stands where no range of the ledger is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// Rows or letters.
+    pub what: &'static str,
+    /// From the first to the last of them.
+    pub messages: Messages,
+    /// How many.
+    pub count: u64,
+}
+
+/// Identities that are there more than once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubled {
+    /// Rows beyond the first of each identity.
+    pub rows: u64,
+    /// Some of them: table, time and id.
+    pub named: Vec<String>,
+}
+
+impl AuditView {
+    /// Takes the view. Partitions can't be dropped while it is open.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be reached or read, or is not of the version that this program needs.
+    pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        migrate::check_fit(settings).await?;
+        let settings = StoreSettings { statement_timeout_ms: STATEMENT_MS_MAX, ..settings.clone() };
+        let mut connection = settings.connect().await?;
+        take_snapshot(&mut connection, DOING).await?;
+        let streams: Vec<(i16, String)> =
+            sqlx::query_as("select id, name from lakegauge.stream order by name")
+                .fetch_all(&mut connection)
+                .await
+                .doing(DOING)?;
+        let streams =
+            streams.into_iter().map(|(id, name)| (StreamId::new(id, &name), name)).collect();
+        let taken_at: String = sqlx::query_scalar(
+            "select to_char(now() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .doing(DOING)?;
+        Ok(Self { connection, streams, taken_at })
+    }
+
+    /// The streams that the archive knows, by name.
+    pub fn streams(&self) -> Vec<String> {
+        self.streams.iter().map(|(_, name)| name.clone()).collect()
+    }
+
+    /// The database's time at which the view was taken.
+    pub fn taken_at(&self) -> &str {
+        &self.taken_at
+    }
+
+    /// What the archive says of one stream. `progress` hears of events as they are passed.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or knows no such stream.
+    pub async fn books(
+        &mut self,
+        name: &str,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Books, StoreError> {
+        let known = self.streams.iter().find(|(_, known)| known == name);
+        let Some(stream) = known.map(|(stream, _)| *stream) else {
+            return Err(StoreError::Inconsistent(format!("the archive has no stream {name}")));
+        };
+        let checkpoint = checkpoint::read(&mut self.connection, stream).await?;
+        let dropped = self.dropped(stream).await?;
+        let mut books = Books {
+            stream: name.to_owned(),
+            checkpoint: checkpoint.map(|checkpoint| checkpoint.mark),
+            closed: self.closed(stream, "sequence").await?,
+            next_after: self.closed(stream, "next_after").await?,
+            ranges: self.ranges(stream, &dropped).await?,
+            lost: self.lost(stream).await?,
+            dropped_rows: dropped.iter().map(|dropped| dropped.rows).sum(),
+            ..Books::default()
+        };
+        for (from, to) in chunks(&books.ranges) {
+            self.count(stream, &mut books, from, to).await?;
+            progress(books.ranges[from..to].iter().map(|range| range.events).sum());
+        }
+        self.elsewhere(stream, &mut books).await?;
+        if stream.side.is_none() {
+            let samples = sqlx::query_scalar("select count(*) from lakegauge.sample")
+                .fetch_one(&mut self.connection)
+                .await
+                .doing(DOING)?;
+            books.samples = Some(unsigned(samples)?);
+        }
+        Ok(books)
+    }
+
+    /// Identities that are there more than once. The keys see to it that there are none: this
+    /// looks whether they do.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn doubled(&mut self) -> Result<Doubled, StoreError> {
+        let mut doubled = Doubled::default();
+        for kind in Kind::ALL {
+            // Grouped by the columns of the key, which follows its index; by a row it would sort.
+            let sql = format!(
+                "select to_char(occurred_at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
+                 || ' ' || id, count(*) - 1 from lakegauge.{} group by occurred_at, id \
+                 having count(*) > 1 order by occurred_at, id",
+                kind.table()
+            );
+            let rows: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+                .fetch_all(&mut self.connection)
+                .await
+                .doing(DOING)?;
+            for (identity, more) in rows {
+                doubled.rows += unsigned(more)?;
+                if doubled.named.len() < DOUBLED_NAMED_MAX {
+                    doubled.named.push(format!("{} {identity}", kind.table()));
+                }
+            }
+        }
+        Ok(doubled)
+    }
+
+    /// A sequence that is kept of each closed epoch.
+    async fn closed(
+        &mut self,
+        stream: StreamId,
+        column: &'static str,
+    ) -> Result<BTreeMap<u32, u64>, StoreError> {
+        let sql = format!("select epoch, {column} from lakegauge.epoch where stream = $1");
+        let rows: Vec<(i32, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(stream.id)
+            .fetch_all(&mut self.connection)
+            .await
+            .doing(DOING)?;
+        rows.into_iter()
+            .map(|(epoch, sequence)| Ok((unsigned_32(epoch)?, unsigned(sequence)?)))
+            .collect()
+    }
+
+    async fn lost(&mut self, stream: StreamId) -> Result<Vec<Messages>, StoreError> {
+        let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
+            "select epoch, first, last from lakegauge.declared_loss where stream = $1 \
+             order by epoch, first",
+        )
+        .bind(stream.id)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        rows.into_iter().map(messages).collect()
+    }
+
+    async fn dropped(&mut self, stream: StreamId) -> Result<Vec<Dropped>, StoreError> {
+        let rows = sqlx::query(
+            "select dropped_from, dropped_to, rows from lakegauge.dropped where stream = $1",
+        )
+        .bind(stream.id)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        let dropped = |row: &PgRow| {
+            Ok(Dropped {
+                from: row.try_get(0).doing(DOING)?,
+                to: row.try_get(1).doing(DOING)?,
+                rows: unsigned(row.try_get(2).doing(DOING)?)?,
+            })
+        };
+        rows.iter().map(dropped).collect()
+    }
+
+    async fn ranges(
+        &mut self,
+        stream: StreamId,
+        dropped: &[Dropped],
+    ) -> Result<Vec<BookRange>, StoreError> {
+        let rows = sqlx::query(
+            "select epoch, first, last, events, inserted, duplicates, dead, occurred_from, \
+             occurred_to from lakegauge.ledger where stream = $1 order by epoch, first, last",
+        )
+        .bind(stream.id)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        let number = |row: &PgRow, place: usize| unsigned(row.try_get(place).doing(DOING)?);
+        let range = |row: &PgRow| {
+            let from: Option<Timestamptz> = row.try_get(7).doing(DOING)?;
+            let to: Option<Timestamptz> = row.try_get(8).doing(DOING)?;
+            let occurred = from.zip(to);
+            Ok(BookRange {
+                messages: Messages {
+                    epoch: unsigned_32(row.try_get(0).doing(DOING)?)?,
+                    first: number(row, 1)?,
+                    last: number(row, 2)?,
+                },
+                events: number(row, 3)?,
+                inserted: number(row, 4)?,
+                duplicates: number(row, 5)?,
+                dead: number(row, 6)?,
+                dropped: occurred.is_some_and(|(from, to)| {
+                    dropped.iter().any(|dropped| from < dropped.to && to >= dropped.from)
+                }),
+                ..BookRange::default()
+            })
+        };
+        rows.iter().map(range).collect()
+    }
+
+    /// Counts rows and letters of the ranges in these places, and of the gaps behind them.
+    async fn count(
+        &mut self,
+        stream: StreamId,
+        books: &mut Books,
+        from: usize,
+        to: usize,
+    ) -> Result<(), StoreError> {
+        let ranges = &books.ranges;
+        let epoch = ranges[from].messages.epoch;
+        let is_first = from == 0 || ranges[from - 1].messages.epoch != epoch;
+        let low = if is_first { 0 } else { ranges[from].messages.first };
+        let next = ranges.get(to).filter(|next| next.messages.epoch == epoch);
+        let high = next.map_or(u64::MAX, |next| next.messages.first);
+        let bound = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let firsts: Vec<i64> =
+            ranges[from..to].iter().map(|range| bound(range.messages.first)).collect();
+        let lasts: Vec<i64> =
+            ranges[from..to].iter().map(|range| bound(range.messages.last)).collect();
+        for (what, sql) in statements(stream) {
+            let rows = sqlx::query(AssertSqlSafe(sql))
+                .bind(stream.id)
+                .bind(i32::try_from(epoch).unwrap_or(i32::MAX))
+                .bind(bound(low))
+                .bind(bound(high))
+                .bind(&firsts)
+                .bind(&lasts)
+                .fetch_all(&mut self.connection)
+                .await
+                .doing(DOING)?;
+            for row in &rows {
+                take(books, what, (epoch, from), row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows and letters of epochs that the ledger does not know.
+    async fn elsewhere(&mut self, stream: StreamId, books: &mut Books) -> Result<(), StoreError> {
+        let known: Vec<i32> = books
+            .ranges
+            .iter()
+            .map(|range| i32::try_from(range.messages.epoch).unwrap_or(i32::MAX))
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let tables = stream.kinds().iter().map(|kind| ("rows", kind.table()));
+        for (what, table) in tables.chain([("letters", "dead_letter")]) {
+            let sql = format!(
+                "select epoch, min(sequence), max(sequence), count(*) from lakegauge.{table} \
+                 where stream = $1 and epoch <> all($2) group by epoch order by epoch"
+            );
+            let rows: Vec<(i32, i64, i64, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+                .bind(stream.id)
+                .bind(&known)
+                .fetch_all(&mut self.connection)
+                .await
+                .doing(DOING)?;
+            for (epoch, first, last, count) in rows {
+                let messages = messages((epoch, first, last))?;
+                books.outside.push(Outside { what, messages, count: unsigned(count)? });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Days that retention dropped.
+#[derive(Clone, Copy, Debug)]
+struct Dropped {
+    from: Timestamptz,
+    to: Timestamptz,
+    rows: u64,
+}
+
+fn messages((epoch, first, last): (i32, i64, i64)) -> Result<Messages, StoreError> {
+    Ok(Messages { epoch: unsigned_32(epoch)?, first: unsigned(first)?, last: unsigned(last)? })
+}
+
+/// What is counted, and how. Each row is put into the range that begins last before it; one behind
+/// the end of that range stands where no range is.
+fn statements(stream: StreamId) -> Vec<(&'static str, String)> {
+    let tables = stream.kinds().iter().map(|kind| ("rows", kind.table(), "0::bigint"));
+    let letters = ("letters", "dead_letter", "count(*) filter (where covered and retried)");
+    tables
+        .chain([letters])
+        .map(|(what, table, retried)| {
+            let column = if table == "dead_letter" { ", closed_as = 0 as retried" } else { "" };
+            // `offset 0` keeps the search for the range from being done several times a row.
+            let sql = format!(
+                "select place, count(*) filter (where covered), {retried}, \
+                 count(*) filter (where not covered), min(sequence) filter (where not covered), \
+                 max(sequence) filter (where not covered) \
+                 from (select place, sequence{retried_column}, \
+                       place > 0 and sequence <= ($6::bigint[])[place] as covered \
+                       from (select sequence{column}, \
+                             width_bucket(sequence, $5::bigint[]) as place \
+                             from lakegauge.{table} where stream = $1 and epoch = $2 \
+                             and sequence >= $3 and sequence < $4 offset 0) as placed) as counted \
+                 group by place",
+                retried_column = if column.is_empty() { "" } else { ", retried" },
+            );
+            (what, sql)
+        })
+        .collect()
+}
+
+fn take(
+    books: &mut Books,
+    what: &'static str,
+    (epoch, from): (u32, usize),
+    row: &PgRow,
+) -> Result<(), StoreError> {
+    let number = |place: usize| unsigned(row.try_get(place).doing(DOING)?);
+    let place: i32 = row.try_get(0).doing(DOING)?;
+    let (covered, retried, outside) = (number(1)?, number(2)?, number(3)?);
+    let place = usize::try_from(place).ok().and_then(|place| place.checked_sub(1));
+    if let Some(range) = place.and_then(|place| books.ranges.get_mut(from + place)) {
+        if what == "letters" {
+            range.letters += covered;
+            range.retried += retried;
+        } else {
+            range.rows += covered;
+        }
+    }
+    if outside > 0 {
+        let messages = Messages { epoch, first: number(4)?, last: number(5)? };
+        books.outside.push(Outside { what, messages, count: outside });
+    }
+    Ok(())
+}
+
+/// Cuts the ledger into parts of one epoch each, by the places of their first and last range.
+fn chunks(ranges: &[BookRange]) -> Vec<(usize, usize)> {
+    let mut chunks: Vec<(usize, usize)> = Vec::new();
+    let mut events = 0;
+    for (place, range) in ranges.iter().enumerate() {
+        let epoch = |place: usize| ranges[place].messages.epoch;
+        match chunks.last_mut() {
+            Some((from, to))
+                if epoch(*from) == range.messages.epoch
+                    && *to - *from < RANGES_MAX
+                    && events + range.events <= EVENTS_MAX =>
+            {
+                *to = place + 1;
+                events += range.events;
+            }
+            Some(_) | None => {
+                chunks.push((place, place + 1));
+                events = range.events;
+            }
+        }
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(epoch: u32, events: u64) -> BookRange {
+        let messages = Messages { epoch, ..Messages::default() };
+        BookRange { messages, events, ..BookRange::default() }
+    }
+
+    #[test]
+    fn a_chunk_ends_with_its_epoch_and_before_its_events_are_too_many() {
+        let ranges =
+            [range(1, 5), range(1, EVENTS_MAX), range(1, 0), range(2, 1), range(2, EVENTS_MAX * 3)];
+        assert_eq!(chunks(&ranges), [(0, 1), (1, 3), (3, 4), (4, 5)]);
+        assert_eq!(chunks(&[]), []);
+        let many = vec![range(1, 0); RANGES_MAX + 1];
+        assert_eq!(chunks(&many), [(0, RANGES_MAX), (RANGES_MAX, RANGES_MAX + 1)]);
+    }
+}

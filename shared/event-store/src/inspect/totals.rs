@@ -1,0 +1,175 @@
+//! What the ledger and the dead letters add up to, for metrics: what can be asked again and again at
+//! little cost. [`crate::audit`] compares the ledger with the rows.
+
+use std::collections::BTreeMap;
+
+use domain::Reason;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    error::StoreError,
+    numbers::unsigned,
+    settings::connection::StoreSettings,
+    statement::{Doing, run},
+};
+
+const DOING: &str = "reading the totals of the ledger";
+/// The first reading sums up the whole ledger: a year of it takes minutes.
+const STATEMENT_MS_MAX: u64 = 600_000;
+
+/// The totals of all streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveTotals {
+    /// The ledger's sums, by stream.
+    pub ledger: BTreeMap<String, LedgerTotals>,
+    /// Messages that were declared lost, by stream.
+    pub lost_messages: BTreeMap<String, u64>,
+    /// Open dead letters, by stream and reason.
+    pub open_letters: BTreeMap<(String, Reason), u64>,
+}
+
+/// The totals of the ledger of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerTotals {
+    /// Rows that were inserted.
+    pub inserted: u64,
+    /// What was known already.
+    pub duplicates: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Ranges that do not begin where the one before ends; 0 as long as the ledger is contiguous.
+    pub gaps: u64,
+}
+
+/// How large the database is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatabaseSize {
+    /// Bytes of all its files, indexes and catalogues included.
+    pub bytes: u64,
+    /// Rows of events that retention dropped.
+    pub dropped_rows: u64,
+}
+
+/// Reads the totals from time to time; each reading covers only what the ledger has grown by.
+#[derive(Debug)]
+pub struct TotalsReader {
+    connection: PgConnection,
+    /// By stream: the last range that was summed up, and the sums up to it.
+    passed: BTreeMap<i16, (i32, i64, LedgerTotals)>,
+}
+
+impl TotalsReader {
+    /// A connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be reached.
+    pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let settings = StoreSettings { statement_timeout_ms: STATEMENT_MS_MAX, ..settings.clone() };
+        let mut connection = settings.connect().await?;
+        run(&mut connection, "set default_transaction_read_only = on", DOING).await?;
+        Ok(Self { connection, passed: BTreeMap::new() })
+    }
+
+    /// The totals as they are now. After an error the connection is of no more use.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn read(&mut self) -> Result<ArchiveTotals, StoreError> {
+        let mut totals = ArchiveTotals::default();
+        let mut moment = self.connection.begin().await.doing(DOING)?;
+        let streams: Vec<(i16, String)> = sqlx::query_as("select id, name from lakegauge.stream")
+            .fetch_all(&mut *moment)
+            .await
+            .doing(DOING)?;
+        for (id, name) in streams {
+            let passed = self.passed.entry(id).or_default();
+            *passed = grown(&mut moment, id, *passed).await?;
+            totals.ledger.insert(name, passed.2);
+        }
+        let lost: Vec<(String, i64)> = sqlx::query_as(
+            "select stream.name, sum(loss.last - loss.first + 1)::bigint \
+             from lakegauge.declared_loss as loss \
+             join lakegauge.stream on stream.id = loss.stream group by stream.name",
+        )
+        .fetch_all(&mut *moment)
+        .await
+        .doing(DOING)?;
+        for (name, messages) in lost {
+            totals.lost_messages.insert(name, unsigned(messages)?);
+        }
+        let letters: Vec<(String, i16, i64)> = sqlx::query_as(
+            "select stream.name, letter.reason, count(*) from lakegauge.dead_letter as letter \
+             join lakegauge.stream on stream.id = letter.stream \
+             where letter.closed_at is null group by stream.name, letter.reason",
+        )
+        .fetch_all(&mut *moment)
+        .await
+        .doing(DOING)?;
+        for (name, code, count) in letters {
+            if let Some(reason) = u8::try_from(code).ok().and_then(Reason::from_code) {
+                totals.open_letters.insert((name, reason), unsigned(count)?);
+            }
+        }
+        moment.commit().await.doing(DOING)?;
+        Ok(totals)
+    }
+
+    /// How large the database is now. The server asks for the size of each file: about a
+    /// millisecond for a hundred partitions. After an error the connection is of no more use.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn size(&mut self) -> Result<DatabaseSize, StoreError> {
+        let (bytes, dropped): (i64, i64) = sqlx::query_as(
+            "select pg_database_size(current_database()), \
+             coalesce((select sum(rows) from lakegauge.dropped), 0)::bigint",
+        )
+        .fetch_one(&mut self.connection)
+        .await
+        .doing("asking for the size of the database")?;
+        Ok(DatabaseSize { bytes: unsigned(bytes)?, dropped_rows: unsigned(dropped)? })
+    }
+}
+
+async fn grown(
+    moment: &mut PgConnection,
+    stream: i16,
+    (epoch, last, sums): (i32, i64, LedgerTotals),
+) -> Result<(i32, i64, LedgerTotals), StoreError> {
+    let end: Option<(i32, i64)> = sqlx::query_as(
+        "select epoch, last from lakegauge.ledger where stream = $1 \
+         order by epoch desc, last desc limit 1",
+    )
+    .bind(stream)
+    .fetch_optional(&mut *moment)
+    .await
+    .doing(DOING)?;
+    let Some(end) = end.filter(|end| *end > (epoch, last)) else { return Ok((epoch, last, sums)) };
+    let (inserted, duplicates, dead, gaps): (i64, i64, i64, i64) = sqlx::query_as(
+        "select sum(inserted)::bigint, sum(duplicates)::bigint, sum(dead)::bigint, \
+         count(*) filter (where first <> before + 1) from (\
+             select inserted, duplicates, dead, first, \
+                 lag(last, 1, case when epoch = $2 then $3 else 0 end) \
+                     over (partition by epoch order by last) as before \
+             from lakegauge.ledger where stream = $1 and (epoch, last) > ($2, $3) \
+             and (epoch, last) <= ($4, $5)) as part",
+    )
+    .bind(stream)
+    .bind(epoch)
+    .bind(last)
+    .bind(end.0)
+    .bind(end.1)
+    .fetch_one(&mut *moment)
+    .await
+    .doing(DOING)?;
+    let sums = LedgerTotals {
+        inserted: sums.inserted + unsigned(inserted)?,
+        duplicates: sums.duplicates + unsigned(duplicates)?,
+        dead: sums.dead + unsigned(dead)?,
+        gaps: sums.gaps + unsigned(gaps)?,
+    };
+    Ok((end.0, end.1, sums))
+}

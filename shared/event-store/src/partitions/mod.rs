@@ -1,0 +1,6 @@
+//! Partitions: which there are, making them, and dropping old ones.
+
+pub(crate) mod base;
+pub(crate) mod create;
+pub(crate) mod layout;
+pub(crate) mod retention;

@@ -1,0 +1,202 @@
+//! What a view of the archive holds besides events: samples, epochs that ended, declared losses.
+
+use domain::{Mark, Sample, SampleValues, Side, Stream};
+use sqlx::{Row, postgres::PgRow};
+
+use crate::{
+    error::StoreError,
+    numbers::{bigint, integer, unsigned, unsigned_32},
+    read::view::ArchiveView,
+    rows::decode::{DOING, get, quantity},
+    statement::Doing,
+};
+
+/// Samples of one page: with fifty buckets each, about two megabytes in memory.
+const PAGE_SAMPLES: i64 = 1_000;
+
+/// Messages of one epoch, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// The epoch.
+    pub epoch: u32,
+    /// The broker's sequence of the first.
+    pub first: u64,
+    /// The broker's sequence of the last.
+    pub last: u64,
+}
+
+/// Messages that the broker had deleted before they could be archived, and not by us.
+pub type Loss = Range;
+
+impl ArchiveView {
+    /// Every stream of events that was ever archived.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn streams(&mut self) -> Result<Vec<Stream>, StoreError> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "select stream.name from lakegauge.stream \
+             join lakegauge.checkpoint on checkpoint.stream = stream.id order by stream.name",
+        )
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        Ok(names.iter().filter_map(|name| Stream::from_name(name)).collect())
+    }
+
+    /// How many events of the stream were archived in messages after an epoch and sequence, by its
+    /// ledger, so about: a page may begin within a transaction, and verdicts may be under way.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn archived_events(&mut self, after: (u32, u64)) -> Result<u64, StoreError> {
+        let events: i64 = sqlx::query_scalar(
+            "select coalesce(sum(inserted), 0)::bigint from lakegauge.ledger \
+             where stream = $1 and (epoch, last) > ($2, $3)",
+        )
+        .bind(self.stream.id)
+        .bind(integer(after.0))
+        .bind(bigint(after.1))
+        .fetch_one(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        unsigned(events)
+    }
+
+    /// The next samples of the stream in the order of their positions, about a thousand, after an
+    /// epoch and sequence. None at all: there are no more.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or holds a sample that this program cannot read.
+    pub async fn samples_after(
+        &mut self,
+        (epoch, sequence): (u32, u64),
+    ) -> Result<Vec<Sample>, StoreError> {
+        let rows = sqlx::query(
+            "select epoch, sequence, broker_ns, used_bytes::text as used_bytes, accesses, \
+             buckets::text as buckets, queries_in_window, \
+             response_us_in_window::text as response_us, records::text as records \
+             from lakegauge.sample where stream = $1 and (epoch, sequence) > ($2, $3) \
+             order by epoch, sequence limit $4",
+        )
+        .bind(self.stream.id)
+        .bind(integer(epoch))
+        .bind(bigint(sequence))
+        .bind(PAGE_SAMPLES)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        let stream = self.stream();
+        rows.iter().map(|row| sample(stream, row)).collect()
+    }
+
+    /// The epochs of the stream that ended, each at the mark up to which it was archived.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn closed_epochs(&mut self) -> Result<Vec<Mark>, StoreError> {
+        let rows = sqlx::query(
+            "select epoch, sequence, broker_ns, created_ns from lakegauge.epoch \
+             where stream = $1 order by epoch",
+        )
+        .bind(self.stream.id)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        let mark = |row: &PgRow| {
+            Ok(Mark {
+                epoch: unsigned_32(get(row, "epoch")?)?,
+                sequence: quantity(row, "sequence")?,
+                broker_ns: get(row, "broker_ns")?,
+                created_ns: get(row, "created_ns")?,
+            })
+        };
+        rows.iter().map(mark).collect()
+    }
+
+    /// Where the base stands that the stream is folded from, where retention dropped old days.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn base(&mut self) -> Result<Option<(u32, u64)>, StoreError> {
+        let row = sqlx::query("select epoch, sequence from lakegauge.base where stream = $1")
+            .bind(self.stream.id)
+            .fetch_optional(&mut self.connection)
+            .await
+            .doing(DOING)?;
+        let place =
+            |row: &PgRow| Ok((unsigned_32(get(row, "epoch")?)?, quantity(row, "sequence")?));
+        row.as_ref().map(place).transpose()
+    }
+
+    /// The losses of the stream that were declared.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn losses(&mut self) -> Result<Vec<Loss>, StoreError> {
+        let rows = sqlx::query(
+            "select epoch, first, last from lakegauge.declared_loss \
+             where stream = $1 order by epoch, first",
+        )
+        .bind(self.stream.id)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        let loss = |row: &PgRow| {
+            Ok(Loss {
+                epoch: unsigned_32(get(row, "epoch")?)?,
+                first: quantity(row, "first")?,
+                last: quantity(row, "last")?,
+            })
+        };
+        rows.iter().map(loss).collect()
+    }
+}
+
+fn sample(stream: Stream, row: &PgRow) -> Result<Sample, StoreError> {
+    let (epoch, sequence) = (unsigned_32(get(row, "epoch")?)?, quantity(row, "sequence")?);
+    let values = values(stream.side, row).map_err(|what| {
+        StoreError::Inconsistent(format!(
+            "the sample of {stream} at epoch {epoch}, sequence {sequence}: {what}"
+        ))
+    })?;
+    Ok(Sample { stream, epoch, sequence, broker_ns: get(row, "broker_ns")?, values })
+}
+
+fn values(side: Side, row: &PgRow) -> Result<SampleValues, String> {
+    let text = |error: sqlx::Error| error.to_string();
+    let wide = |column: &str| {
+        let number: Option<String> = row.try_get(column).map_err(text)?;
+        let number = number.ok_or_else(|| format!("{column} is missing"))?;
+        number.parse::<u128>().map_err(|_| format!("{column} is {number}"))
+    };
+    let narrow = |column: &str| {
+        let number: Option<i64> = row.try_get(column).map_err(text)?;
+        let number = number.ok_or_else(|| format!("{column} is missing"))?;
+        u64::try_from(number).map_err(|_| format!("{column} is {number}"))
+    };
+    match side {
+        Side::Lake => {
+            let used: Option<String> = row.try_get("used_bytes").map_err(text)?;
+            let used = used.ok_or("used_bytes is missing")?;
+            let buckets: Option<String> = row.try_get("buckets").map_err(text)?;
+            let buckets = buckets.ok_or("buckets are missing")?;
+            Ok(SampleValues::Lake {
+                used_bytes: used.parse().map_err(|_| format!("used_bytes is {used}"))?,
+                accesses: narrow("accesses")?,
+                buckets: serde_json::from_str(&buckets).map_err(|error| error.to_string())?,
+            })
+        }
+        Side::Warehouse => Ok(SampleValues::Warehouse {
+            queries_in_window: narrow("queries_in_window")?,
+            response_us_in_window: wide("response_us")?,
+            records: wide("records")?,
+        }),
+    }
+}

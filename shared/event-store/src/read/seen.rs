@@ -1,0 +1,88 @@
+//! The sets of identities that a stream has counted.
+
+use std::collections::BTreeSet;
+
+use domain::{EventId, IdKind, Identity, Rules, Seen, Side, Timestamp, seen::Derived};
+use futures_util::TryStreamExt;
+use sqlx::PgConnection;
+use uuid::Uuid;
+use wire::snapshot::decode_runs;
+
+use crate::{
+    checkpoint::Checkpoint, error::StoreError, partitions::base::StoredBase, statement::Doing,
+    stream_id::StreamId, timestamptz::Timestamptz,
+};
+
+/// The sets at a checkpoint.
+pub(crate) async fn read(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    checkpoint: &Checkpoint,
+    rules: &Rules,
+) -> Result<Seen, StoreError> {
+    let runs = decode_runs(&checkpoint.seen, rules)
+        .map_err(|error| StoreError::Version(format!("the checkpoint's set of ids: {error}")))?;
+    let mut kept = derived_above(connection, stream, checkpoint.derived_floor).await?;
+    // Rows that retention dropped are in the base, and so are their identities: what the
+    // aggregator remembers is remembered here too.
+    if let Some(base) = StoredBase::read(connection, stream).await? {
+        let known = base.state(rules)?;
+        let ids = known.seen().derived().kept().iter().copied();
+        kept.extend(ids.filter(|id| checkpoint.derived_floor.is_none_or(|floor| *id > floor)));
+    }
+    let derived = Derived::restore(rules.derived_ids_max, kept, checkpoint.derived_floor);
+    Ok(Seen::restore(runs, derived))
+}
+
+/// The derived identities above the floor, of rows and of counted letters: as many as the set holds.
+async fn derived_above(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    floor: Option<Identity>,
+) -> Result<BTreeSet<Identity>, StoreError> {
+    let doing = "reading the derived ids back";
+    let Some(side) = stream.side else { return Ok(BTreeSet::new()) };
+    let (floor_at, floor_id) =
+        floor.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.0, Uuid::from_bytes(*id.as_bytes())));
+    // Nothing happened before 1970, and PostgreSQL's time does not reach back to the smallest number.
+    let floor_at = Timestamptz(floor_at.max(-1));
+    let mut kept = BTreeSet::new();
+    let mut rows = sqlx::query_as(match side {
+        Side::Lake => DERIVED_LAKE,
+        Side::Warehouse => DERIVED_WAREHOUSE,
+    })
+    .bind(stream.id)
+    .bind(floor_at)
+    .bind(floor_id)
+    .fetch(connection);
+    while let Some(row) = rows.try_next().await.doing(doing)? {
+        let (at, id): (Timestamptz, Uuid) = row;
+        let id = EventId::from_bytes(*id.as_bytes());
+        // Letters of sequenced ids stand among them.
+        if matches!(id.kind(), IdKind::Derived) {
+            kept.insert((Timestamp(at.0), id));
+        }
+    }
+    Ok(kept)
+}
+
+const DERIVED_LAKE: &str = "
+select occurred_at, id from (
+    select occurred_at, id from lakegauge.lake_access
+    where stream = $1 and derived and verdict is null and (occurred_at, id) > ($2, $3)
+    union all
+    select occurred_at, id from lakegauge.lake_inventory
+    where stream = $1 and derived and verdict is null and (occurred_at, id) > ($2, $3)
+    union all
+    select occurred_at, id from lakegauge.dead_letter
+    where stream = $1 and counted and (occurred_at, id) > ($2, $3)
+) as known";
+
+const DERIVED_WAREHOUSE: &str = "
+select occurred_at, id from (
+    select occurred_at, id from lakegauge.warehouse_query
+    where stream = $1 and derived and verdict is null and (occurred_at, id) > ($2, $3)
+    union all
+    select occurred_at, id from lakegauge.dead_letter
+    where stream = $1 and counted and (occurred_at, id) > ($2, $3)
+) as known";

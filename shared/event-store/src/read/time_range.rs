@@ -1,0 +1,213 @@
+//! Spans of event time of one stream: rows, and the window aggregates that were kept of them.
+
+use domain::{
+    Event, EventId, Fact, Kept, LakeAccess, Operation, Outcome, Side, Statement, Timestamp,
+    WarehouseQuery,
+};
+use futures_util::TryStreamExt as _;
+use sqlx::{AssertSqlSafe, postgres::PgRow};
+
+use crate::{
+    error::StoreError,
+    numbers::{integer, unsigned},
+    read::view::ArchiveView,
+    rows::decode::{DOING, code, get, quantity},
+    statement::Doing,
+    timestamptz::Timestamptz,
+    windows::{
+        kept,
+        stored::{WindowRow, columns, table, window},
+    },
+};
+
+impl ArchiveView {
+    /// Which windows are kept of the stream's rows.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn kept_windows(&mut self) -> Result<Kept, StoreError> {
+        kept::read(&mut self.connection, self.stream).await
+    }
+
+    /// The time of the stream's first row, or of its first window, at or after a time.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn first_at(&mut self, from: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let first: Option<Timestamptz> = sqlx::query_scalar(match self.stream().side {
+            Side::Lake => FIRST_LAKE,
+            Side::Warehouse => FIRST_WAREHOUSE,
+        })
+        .bind(self.stream.id)
+        .bind(Timestamptz(from.0))
+        .fetch_one(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        Ok(first.map(|first| Timestamp(first.0)))
+    }
+
+    /// Hands over every row of the stream that has windows, of `[from, to)`, in any order; what
+    /// windows do not depend on is left empty in the events. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or holds a row that this program cannot read.
+    pub async fn rows_between(
+        &mut self,
+        from: Timestamp,
+        to: Timestamp,
+        mut take: impl FnMut(&Event),
+    ) -> Result<u64, StoreError> {
+        let side = self.stream().side;
+        let mut rows = sqlx::query(match side {
+            Side::Lake => {
+                "select occurred_at, operation, outcome, bytes, duration_us, bucket \
+                 from lakegauge.lake_access \
+                 where occurred_at >= $1 and occurred_at < $2 and stream = $3"
+            }
+            Side::Warehouse => {
+                "select occurred_at, statement, outcome, bytes_scanned, rows_processed, \
+                 queued_us, executed_us, cache_hit, warehouse \
+                 from lakegauge.warehouse_query \
+                 where occurred_at >= $1 and occurred_at < $2 and stream = $3"
+            }
+        })
+        .bind(Timestamptz(from.0))
+        .bind(Timestamptz(to.0))
+        .bind(self.stream.id)
+        .fetch(&mut self.connection);
+        let mut count = 0;
+        while let Some(row) = rows.try_next().await.doing(DOING)? {
+            take(&event(side, &row)?);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The windows of the stream of one length that start in `[from, to)`, ascending by key.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or holds a window that this program cannot read; it is named.
+    pub async fn windows_between(
+        &mut self,
+        length_s: u32,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<WindowRow>, StoreError> {
+        let side = self.stream().side;
+        let sql = format!(
+            "select known.window_start, series.name, series.action, series.outcome, {} \
+             from lakegauge.{} as known \
+             join lakegauge.window_series as series on series.id = known.series \
+             where known.length_s = $1 and known.window_start >= $2 and known.window_start < $3 \
+                 and series.stream = $4",
+            columns(side),
+            table(side)
+        );
+        let mut rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(integer(length_s))
+            .bind(Timestamptz(from.0))
+            .bind(Timestamptz(to.0))
+            .bind(self.stream.id)
+            .fetch(&mut self.connection);
+        let mut windows = Vec::new();
+        while let Some(row) = rows.try_next().await.doing(DOING)? {
+            windows.push(window(&row, length_s)?);
+        }
+        windows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        Ok(windows)
+    }
+
+    /// The times, each from and to, of the stream's rows with windows that retention dropped.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn dropped(&mut self) -> Result<Vec<(Timestamp, Timestamp)>, StoreError> {
+        let kind = match self.stream().side {
+            Side::Lake => "lake_access",
+            Side::Warehouse => "warehouse_query",
+        };
+        let dropped: Vec<(Timestamptz, Timestamptz)> = sqlx::query_as(
+            "select distinct dropped_from, dropped_to from lakegauge.dropped \
+             where kind = $1 and stream = $2 order by dropped_from",
+        )
+        .bind(kind)
+        .bind(self.stream.id)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        let times = dropped.into_iter().map(|(from, to)| (Timestamp(from.0), Timestamp(to.0)));
+        Ok(times.collect())
+    }
+
+    /// How many windows of the stream have none of these lengths.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn windows_of_other_lengths(&mut self, kept: &Kept) -> Result<u64, StoreError> {
+        let lengths_s: Vec<i32> = kept.lengths().map(|(length_s, _)| integer(length_s)).collect();
+        let sql = format!(
+            "select count(*) from lakegauge.{} as known \
+             join lakegauge.window_series as series on series.id = known.series \
+             where series.stream = $1 and known.length_s <> all ($2)",
+            table(self.stream().side)
+        );
+        let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(self.stream.id)
+            .bind(lengths_s)
+            .fetch_one(&mut self.connection)
+            .await
+            .doing(DOING)?;
+        unsigned(count)
+    }
+}
+
+fn event(side: Side, row: &PgRow) -> Result<Event, StoreError> {
+    let at: Timestamptz = get(row, "occurred_at")?;
+    let outcome = code(row, "outcome", Outcome::from_code)?;
+    let fact = match side {
+        Side::Lake => Fact::LakeAccess(LakeAccess {
+            bucket: get(row, "bucket")?,
+            key: String::new(),
+            operation: code(row, "operation", Operation::from_code)?,
+            bytes: quantity(row, "bytes")?,
+            object_bytes: None,
+            sequencer: None,
+            duration_us: quantity(row, "duration_us")?,
+            outcome,
+            principal: String::new(),
+        }),
+        Side::Warehouse => Fact::WarehouseQuery(WarehouseQuery {
+            warehouse: get(row, "warehouse")?,
+            database: String::new(),
+            statement: code(row, "statement", Statement::from_code)?,
+            queued_us: quantity(row, "queued_us")?,
+            executed_us: quantity(row, "executed_us")?,
+            rows_processed: quantity(row, "rows_processed")?,
+            rows_returned: 0,
+            bytes_scanned: quantity(row, "bytes_scanned")?,
+            cache_hit: get(row, "cache_hit")?,
+            outcome,
+            principal: String::new(),
+            fingerprint: String::new(),
+        }),
+    };
+    Ok(Event { id: EventId::from_bytes([0; 16]), occurred_at: Timestamp(at.0), fact })
+}
+
+// Other streams' windows may be found as well: then the next span is one that has none of ours.
+const FIRST_LAKE: &str = "
+select least(
+    (select min(occurred_at) from lakegauge.lake_access where occurred_at >= $2 and stream = $1),
+    (select min(window_start) from lakegauge.lake_window where window_start >= $2))";
+
+const FIRST_WAREHOUSE: &str = "
+select least(
+    (select min(occurred_at) from lakegauge.warehouse_query
+        where occurred_at >= $2 and stream = $1),
+    (select min(window_start) from lakegauge.warehouse_window where window_start >= $2))";

@@ -1,0 +1,328 @@
+//! Reading the archive back: one interface, whatever form the events are kept in.
+
+use domain::{EventId, Mark, Position, Rules, Seen, Stream, StreamState, Timestamp};
+use sqlx::{PgConnection, Row};
+
+use crate::{
+    checkpoint::{self, Checkpoint},
+    error::StoreError,
+    partitions::base::StoredBase,
+    read::{
+        pages::{Range, ranges},
+        seen,
+    },
+    rows::{
+        decode::{Counted, DOING, counted, get, position},
+        kind::Kind,
+    },
+    schema::migrate,
+    settings::connection::StoreSettings,
+    statement::{Doing, run, take_snapshot},
+    stream_id::StreamId,
+    timestamptz::Timestamptz,
+    write::sources::{self, Sources},
+};
+
+/// A stream as it was at one moment: a transaction that sees nothing later.
+#[derive(Debug)]
+pub struct ArchiveView {
+    pub(crate) connection: PgConnection,
+    pub(crate) stream: StreamId,
+    name: Stream,
+    checkpoint: Option<Checkpoint>,
+    /// What the fold begins with, where old days were dropped.
+    base: Option<StoredBase>,
+    /// Ranges left to read, the next one last.
+    ranges: Vec<Range>,
+    noted: bool,
+    sources: Sources,
+}
+
+impl ArchiveView {
+    /// A view of a stream, from the first event that was archived; where old days were dropped,
+    /// from the first that was counted after the base.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be reached or read, or is not of the version that this program needs.
+    pub async fn open(settings: &StoreSettings, stream: Stream) -> Result<Self, StoreError> {
+        migrate::check_fit(settings).await?;
+        let mut connection = settings.connect().await?;
+        run(&mut connection, "set idle_in_transaction_session_timeout = 0", DOING).await?;
+        take_snapshot(&mut connection, DOING).await?;
+        Self::of_stream(connection, stream).await
+    }
+
+    /// The same moment, but another stream, from its first event.
+    ///
+    /// # Errors
+    ///
+    /// The database failed; the view is gone then.
+    pub async fn turn_to(self, stream: Stream) -> Result<Self, StoreError> {
+        Self::of_stream(self.connection, stream).await
+    }
+
+    async fn of_stream(mut connection: PgConnection, name: Stream) -> Result<Self, StoreError> {
+        let Some(stream) = StreamId::find(&mut connection, &name.to_string()).await? else {
+            return Ok(Self {
+                connection,
+                stream: StreamId { id: 0, side: Some(name.side) },
+                name,
+                checkpoint: None,
+                base: None,
+                ranges: Vec::new(),
+                noted: false,
+                sources: Sources::default(),
+            });
+        };
+        let checkpoint = checkpoint::read(&mut connection, stream).await?;
+        let base = StoredBase::read(&mut connection, stream).await?;
+        let ranges = ranges(&mut connection, stream, base.as_ref()).await?;
+        let noted = any_noted(&mut connection, stream).await?;
+        let sources = sources::read(&mut connection, stream).await?;
+        Ok(Self { connection, stream, name, checkpoint, base, ranges, noted, sources })
+    }
+
+    /// The stream whose events it gives.
+    pub const fn stream(&self) -> Stream {
+        self.name
+    }
+
+    /// Who sent what is archived of the stream.
+    pub const fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// The state to begin a fold with: nothing, or where old days were dropped the base.
+    ///
+    /// # Errors
+    ///
+    /// The base was written by a program unknown to this one.
+    pub fn origin(&self, rules: &Rules) -> Result<StreamState, StoreError> {
+        match &self.base {
+            None => Ok(StreamState::new(self.name, rules.clone())),
+            Some(base) => base.state(rules),
+        }
+    }
+
+    /// Leaves out pages in which everything is counted at or before a position. The page with the
+    /// position itself still comes whole.
+    pub fn skip_to(&mut self, after: Position) {
+        let passed = |range: &Range| {
+            (i64::from(after.epoch), after.sequence)
+                > (i64::from(range.epoch), u64::try_from(range.last).unwrap_or(0))
+        };
+        while self.ranges.last().is_some_and(passed) {
+            self.ranges.pop();
+        }
+    }
+
+    /// Leaves out what did not happen in `[since, until)`, as far as that spares reading it: events
+    /// with a verdict or in a letter come all the same.
+    pub fn narrow(&mut self, since: Option<Timestamp>, until: Option<Timestamp>) {
+        let since = since.map_or(i64::MIN, |since| since.0);
+        let until = until.map_or(i64::MAX, |until| until.0);
+        for range in &mut self.ranges {
+            range.occurred = range
+                .occurred
+                .map(|(from, to)| {
+                    (Timestamptz(from.0.max(since)), Timestamptz(to.0.min(until.saturating_sub(1))))
+                })
+                .filter(|(from, to)| from <= to);
+        }
+    }
+
+    /// How far the stream is archived in this view; none where nothing was.
+    pub const fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    /// The next events in counting order, about thirty thousand; possibly none although more follow.
+    /// The first `None` is the end.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or holds a row that this program cannot read.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Counted>>, StoreError> {
+        let Some(range) = self.ranges.pop() else { return Ok(None) };
+        let mut page = Vec::new();
+        for kind in self.stream.kinds() {
+            if let Some(occurred) = range.occurred {
+                self.rows(*kind, range, occurred, &mut page).await?;
+            }
+            if self.noted {
+                self.noted_rows(*kind, range, &mut page).await?;
+            }
+        }
+        self.counted_letters(range, &mut page).await?;
+        page.sort_unstable_by_key(|counted| counted.position);
+        Ok(Some(page))
+    }
+
+    /// The sets of identities at the checkpoint of this view.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Archive::seen`].
+    pub async fn seen(&mut self, rules: &Rules) -> Result<Seen, StoreError> {
+        match &self.checkpoint {
+            None => Ok(Seen::new(rules)),
+            Some(checkpoint) => {
+                seen::read(&mut self.connection, self.stream, checkpoint, rules).await
+            }
+        }
+    }
+
+    async fn rows(
+        &mut self,
+        kind: Kind,
+        range: Range,
+        (from, to): (Timestamptz, Timestamptz),
+        page: &mut Vec<Counted>,
+    ) -> Result<(), StoreError> {
+        let query = match kind {
+            Kind::LakeAccess => sqlx::query(concat!(
+                "select epoch, sequence, index, verdict, source, occurred_at, id, operation, outcome, bytes, \
+                 object_bytes, duration_us, bucket, key, sequencer, principal \
+                 from lakegauge.lake_access ",
+                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
+                 and occurred_at between $5 and $6 and verdict is null"
+            )),
+            Kind::LakeInventory => sqlx::query(concat!(
+                "select epoch, sequence, index, verdict, source, occurred_at, id, objects, bytes, bucket \
+                 from lakegauge.lake_inventory ",
+                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
+                 and occurred_at between $5 and $6 and verdict is null"
+            )),
+            Kind::WarehouseQuery => sqlx::query(concat!(
+                "select epoch, sequence, index, verdict, source, occurred_at, id, statement, outcome, queued_us, \
+                 executed_us, rows_processed, rows_returned, bytes_scanned, cache_hit, warehouse, \
+                 database, principal, fingerprint from lakegauge.warehouse_query ",
+                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
+                 and occurred_at between $5 and $6 and verdict is null"
+            )),
+        };
+        let rows = query
+            .bind(self.stream.id)
+            .bind(range.epoch)
+            .bind(range.first)
+            .bind(range.last)
+            .bind(from)
+            .bind(to)
+            .fetch_all(&mut self.connection)
+            .await
+            .doing(DOING)?;
+        for row in &rows {
+            page.push(counted(kind, row)?);
+        }
+        Ok(())
+    }
+
+    async fn noted_rows(
+        &mut self,
+        kind: Kind,
+        range: Range,
+        page: &mut Vec<Counted>,
+    ) -> Result<(), StoreError> {
+        let query = match kind {
+            Kind::LakeAccess => sqlx::query(concat!(
+                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
+                 verdict, source, occurred_at, id, operation, outcome, bytes, object_bytes, duration_us, bucket, \
+                 key, sequencer, principal from lakegauge.lake_access ",
+                "where stream = $1 and noted_epoch = $2 \
+                 and noted_sequence between $3 and $4"
+            )),
+            Kind::LakeInventory => sqlx::query(concat!(
+                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
+                 verdict, source, occurred_at, id, objects, bytes, bucket from lakegauge.lake_inventory ",
+                "where stream = $1 and noted_epoch = $2 \
+                 and noted_sequence between $3 and $4"
+            )),
+            Kind::WarehouseQuery => sqlx::query(concat!(
+                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
+                 verdict, source, occurred_at, id, statement, outcome, queued_us, executed_us, rows_processed, \
+                 rows_returned, bytes_scanned, cache_hit, warehouse, database, principal, \
+                 fingerprint from lakegauge.warehouse_query ",
+                "where stream = $1 and noted_epoch = $2 \
+                 and noted_sequence between $3 and $4"
+            )),
+        };
+        let rows = query
+            .bind(self.stream.id)
+            .bind(range.epoch)
+            .bind(range.first)
+            .bind(range.last)
+            .fetch_all(&mut self.connection)
+            .await
+            .doing(DOING)?;
+        for row in &rows {
+            page.push(counted(kind, row)?);
+        }
+        Ok(())
+    }
+
+    /// Events that only the database refused were counted; their letters hold them as JSON.
+    async fn counted_letters(
+        &mut self,
+        range: Range,
+        page: &mut Vec<Counted>,
+    ) -> Result<(), StoreError> {
+        let rows = sqlx::query(
+            "select epoch, sequence, index, source, bytes from lakegauge.dead_letter \
+             where stream = $1 and counted and closed_as is distinct from 0 and epoch = $2 \
+             and sequence between $3 and $4",
+        )
+        .bind(self.stream.id)
+        .bind(range.epoch)
+        .bind(range.first)
+        .bind(range.last)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing(DOING)?;
+        for row in &rows {
+            let bytes: Vec<u8> = row.try_get("bytes").doing(DOING)?;
+            let position = position(row)?;
+            let decoded = wire::json::decode_line(&bytes).map_err(|undecoded| {
+                StoreError::Inconsistent(format!(
+                    "the counted letter at {position:?} is not an event: {}",
+                    undecoded.refusal
+                ))
+            })?;
+            // Written by us, with its id.
+            let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
+            let source = get(row, "source")?;
+            page.push(Counted { position, verdict: None, source, event });
+        }
+        Ok(())
+    }
+}
+
+/// How far a stream is archived, read by itself.
+///
+/// # Errors
+///
+/// The database cannot be reached or read.
+pub async fn read_checkpoint(
+    settings: &StoreSettings,
+    stream: &str,
+) -> Result<Option<Mark>, StoreError> {
+    let mut connection = settings.connect().await?;
+    let Some(stream) = StreamId::find(&mut connection, stream).await? else { return Ok(None) };
+    let checkpoint = checkpoint::read(&mut connection, stream).await?;
+    Ok(checkpoint.map(|checkpoint| checkpoint.mark))
+}
+
+async fn any_noted(connection: &mut PgConnection, stream: StreamId) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "select exists (select from lakegauge.lake_access \
+            where stream = $1 and noted_sequence is not null) \
+         or exists (select from lakegauge.lake_inventory \
+            where stream = $1 and noted_sequence is not null) \
+         or exists (select from lakegauge.warehouse_query \
+            where stream = $1 and noted_sequence is not null)",
+    )
+    .bind(stream.id)
+    .fetch_one(connection)
+    .await
+    .doing(DOING)
+}

@@ -1,0 +1,236 @@
+//! What is ours in a database that others use as well.
+//!
+//! Everything of ours has a comment that begins with a mark: the roles, which belong to the whole
+//! server, the two schemas, and in them tables, partitions, views, types and functions. Indexes and
+//! sequences belong to their table. What has a name of ours and not the mark is somebody else's, and
+//! stays as it is.
+
+use sqlx::PgConnection;
+
+use crate::{
+    error::{MIGRATING, StoreError},
+    statement::Doing,
+};
+
+/// How the comment on what is ours begins.
+pub(crate) const MARK: &str = "Lakegauge: ";
+
+/// Groups that a migration makes, unless another database of ours on the same server did.
+const ROLES: [&str; 2] = ["lakegauge_archiver", "lakegauge_reader"];
+const SCHEMAS: [&str; 2] = [HIDDEN, "lakegauge_api"];
+/// The schema of the tables, and of every index.
+const HIDDEN: &str = "lakegauge";
+
+/// Whether the schema of the tables is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Schema {
+    /// It is not.
+    Absent,
+    /// It is, and has our mark.
+    Ours,
+    /// It is, and belongs to somebody else.
+    Foreign,
+}
+
+/// Looks whose the schema of the tables is. Needs no right on it.
+pub(crate) async fn schema(
+    connection: &mut PgConnection,
+    doing: &'static str,
+) -> Result<Schema, StoreError> {
+    let found: Option<Option<String>> = sqlx::query_scalar(
+        "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = $1",
+    )
+    .bind(HIDDEN)
+    .fetch_optional(connection)
+    .await
+    .doing(doing)?;
+    Ok(match found {
+        None => Schema::Absent,
+        Some(comment) if is_ours(comment.as_deref()) => Schema::Ours,
+        Some(_) => Schema::Foreign,
+    })
+}
+
+/// The error about a schema that is somebody else's.
+pub(crate) fn foreign_schema() -> StoreError {
+    refusal(&[format!("schema {HIDDEN}")])
+}
+
+/// The error about something that has the name of a partition and is none of ours.
+pub(crate) fn foreign_partition(name: &str) -> StoreError {
+    StoreError::NotOurs(format!(
+        "{HIDDEN}.{name} is needed for a partition, and is there already, but is none of ours: \
+         rename it, or move it to another schema"
+    ))
+}
+
+fn is_ours(comment: Option<&str>) -> bool {
+    comment.is_some_and(|comment| comment.starts_with(MARK))
+}
+
+/// Refuses where a role or a schema of somebody else has a name that we need. Changes nothing.
+pub(crate) async fn refuse_taken_names(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let found: Vec<(String, String, Option<String>)> = sqlx::query_as(
+        "select 'schema', nspname::text, obj_description(oid, 'pg_namespace')
+         from pg_namespace where nspname = any($1)
+         union all
+         select 'role', rolname::text, shobj_description(oid, 'pg_authid')
+         from pg_roles where rolname = any($2)
+         order by 1 desc, 2",
+    )
+    .bind(SCHEMAS.map(str::to_owned).to_vec())
+    .bind(ROLES.map(str::to_owned).to_vec())
+    .fetch_all(connection)
+    .await
+    .doing(MIGRATING)?;
+    let foreign: Vec<String> = found
+        .into_iter()
+        .filter(|(_, _, comment)| !is_ours(comment.as_deref()))
+        .map(|(kind, name, _)| format!("{kind} {name}"))
+        .collect();
+    if foreign.is_empty() { Ok(()) } else { Err(refusal(&foreign)) }
+}
+
+/// Refuses where something stands already that one of these migrations would make. Changes nothing.
+pub(crate) async fn refuse_taken_objects(
+    connection: &mut PgConnection,
+    migrations: impl Iterator<Item = &'static str>,
+) -> Result<(), StoreError> {
+    let (mut kinds, mut schemas, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for made in migrations.flat_map(made_by) {
+        kinds.push(made.kind.as_str());
+        schemas.push(made.schema);
+        names.push(made.name);
+    }
+    // Tables, views, indexes, sequences and types share their names. A function of the same name
+    // would be another of ours with other arguments.
+    let taken: Vec<(String, String)> = sqlx::query_as(
+        "with present as (
+            select 'relation' as kind, case relkind when 'v' then 'view' when 'm' then
+                    'materialized view' when 'S' then 'sequence' when 'c' then 'type' when 'i' then
+                    'index' when 'I' then 'index' else 'table' end as word,
+                relnamespace as namespace, relname::text as name
+            from pg_class
+            union all
+            select 'relation', 'type', typnamespace, typname::text from pg_type where typrelid = 0
+            union all
+            select 'function', 'function', pronamespace, proname::text from pg_proc
+         ), wanted as (
+            select distinct kind, schema, name
+            from unnest($1::text[], $2::text[], $3::text[]) as part (kind, schema, name)
+         )
+         select distinct present.word, wanted.schema || '.' || present.name
+         from wanted
+         join pg_namespace as namespace on namespace.nspname = wanted.schema
+         join present on present.namespace = namespace.oid and present.kind = wanted.kind
+             and present.name = wanted.name
+         order by 2",
+    )
+    .bind(kinds)
+    .bind(schemas)
+    .bind(names)
+    .fetch_all(connection)
+    .await
+    .doing(MIGRATING)?;
+    let taken: Vec<String> =
+        taken.into_iter().map(|(word, name)| format!("{word} {name}")).collect();
+    if taken.is_empty() { Ok(()) } else { Err(refusal(&taken)) }
+}
+
+fn refusal(taken: &[String]) -> StoreError {
+    StoreError::NotOurs(format!(
+        "nothing was changed, since names that Lakegauge needs are taken by what is not its own: \
+         {}. Give Lakegauge a database of its own, or rename what is there (roles belong to all \
+         databases of the server). It knows its own by comments that begin with \"{MARK}\"; where \
+         one was lost, as of a role that was restored, give it back: comment on role \
+         lakegauge_reader is '{MARK}restored'",
+        taken.join(", ")
+    ))
+}
+
+/// What shares its names with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Relation,
+    Function,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Relation => "relation",
+            Self::Function => "function",
+        }
+    }
+}
+
+/// An object that a migration makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Made {
+    kind: Kind,
+    schema: &'static str,
+    name: &'static str,
+}
+
+/// What a migration makes in the schemas, by its text: a line of its own begins each statement.
+fn made_by(sql: &'static str) -> impl Iterator<Item = Made> {
+    sql.lines().filter_map(|line| made(line.strip_prefix("create ")?))
+}
+
+/// What follows `create` at the beginning of a line. Schemas and roles are looked for by their
+/// names; a policy belongs to its table.
+fn made(statement: &'static str) -> Option<Made> {
+    let (word, rest) = statement.split_once(' ')?;
+    let name = rest.split(['(', ' ']).next()?;
+    let (kind, schema, name) = match word {
+        // An index stands in the schema of its table, and is named without it.
+        "index" => (Kind::Relation, HIDDEN, name),
+        "table" | "view" | "type" => {
+            let (schema, name) = name.split_once('.')?;
+            (Kind::Relation, schema, name)
+        }
+        "function" | "aggregate" => {
+            let (schema, name) = name.split_once('.')?;
+            (Kind::Function, schema, name)
+        }
+        _ => return None,
+    };
+    Some(Made { kind, schema, name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_migration_makes_is_known_by_its_text() {
+        let sql = "create table lakegauge.a (\n    b text\n);\n\
+                   create index a_b on lakegauge.a (b);\n\
+                   create function lakegauge_api.c(code smallint) returns text\n\
+                   create aggregate lakegauge_api.d(a integer[]) (\n\
+                   create view lakegauge_api.e with (security_invoker = true) as\n\
+                   create type lakegauge.f as (g text);\n\
+                   create schema lakegauge;\n";
+        let made: Vec<String> = made_by(sql)
+            .map(|made| format!("{} {}.{}", made.kind.as_str(), made.schema, made.name))
+            .collect();
+        assert_eq!(
+            made,
+            [
+                "relation lakegauge.a",
+                "relation lakegauge.a_b",
+                "function lakegauge_api.c",
+                "function lakegauge_api.d",
+                "relation lakegauge_api.e",
+                "relation lakegauge.f",
+            ]
+        );
+    }
+
+    #[test]
+    fn only_a_comment_with_the_mark_makes_something_ours() {
+        assert!(is_ours(Some("Lakegauge: tables of the archive.")));
+        assert!(!is_ours(Some("Tables of Lakegauge: theirs")));
+        assert!(!is_ours(None));
+    }
+}

@@ -1,0 +1,161 @@
+//! The archive as a service takes it: its address and limits from flags and the environment.
+
+use std::time::Duration;
+
+use prometheus::{IntGauge, Opts};
+use service_kit::{Context, Setting, Settings, metrics::registered};
+
+use crate::settings::{connection::StoreSettings, login::Logins};
+
+/// How late readiness may tell that a login is refused or taken again.
+const LOGIN_POLL: Duration = Duration::from_millis(500);
+
+const DATABASE_URL: Setting = Setting {
+    key: "DATABASE_URL",
+    flag: "database-url",
+    default: None,
+    help: "Address of PostgreSQL, postgresql://user:password@host:port/database: direct, or \
+           through a pooler of sessions (port 5432 at Supabase). A file that DATABASE_URL_FILE names \
+           is read again at each connect.",
+    secret: true,
+};
+const SUPABASE_DB_URL: Setting = Setting {
+    key: "SUPABASE_DB_URL",
+    flag: "supabase-db-url",
+    default: None,
+    help: "The same under Supabase's name; read when DATABASE_URL is not set. SUPABASE_URL and \
+           SUPABASE_KEY are the REST side.",
+    secret: true,
+};
+const CONNECT_TIMEOUT_MS: Setting = Setting {
+    key: "DATABASE_CONNECT_TIMEOUT_MS",
+    flag: "database-connect-timeout-ms",
+    default: Some("10000"),
+    help: "Longest time to connect.",
+    secret: false,
+};
+const STATEMENT_TIMEOUT_MS: Setting = Setting {
+    key: "DATABASE_STATEMENT_TIMEOUT_MS",
+    flag: "database-statement-timeout-ms",
+    default: Some("30000"),
+    help: "Longest time of one statement; the server ends it then.",
+    secret: false,
+};
+const LOCK_TIMEOUT_MS: Setting = Setting {
+    key: "DATABASE_LOCK_TIMEOUT_MS",
+    flag: "database-lock-timeout-ms",
+    default: Some("5000"),
+    help: "Longest wait for a lock that somebody else holds.",
+    secret: false,
+};
+
+/// Every setting of the archive.
+pub const SETTINGS: &[Setting] =
+    &[DATABASE_URL, SUPABASE_DB_URL, CONNECT_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, LOCK_TIMEOUT_MS];
+
+/// Reads every setting, for connections of this name; the address must be there.
+pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<StoreSettings> {
+    let loaded = load_optional(name, settings)?;
+    if loaded.is_none() {
+        settings.problem(&DATABASE_URL, "is required (or SUPABASE_DB_URL)");
+    }
+    loaded
+}
+
+/// Reads every setting, for connections of this name; without an address there is no archive.
+///
+/// Outer nothing for a problem, inner nothing for no address.
+pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<StoreSettings>> {
+    let direct = settings.secret(&DATABASE_URL);
+    let supabase = settings.secret(&SUPABASE_DB_URL);
+    let connect_timeout_ms = settings.in_range(&CONNECT_TIMEOUT_MS, 1..=u64::MAX);
+    let statement_timeout_ms = settings.in_range(&STATEMENT_TIMEOUT_MS, 1..=u64::MAX);
+    let lock_timeout_ms = settings.in_range(&LOCK_TIMEOUT_MS, 1..=u64::MAX);
+    let (url, from) = match (direct?, supabase?) {
+        (Some(url), _) => (url, DATABASE_URL),
+        (None, Some(url)) => (url, SUPABASE_DB_URL),
+        (None, None) => return Some(None),
+    };
+    let loaded = StoreSettings {
+        connect_timeout_ms: connect_timeout_ms?,
+        statement_timeout_ms: statement_timeout_ms?,
+        lock_timeout_ms: lock_timeout_ms?,
+        logins: Logins::by(from.key),
+        ..StoreSettings::new(url, name)
+    };
+    if let Err(error) = loaded.check() {
+        settings.problem(&from, &error.to_string());
+        return None;
+    }
+    Some(Some(loaded))
+}
+
+/// Keeps readiness and a metric true to whether the login is taken, until the service drains.
+///
+/// # Errors
+///
+/// The metric is registered already.
+pub fn watch_login(settings: &StoreSettings, context: &Context) -> prometheus::Result<()> {
+    let refused = Opts::new(
+        "lakegauge_postgres_login_refused",
+        "Whether PostgreSQL refuses the login that was good before, or its file can't be read; \
+         /readyz says which and since when.",
+    );
+    let refused = registered(&context.registry, IntGauge::with_opts(refused)?)?;
+    let condition = context.readiness.condition("postgres");
+    let (logins, lifecycle) = (settings.logins.clone(), context.lifecycle.clone());
+    context.lifecycle.spawn("the login to PostgreSQL", async move {
+        loop {
+            let refusal = logins.refusal();
+            refused.set(i64::from(refusal.is_some()));
+            match refusal {
+                Some(refusal) => condition.fail(refusal.to_string()),
+                None if logins.was_taken() => condition.pass("login taken"),
+                None => condition.pass("not asked yet"),
+            }
+            tokio::select! {
+                () = lifecycle.draining() => return Ok(()),
+                () = tokio::time::sleep(LOGIN_POLL) => {}
+            }
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use service_kit::Flags;
+
+    use super::*;
+
+    fn loaded(environment: &BTreeMap<&str, &str>) -> Result<StoreSettings, String> {
+        let flags = Flags::default();
+        let mut settings = Settings::new(&flags, environment);
+        let config = load("test", &mut settings);
+        settings.finish().map_err(|problems| problems.to_string())?;
+        config.ok_or_else(|| "no problem was named".to_owned())
+    }
+
+    #[test]
+    fn either_name_gives_the_address_and_database_url_goes_first() {
+        let place = |environment: &[(&'static str, &'static str)]| {
+            loaded(&environment.iter().copied().collect()).unwrap().place()
+        };
+        let (ours, theirs) =
+            (("DATABASE_URL", "postgres://u@localhost/a"), ("SUPABASE_DB_URL", "postgres://u@h/b"));
+        assert_eq!(place(&[ours]), "localhost:5432/a");
+        assert_eq!(place(&[theirs]), "h:5432/b");
+        assert_eq!(place(&[ours, theirs]), "localhost:5432/a");
+    }
+
+    #[test]
+    fn problems_name_the_setting_and_no_secret() {
+        let missing = loaded(&BTreeMap::new()).unwrap_err();
+        assert!(missing.contains("DATABASE_URL (--database-url): is required"), "{missing}");
+        let rest = BTreeMap::from([("SUPABASE_DB_URL", "https://hunter2@x.supabase.co")]);
+        let wrong = loaded(&rest).unwrap_err();
+        assert!(wrong.contains("SUPABASE_DB_URL") && !wrong.contains("hunter2"), "{wrong}");
+    }
+}

@@ -1,0 +1,178 @@
+//! The stored form of a window: narrow where it holds little.
+//!
+//! A sketch is a list of pairs in one `integer[]`, ascending: the bucket in the upper bits, its count
+//! in the lower 19. A count that needs more stands in several pairs of its bucket, whose counts add
+//! up as those of any pairs do. A window whose sketch is one pair stores none: `bucket_max` and
+//! `events` say it.
+
+use domain::{Outcome, Side, Sketch, WindowKey, WindowSums, time::MICROS_PER_SECOND};
+use sqlx::{Row as _, postgres::PgRow};
+
+use crate::{
+    error::StoreError,
+    rows::decode::{code, get},
+    timestamptz::Timestamptz,
+};
+
+/// Bits of a pair that hold the count; the other twelve hold the bucket, of which there are 3,840.
+const COUNT_BITS: u32 = 19;
+const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+
+/// A window as the view of the archive gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WindowRow {
+    /// What it is about.
+    pub key: WindowKey,
+    /// What it holds.
+    pub sums: WindowSums,
+}
+
+/// The table of the windows of a side, in the schema `lakegauge`.
+pub(crate) const fn table(side: Side) -> &'static str {
+    match side {
+        Side::Lake => "lake_window",
+        Side::Warehouse => "warehouse_window",
+    }
+}
+
+/// The columns of a window that [`sums`] reads, of a table that is called `known`.
+pub(crate) const fn columns(side: Side) -> &'static str {
+    match side {
+        Side::Lake => {
+            "known.bucket_max, known.events::text as events, known.bytes::text as bytes, \
+             '0' as rows, known.duration_us::text as duration_us, '0' as cache_hits, known.sketch"
+        }
+        Side::Warehouse => {
+            "known.bucket_max, known.events::text as events, known.bytes_scanned::text as bytes, \
+             known.rows_processed::text as rows, known.response_us::text as duration_us, \
+             known.cache_hits::text as cache_hits, known.sketch"
+        }
+    }
+}
+
+/// A sketch as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Packed {
+    pub(crate) bucket_max: i16,
+    /// None where it would be one pair.
+    pub(crate) pairs: Option<Vec<i32>>,
+}
+
+pub(crate) fn pack(sketch: &Sketch) -> Packed {
+    let mut pairs = Vec::with_capacity(sketch.iter().len());
+    let mut bucket_max = 0;
+    for (bucket, mut count) in sketch.iter() {
+        bucket_max = bucket;
+        while count > 0 {
+            let part = count.min(COUNT_MAX);
+            pairs.push(pair(bucket, part));
+            count -= part;
+        }
+    }
+    let bucket_max = i16::try_from(bucket_max).expect("there are 3,840 buckets");
+    Packed { bucket_max, pairs: (pairs.len() != 1).then_some(pairs) }
+}
+
+fn pair(bucket: u32, count: u64) -> i32 {
+    let count = u32::try_from(count).expect("a part of a count has 19 bits");
+    i32::try_from((bucket << COUNT_BITS) | count).expect("a bucket has twelve bits")
+}
+
+/// The other way.
+fn unpack(bucket_max: i16, events: u64, pairs: Option<Vec<i32>>) -> Result<Sketch, String> {
+    let bucket_max = u32::try_from(bucket_max).map_err(|_| "its bucket_max is below 0")?;
+    let Some(pairs) = pairs else {
+        return Ok([(bucket_max, events)].into_iter().collect());
+    };
+    let mut sketch = Vec::with_capacity(pairs.len());
+    for pair in pairs {
+        let pair = u32::try_from(pair).map_err(|_| format!("its sketch has the pair {pair}"))?;
+        let count = u64::from(pair) & COUNT_MAX;
+        sketch.push((pair >> COUNT_BITS, count));
+    }
+    if sketch.last().map(|(bucket, _)| *bucket) != Some(bucket_max) {
+        return Err(format!("its bucket_max is {bucket_max}, but its sketch ends elsewhere"));
+    }
+    Ok(sketch.into_iter().collect())
+}
+
+/// What a window holds.
+pub(crate) fn sums(row: &PgRow) -> Result<WindowSums, String> {
+    let text = |error: sqlx::Error| error.to_string();
+    let wide = |column: &str| {
+        let number: &str = row.try_get(column).map_err(text)?;
+        number.parse::<u128>().map_err(|_| format!("{column} is {number}"))
+    };
+    let narrow = |column: &str| {
+        let number = wide(column)?;
+        u64::try_from(number).map_err(|_| format!("{column} is {number}"))
+    };
+    let events = narrow("events")?;
+    let bucket_max: i16 = row.try_get("bucket_max").map_err(text)?;
+    let pairs: Option<Vec<i32>> = row.try_get("sketch").map_err(text)?;
+    Ok(WindowSums {
+        events,
+        bytes: wide("bytes")?,
+        rows: wide("rows")?,
+        duration_us: wide("duration_us")?,
+        cache_hits: narrow("cache_hits")?,
+        sketch: unpack(bucket_max, events, pairs)?,
+    })
+}
+
+/// A window with its key, of a row that has them as `window_start`, `name`, `action`, `outcome`.
+pub(crate) fn window(row: &PgRow, length_s: u32) -> Result<WindowRow, StoreError> {
+    let start: Timestamptz = get(row, "window_start")?;
+    let key = WindowKey {
+        name: get(row, "name")?,
+        start_s: start.0.div_euclid(MICROS_PER_SECOND),
+        length_s,
+        action: code(row, "action", Some)?,
+        outcome: code(row, "outcome", Outcome::from_code)?,
+    };
+    let sums = sums(row).map_err(|what| {
+        StoreError::Inconsistent(format!("the window {key:?} can't be read: {what}"))
+    })?;
+    Ok(WindowRow { key, sums })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use domain::sketch::bucket_of;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_sketch_is_the_same_after_it_was_stored(
+            counts in prop::collection::btree_map(0..=bucket_of(u64::MAX), 1..(4 * COUNT_MAX), 1..20)
+        ) {
+            let sketch: Sketch = counts.iter().map(|(bucket, count)| (*bucket, *count)).collect();
+            let events: u64 = counts.values().sum();
+            let Packed { bucket_max, pairs } = pack(&sketch);
+            prop_assert_eq!(unpack(bucket_max, events, pairs), Ok(sketch));
+        }
+    }
+
+    #[test]
+    fn one_value_is_stored_without_an_array_and_a_count_of_any_size_has_room() {
+        let of = |counts: &[(u32, u64)]| pack(&counts.iter().copied().collect());
+        assert_eq!(of(&[(3_839, COUNT_MAX)]), Packed { bucket_max: 3_839, pairs: None });
+        let two = of(&[(7, COUNT_MAX + 1)]);
+        assert_eq!(two.pairs, Some(vec![pair(7, COUNT_MAX), pair(7, 1)]));
+        let all = BTreeMap::from([(5, 2), (9, 1)]);
+        let many = pack(&all.into_iter().collect());
+        assert_eq!(many, Packed { bucket_max: 9, pairs: Some(vec![pair(5, 2), pair(9, 1)]) });
+    }
+
+    #[test]
+    fn what_was_changed_by_hand_is_noticed() {
+        assert!(unpack(-1, 1, None).is_err());
+        assert!(unpack(5, 2, Some(vec![-1])).is_err());
+        assert!(unpack(5, 2, Some(vec![])).is_err());
+        assert!(unpack(5, 2, Some(vec![pair(4, 1), pair(6, 1)])).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! What one transaction archives: built while the one before is being committed.
+
+use std::collections::BTreeSet;
+
+use domain::{
+    Identity, Judgement, Ladder, Mark, Position, Refusal, Sample, Seen, Timestamp, Verdict, Windows,
+};
+
+use wire::snapshot::encode_runs;
+
+use crate::{
+    numbers::count,
+    rows::{
+        copy_buffer::CopyBuffer,
+        kind::{self, Kind, Placed},
+    },
+    stream_id::StreamId,
+    write::{verdicts::ReadBack, windows::WindowRows},
+};
+
+/// Something that could not be archived as an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Where it stood.
+    pub position: Position,
+    /// The broker's timestamp of its message, in nanoseconds since 1970.
+    pub broker_ns: i64,
+    /// Why.
+    pub refusal: Refusal,
+    /// Its bytes, or those of the whole message.
+    pub bytes: Vec<u8>,
+    /// How many of them, at the beginning, are a header block that can't be read.
+    pub header_bytes: usize,
+    /// Its identity, where it could be read.
+    pub identity: Option<Identity>,
+    /// The number of its source in [`crate::Sources`]; none where it is not kept.
+    pub source: Option<i16>,
+}
+
+/// Collects what one transaction archives. Encoding happens here, ahead of the commit.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    stream: StreamId,
+    window_lengths_s: Vec<u32>,
+    before: Option<Mark>,
+    batch: Batch,
+    windows: Windows,
+}
+
+/// What one transaction archives: everything between two marks of a stream.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub(crate) stream: StreamId,
+    pub(crate) before: Option<Mark>,
+    pub(crate) after: Mark,
+    /// Which windows its events add to.
+    pub(crate) ladder: Ladder,
+    /// Rows of events that the sets call new, per [`Kind::ALL`].
+    pub(crate) copies: [CopyBuffer; 3],
+    /// The same events again, for the case that the server calls one of them known or refuses it.
+    pub(crate) fresh: Vec<Placed>,
+    /// Events that only the key can judge.
+    pub(crate) doubtful: Vec<Placed>,
+    /// The window aggregates of `fresh`.
+    pub(crate) windows: WindowRows,
+    pub(crate) duplicates: u64,
+    /// Verdicts that were read, in the order of their positions.
+    pub(crate) verdicts: Vec<ReadBack>,
+    pub(crate) letters: Vec<Letter>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) lost: Vec<(u64, u64)>,
+    /// Names of sources that the archive does not know yet.
+    pub(crate) sources: Vec<(i16, String)>,
+    pub(crate) seen: Vec<u8>,
+    pub(crate) derived_floor: Option<Identity>,
+    /// Kinds and days that need a partition.
+    pub(crate) days: BTreeSet<(Kind, i64)>,
+    /// Earliest and latest time of the events in it.
+    pub(crate) occurred: Option<(Timestamp, Timestamp)>,
+}
+
+impl BatchBuilder {
+    /// An empty batch that goes on at `before`; none where nothing was archived of the stream yet.
+    pub fn new(stream: StreamId, ladder: &Ladder, before: Option<Mark>) -> Self {
+        let nowhere = Mark { epoch: 0, sequence: 0, broker_ns: 0, created_ns: 0 };
+        let batch = Batch {
+            stream,
+            before,
+            after: before.unwrap_or(nowhere),
+            ladder: ladder.clone(),
+            copies: Default::default(),
+            fresh: Vec::new(),
+            doubtful: Vec::new(),
+            windows: WindowRows::default(),
+            duplicates: 0,
+            verdicts: Vec::new(),
+            letters: Vec::new(),
+            samples: Vec::new(),
+            lost: Vec::new(),
+            sources: Vec::new(),
+            seen: Vec::new(),
+            derived_floor: None,
+            days: BTreeSet::new(),
+            occurred: None,
+        };
+        Self {
+            stream,
+            window_lengths_s: ladder.lengths_s(),
+            before,
+            batch,
+            windows: Windows::default(),
+        }
+    }
+
+    /// Adds an accepted event that was judged.
+    pub fn event(&mut self, placed: Placed, judgement: Judgement) {
+        if judgement == Judgement::Duplicate {
+            self.batch.duplicates += 1;
+            return;
+        }
+        let kind = Kind::of(&placed.event.fact);
+        let at = placed.event.occurred_at;
+        self.batch.days.insert((kind, at.day()));
+        self.batch.occurred = Some(
+            self.batch.occurred.map_or((at, at), |(first, last)| (first.min(at), last.max(at))),
+        );
+        match judgement {
+            Judgement::New => {
+                let buffer = &mut self.batch.copies[kind.place()];
+                kind::encode(buffer, self.stream.id, &placed);
+                self.windows.add(&self.window_lengths_s, &placed.event);
+                self.batch.fresh.push(placed);
+            }
+            Judgement::TooOld => self.batch.doubtful.push(placed),
+            Judgement::Duplicate => {}
+        }
+    }
+
+    /// Adds a verdict that was read back: a duplicate of the row that it was given over.
+    pub fn verdict(&mut self, position: Position, verdict: &Verdict) {
+        self.batch.duplicates += 1;
+        self.batch.verdicts.push(ReadBack::new(position, verdict));
+    }
+
+    /// Adds a dead letter.
+    pub fn letter(&mut self, letter: Letter) {
+        self.batch.letters.push(letter);
+    }
+
+    /// Adds a sample.
+    pub fn sample(&mut self, sample: Sample) {
+        self.batch.samples.push(sample);
+    }
+
+    /// Declares messages lost: the broker deleted them, and not because we trimmed.
+    pub fn lost(&mut self, first: u64, last: u64) {
+        self.batch.lost.push((first, last));
+    }
+
+    /// Adds names that [`crate::Sources`] has given numbers to: they go in with what uses them.
+    pub fn sources(&mut self, new: Vec<(i16, String)>) {
+        self.batch.sources.extend(new);
+    }
+
+    /// Number of events, letters and samples, duplicates included.
+    pub fn events(&self) -> u64 {
+        self.batch.events()
+    }
+
+    /// Where the batch begins.
+    pub const fn before(&self) -> Option<Mark> {
+        self.before
+    }
+
+    /// Ends the batch at the last message whose events were all added; `seen` is the set after it.
+    pub fn seal(mut self, after: Mark, seen: &Seen) -> Batch {
+        self.batch.after = after;
+        self.batch.seen = encode_runs(seen.runs());
+        self.batch.derived_floor = seen.derived().floor();
+        self.batch.windows = WindowRows::new(self.windows);
+        self.batch
+    }
+}
+
+impl Batch {
+    /// Number of events, letters and samples, duplicates included.
+    pub fn events(&self) -> u64 {
+        let kept = self.fresh.len() + self.doubtful.len() + self.letters.len() + self.samples.len();
+        self.duplicates + count(kept)
+    }
+
+    /// What is copied: each statement with the data that follows it.
+    pub fn copies(&self) -> Vec<(&'static str, Vec<u8>)> {
+        Kind::ALL
+            .into_iter()
+            .zip(&self.copies)
+            .filter(|(_, buffer)| buffer.rows() > 0)
+            .map(|(kind, buffer)| {
+                (kind.copy(), [buffer.bytes(), CopyBuffer::TRAILER.as_slice()].concat())
+            })
+            .collect()
+    }
+
+    /// The last message in it.
+    pub const fn after(&self) -> Mark {
+        self.after
+    }
+}

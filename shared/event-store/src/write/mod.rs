@@ -1,0 +1,15 @@
+//! The way into the archive: one writer a stream, one transaction a batch.
+
+pub(crate) mod appended;
+pub(crate) mod batch;
+pub(crate) mod copy;
+pub(crate) mod dead_letters;
+pub(crate) mod insert;
+pub(crate) mod old_windows;
+pub(crate) mod samples;
+pub(crate) mod sources;
+pub(crate) mod stream_lock;
+pub(crate) mod transaction;
+pub(crate) mod verdicts;
+pub(crate) mod windows;
+pub(crate) mod writer;

@@ -1,0 +1,266 @@
+//! Verdicts: what the key decided over events that were too old to judge for the sets.
+//!
+//! A verdict is *given* (numbered) in the transaction that inserts its row, published by the archiver
+//! after the commit, and *noted* (where it was read back) in the transaction whose checkpoint passes
+//! that place.
+
+use std::collections::BTreeSet;
+
+use domain::{Event, Identity, Position, Verdict, verdict::Turn};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use uuid::Uuid;
+
+use crate::{
+    error::StoreError,
+    numbers::{count, integer, signed},
+    rows::kind::Kind,
+    statement::Doing,
+    timestamptz::Timestamptz,
+    write::appended::Appended,
+};
+
+/// A verdict that was read from its stream. What it says besides stands on its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReadBack {
+    pub(crate) position: Position,
+    pub(crate) number: u64,
+    kind: Kind,
+    pub(crate) identity: Identity,
+}
+
+impl ReadBack {
+    pub(crate) const fn new(position: Position, verdict: &Verdict) -> Self {
+        let Verdict { number, event } = verdict;
+        Self {
+            position,
+            number: *number,
+            kind: Kind::of(&event.fact),
+            identity: (event.occurred_at, event.id),
+        }
+    }
+
+    const fn at(&self) -> Timestamptz {
+        Timestamptz(self.identity.0.0)
+    }
+
+    const fn id(&self) -> Uuid {
+        Uuid::from_bytes(*self.identity.1.as_bytes())
+    }
+}
+
+/// Gives events that were too old to judge their numbers, in the order of their positions.
+pub(crate) async fn number(
+    connection: &mut PgConnection,
+    events: &[&Event],
+    first: u64,
+) -> Result<(), StoreError> {
+    let mut columns: [(Vec<Timestamptz>, Vec<Uuid>, Vec<i64>); 3] = Default::default();
+    for (number, event) in (signed(first)?..).zip(events) {
+        let (times, ids, numbers) = &mut columns[Kind::of(&event.fact).place()];
+        times.push(Timestamptz(event.occurred_at.0));
+        ids.push(Uuid::from_bytes(*event.id.as_bytes()));
+        numbers.push(number);
+    }
+    for (kind, (times, ids, numbers)) in Kind::ALL.into_iter().zip(columns) {
+        if times.is_empty() {
+            continue;
+        }
+        let expected = count(times.len());
+        // The name of one of our own tables.
+        let sql = format!(
+            "update lakegauge.{} as event set verdict = part.number \
+             from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) as part (at, id, number) \
+             where event.occurred_at = part.at and event.id = part.id",
+            kind.table()
+        );
+        let done = sqlx::query(AssertSqlSafe(sql))
+            .bind(times)
+            .bind(ids)
+            .bind(numbers)
+            .execute(&mut *connection)
+            .await
+            .doing("numbering verdicts")?;
+        exactly("numbered", done.rows_affected(), expected)?;
+    }
+    Ok(())
+}
+
+/// Notes on the rows where their verdicts were read for the first time. `noted` is the highest number
+/// before; those given so far lie below [`Appended::next_verdict`].
+///
+/// A number that was passed is nothing new. One out of turn, one that was never given and one that
+/// speaks of another event than its row is ignored and counted.
+pub(crate) async fn note(
+    connection: &mut PgConnection,
+    read: &[ReadBack],
+    noted: u64,
+    appended: &mut Appended,
+) -> Result<(), StoreError> {
+    appended.noted_verdict = noted;
+    if read.is_empty() {
+        return Ok(());
+    }
+    let given = appended.next_verdict;
+    let candidates: Vec<&ReadBack> =
+        read.iter().filter(|verdict| verdict.number > noted && verdict.number < given).collect();
+    let mut known = BTreeSet::new();
+    for kind in Kind::ALL {
+        let of_kind: Vec<&ReadBack> =
+            candidates.iter().copied().filter(|verdict| verdict.kind == kind).collect();
+        known.extend(on_rows(connection, kind, &of_kind).await?);
+    }
+    let (taken, out_of_turn) = in_turn(read, noted, &known);
+    for kind in Kind::ALL {
+        let of_kind: Vec<&ReadBack> =
+            taken.iter().copied().filter(|verdict| verdict.kind == kind).collect();
+        set_positions(connection, kind, &of_kind).await?;
+    }
+    appended.noted_verdict = taken.last().map_or(noted, |verdict| verdict.number);
+    appended.verdicts_out_of_turn = out_of_turn;
+    Ok(())
+}
+
+/// Which of the verdicts count where they stand, and how many are out of turn: as the fold does it.
+/// `known` are the numbers and identities that rows have.
+pub(crate) fn in_turn<'a>(
+    read: &'a [ReadBack],
+    noted: u64,
+    known: &BTreeSet<(u64, Identity)>,
+) -> (Vec<&'a ReadBack>, u64) {
+    let (mut taken, mut last, mut out_of_turn) = (Vec::new(), noted, 0);
+    for verdict in read {
+        match Turn::of(verdict.number, last) {
+            Turn::Next if known.contains(&(verdict.number, verdict.identity)) => {
+                last = verdict.number;
+                taken.push(verdict);
+            }
+            Turn::Passed => {}
+            Turn::Next | Turn::Ahead => out_of_turn += 1,
+        }
+    }
+    (taken, out_of_turn)
+}
+
+/// Numbers and identities of those verdicts whose row has their number.
+async fn on_rows(
+    connection: &mut PgConnection,
+    kind: Kind,
+    verdicts: &[&ReadBack],
+) -> Result<Vec<(u64, Identity)>, StoreError> {
+    const DOING: &str = "looking up rows of verdicts";
+    if verdicts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "select part.place from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) \
+         with ordinality as part (at, id, number, place) join lakegauge.{} as event \
+         on event.occurred_at = part.at and event.id = part.id and event.verdict = part.number",
+        kind.table()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(column(verdicts, |verdict| verdict.at()))
+        .bind(column(verdicts, |verdict| verdict.id()))
+        .bind(numbers(verdicts)?)
+        .fetch_all(connection)
+        .await
+        .doing(DOING)?;
+    let mut known = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let place: i64 = row.try_get(0).doing(DOING)?;
+        let verdict = usize::try_from(place - 1).ok().and_then(|place| verdicts.get(place));
+        known.extend(verdict.map(|verdict| (verdict.number, verdict.identity)));
+    }
+    Ok(known)
+}
+
+async fn set_positions(
+    connection: &mut PgConnection,
+    kind: Kind,
+    verdicts: &[&ReadBack],
+) -> Result<(), StoreError> {
+    if verdicts.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "update lakegauge.{} as event set noted_epoch = part.epoch, \
+         noted_sequence = part.sequence, noted_index = part.index \
+         from unnest($1::timestamptz[], $2::uuid[], $3::bigint[], $4::integer[], $5::bigint[], \
+         $6::integer[]) as part (at, id, number, epoch, sequence, index) \
+         where event.occurred_at = part.at and event.id = part.id \
+         and event.verdict = part.number and event.noted_sequence is null",
+        kind.table()
+    );
+    let sequences: Result<Vec<i64>, _> =
+        verdicts.iter().map(|verdict| signed(verdict.position.sequence)).collect();
+    let done = sqlx::query(AssertSqlSafe(sql))
+        .bind(column(verdicts, |verdict| verdict.at()))
+        .bind(column(verdicts, |verdict| verdict.id()))
+        .bind(numbers(verdicts)?)
+        .bind(column(verdicts, |verdict| integer(verdict.position.epoch)))
+        .bind(sequences?)
+        .bind(column(verdicts, |verdict| integer(verdict.position.index)))
+        .execute(connection)
+        .await
+        .doing("noting verdicts")?;
+    exactly("noted", done.rows_affected(), count(verdicts.len()))
+}
+
+fn column<T>(verdicts: &[&ReadBack], value: impl Fn(&ReadBack) -> T) -> Vec<T> {
+    verdicts.iter().map(|verdict| value(verdict)).collect()
+}
+
+fn numbers(verdicts: &[&ReadBack]) -> Result<Vec<i64>, StoreError> {
+    verdicts.iter().map(|verdict| signed(verdict.number)).collect()
+}
+
+fn exactly(what: &str, rows: u64, expected: u64) -> Result<(), StoreError> {
+    if rows == expected {
+        return Ok(());
+    }
+    Err(StoreError::Inconsistent(format!("{what} {rows} verdicts instead of {expected}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{EventId, Timestamp};
+
+    use super::*;
+
+    fn read_back(number: u64, sequence: u64) -> ReadBack {
+        let id = EventId::from_bytes([u8::try_from(number).unwrap(); 16]);
+        ReadBack {
+            position: Position { epoch: 1, sequence, index: 0 },
+            number,
+            kind: Kind::LakeAccess,
+            identity: (Timestamp(5), id),
+        }
+    }
+
+    fn taken(read: &[ReadBack], noted: u64, rows: &[u64]) -> (Vec<(u64, u64)>, u64) {
+        let known = rows.iter().map(|number| (*number, read_back(*number, 0).identity)).collect();
+        let (taken, out_of_turn) = in_turn(read, noted, &known);
+        let place = |verdict: &&ReadBack| (verdict.number, verdict.position.sequence);
+        (taken.iter().map(place).collect(), out_of_turn)
+    }
+
+    #[test]
+    fn a_verdict_is_noted_where_it_stands_first() {
+        let read = [(3, 10), (4, 10), (3, 11), (4, 11), (5, 11), (2, 12)];
+        let read = read.map(|(number, sequence)| read_back(number, sequence));
+        assert_eq!(taken(&read, 2, &[3, 4, 5]), (vec![(3, 10), (4, 10), (5, 11)], 0));
+    }
+
+    #[test]
+    fn what_is_out_of_turn_or_was_never_given_is_not_noted_until_its_turn() {
+        let read = [(4, 10), (3, 11), (4, 12), (5, 13)];
+        let read = read.map(|(number, sequence)| read_back(number, sequence));
+        assert_eq!(taken(&read, 2, &[3, 4]), (vec![(3, 11), (4, 12)], 2));
+    }
+
+    #[test]
+    fn a_verdict_that_speaks_of_another_event_is_not_noted() {
+        let mut read = [read_back(3, 10), read_back(3, 11)];
+        read[0].identity.0 = Timestamp(6);
+        assert_eq!(taken(&read, 2, &[3]), (vec![(3, 11)], 1));
+    }
+}

@@ -1,0 +1,328 @@
+//! Window aggregates: what a transaction adds to them.
+//!
+//! The windows of a stream are its own: streams of a side add to theirs without waiting for each
+//! other. Within a stream the archiver and `dead-letters retry` take turns by a lock of that stream,
+//! held to the end of the transaction, so that what was read here stays true until it is written
+//! back: a thousand sketches merge in a millisecond here, and in a hundred in SQL.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::{Ladder, Side, WindowKey, WindowSums, Windows};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::{
+    error::StoreError,
+    numbers::{count, integer},
+    statement::Doing,
+    stream_id::StreamId,
+    timestamptz::Timestamptz,
+    windows::{
+        kept,
+        stored::{Packed, columns, pack, sums, table},
+    },
+};
+
+/// First half of the key of the locks; the second is the stream.
+const LOCK_CLASS: i32 = 0x6c61_7769;
+
+/// Windows in the order of their keys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WindowRows(Vec<(WindowKey, WindowSums)>);
+
+impl WindowRows {
+    pub(crate) fn new(windows: Windows) -> Self {
+        Self(windows.into_iter().collect())
+    }
+}
+
+/// The ladder that a stream follows from the broker's time of a batch on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Following<'a> {
+    pub(crate) ladder: &'a Ladder,
+    pub(crate) broker_ns: i64,
+}
+
+/// Adds to the windows of a stream that it keeps, inside of the caller's transaction. None follows
+/// the ladder that the archive notes already.
+pub(crate) async fn add(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    following: Option<Following<'_>>,
+    windows: &WindowRows,
+) -> Result<(), StoreError> {
+    let Some(side) = stream.side.filter(|_| !windows.0.is_empty()) else { return Ok(()) };
+    lock(connection, stream).await?;
+    let mut kept = kept::read(connection, stream).await?;
+    if let Some(Following { ladder, broker_ns }) = following {
+        kept::follow(connection, stream, &mut kept, ladder, broker_ns).await?;
+    }
+    let windows: Vec<&(WindowKey, WindowSums)> =
+        windows.0.iter().filter(|(key, _)| kept.has(key)).collect();
+    if windows.is_empty() {
+        return Ok(());
+    }
+    let series = series(connection, stream, &windows).await?;
+    let mut placed: Vec<(Place, &WindowSums)> = Vec::with_capacity(windows.len());
+    for (key, sums) in windows {
+        let series = *series.get(&of(key)).ok_or_else(|| {
+            StoreError::Inconsistent(format!("the series of {key:?} was not stored"))
+        })?;
+        placed.push((Place { start_s: key.start_s, length_s: key.length_s, series }, sums));
+    }
+    // In the order of the index, whose pages are then filled one after the other.
+    placed.sort_unstable_by_key(|(place, _)| *place);
+    let merged = merge(connection, side, placed).await?;
+    write(connection, side, &merged).await
+}
+
+/// Lets one transaction at a time change the windows of a stream.
+pub(crate) async fn lock(
+    connection: &mut PgConnection,
+    stream: StreamId,
+) -> Result<(), StoreError> {
+    sqlx::query("select pg_advisory_xact_lock($1, $2)")
+        .bind(LOCK_CLASS)
+        .bind(i32::from(stream.id))
+        .execute(connection)
+        .await
+        .doing("taking the lock of the windows")
+        .map(|_| ())
+}
+
+/// What the windows of one bucket or warehouse, operation and outcome have in common.
+type Series<'a> = (&'a str, i16, i16);
+
+fn of(key: &WindowKey) -> Series<'_> {
+    (&key.name, i16::from(key.action), i16::from(key.outcome.code()))
+}
+
+/// The numbers of the series of some windows, given at their first use.
+async fn series<'a>(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    windows: &[&'a (WindowKey, WindowSums)],
+) -> Result<BTreeMap<Series<'a>, i32>, StoreError> {
+    let all: BTreeSet<Series<'a>> = windows.iter().map(|(key, _)| of(key)).collect();
+    let all: Vec<Series<'a>> = all.into_iter().collect();
+    let doing = "naming the series of windows";
+    let mut numbers = BTreeMap::new();
+    // Known ones first: a statement that only tries to insert them would use up the numbers.
+    for sql in [KNOWN_SERIES, NEW_SERIES, KNOWN_SERIES] {
+        let missing: Vec<Series<'a>> =
+            all.iter().copied().filter(|series| !numbers.contains_key(series)).collect();
+        if missing.is_empty() {
+            break;
+        }
+        let rows: Vec<(i64, i32)> = sqlx::query_as(sql)
+            .bind(stream.id)
+            .bind(missing.iter().map(|(name, _, _)| *name).collect::<Vec<&str>>())
+            .bind(missing.iter().map(|(_, action, _)| *action).collect::<Vec<i16>>())
+            .bind(missing.iter().map(|(_, _, outcome)| *outcome).collect::<Vec<i16>>())
+            .fetch_all(&mut *connection)
+            .await
+            .doing(doing)?;
+        for (place, number) in rows {
+            let series = usize::try_from(place - 1).ok().and_then(|place| missing.get(place));
+            numbers.extend(series.map(|series| (*series, number)));
+        }
+    }
+    Ok(numbers)
+}
+
+/// Where a window stands in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    start_s: i64,
+    length_s: u32,
+    series: i32,
+}
+
+fn bind_places(
+    places: impl ExactSizeIterator<Item = Place>,
+) -> (Vec<Timestamptz>, Vec<i32>, Vec<i32>) {
+    let mut columns = (Vec::new(), Vec::new(), Vec::new());
+    for place in places {
+        columns.0.push(Timestamptz(place.start_s.saturating_mul(1_000_000)));
+        columns.1.push(integer(place.length_s));
+        columns.2.push(place.series);
+    }
+    columns
+}
+
+/// Each window as it will be: with what the archive has of it.
+async fn merge(
+    connection: &mut PgConnection,
+    side: Side,
+    added: Vec<(Place, &WindowSums)>,
+) -> Result<Vec<(Place, WindowSums)>, StoreError> {
+    let doing = "reading the windows";
+    let (starts, lengths_s, series) = bind_places(added.iter().map(|(place, _)| *place));
+    let sql = format!(
+        "select part.place, {} \
+         from unnest($1::timestamptz[], $2::integer[], $3::integer[]) with ordinality \
+             as part (window_start, length_s, series, place) \
+         join lakegauge.{} as known on known.window_start = part.window_start \
+             and known.length_s = part.length_s and known.series = part.series",
+        columns(side),
+        table(side)
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(starts)
+        .bind(lengths_s)
+        .bind(series)
+        .fetch_all(connection)
+        .await
+        .doing(doing)?;
+    let mut merged: Vec<(Place, WindowSums)> =
+        added.into_iter().map(|(place, sums)| (place, sums.clone())).collect();
+    for row in rows {
+        let number: i64 = row.try_get(0).doing(doing)?;
+        let window = usize::try_from(number - 1).ok().and_then(|number| merged.get_mut(number));
+        if let Some((place, window)) = window {
+            let known = sums(&row).map_err(|what| {
+                StoreError::Inconsistent(format!("the window {place:?} can't be read: {what}"))
+            })?;
+            window.merge(&known);
+        }
+    }
+    Ok(merged)
+}
+
+/// Sketches one after another, and from where to where each goes, counted from 1; none: no array.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sketches {
+    bucket_max: Vec<i16>,
+    from: Vec<Option<i32>>,
+    to: Vec<Option<i32>>,
+    pairs: Vec<i32>,
+}
+
+impl Sketches {
+    fn push(&mut self, packed: Packed) {
+        self.bucket_max.push(packed.bucket_max);
+        // A transaction has far fewer than 2^31 pairs.
+        let place = |length: usize| Some(i32::try_from(length).unwrap_or(i32::MAX));
+        let (from, to) = match packed.pairs {
+            None => (None, None),
+            Some(pairs) => {
+                let from = place(self.pairs.len() + 1);
+                self.pairs.extend(pairs);
+                (from, place(self.pairs.len()))
+            }
+        };
+        self.from.push(from);
+        self.to.push(to);
+    }
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    side: Side,
+    windows: &[(Place, WindowSums)],
+) -> Result<(), StoreError> {
+    let (starts, lengths_s, series) = bind_places(windows.iter().map(|(place, _)| *place));
+    let mut sketches = Sketches::default();
+    windows.iter().for_each(|(_, sums)| sketches.push(pack(&sums.sketch)));
+    // Sums have up to 128 bits; they travel as text.
+    let texts = |value: fn(&WindowSums) -> u128| -> Vec<String> {
+        windows.iter().map(|(_, sums)| value(sums).to_string()).collect()
+    };
+    let query = sqlx::query(match side {
+        Side::Lake => LAKE,
+        Side::Warehouse => WAREHOUSE,
+    })
+    .bind(starts)
+    .bind(lengths_s)
+    .bind(series)
+    .bind(sketches.bucket_max)
+    .bind(texts(|sums| sums.events.into()))
+    .bind(texts(|sums| sums.bytes))
+    .bind(texts(|sums| sums.duration_us))
+    .bind(sketches.from)
+    .bind(sketches.to)
+    .bind(sketches.pairs);
+    let query = match side {
+        Side::Lake => query,
+        Side::Warehouse => {
+            query.bind(texts(|sums| sums.rows)).bind(texts(|sums| sums.cache_hits.into()))
+        }
+    };
+    let done = query.execute(connection).await.doing("adding to the windows")?;
+    let expected = count(windows.len());
+    if done.rows_affected() != expected {
+        return Err(StoreError::Inconsistent(format!(
+            "wrote {} windows instead of {expected}",
+            done.rows_affected()
+        )));
+    }
+    Ok(())
+}
+
+const KNOWN_SERIES: &str = "
+select part.place, series.id
+from unnest($2::text[], $3::smallint[], $4::smallint[]) with ordinality
+    as part (name, action, outcome, place)
+join lakegauge.window_series as series
+    on series.stream = $1 and series.name = part.name and series.action = part.action
+    and series.outcome = part.outcome";
+
+/// Gives back nothing: in which order rows come back from an insert is not said.
+const NEW_SERIES: &str = "
+with given as (
+    insert into lakegauge.window_series (stream, name, action, outcome)
+    select $1, part.* from unnest($2::text[], $3::smallint[], $4::smallint[]) as part
+    returning id
+)
+select 0::bigint, id from given where false";
+
+const LAKE: &str = "
+insert into lakegauge.lake_window
+    (window_start, length_s, series, bucket_max, events, bytes, duration_us, sketch)
+select window_start, length_s, series, bucket_max, events::numeric, bytes::numeric,
+    duration_us::numeric, ($10::integer[])[sketch_from:sketch_to]
+from unnest($1::timestamptz[], $2::integer[], $3::integer[], $4::smallint[], $5::text[],
+    $6::text[], $7::text[], $8::integer[], $9::integer[])
+    as part (window_start, length_s, series, bucket_max, events, bytes, duration_us,
+        sketch_from, sketch_to)
+on conflict (window_start, length_s, series) do update set
+    bucket_max = excluded.bucket_max,
+    events = excluded.events,
+    bytes = excluded.bytes,
+    duration_us = excluded.duration_us,
+    sketch = excluded.sketch";
+
+const WAREHOUSE: &str = "
+insert into lakegauge.warehouse_window
+    (window_start, length_s, series, bucket_max, events, bytes_scanned, response_us, sketch,
+     rows_processed, cache_hits)
+select window_start, length_s, series, bucket_max, events::numeric, bytes::numeric,
+    duration_us::numeric, ($10::integer[])[sketch_from:sketch_to], rows::numeric,
+    cache_hits::numeric
+from unnest($1::timestamptz[], $2::integer[], $3::integer[], $4::smallint[], $5::text[],
+    $6::text[], $7::text[], $8::integer[], $9::integer[], $11::text[], $12::text[])
+    as part (window_start, length_s, series, bucket_max, events, bytes, duration_us,
+        sketch_from, sketch_to, rows, cache_hits)
+on conflict (window_start, length_s, series) do update set
+    bucket_max = excluded.bucket_max,
+    events = excluded.events,
+    bytes_scanned = excluded.bytes_scanned,
+    response_us = excluded.response_us,
+    sketch = excluded.sketch,
+    rows_processed = excluded.rows_processed,
+    cache_hits = excluded.cache_hits";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sketches_without_an_array_take_no_place_among_the_others() {
+        let mut sketches = Sketches::default();
+        for counts in [&[(1, 2), (3, 4)][..], &[(7, 1)], &[(5, 6), (8, 9)]] {
+            sketches.push(pack(&counts.iter().copied().collect()));
+        }
+        assert_eq!(sketches.from, [Some(1), None, Some(3)]);
+        assert_eq!(sketches.to, [Some(2), None, Some(4)]);
+        assert_eq!((sketches.bucket_max, sketches.pairs.len()), (vec![3, 7, 8], 4));
+    }
+}
