@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::Stream;
-use event_store::{ArchiveView, Range, StoreError, StoreSettings, read_checkpoint};
+use event_store::{ArchiveView, MessageRange, StoreError, StoreSettings, read_checkpoint};
 
 /// How often the archive is asked while the archiver is on its way to a gap.
 pub(crate) const GAP_POLL: Duration = Duration::from_millis(100);
@@ -13,7 +13,7 @@ pub(crate) const GAP_POLL: Duration = Duration::from_millis(100);
 pub(crate) const GAP_POLLS_MAX: u32 = 100;
 
 /// Messages of one epoch that are gone, both ends included.
-pub(crate) type Gap = Range;
+pub(crate) type Gap = MessageRange;
 
 /// What the archive says of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(crate) async fn ask(
 }
 
 /// Whether every message of a gap is declared lost. The losses are ascending.
-fn is_lost(gap: &Gap, losses: &[Range]) -> bool {
+fn is_lost(gap: &Gap, losses: &[MessageRange]) -> bool {
     let mut next = gap.first;
     for loss in losses.iter().filter(|loss| loss.epoch == gap.epoch) {
         if (loss.first..=loss.last).contains(&next) {
@@ -59,8 +59,8 @@ fn is_lost(gap: &Gap, losses: &[Range]) -> bool {
 mod tests {
     use super::*;
 
-    fn range(epoch: u32, first: u64, last: u64) -> Range {
-        Range { epoch, first, last }
+    fn range(epoch: u32, first: u64, last: u64) -> MessageRange {
+        MessageRange { epoch, first, last }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! How far a stream is archived.
 
 use domain::{EventId, Identity, Mark, Timestamp, verdict::Progress};
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{FromRow, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
     error::StoreError,
-    numbers::{signed, signed_32, unsigned, unsigned_32},
+    numbers::{number, signed, signed_32},
     statement::Doing,
     stream_id::StreamId,
     timestamptz::Timestamptz,
@@ -46,7 +46,7 @@ pub(crate) async fn read(
     connection: &mut PgConnection,
     stream: StreamId,
 ) -> Result<Option<Checkpoint>, StoreError> {
-    let row = sqlx::query(
+    sqlx::query_as(
         "select epoch, sequence, broker_ns, created_ns, seen, derived_floor_at, \
          derived_floor_id, next_verdict, noted_verdict, writer, writer_transaction \
          from lakegauge.checkpoint where stream = $1",
@@ -54,8 +54,7 @@ pub(crate) async fn read(
     .bind(stream.id)
     .fetch_optional(connection)
     .await
-    .doing(DOING)?;
-    row.as_ref().map(from_row).transpose()
+    .doing(DOING)
 }
 
 /// Whether the checkpoint is still `known`, inside of the caller's transaction and until its end.
@@ -79,24 +78,31 @@ pub(crate) async fn is_still(
     Ok(still.is_some())
 }
 
-fn from_row(row: &PgRow) -> Result<Checkpoint, StoreError> {
-    let floor_at: Option<Timestamptz> = row.try_get("derived_floor_at").doing(DOING)?;
-    let floor_id: Option<Uuid> = row.try_get("derived_floor_id").doing(DOING)?;
-    Ok(Checkpoint {
-        mark: Mark {
-            epoch: unsigned_32(row.try_get("epoch").doing(DOING)?)?,
-            sequence: unsigned(row.try_get("sequence").doing(DOING)?)?,
-            broker_ns: row.try_get("broker_ns").doing(DOING)?,
-            created_ns: row.try_get("created_ns").doing(DOING)?,
-        },
-        seen: row.try_get("seen").doing(DOING)?,
-        derived_floor: floor_at
-            .zip(floor_id)
-            .map(|(at, id)| (Timestamp(at.0), EventId::from_bytes(*id.as_bytes()))),
-        next_verdict: unsigned(row.try_get("next_verdict").doing(DOING)?)?,
-        noted_verdict: unsigned(row.try_get("noted_verdict").doing(DOING)?)?,
-        writer: row.try_get("writer").doing(DOING)?,
-        writer_transaction: unsigned(row.try_get("writer_transaction").doing(DOING)?)?,
+impl FromRow<'_, PgRow> for Checkpoint {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let floor_at: Option<Timestamptz> = row.try_get("derived_floor_at")?;
+        let floor_id: Option<Uuid> = row.try_get("derived_floor_id")?;
+        Ok(Self {
+            mark: mark(row)?,
+            seen: row.try_get("seen")?,
+            derived_floor: floor_at
+                .zip(floor_id)
+                .map(|(at, id)| (Timestamp(at.0), EventId::from_bytes(*id.as_bytes()))),
+            next_verdict: number(row, "next_verdict")?,
+            noted_verdict: number(row, "noted_verdict")?,
+            writer: row.try_get("writer")?,
+            writer_transaction: number(row, "writer_transaction")?,
+        })
+    }
+}
+
+/// The mark in a row that has its four columns.
+pub(crate) fn mark(row: &PgRow) -> Result<Mark, sqlx::Error> {
+    Ok(Mark {
+        epoch: number(row, "epoch")?,
+        sequence: number(row, "sequence")?,
+        broker_ns: row.try_get("broker_ns")?,
+        created_ns: row.try_get("created_ns")?,
     })
 }
 

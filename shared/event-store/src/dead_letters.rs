@@ -9,9 +9,12 @@ use uuid::Uuid;
 
 use crate::{
     error::StoreError,
-    numbers::{signed, unsigned, unsigned_32},
+    numbers::{number, signed, unsigned_32},
     partitions::create::Partitions,
-    rows::kind::{Kind, Placed},
+    rows::{
+        decode::position,
+        kind::{Kind, Placed},
+    },
     schema::migrate,
     settings::connection::StoreSettings,
     statement::{Doing, begin, commit, roll_back},
@@ -360,16 +363,12 @@ fn letter(row: &PgRow) -> Result<DeadLetter, StoreError> {
     })?;
     let closed: Option<i16> = row.try_get("closed_as").doing(DOING)?;
     let header_bytes: i32 = row.try_get("header_bytes").doing(DOING)?;
-    let bytes_total: i32 = row.try_get("bytes_total").doing(DOING)?;
+    let bytes_total: u32 = number(row, "bytes_total").doing(DOING)?;
     Ok(DeadLetter {
-        number: unsigned(row.try_get("number").doing(DOING)?)?,
+        number: number(row, "number").doing(DOING)?,
         stream: row.try_get("name").doing(DOING)?,
         source: row.try_get("source").doing(DOING)?,
-        position: Position {
-            epoch: unsigned_32(row.try_get("epoch").doing(DOING)?)?,
-            sequence: unsigned(row.try_get("sequence").doing(DOING)?)?,
-            index: unsigned_32(row.try_get("index").doing(DOING)?)?,
-        },
+        position: position(row).doing(DOING)?,
         broker_ns: row.try_get("broker_ns").doing(DOING)?,
         received_at: time("received_at")?.unwrap_or(Timestamp(0)),
         reason,
@@ -379,10 +378,10 @@ fn letter(row: &PgRow) -> Result<DeadLetter, StoreError> {
         counted: row.try_get("counted").doing(DOING)?,
         identity: time("occurred_at")?.zip(id),
         bytes: row.try_get("bytes").doing(DOING)?,
-        bytes_total: u64::from(unsigned_32(bytes_total)?),
+        bytes_total: bytes_total.into(),
         header_bytes: usize::try_from(header_bytes).unwrap_or(0),
         closed: closed.map(closed_as).transpose()?.zip(time("closed_at")?),
-        attempts: unsigned_32(row.try_get("attempts").doing(DOING)?)?,
+        attempts: number(row, "attempts").doing(DOING)?,
         note: row.try_get("note").doing(DOING)?,
     })
 }

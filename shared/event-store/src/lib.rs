@@ -11,6 +11,7 @@ pub mod dead_letters;
 mod error;
 mod identity;
 mod inspect;
+mod message_range;
 mod numbers;
 mod partitions;
 mod read;
@@ -38,9 +39,9 @@ pub use inspect::{
     tally::{Tally, tally},
     totals,
 };
+pub use message_range::MessageRange;
 pub use partitions::{base::Base, retention::Retained};
 pub use read::{
-    records::{Loss, Range},
     verdicts::VerdictsToCome,
     view::{ArchiveView, read_checkpoint},
 };

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use event_store::audit::{Books, Doubled, Messages};
+use event_store::{
+    MessageRange,
+    audit::{Books, Doubled},
+};
 use serde::Serialize;
 
 use crate::waiting::Waiting;
@@ -108,7 +111,7 @@ struct Findings<'a> {
 }
 
 impl Findings<'_> {
-    fn push(&mut self, trouble: Trouble, messages: Option<Messages>, detail: String) {
+    fn push(&mut self, trouble: Trouble, messages: Option<MessageRange>, detail: String) {
         self.all.push(Finding {
             trouble,
             stream: Some(self.stream.to_owned()),
@@ -122,7 +125,7 @@ impl Findings<'_> {
 
 /// Each epoch's ranges begin at its first message and follow one another, and each adds up.
 fn ledger(books: &Books, findings: &mut Findings<'_>) {
-    let mut before = Messages::default();
+    let mut before = MessageRange::default();
     for range in &books.ranges {
         let messages = range.messages;
         let last = if messages.epoch == before.epoch {
@@ -132,7 +135,7 @@ fn ledger(books: &Books, findings: &mut Findings<'_>) {
         };
         let expected = last.saturating_add(1);
         if messages.first > expected {
-            let gap = Messages { first: expected, last: messages.first - 1, ..messages };
+            let gap = MessageRange { first: expected, last: messages.first - 1, ..messages };
             let count = gap.last - gap.first + 1;
             findings.push(
                 Trouble::Skipped,
@@ -181,13 +184,13 @@ fn ends(books: &Books, findings: &mut Findings<'_>) {
         if end < *sequence {
             findings.push(
                 Trouble::Skipped,
-                Some(Messages { epoch: *epoch, first: end + 1, last: *sequence }),
+                Some(MessageRange { epoch: *epoch, first: end + 1, last: *sequence }),
                 format!("archived up to {sequence}, but the ledger ends at {end}"),
             );
         } else if end > *sequence {
             findings.push(
                 Trouble::Stray,
-                Some(Messages { epoch: *epoch, first: sequence + 1, last: end }),
+                Some(MessageRange { epoch: *epoch, first: sequence + 1, last: end }),
                 format!("archived up to {sequence}, but the ledger goes on to {end}"),
             );
         }
@@ -195,7 +198,7 @@ fn ends(books: &Books, findings: &mut Findings<'_>) {
     for (epoch, end) in ends {
         findings.push(
             Trouble::Stray,
-            Some(Messages { epoch, first: 1, last: end }),
+            Some(MessageRange { epoch, first: 1, last: end }),
             "the ledger has an epoch that was neither closed nor is archived now".to_owned(),
         );
     }
@@ -276,7 +279,7 @@ fn stream(books: &Books, reread: &Reread, findings: &mut Findings<'_>, compared:
         return;
     }
     if reread.first_sequence > checkpoint.sequence.saturating_add(1) {
-        let gap = Messages {
+        let gap = MessageRange {
             epoch: checkpoint.epoch,
             first: checkpoint.sequence + 1,
             last: reread.first_sequence - 1,
@@ -331,7 +334,7 @@ mod tests {
 
     fn range(epoch: u32, first: u64, last: u64, inserted: u64, dead: u64) -> BookRange {
         BookRange {
-            messages: Messages { epoch, first, last },
+            messages: MessageRange { epoch, first, last },
             events: inserted + dead + 1,
             inserted,
             duplicates: 1,
@@ -439,7 +442,7 @@ mod tests {
     #[test]
     fn what_stands_in_no_range_is_stray() {
         let mut books = whole();
-        let messages = Messages { epoch: 2, first: 10, last: 11 };
+        let messages = MessageRange { epoch: 2, first: 10, last: 11 };
         books.outside.push(Outside { what: "rows", messages, count: 7 });
         assert_eq!(troubles(&books, None), [(Trouble::Stray, Some((10, 11)))]);
         let mut books = whole();
@@ -486,7 +489,7 @@ mod tests {
         let (findings, compared) = compare(&whole(), Some(&reread));
         assert_eq!((findings, compared.ranges_read_again), (Vec::new(), 1));
         let mut books = whole();
-        books.lost.push(Messages { epoch: 2, first: 1, last: 3 });
+        books.lost.push(MessageRange { epoch: 2, first: 1, last: 3 });
         reread.ranges.insert(2, (2, 51));
         let (findings, compared) = compare(&books, Some(&reread));
         assert_eq!((findings, compared.ranges_read_again), (Vec::new(), 2));

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use domain::ArchiveSide;
-use event_store::audit::{Books, Messages};
+use event_store::{MessageRange, audit::Books};
 use serde::Serialize;
 use service_kit::terminal::plain;
 
@@ -86,8 +86,8 @@ pub(super) struct Span {
     pub(super) last: u64,
 }
 
-impl From<Messages> for Span {
-    fn from(messages: Messages) -> Self {
+impl From<MessageRange> for Span {
+    fn from(messages: MessageRange) -> Self {
         Self { epoch: messages.epoch, first: messages.first, last: messages.last }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use anyhow::Context as _;
 use domain::{Applied, Mark, Rules, Sample, StreamState};
-use event_store::{ArchiveView, Counted, Loss};
+use event_store::{ArchiveView, Counted, MessageRange};
 
 use super::{
     difference::difference,
@@ -60,7 +60,7 @@ fn report(
     snapshot: Option<&Snapshot>,
     end: &Mark,
     events: u64,
-    losses: &[Loss],
+    losses: &[MessageRange],
 ) -> StreamReport {
     let encoded = wire::snapshot::encode_state(&fold.state, end);
     let stream = fold.state.stream();

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use domain::Mark;
-use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Row, postgres::PgRow};
 
 use crate::{
     checkpoint,
     error::StoreError,
-    numbers::{unsigned, unsigned_32},
+    message_range::MessageRange,
+    numbers::{bigint, integer, number, unsigned, unsigned_32},
+    read::records::declared_losses,
     rows::kind::Kind,
     schema::migrate,
     settings::connection::StoreSettings,
@@ -55,29 +57,18 @@ pub struct Books {
     /// What stands where no range of the ledger is.
     pub outside: Vec<Outside>,
     /// Messages that were declared lost.
-    pub lost: Vec<Messages>,
+    pub lost: Vec<MessageRange>,
     /// Rows that retention dropped.
     pub dropped_rows: u64,
     /// Of the stream of samples, the samples there are: they don't say by which message they came.
     pub samples: Option<u64>,
 }
 
-/// Messages of an epoch, both ends included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Messages {
-    /// The epoch.
-    pub epoch: u32,
-    /// The first of them.
-    pub first: u64,
-    /// The last of them.
-    pub last: u64,
-}
-
 /// A range of the ledger and what is there of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BookRange {
     /// Its messages.
-    pub messages: Messages,
+    pub messages: MessageRange,
     /// What the ledger says: events, letters and samples in them.
     pub events: u64,
     /// Of these, rows that were inserted.
@@ -102,7 +93,7 @@ pub struct Outside {
     /// Rows or letters.
     pub what: &'static str,
     /// From the first to the last of them.
-    pub messages: Messages,
+    pub messages: MessageRange,
     /// How many.
     pub count: u64,
 }
@@ -175,7 +166,7 @@ impl AuditView {
             closed: self.closed(stream, "sequence").await?,
             next_after: self.closed(stream, "next_after").await?,
             ranges: self.ranges(stream, &dropped).await?,
-            lost: self.lost(stream).await?,
+            lost: declared_losses(&mut self.connection, stream).await?,
             dropped_rows: dropped.iter().map(|dropped| dropped.rows).sum(),
             ..Books::default()
         };
@@ -241,18 +232,6 @@ impl AuditView {
             .collect()
     }
 
-    async fn lost(&mut self, stream: StreamId) -> Result<Vec<Messages>, StoreError> {
-        let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
-            "select epoch, first, last from lakegauge.declared_loss where stream = $1 \
-             order by epoch, first",
-        )
-        .bind(stream.id)
-        .fetch_all(&mut self.connection)
-        .await
-        .doing(DOING)?;
-        rows.into_iter().map(messages).collect()
-    }
-
     async fn dropped(&mut self, stream: StreamId) -> Result<Vec<Dropped>, StoreError> {
         let rows = sqlx::query(
             "select dropped_from, dropped_to, rows from lakegauge.dropped where stream = $1",
@@ -263,12 +242,12 @@ impl AuditView {
         .doing(DOING)?;
         let dropped = |row: &PgRow| {
             Ok(Dropped {
-                from: row.try_get(0).doing(DOING)?,
-                to: row.try_get(1).doing(DOING)?,
-                rows: unsigned(row.try_get(2).doing(DOING)?)?,
+                from: row.try_get("dropped_from")?,
+                to: row.try_get("dropped_to")?,
+                rows: number(row, "rows")?,
             })
         };
-        rows.iter().map(dropped).collect()
+        rows.iter().map(dropped).collect::<Result<_, _>>().doing(DOING)
     }
 
     async fn ranges(
@@ -284,28 +263,23 @@ impl AuditView {
         .fetch_all(&mut self.connection)
         .await
         .doing(DOING)?;
-        let number = |row: &PgRow, place: usize| unsigned(row.try_get(place).doing(DOING)?);
         let range = |row: &PgRow| {
-            let from: Option<Timestamptz> = row.try_get(7).doing(DOING)?;
-            let to: Option<Timestamptz> = row.try_get(8).doing(DOING)?;
+            let from: Option<Timestamptz> = row.try_get("occurred_from")?;
+            let to: Option<Timestamptz> = row.try_get("occurred_to")?;
             let occurred = from.zip(to);
             Ok(BookRange {
-                messages: Messages {
-                    epoch: unsigned_32(row.try_get(0).doing(DOING)?)?,
-                    first: number(row, 1)?,
-                    last: number(row, 2)?,
-                },
-                events: number(row, 3)?,
-                inserted: number(row, 4)?,
-                duplicates: number(row, 5)?,
-                dead: number(row, 6)?,
+                messages: MessageRange::from_row(row)?,
+                events: number(row, "events")?,
+                inserted: number(row, "inserted")?,
+                duplicates: number(row, "duplicates")?,
+                dead: number(row, "dead")?,
                 dropped: occurred.is_some_and(|(from, to)| {
                     dropped.iter().any(|dropped| from < dropped.to && to >= dropped.from)
                 }),
                 ..BookRange::default()
             })
         };
-        rows.iter().map(range).collect()
+        rows.iter().map(range).collect::<Result<_, _>>().doing(DOING)
     }
 
     /// Counts rows and letters of the ranges in these places, and of the gaps behind them.
@@ -322,17 +296,16 @@ impl AuditView {
         let low = if is_first { 0 } else { ranges[from].messages.first };
         let next = ranges.get(to).filter(|next| next.messages.epoch == epoch);
         let high = next.map_or(u64::MAX, |next| next.messages.first);
-        let bound = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let firsts: Vec<i64> =
-            ranges[from..to].iter().map(|range| bound(range.messages.first)).collect();
+            ranges[from..to].iter().map(|range| bigint(range.messages.first)).collect();
         let lasts: Vec<i64> =
-            ranges[from..to].iter().map(|range| bound(range.messages.last)).collect();
+            ranges[from..to].iter().map(|range| bigint(range.messages.last)).collect();
         for (what, sql) in statements(stream) {
             let rows = sqlx::query(AssertSqlSafe(sql))
                 .bind(stream.id)
-                .bind(i32::try_from(epoch).unwrap_or(i32::MAX))
-                .bind(bound(low))
-                .bind(bound(high))
+                .bind(integer(epoch))
+                .bind(bigint(low))
+                .bind(bigint(high))
                 .bind(&firsts)
                 .bind(&lasts)
                 .fetch_all(&mut self.connection)
@@ -350,25 +323,26 @@ impl AuditView {
         let known: Vec<i32> = books
             .ranges
             .iter()
-            .map(|range| i32::try_from(range.messages.epoch).unwrap_or(i32::MAX))
+            .map(|range| integer(range.messages.epoch))
             .collect::<std::collections::BTreeSet<_>>()
             .into_iter()
             .collect();
         let tables = stream.kinds().iter().map(|kind| ("rows", kind.table()));
         for (what, table) in tables.chain([("letters", "dead_letter")]) {
             let sql = format!(
-                "select epoch, min(sequence), max(sequence), count(*) from lakegauge.{table} \
+                "select epoch, min(sequence) as first, max(sequence) as last, count(*) from lakegauge.{table} \
                  where stream = $1 and epoch <> all($2) group by epoch order by epoch"
             );
-            let rows: Vec<(i32, i64, i64, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+            let rows = sqlx::query(AssertSqlSafe(sql))
                 .bind(stream.id)
                 .bind(&known)
                 .fetch_all(&mut self.connection)
                 .await
                 .doing(DOING)?;
-            for (epoch, first, last, count) in rows {
-                let messages = messages((epoch, first, last))?;
-                books.outside.push(Outside { what, messages, count: unsigned(count)? });
+            for row in &rows {
+                let messages = MessageRange::from_row(row).doing(DOING)?;
+                let count = number(row, "count").doing(DOING)?;
+                books.outside.push(Outside { what, messages, count });
             }
         }
         Ok(())
@@ -383,10 +357,6 @@ struct Dropped {
     rows: u64,
 }
 
-fn messages((epoch, first, last): (i32, i64, i64)) -> Result<Messages, StoreError> {
-    Ok(Messages { epoch: unsigned_32(epoch)?, first: unsigned(first)?, last: unsigned(last)? })
-}
-
 /// What is counted, and how. Each row is put into the range that begins last before it; one behind
 /// the end of that range stands where no range is.
 fn statements(stream: StreamId) -> Vec<(&'static str, String)> {
@@ -398,9 +368,10 @@ fn statements(stream: StreamId) -> Vec<(&'static str, String)> {
             let column = if table == "dead_letter" { ", closed_as = 0 as retried" } else { "" };
             // `offset 0` keeps the search for the range from being done several times a row.
             let sql = format!(
-                "select place, count(*) filter (where covered), {retried}, \
-                 count(*) filter (where not covered), min(sequence) filter (where not covered), \
-                 max(sequence) filter (where not covered) \
+                "select place, count(*) filter (where covered) as covered, {retried} as retried, \
+                 count(*) filter (where not covered) as outside, \
+                 min(sequence) filter (where not covered) as first, \
+                 max(sequence) filter (where not covered) as last \
                  from (select place, sequence{retried_column}, \
                        place > 0 and sequence <= ($6::bigint[])[place] as covered \
                        from (select sequence{column}, \
@@ -421,9 +392,9 @@ fn take(
     (epoch, from): (u32, usize),
     row: &PgRow,
 ) -> Result<(), StoreError> {
-    let number = |place: usize| unsigned(row.try_get(place).doing(DOING)?);
-    let place: i32 = row.try_get(0).doing(DOING)?;
-    let (covered, retried, outside) = (number(1)?, number(2)?, number(3)?);
+    let place: i32 = row.try_get("place").doing(DOING)?;
+    let number = |column: &str| number::<u64>(row, column).doing(DOING);
+    let (covered, retried, outside) = (number("covered")?, number("retried")?, number("outside")?);
     let place = usize::try_from(place).ok().and_then(|place| place.checked_sub(1));
     if let Some(range) = place.and_then(|place| books.ranges.get_mut(from + place)) {
         if what == "letters" {
@@ -434,7 +405,7 @@ fn take(
         }
     }
     if outside > 0 {
-        let messages = Messages { epoch, first: number(4)?, last: number(5)? };
+        let messages = MessageRange { epoch, first: number("first")?, last: number("last")? };
         books.outside.push(Outside { what, messages, count: outside });
     }
     Ok(())
@@ -469,7 +440,7 @@ mod tests {
     use super::*;
 
     fn range(epoch: u32, events: u64) -> BookRange {
-        let messages = Messages { epoch, ..Messages::default() };
+        let messages = MessageRange { epoch, ..MessageRange::default() };
         BookRange { messages, events, ..BookRange::default() }
     }
 

@@ -1,32 +1,30 @@
 //! What a reader asks for at a time: the ledger cut and joined into pages.
 
-use sqlx::{PgConnection, Row};
+use sqlx::{FromRow, PgConnection, Row};
 
 use crate::{
-    error::StoreError, numbers::unsigned, partitions::base::StoredBase, rows::decode::DOING,
-    statement::Doing, stream_id::StreamId, timestamptz::Timestamptz,
+    error::StoreError, message_range::MessageRange, numbers::number, partitions::base::StoredBase,
+    rows::decode::DOING, statement::Doing, stream_id::StreamId, timestamptz::Timestamptz,
 };
 
 /// Events of one page, about: some ten megabytes in memory. Each page also visits what came too late
 /// for the index of sequences to know it, up to a minute of rows; smaller pages do so more often.
 const PAGE_EVENTS: u64 = 30_000;
 
-/// Messages of one page.
+/// What is read at a time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Range {
-    pub(crate) epoch: i32,
-    pub(crate) first: i64,
-    pub(crate) last: i64,
+pub(crate) struct Page {
+    pub(crate) messages: MessageRange,
     /// Earliest and latest time of the events in it, so that only their partitions are visited.
     pub(crate) occurred: Option<(Timestamptz, Timestamptz)>,
 }
 
 /// The ledger behind the base as pages, the first one last. A large batch is cut by its messages.
-pub(crate) async fn ranges(
+pub(crate) async fn pages(
     connection: &mut PgConnection,
     stream: StreamId,
     base: Option<&StoredBase>,
-) -> Result<Vec<Range>, StoreError> {
+) -> Result<Vec<Page>, StoreError> {
     let (epoch, sequence) = base.map_or((0, 0), |base| (base.epoch, base.sequence));
     let rows = sqlx::query(
         "select epoch, case when epoch = $2 then greatest(first, $3 + 1) else first end as first, \
@@ -43,48 +41,46 @@ pub(crate) async fn ranges(
     for row in &rows {
         let from: Option<Timestamptz> = row.try_get("occurred_from").doing(DOING)?;
         let to: Option<Timestamptz> = row.try_get("occurred_to").doing(DOING)?;
-        let range = Range {
-            epoch: row.try_get("epoch").doing(DOING)?,
-            first: row.try_get("first").doing(DOING)?,
-            last: row.try_get("last").doing(DOING)?,
-            occurred: from.zip(to),
-        };
-        pages.add(range, unsigned(row.try_get("events").doing(DOING)?)?);
+        let messages = MessageRange::from_row(row).doing(DOING)?;
+        let page = Page { messages, occurred: from.zip(to) };
+        pages.add(page, number(row, "events").doing(DOING)?);
     }
     Ok(pages.finish())
 }
 
-/// Joins small ranges and cuts large ones.
+/// Joins small ranges of the ledger and cuts large ones.
 #[derive(Debug, Default)]
 struct Pages {
-    done: Vec<Range>,
+    done: Vec<Page>,
     events: u64,
 }
 
 impl Pages {
-    fn add(&mut self, range: Range, events: u64) {
-        let parts = i64::try_from(events.div_ceil(PAGE_EVENTS).max(1)).unwrap_or(i64::MAX);
-        let messages = range.last - range.first + 1;
+    fn add(&mut self, page: Page, events: u64) {
+        let MessageRange { epoch, first, last } = page.messages;
+        let parts = events.div_ceil(PAGE_EVENTS).max(1);
+        let messages = last - first + 1;
         let step = (messages / parts.min(messages)).max(1);
-        if let Some(last) = self.done.last_mut()
-            && last.epoch == range.epoch
+        if let Some(before) = self.done.last_mut()
+            && before.messages.epoch == epoch
             && self.events + events <= PAGE_EVENTS
         {
-            last.last = range.last;
-            last.occurred = wider(last.occurred, range.occurred);
+            before.messages.last = last;
+            before.occurred = wider(before.occurred, page.occurred);
             self.events += events;
             return;
         }
-        let mut first = range.first;
-        while first <= range.last {
-            let last = (first + step - 1).min(range.last);
-            self.done.push(Range { first, last, ..range });
-            first = last + 1;
+        let mut from = first;
+        while from <= last {
+            let to = (from + step - 1).min(last);
+            self.done
+                .push(Page { messages: MessageRange { epoch, first: from, last: to }, ..page });
+            from = to + 1;
         }
         self.events = if parts > 1 { PAGE_EVENTS } else { events };
     }
 
-    fn finish(mut self) -> Vec<Range> {
+    fn finish(mut self) -> Vec<Page> {
         self.done.reverse();
         self.done
     }
@@ -104,13 +100,14 @@ fn wider(
 mod tests {
     use super::*;
 
-    fn pages(batches: &[(i32, i64, i64, u64)]) -> Vec<(i32, i64, i64)> {
+    fn pages(batches: &[(u32, u64, u64, u64)]) -> Vec<(u32, u64, u64)> {
         let mut pages = Pages::default();
         for (epoch, first, last, events) in batches {
-            let range = Range { epoch: *epoch, first: *first, last: *last, occurred: None };
-            pages.add(range, *events);
+            let messages = MessageRange { epoch: *epoch, first: *first, last: *last };
+            pages.add(Page { messages, occurred: None }, *events);
         }
-        pages.finish().iter().rev().map(|range| (range.epoch, range.first, range.last)).collect()
+        let range = |page: &Page| (page.messages.epoch, page.messages.first, page.messages.last);
+        pages.finish().iter().rev().map(range).collect()
     }
 
     #[test]

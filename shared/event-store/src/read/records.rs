@@ -1,32 +1,21 @@
 //! What a view of the archive holds besides events: samples, epochs that ended, declared losses.
 
 use domain::{Mark, Sample, SampleValues, Side, Stream};
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use crate::{
+    checkpoint::mark,
     error::StoreError,
-    numbers::{bigint, integer, unsigned, unsigned_32},
+    message_range::MessageRange,
+    numbers::{bigint, integer, number, unsigned},
     read::view::ArchiveView,
-    rows::decode::{DOING, get, quantity},
+    rows::decode::{DOING, get},
     statement::Doing,
+    stream_id::StreamId,
 };
 
 /// Samples of one page: with fifty buckets each, about two megabytes in memory.
 const PAGE_SAMPLES: i64 = 1_000;
-
-/// Messages of one epoch, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Range {
-    /// The epoch.
-    pub epoch: u32,
-    /// The broker's sequence of the first.
-    pub first: u64,
-    /// The broker's sequence of the last.
-    pub last: u64,
-}
-
-/// Messages that the broker had deleted before they could be archived, and not by us.
-pub type Loss = Range;
 
 impl ArchiveView {
     /// Every stream of events that was ever archived.
@@ -107,15 +96,7 @@ impl ArchiveView {
         .fetch_all(&mut self.connection)
         .await
         .doing(DOING)?;
-        let mark = |row: &PgRow| {
-            Ok(Mark {
-                epoch: unsigned_32(get(row, "epoch")?)?,
-                sequence: quantity(row, "sequence")?,
-                broker_ns: get(row, "broker_ns")?,
-                created_ns: get(row, "created_ns")?,
-            })
-        };
-        rows.iter().map(mark).collect()
+        rows.iter().map(mark).collect::<Result<_, _>>().doing(DOING)
     }
 
     /// Where the base stands that the stream is folded from, where retention dropped old days.
@@ -129,38 +110,39 @@ impl ArchiveView {
             .fetch_optional(&mut self.connection)
             .await
             .doing(DOING)?;
-        let place =
-            |row: &PgRow| Ok((unsigned_32(get(row, "epoch")?)?, quantity(row, "sequence")?));
-        row.as_ref().map(place).transpose()
+        let place = |row: &PgRow| Ok((number(row, "epoch")?, number(row, "sequence")?));
+        row.as_ref().map(place).transpose().doing(DOING)
     }
 
-    /// The losses of the stream that were declared.
+    /// The losses of the stream that were declared: messages that the broker had deleted before they
+    /// could be archived, and not because they were trimmed.
     ///
     /// # Errors
     ///
     /// The database failed.
-    pub async fn losses(&mut self) -> Result<Vec<Loss>, StoreError> {
-        let rows = sqlx::query(
-            "select epoch, first, last from lakegauge.declared_loss \
-             where stream = $1 order by epoch, first",
-        )
-        .bind(self.stream.id)
-        .fetch_all(&mut self.connection)
-        .await
-        .doing(DOING)?;
-        let loss = |row: &PgRow| {
-            Ok(Loss {
-                epoch: unsigned_32(get(row, "epoch")?)?,
-                first: quantity(row, "first")?,
-                last: quantity(row, "last")?,
-            })
-        };
-        rows.iter().map(loss).collect()
+    pub async fn losses(&mut self) -> Result<Vec<MessageRange>, StoreError> {
+        declared_losses(&mut self.connection, self.stream).await
     }
 }
 
+/// The losses of a stream that were declared, in their order.
+pub(crate) async fn declared_losses(
+    connection: &mut PgConnection,
+    stream: StreamId,
+) -> Result<Vec<MessageRange>, StoreError> {
+    sqlx::query_as(
+        "select epoch, first, last from lakegauge.declared_loss \
+         where stream = $1 order by epoch, first",
+    )
+    .bind(stream.id)
+    .fetch_all(connection)
+    .await
+    .doing(DOING)
+}
+
 fn sample(stream: Stream, row: &PgRow) -> Result<Sample, StoreError> {
-    let (epoch, sequence) = (unsigned_32(get(row, "epoch")?)?, quantity(row, "sequence")?);
+    let epoch = number(row, "epoch").doing(DOING)?;
+    let sequence = number(row, "sequence").doing(DOING)?;
     let values = values(stream.side, row).map_err(|what| {
         StoreError::Inconsistent(format!(
             "the sample of {stream} at epoch {epoch}, sequence {sequence}: {what}"

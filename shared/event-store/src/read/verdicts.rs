@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use domain::Verdict;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::{
     error::StoreError,
-    numbers::{count, signed, unsigned},
+    numbers::{count, number, signed},
     rows::decode,
     settings::connection::StoreSettings,
     statement::Doing,
@@ -73,7 +73,7 @@ impl VerdictsToCome {
                 .await
                 .doing("reading verdicts")?;
             for row in &rows {
-                let number = unsigned(row.try_get("verdict").doing("reading verdicts")?)?;
+                let number = number(row, "verdict").doing("reading verdicts")?;
                 verdicts.push(Verdict { number, event: decode::counted(*kind, row)?.event });
             }
         }

@@ -6,9 +6,11 @@ use sqlx::{PgConnection, Row};
 use crate::{
     checkpoint::{self, Checkpoint},
     error::StoreError,
+    message_range::MessageRange,
+    numbers::{bigint, integer},
     partitions::base::StoredBase,
     read::{
-        pages::{Range, ranges},
+        pages::{Page, pages},
         seen,
     },
     rows::{
@@ -32,8 +34,8 @@ pub struct ArchiveView {
     checkpoint: Option<Checkpoint>,
     /// What the fold begins with, where old days were dropped.
     base: Option<StoredBase>,
-    /// Ranges left to read, the next one last.
-    ranges: Vec<Range>,
+    /// Pages left to read, the next one last.
+    pages: Vec<Page>,
     noted: bool,
     sources: Sources,
 }
@@ -70,17 +72,17 @@ impl ArchiveView {
                 name,
                 checkpoint: None,
                 base: None,
-                ranges: Vec::new(),
+                pages: Vec::new(),
                 noted: false,
                 sources: Sources::default(),
             });
         };
         let checkpoint = checkpoint::read(&mut connection, stream).await?;
         let base = StoredBase::read(&mut connection, stream).await?;
-        let ranges = ranges(&mut connection, stream, base.as_ref()).await?;
+        let pages = pages(&mut connection, stream, base.as_ref()).await?;
         let noted = any_noted(&mut connection, stream).await?;
         let sources = sources::read(&mut connection, stream).await?;
-        Ok(Self { connection, stream, name, checkpoint, base, ranges, noted, sources })
+        Ok(Self { connection, stream, name, checkpoint, base, pages, noted, sources })
     }
 
     /// The stream whose events it gives.
@@ -108,12 +110,10 @@ impl ArchiveView {
     /// Leaves out pages in which everything is counted at or before a position. The page with the
     /// position itself still comes whole.
     pub fn skip_to(&mut self, after: Position) {
-        let passed = |range: &Range| {
-            (i64::from(after.epoch), after.sequence)
-                > (i64::from(range.epoch), u64::try_from(range.last).unwrap_or(0))
-        };
-        while self.ranges.last().is_some_and(passed) {
-            self.ranges.pop();
+        let passed =
+            |page: &Page| (after.epoch, after.sequence) > (page.messages.epoch, page.messages.last);
+        while self.pages.last().is_some_and(passed) {
+            self.pages.pop();
         }
     }
 
@@ -122,8 +122,8 @@ impl ArchiveView {
     pub fn narrow(&mut self, since: Option<Timestamp>, until: Option<Timestamp>) {
         let since = since.map_or(i64::MIN, |since| since.0);
         let until = until.map_or(i64::MAX, |until| until.0);
-        for range in &mut self.ranges {
-            range.occurred = range
+        for page in &mut self.pages {
+            page.occurred = page
                 .occurred
                 .map(|(from, to)| {
                     (Timestamptz(from.0.max(since)), Timestamptz(to.0.min(until.saturating_sub(1))))
@@ -144,17 +144,17 @@ impl ArchiveView {
     ///
     /// The database failed, or holds a row that this program cannot read.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Counted>>, StoreError> {
-        let Some(range) = self.ranges.pop() else { return Ok(None) };
+        let Some(Page { messages, occurred }) = self.pages.pop() else { return Ok(None) };
         let mut page = Vec::new();
         for kind in self.stream.kinds() {
-            if let Some(occurred) = range.occurred {
-                self.rows(*kind, range, occurred, &mut page).await?;
+            if let Some(occurred) = occurred {
+                self.rows(*kind, messages, occurred, &mut page).await?;
             }
             if self.noted {
-                self.noted_rows(*kind, range, &mut page).await?;
+                self.noted_rows(*kind, messages, &mut page).await?;
             }
         }
-        self.counted_letters(range, &mut page).await?;
+        self.counted_letters(messages, &mut page).await?;
         page.sort_unstable_by_key(|counted| counted.position);
         Ok(Some(page))
     }
@@ -176,7 +176,7 @@ impl ArchiveView {
     async fn rows(
         &mut self,
         kind: Kind,
-        range: Range,
+        messages: MessageRange,
         (from, to): (Timestamptz, Timestamptz),
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
@@ -204,9 +204,9 @@ impl ArchiveView {
         };
         let rows = query
             .bind(self.stream.id)
-            .bind(range.epoch)
-            .bind(range.first)
-            .bind(range.last)
+            .bind(integer(messages.epoch))
+            .bind(bigint(messages.first))
+            .bind(bigint(messages.last))
             .bind(from)
             .bind(to)
             .fetch_all(&mut self.connection)
@@ -221,7 +221,7 @@ impl ArchiveView {
     async fn noted_rows(
         &mut self,
         kind: Kind,
-        range: Range,
+        messages: MessageRange,
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
         let query = match kind {
@@ -249,9 +249,9 @@ impl ArchiveView {
         };
         let rows = query
             .bind(self.stream.id)
-            .bind(range.epoch)
-            .bind(range.first)
-            .bind(range.last)
+            .bind(integer(messages.epoch))
+            .bind(bigint(messages.first))
+            .bind(bigint(messages.last))
             .fetch_all(&mut self.connection)
             .await
             .doing(DOING)?;
@@ -264,7 +264,7 @@ impl ArchiveView {
     /// Events that only the database refused were counted; their letters hold them as JSON.
     async fn counted_letters(
         &mut self,
-        range: Range,
+        messages: MessageRange,
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
         let rows = sqlx::query(
@@ -273,15 +273,15 @@ impl ArchiveView {
              and sequence between $3 and $4",
         )
         .bind(self.stream.id)
-        .bind(range.epoch)
-        .bind(range.first)
-        .bind(range.last)
+        .bind(integer(messages.epoch))
+        .bind(bigint(messages.first))
+        .bind(bigint(messages.last))
         .fetch_all(&mut self.connection)
         .await
         .doing(DOING)?;
         for row in &rows {
             let bytes: Vec<u8> = row.try_get("bytes").doing(DOING)?;
-            let position = position(row)?;
+            let position = position(row).doing(DOING)?;
             let decoded = wire::json::decode_line(&bytes).map_err(|undecoded| {
                 StoreError::Inconsistent(format!(
                     "the counted letter at {position:?} is not an event: {}",

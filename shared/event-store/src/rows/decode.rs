@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     error::StoreError,
-    numbers::{unsigned, unsigned_32},
+    numbers::{number, unsigned},
     rows::kind::Kind,
     statement::Doing,
     timestamptz::Timestamptz,
@@ -30,11 +30,11 @@ pub struct Counted {
 
 pub(crate) const DOING: &str = "reading the archive";
 
-pub(crate) fn position(row: &PgRow) -> Result<Position, StoreError> {
+pub(crate) fn position(row: &PgRow) -> Result<Position, sqlx::Error> {
     Ok(Position {
-        epoch: unsigned_32(row.try_get("epoch").doing(DOING)?)?,
-        sequence: unsigned(row.try_get("sequence").doing(DOING)?)?,
-        index: unsigned_32(row.try_get("index").doing(DOING)?)?,
+        epoch: number(row, "epoch")?,
+        sequence: number(row, "sequence")?,
+        index: number(row, "index")?,
     })
 }
 
@@ -76,7 +76,12 @@ pub(crate) fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
     let event =
         Event { id: EventId::from_bytes(*id.as_bytes()), occurred_at: Timestamp(at.0), fact };
     let verdict = get::<Option<i64>>(row, "verdict")?.map(unsigned).transpose()?;
-    Ok(Counted { position: position(row)?, verdict, source: get(row, "source")?, event })
+    Ok(Counted {
+        position: position(row).doing(DOING)?,
+        verdict,
+        source: get(row, "source")?,
+        event,
+    })
 }
 
 pub(crate) fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T, StoreError>
@@ -87,7 +92,7 @@ where
 }
 
 pub(crate) fn quantity(row: &PgRow, column: &str) -> Result<u64, StoreError> {
-    unsigned(get(row, column)?)
+    number(row, column).doing(DOING)
 }
 
 pub(crate) fn code<T>(row: &PgRow, column: &str, of: fn(u8) -> Option<T>) -> Result<T, StoreError> {

@@ -99,7 +99,7 @@ async fn insert_chunk(
     };
     let query = place(query, stream, rows);
     let known: Vec<PgRow> = query.fetch_all(connection).await.doing("inserting rows")?;
-    known.iter().map(position).collect()
+    known.iter().map(position).collect::<Result<_, _>>().doing("reading what was inserted")
 }
 
 type Insert = Query<'static, Postgres, PgArguments>;

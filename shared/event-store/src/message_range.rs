@@ -1,0 +1,26 @@
+//! Ranges of messages, as the ledger, declared losses and pages name them.
+
+use sqlx::{FromRow, postgres::PgRow};
+
+use crate::numbers::number;
+
+/// Messages of one epoch, both ends included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageRange {
+    /// The epoch.
+    pub epoch: u32,
+    /// The broker's sequence of the first.
+    pub first: u64,
+    /// The broker's sequence of the last.
+    pub last: u64,
+}
+
+impl FromRow<'_, PgRow> for MessageRange {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            epoch: number(row, "epoch")?,
+            first: number(row, "first")?,
+            last: number(row, "last")?,
+        })
+    }
+}
