@@ -12,7 +12,7 @@ use crate::{
     numbers::{number, signed, unsigned_32},
     partitions::create::Partitions,
     rows::{
-        decode::position,
+        event::position,
         kind::{Kind, Placed},
     },
     schema::migrate,

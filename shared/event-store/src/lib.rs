@@ -45,7 +45,7 @@ pub use read::{
     verdicts::VerdictsToCome,
     view::{ArchiveView, read_checkpoint},
 };
-pub use rows::{decode::Counted, kind::Placed};
+pub use rows::{event::Counted, kind::Placed};
 pub use schema::migrate::{Applied, check_fit, check_version, migrate};
 pub use settings::{
     connection::StoreSettings,

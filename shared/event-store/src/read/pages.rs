@@ -4,7 +4,7 @@ use sqlx::{FromRow, PgConnection, Row};
 
 use crate::{
     error::StoreError, message_range::MessageRange, numbers::number, partitions::base::StoredBase,
-    rows::decode::DOING, statement::Doing, stream_id::StreamId, timestamptz::Timestamptz,
+    rows::event::DOING, statement::Doing, stream_id::StreamId, timestamptz::Timestamptz,
 };
 
 /// Events of one page, about: some ten megabytes in memory. Each page also visits what came too late

@@ -9,7 +9,7 @@ use crate::{
     message_range::MessageRange,
     numbers::{bigint, integer, number, unsigned},
     read::view::ArchiveView,
-    rows::decode::{DOING, get},
+    rows::event::DOING,
     statement::Doing,
     stream_id::StreamId,
 };
@@ -148,7 +148,13 @@ fn sample(stream: Stream, row: &PgRow) -> Result<Sample, StoreError> {
             "the sample of {stream} at epoch {epoch}, sequence {sequence}: {what}"
         ))
     })?;
-    Ok(Sample { stream, epoch, sequence, broker_ns: get(row, "broker_ns")?, values })
+    Ok(Sample {
+        stream,
+        epoch,
+        sequence,
+        broker_ns: row.try_get("broker_ns").doing(DOING)?,
+        values,
+    })
 }
 
 fn values(side: Side, row: &PgRow) -> Result<SampleValues, String> {

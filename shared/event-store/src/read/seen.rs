@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use domain::{EventId, IdKind, Identity, Rules, Seen, Side, Timestamp, seen::Derived};
+use domain::{EventId, IdKind, Identity, Rules, Seen, Timestamp, seen::Derived};
 use futures_util::TryStreamExt;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 use wire::snapshot::decode_runs;
 
@@ -41,20 +41,29 @@ async fn derived_above(
     floor: Option<Identity>,
 ) -> Result<BTreeSet<Identity>, StoreError> {
     let doing = "reading the derived ids back";
-    let Some(side) = stream.side else { return Ok(BTreeSet::new()) };
+    if stream.kinds().is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let of_rows = stream.kinds().iter().map(|kind| {
+        format!(
+            "select occurred_at, id from lakegauge.{} where stream = $1 and derived \
+             and verdict is null and (occurred_at, id) > ($2, $3) union all ",
+            kind.table()
+        )
+    });
+    let sql = of_rows.collect::<String>()
+        + "select occurred_at, id from lakegauge.dead_letter \
+           where stream = $1 and counted and (occurred_at, id) > ($2, $3)";
     let (floor_at, floor_id) =
         floor.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.0, Uuid::from_bytes(*id.as_bytes())));
     // Nothing happened before 1970, and PostgreSQL's time does not reach back to the smallest number.
     let floor_at = Timestamptz(floor_at.max(-1));
     let mut kept = BTreeSet::new();
-    let mut rows = sqlx::query_as(match side {
-        Side::Lake => DERIVED_LAKE,
-        Side::Warehouse => DERIVED_WAREHOUSE,
-    })
-    .bind(stream.id)
-    .bind(floor_at)
-    .bind(floor_id)
-    .fetch(connection);
+    let mut rows = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(stream.id)
+        .bind(floor_at)
+        .bind(floor_id)
+        .fetch(connection);
     while let Some(row) = rows.try_next().await.doing(doing)? {
         let (at, id): (Timestamptz, Uuid) = row;
         let id = EventId::from_bytes(*id.as_bytes());
@@ -65,24 +74,3 @@ async fn derived_above(
     }
     Ok(kept)
 }
-
-const DERIVED_LAKE: &str = "
-select occurred_at, id from (
-    select occurred_at, id from lakegauge.lake_access
-    where stream = $1 and derived and verdict is null and (occurred_at, id) > ($2, $3)
-    union all
-    select occurred_at, id from lakegauge.lake_inventory
-    where stream = $1 and derived and verdict is null and (occurred_at, id) > ($2, $3)
-    union all
-    select occurred_at, id from lakegauge.dead_letter
-    where stream = $1 and counted and (occurred_at, id) > ($2, $3)
-) as known";
-
-const DERIVED_WAREHOUSE: &str = "
-select occurred_at, id from (
-    select occurred_at, id from lakegauge.warehouse_query
-    where stream = $1 and derived and verdict is null and (occurred_at, id) > ($2, $3)
-    union all
-    select occurred_at, id from lakegauge.dead_letter
-    where stream = $1 and counted and (occurred_at, id) > ($2, $3)
-) as known";

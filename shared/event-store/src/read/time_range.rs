@@ -1,17 +1,17 @@
 //! Spans of event time of one stream: rows, and the window aggregates that were kept of them.
 
-use domain::{
-    Event, EventId, Fact, Kept, LakeAccess, Operation, Outcome, Side, Statement, Timestamp,
-    WarehouseQuery,
-};
+use domain::{Event, Kept, Timestamp};
 use futures_util::TryStreamExt as _;
-use sqlx::{AssertSqlSafe, postgres::PgRow};
+use sqlx::AssertSqlSafe;
 
 use crate::{
     error::StoreError,
     numbers::{integer, unsigned},
     read::view::ArchiveView,
-    rows::decode::{DOING, code, get, quantity},
+    rows::{
+        event::{DOING, counted, statements},
+        kind::Kind,
+    },
     statement::Doing,
     timestamptz::Timestamptz,
     windows::{
@@ -36,20 +36,28 @@ impl ArchiveView {
     ///
     /// The database failed.
     pub async fn first_at(&mut self, from: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let first: Option<Timestamptz> = sqlx::query_scalar(match self.stream().side {
-            Side::Lake => FIRST_LAKE,
-            Side::Warehouse => FIRST_WAREHOUSE,
-        })
-        .bind(self.stream.id)
-        .bind(Timestamptz(from.0))
-        .fetch_one(&mut self.connection)
-        .await
-        .doing(DOING)?;
+        let side = self.stream().side;
+        // Windows of other streams may be found as well: then the next span is one that has none of
+        // this stream.
+        let sql = format!(
+            "select least(\
+                (select min(occurred_at) from lakegauge.{} \
+                 where occurred_at >= $2 and stream = $1), \
+                (select min(window_start) from lakegauge.{} where window_start >= $2))",
+            Kind::with_windows(side).table(),
+            table(side)
+        );
+        let first: Option<Timestamptz> = sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(self.stream.id)
+            .bind(Timestamptz(from.0))
+            .fetch_one(&mut self.connection)
+            .await
+            .doing(DOING)?;
         Ok(first.map(|first| Timestamp(first.0)))
     }
 
-    /// Hands over every row of the stream that has windows, of `[from, to)`, in any order; what
-    /// windows do not depend on is left empty in the events. Returns how many.
+    /// Hands over every row of the stream that has windows, of `[from, to)`, in any order.
+    /// Returns how many.
     ///
     /// # Errors
     ///
@@ -60,27 +68,19 @@ impl ArchiveView {
         to: Timestamp,
         mut take: impl FnMut(&Event),
     ) -> Result<u64, StoreError> {
-        let side = self.stream().side;
-        let mut rows = sqlx::query(match side {
-            Side::Lake => {
-                "select occurred_at, operation, outcome, bytes, duration_us, bucket \
-                 from lakegauge.lake_access \
-                 where occurred_at >= $1 and occurred_at < $2 and stream = $3"
-            }
-            Side::Warehouse => {
-                "select occurred_at, statement, outcome, bytes_scanned, rows_processed, \
-                 queued_us, executed_us, cache_hit, warehouse \
-                 from lakegauge.warehouse_query \
-                 where occurred_at >= $1 and occurred_at < $2 and stream = $3"
-            }
-        })
-        .bind(Timestamptz(from.0))
-        .bind(Timestamptz(to.0))
-        .bind(self.stream.id)
-        .fetch(&mut self.connection);
+        let kind = Kind::with_windows(self.stream().side);
+        let sql = format!(
+            "{} where occurred_at >= $1 and occurred_at < $2 and stream = $3",
+            statements(kind).select
+        );
+        let mut rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(Timestamptz(from.0))
+            .bind(Timestamptz(to.0))
+            .bind(self.stream.id)
+            .fetch(&mut self.connection);
         let mut count = 0;
         while let Some(row) = rows.try_next().await.doing(DOING)? {
-            take(&event(side, &row)?);
+            take(&counted(kind, &row)?.event);
             count += 1;
         }
         Ok(count)
@@ -115,7 +115,7 @@ impl ArchiveView {
             .fetch(&mut self.connection);
         let mut windows = Vec::new();
         while let Some(row) = rows.try_next().await.doing(DOING)? {
-            windows.push(window(&row, length_s)?);
+            windows.push(window(side, &row, length_s)?);
         }
         windows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Ok(windows)
@@ -127,15 +127,11 @@ impl ArchiveView {
     ///
     /// The database failed.
     pub async fn dropped(&mut self) -> Result<Vec<(Timestamp, Timestamp)>, StoreError> {
-        let kind = match self.stream().side {
-            Side::Lake => "lake_access",
-            Side::Warehouse => "warehouse_query",
-        };
         let dropped: Vec<(Timestamptz, Timestamptz)> = sqlx::query_as(
             "select distinct dropped_from, dropped_to from lakegauge.dropped \
              where kind = $1 and stream = $2 order by dropped_from",
         )
-        .bind(kind)
+        .bind(Kind::with_windows(self.stream().side).table())
         .bind(self.stream.id)
         .fetch_all(&mut self.connection)
         .await
@@ -166,48 +162,3 @@ impl ArchiveView {
         unsigned(count)
     }
 }
-
-fn event(side: Side, row: &PgRow) -> Result<Event, StoreError> {
-    let at: Timestamptz = get(row, "occurred_at")?;
-    let outcome = code(row, "outcome", Outcome::from_code)?;
-    let fact = match side {
-        Side::Lake => Fact::LakeAccess(LakeAccess {
-            bucket: get(row, "bucket")?,
-            key: String::new(),
-            operation: code(row, "operation", Operation::from_code)?,
-            bytes: quantity(row, "bytes")?,
-            object_bytes: None,
-            sequencer: None,
-            duration_us: quantity(row, "duration_us")?,
-            outcome,
-            principal: String::new(),
-        }),
-        Side::Warehouse => Fact::WarehouseQuery(WarehouseQuery {
-            warehouse: get(row, "warehouse")?,
-            database: String::new(),
-            statement: code(row, "statement", Statement::from_code)?,
-            queued_us: quantity(row, "queued_us")?,
-            executed_us: quantity(row, "executed_us")?,
-            rows_processed: quantity(row, "rows_processed")?,
-            rows_returned: 0,
-            bytes_scanned: quantity(row, "bytes_scanned")?,
-            cache_hit: get(row, "cache_hit")?,
-            outcome,
-            principal: String::new(),
-            fingerprint: String::new(),
-        }),
-    };
-    Ok(Event { id: EventId::from_bytes([0; 16]), occurred_at: Timestamp(at.0), fact })
-}
-
-// Other streams' windows may be found as well: then the next span is one that has none of ours.
-const FIRST_LAKE: &str = "
-select least(
-    (select min(occurred_at) from lakegauge.lake_access where occurred_at >= $2 and stream = $1),
-    (select min(window_start) from lakegauge.lake_window where window_start >= $2))";
-
-const FIRST_WAREHOUSE: &str = "
-select least(
-    (select min(occurred_at) from lakegauge.warehouse_query
-        where occurred_at >= $2 and stream = $1),
-    (select min(window_start) from lakegauge.warehouse_window where window_start >= $2))";

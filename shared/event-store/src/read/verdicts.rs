@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::{
     error::StoreError,
     numbers::{count, number, signed},
-    rows::decode,
+    rows::event::{counted, statements},
     settings::connection::StoreSettings,
     statement::Doing,
     stream_id::StreamId,
@@ -62,8 +62,8 @@ impl VerdictsToCome {
         let mut verdicts = Vec::new();
         for kind in self.stream.kinds() {
             let sql = format!(
-                "select * from lakegauge.{} where stream = $1 and verdict > $2 and verdict <= $3",
-                kind.table()
+                "{} where stream = $1 and verdict > $2 and verdict <= $3",
+                statements(*kind).select
             );
             let rows = sqlx::query(AssertSqlSafe(sql))
                 .bind(self.stream.id)
@@ -74,7 +74,7 @@ impl VerdictsToCome {
                 .doing("reading verdicts")?;
             for row in &rows {
                 let number = number(row, "verdict").doing("reading verdicts")?;
-                verdicts.push(Verdict { number, event: decode::counted(*kind, row)?.event });
+                verdicts.push(Verdict { number, event: counted(*kind, row)?.event });
             }
         }
         verdicts.sort_unstable_by_key(|verdict| verdict.number);

@@ -1,7 +1,7 @@
 //! Reading the archive back: one interface, whatever form the events are kept in.
 
 use domain::{EventId, Mark, Position, Rules, Seen, Stream, StreamState, Timestamp};
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr, postgres::PgRow};
 
 use crate::{
     checkpoint::{self, Checkpoint},
@@ -14,7 +14,8 @@ use crate::{
         seen,
     },
     rows::{
-        decode::{Counted, DOING, counted, get, position},
+        columns::BoundQuery,
+        event::{Counted, DOING, counted, position, statements},
         kind::Kind,
     },
     schema::migrate,
@@ -180,42 +181,14 @@ impl ArchiveView {
         (from, to): (Timestamptz, Timestamptz),
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
-        let query = match kind {
-            Kind::LakeAccess => sqlx::query(concat!(
-                "select epoch, sequence, index, verdict, source, occurred_at, id, operation, outcome, bytes, \
-                 object_bytes, duration_us, bucket, key, sequencer, principal \
-                 from lakegauge.lake_access ",
-                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
-                 and occurred_at between $5 and $6 and verdict is null"
-            )),
-            Kind::LakeInventory => sqlx::query(concat!(
-                "select epoch, sequence, index, verdict, source, occurred_at, id, objects, bytes, bucket \
-                 from lakegauge.lake_inventory ",
-                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
-                 and occurred_at between $5 and $6 and verdict is null"
-            )),
-            Kind::WarehouseQuery => sqlx::query(concat!(
-                "select epoch, sequence, index, verdict, source, occurred_at, id, statement, outcome, queued_us, \
-                 executed_us, rows_processed, rows_returned, bytes_scanned, cache_hit, warehouse, \
-                 database, principal, fingerprint from lakegauge.warehouse_query ",
-                "where stream = $1 and epoch = $2 and sequence between $3 and $4 \
-                 and occurred_at between $5 and $6 and verdict is null"
-            )),
-        };
-        let rows = query
-            .bind(self.stream.id)
-            .bind(integer(messages.epoch))
-            .bind(bigint(messages.first))
-            .bind(bigint(messages.last))
-            .bind(from)
-            .bind(to)
-            .fetch_all(&mut self.connection)
-            .await
-            .doing(DOING)?;
-        for row in &rows {
-            page.push(counted(kind, row)?);
-        }
-        Ok(())
+        let sql = format!(
+            "{} where stream = $1 and epoch = $2 and sequence between $3 and $4 \
+             and occurred_at between $5 and $6 and verdict is null",
+            statements(kind).select
+        );
+        let query = self.in_messages(AssertSqlSafe(sql), messages).bind(from).bind(to);
+        let rows = query.fetch_all(&mut self.connection).await.doing(DOING)?;
+        take(kind, &rows, page)
     }
 
     async fn noted_rows(
@@ -224,41 +197,22 @@ impl ArchiveView {
         messages: MessageRange,
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
-        let query = match kind {
-            Kind::LakeAccess => sqlx::query(concat!(
-                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 verdict, source, occurred_at, id, operation, outcome, bytes, object_bytes, duration_us, bucket, \
-                 key, sequencer, principal from lakegauge.lake_access ",
-                "where stream = $1 and noted_epoch = $2 \
-                 and noted_sequence between $3 and $4"
-            )),
-            Kind::LakeInventory => sqlx::query(concat!(
-                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 verdict, source, occurred_at, id, objects, bytes, bucket from lakegauge.lake_inventory ",
-                "where stream = $1 and noted_epoch = $2 \
-                 and noted_sequence between $3 and $4"
-            )),
-            Kind::WarehouseQuery => sqlx::query(concat!(
-                "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
-                 verdict, source, occurred_at, id, statement, outcome, queued_us, executed_us, rows_processed, \
-                 rows_returned, bytes_scanned, cache_hit, warehouse, database, principal, \
-                 fingerprint from lakegauge.warehouse_query ",
-                "where stream = $1 and noted_epoch = $2 \
-                 and noted_sequence between $3 and $4"
-            )),
-        };
-        let rows = query
+        let sql = format!(
+            "{} where stream = $1 and noted_epoch = $2 and noted_sequence between $3 and $4",
+            statements(kind).select_noted
+        );
+        let query = self.in_messages(AssertSqlSafe(sql), messages);
+        let rows = query.fetch_all(&mut self.connection).await.doing(DOING)?;
+        take(kind, &rows, page)
+    }
+
+    /// A query whose first arguments are the stream and the messages.
+    fn in_messages(&self, sql: impl SqlSafeStr, messages: MessageRange) -> BoundQuery {
+        sqlx::query(sql)
             .bind(self.stream.id)
             .bind(integer(messages.epoch))
             .bind(bigint(messages.first))
             .bind(bigint(messages.last))
-            .fetch_all(&mut self.connection)
-            .await
-            .doing(DOING)?;
-        for row in &rows {
-            page.push(counted(kind, row)?);
-        }
-        Ok(())
     }
 
     /// Events that only the database refused were counted; their letters hold them as JSON.
@@ -267,18 +221,11 @@ impl ArchiveView {
         messages: MessageRange,
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
-        let rows = sqlx::query(
-            "select epoch, sequence, index, source, bytes from lakegauge.dead_letter \
-             where stream = $1 and counted and closed_as is distinct from 0 and epoch = $2 \
-             and sequence between $3 and $4",
-        )
-        .bind(self.stream.id)
-        .bind(integer(messages.epoch))
-        .bind(bigint(messages.first))
-        .bind(bigint(messages.last))
-        .fetch_all(&mut self.connection)
-        .await
-        .doing(DOING)?;
+        let sql = "select epoch, sequence, index, source, bytes from lakegauge.dead_letter \
+                   where stream = $1 and counted and closed_as is distinct from 0 \
+                   and epoch = $2 and sequence between $3 and $4";
+        let query = self.in_messages(sql, messages);
+        let rows = query.fetch_all(&mut self.connection).await.doing(DOING)?;
         for row in &rows {
             let bytes: Vec<u8> = row.try_get("bytes").doing(DOING)?;
             let position = position(row).doing(DOING)?;
@@ -290,7 +237,7 @@ impl ArchiveView {
             })?;
             // Written by us, with its id.
             let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
-            let source = get(row, "source")?;
+            let source = row.try_get("source").doing(DOING)?;
             page.push(Counted { position, verdict: None, source, event });
         }
         Ok(())
@@ -313,16 +260,27 @@ pub async fn read_checkpoint(
 }
 
 async fn any_noted(connection: &mut PgConnection, stream: StreamId) -> Result<bool, StoreError> {
-    sqlx::query_scalar(
-        "select exists (select from lakegauge.lake_access \
-            where stream = $1 and noted_sequence is not null) \
-         or exists (select from lakegauge.lake_inventory \
-            where stream = $1 and noted_sequence is not null) \
-         or exists (select from lakegauge.warehouse_query \
-            where stream = $1 and noted_sequence is not null)",
-    )
-    .bind(stream.id)
-    .fetch_one(connection)
-    .await
-    .doing(DOING)
+    for kind in stream.kinds() {
+        let sql = format!(
+            "select exists (select from lakegauge.{} \
+             where stream = $1 and noted_sequence is not null)",
+            kind.table()
+        );
+        let any: bool = sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(stream.id)
+            .fetch_one(&mut *connection)
+            .await
+            .doing(DOING)?;
+        if any {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn take(kind: Kind, rows: &[PgRow], page: &mut Vec<Counted>) -> Result<(), StoreError> {
+    for row in rows {
+        page.push(counted(kind, row)?);
+    }
+    Ok(())
 }

@@ -25,8 +25,9 @@ impl Default for CopyBuffer {
 
 impl CopyBuffer {
     /// Begins a row of so many fields; each must follow.
-    pub(crate) fn row(&mut self, fields: i16) {
+    pub(crate) fn row(&mut self, fields: usize) {
         self.rows += 1;
+        let fields = i16::try_from(fields).expect("a table has at most 1,600 columns");
         self.bytes.extend_from_slice(&fields.to_be_bytes());
     }
 
@@ -55,11 +56,12 @@ impl CopyBuffer {
         self.bigint(micros.saturating_sub(MICROS_TO_2000));
     }
 
-    pub(crate) fn text(&mut self, value: &str) {
+    /// A text or other bytes.
+    pub(crate) fn bytea(&mut self, value: &[u8]) {
         // Accepted texts are below a few kilobytes; one that were not is cut by the server.
         let length = i32::try_from(value.len()).unwrap_or(i32::MAX);
         self.bytes.extend_from_slice(&length.to_be_bytes());
-        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.extend_from_slice(value);
     }
 
     pub(crate) fn null(&mut self) {
@@ -96,7 +98,7 @@ mod tests {
         let mut buffer = CopyBuffer::default();
         buffer.row(4);
         buffer.smallint(-2);
-        buffer.text("é");
+        buffer.bytea("é".as_bytes());
         buffer.null();
         buffer.timestamptz(MICROS_TO_2000 + 1);
         let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();

@@ -1,5 +1,8 @@
 //! Events as rows: tables, columns, and their binary form.
 
+pub(crate) mod columns;
 pub(crate) mod copy_buffer;
-pub(crate) mod decode;
+pub(crate) mod event;
+pub(crate) mod facts;
 pub(crate) mod kind;
+pub(crate) mod unreadable;

@@ -10,7 +10,11 @@ use sqlx::{Row as _, postgres::PgRow};
 
 use crate::{
     error::StoreError,
-    rows::decode::{code, get},
+    rows::{
+        event::DOING,
+        unreadable::{Unreadable, code},
+    },
+    statement::Doing,
     timestamptz::Timestamptz,
 };
 
@@ -121,14 +125,20 @@ pub(crate) fn sums(row: &PgRow) -> Result<WindowSums, String> {
 }
 
 /// A window with its key, of a row that has them as `window_start`, `name`, `action`, `outcome`.
-pub(crate) fn window(row: &PgRow, length_s: u32) -> Result<WindowRow, StoreError> {
-    let start: Timestamptz = get(row, "window_start")?;
+pub(crate) fn window(side: Side, row: &PgRow, length_s: u32) -> Result<WindowRow, StoreError> {
+    let start: Timestamptz = row.try_get("window_start").doing(DOING)?;
+    let name: String = row.try_get("name").doing(DOING)?;
+    let action = row.try_get("action").doing(DOING)?;
+    let outcome = row.try_get("outcome").doing(DOING)?;
+    let start_s = start.0.div_euclid(MICROS_PER_SECOND);
+    let unreadable =
+        |unreadable: Unreadable| unreadable.of(table(side), &format!("{name} from {start_s} s on"));
     let key = WindowKey {
-        name: get(row, "name")?,
-        start_s: start.0.div_euclid(MICROS_PER_SECOND),
+        action: code("action", action, Some).map_err(unreadable)?,
+        outcome: code("outcome", outcome, Outcome::from_code).map_err(unreadable)?,
+        name,
+        start_s,
         length_s,
-        action: code(row, "action", Some)?,
-        outcome: code(row, "outcome", Outcome::from_code)?,
     };
     let sums = sums(row).map_err(|what| {
         StoreError::Inconsistent(format!("the window {key:?} can't be read: {what}"))

@@ -12,7 +12,8 @@ use crate::{
     numbers::count,
     rows::{
         copy_buffer::CopyBuffer,
-        kind::{self, Kind, Placed},
+        event::{self, statements},
+        kind::{Kind, Placed},
     },
     stream_id::StreamId,
     write::{verdicts::ReadBack, windows::WindowRows},
@@ -127,7 +128,7 @@ impl BatchBuilder {
         match judgement {
             Judgement::New => {
                 let buffer = &mut self.batch.copies[kind.place()];
-                kind::encode(buffer, self.stream.id, &placed);
+                event::copy(buffer, self.stream.id, &placed);
                 self.windows.add(&self.window_lengths_s, &placed.event);
                 self.batch.fresh.push(placed);
             }
@@ -196,7 +197,10 @@ impl Batch {
             .zip(&self.copies)
             .filter(|(_, buffer)| buffer.rows() > 0)
             .map(|(kind, buffer)| {
-                (kind.copy(), [buffer.bytes(), CopyBuffer::TRAILER.as_slice()].concat())
+                (
+                    statements(kind).copy.as_str(),
+                    [buffer.bytes(), CopyBuffer::TRAILER.as_slice()].concat(),
+                )
             })
             .collect()
     }

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use crate::{
     error::StoreError,
-    rows::{copy_buffer::CopyBuffer, kind::Kind},
+    rows::{copy_buffer::CopyBuffer, event::statements, kind::Kind},
     statement::Doing,
     write::batch::Batch,
 };
@@ -33,7 +33,7 @@ async fn copy(
     buffer: &CopyBuffer,
 ) -> Result<u64, StoreError> {
     let doing = "copying rows";
-    let mut copy = connection.copy_in_raw(kind.copy()).await.doing(doing)?;
+    let mut copy = connection.copy_in_raw(&statements(kind).copy).await.doing(doing)?;
     for piece in buffer.bytes().chunks(COPY_PIECE_BYTES) {
         copy.send(piece).await.doing(doing)?;
     }
