@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::{
     error::StoreError,
-    numbers::{number, signed, signed_32},
+    numbers::{signed, signed_32},
+    rows::columns::read,
     statement::Doing,
     stream_id::StreamId,
     timestamptz::Timestamptz,
@@ -42,7 +43,7 @@ impl Checkpoint {
 
 const DOING: &str = "reading the checkpoint";
 
-pub(crate) async fn read(
+pub(crate) async fn load(
     connection: &mut PgConnection,
     stream: StreamId,
 ) -> Result<Option<Checkpoint>, StoreError> {
@@ -80,18 +81,16 @@ pub(crate) async fn is_still(
 
 impl FromRow<'_, PgRow> for Checkpoint {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let floor_at: Option<Timestamptz> = row.try_get("derived_floor_at")?;
-        let floor_id: Option<Uuid> = row.try_get("derived_floor_id")?;
+        let floor_at: Option<Timestamp> = read(row, "derived_floor_at")?;
+        let floor_id: Option<EventId> = read(row, "derived_floor_id")?;
         Ok(Self {
             mark: mark(row)?,
             seen: row.try_get("seen")?,
-            derived_floor: floor_at
-                .zip(floor_id)
-                .map(|(at, id)| (Timestamp(at.0), EventId::from_bytes(*id.as_bytes()))),
-            next_verdict: number(row, "next_verdict")?,
-            noted_verdict: number(row, "noted_verdict")?,
+            derived_floor: floor_at.zip(floor_id),
+            next_verdict: read(row, "next_verdict")?,
+            noted_verdict: read(row, "noted_verdict")?,
             writer: row.try_get("writer")?,
-            writer_transaction: number(row, "writer_transaction")?,
+            writer_transaction: read(row, "writer_transaction")?,
         })
     }
 }
@@ -99,8 +98,8 @@ impl FromRow<'_, PgRow> for Checkpoint {
 /// The mark in a row that has its four columns.
 pub(crate) fn mark(row: &PgRow) -> Result<Mark, sqlx::Error> {
     Ok(Mark {
-        epoch: number(row, "epoch")?,
-        sequence: number(row, "sequence")?,
+        epoch: read(row, "epoch")?,
+        sequence: read(row, "sequence")?,
         broker_ns: row.try_get("broker_ns")?,
         created_ns: row.try_get("created_ns")?,
     })

@@ -5,13 +5,13 @@
 
 use domain::{EventId, Identity, Position, Reason, Timestamp};
 use sqlx::{PgConnection, Row, postgres::PgRow};
-use uuid::Uuid;
 
 use crate::{
     error::StoreError,
-    numbers::{number, signed, unsigned_32},
+    numbers::{signed, unsigned_32},
     partitions::create::Partitions,
     rows::{
+        columns::read,
         event::position,
         kind::{Kind, Placed},
     },
@@ -350,39 +350,32 @@ where letter.number > $1
 order by letter.number limit $8";
 
 fn letter(row: &PgRow) -> Result<DeadLetter, StoreError> {
-    let time = |name: &str| -> Result<Option<Timestamp>, StoreError> {
-        let at: Option<Timestamptz> = row.try_get(name).doing(DOING)?;
-        Ok(at.map(|at| Timestamp(at.0)))
-    };
-    let id: Option<Uuid> = row.try_get("id").doing(DOING)?;
-    let id = id.map(|id| EventId::from_bytes(*id.as_bytes()));
-    let code: i16 = row.try_get("reason").doing(DOING)?;
-    let reason = u8::try_from(code).ok().and_then(Reason::from_code);
-    let reason = reason.ok_or_else(|| {
-        StoreError::Version(format!("reason {code} of a dead letter is not known to this release"))
-    })?;
-    let closed: Option<i16> = row.try_get("closed_as").doing(DOING)?;
-    let header_bytes: i32 = row.try_get("header_bytes").doing(DOING)?;
-    let bytes_total: u32 = number(row, "bytes_total").doing(DOING)?;
+    let closed: Option<i16> = read(row, "closed_as").doing(DOING)?;
+    let closed = closed.map(closed_as).transpose()?;
+    read_letter(row, closed).doing(DOING)
+}
+
+fn read_letter(row: &PgRow, closed: Option<ClosedAs>) -> Result<DeadLetter, sqlx::Error> {
+    let occurred_at: Option<Timestamp> = read(row, "occurred_at")?;
     Ok(DeadLetter {
-        number: number(row, "number").doing(DOING)?,
-        stream: row.try_get("name").doing(DOING)?,
-        source: row.try_get("source").doing(DOING)?,
-        position: position(row).doing(DOING)?,
-        broker_ns: row.try_get("broker_ns").doing(DOING)?,
-        received_at: time("received_at")?.unwrap_or(Timestamp(0)),
-        reason,
-        field: row.try_get("field").doing(DOING)?,
-        detail: row.try_get("detail").doing(DOING)?,
-        sqlstate: row.try_get("sqlstate").doing(DOING)?,
-        counted: row.try_get("counted").doing(DOING)?,
-        identity: time("occurred_at")?.zip(id),
-        bytes: row.try_get("bytes").doing(DOING)?,
-        bytes_total: bytes_total.into(),
-        header_bytes: usize::try_from(header_bytes).unwrap_or(0),
-        closed: closed.map(closed_as).transpose()?.zip(time("closed_at")?),
-        attempts: number(row, "attempts").doing(DOING)?,
-        note: row.try_get("note").doing(DOING)?,
+        number: read(row, "number")?,
+        stream: read(row, "name")?,
+        source: read(row, "source")?,
+        position: position(row)?,
+        broker_ns: read(row, "broker_ns")?,
+        received_at: read(row, "received_at")?,
+        reason: read(row, "reason")?,
+        field: read(row, "field")?,
+        detail: read(row, "detail")?,
+        sqlstate: read(row, "sqlstate")?,
+        counted: read(row, "counted")?,
+        identity: occurred_at.zip(read(row, "id")?),
+        bytes: read(row, "bytes")?,
+        bytes_total: read::<u32>(row, "bytes_total")?.into(),
+        header_bytes: usize::try_from(row.try_get::<i32, _>("header_bytes")?).unwrap_or(0),
+        closed: closed.zip(read(row, "closed_at")?),
+        attempts: read(row, "attempts")?,
+        note: read(row, "note")?,
     })
 }
 

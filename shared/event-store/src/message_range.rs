@@ -2,7 +2,7 @@
 
 use sqlx::{FromRow, postgres::PgRow};
 
-use crate::numbers::number;
+use crate::rows::columns::read;
 
 /// Messages of one epoch, both ends included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,9 +18,9 @@ pub struct MessageRange {
 impl FromRow<'_, PgRow> for MessageRange {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
-            epoch: number(row, "epoch")?,
-            first: number(row, "first")?,
-            last: number(row, "last")?,
+            epoch: read(row, "epoch")?,
+            first: read(row, "first")?,
+            last: read(row, "last")?,
         })
     }
 }

@@ -1,9 +1,5 @@
 //! Our unsigned numbers in the database's signed types, and back.
 
-use std::num::TryFromIntError;
-
-use sqlx::{Decode, Postgres, Row, Type, postgres::PgRow};
-
 use crate::error::StoreError;
 
 /// A number of ours in the database's signed type.
@@ -28,27 +24,6 @@ pub(crate) fn signed_32(value: u32) -> Result<i32, StoreError> {
 pub(crate) fn unsigned_32(value: i32) -> Result<u32, StoreError> {
     u32::try_from(value)
         .map_err(|_| StoreError::Inconsistent(format!("{value} stands where none is below 0")))
-}
-
-/// A number of ours, and how the database keeps it.
-pub(crate) trait Unsigned: TryFrom<Self::Signed, Error = TryFromIntError> {
-    type Signed: Type<Postgres> + for<'r> Decode<'r, Postgres>;
-}
-
-impl Unsigned for u32 {
-    type Signed = i32;
-}
-
-impl Unsigned for u64 {
-    type Signed = i64;
-}
-
-/// The number in a column. The error names the column.
-pub(crate) fn number<T: Unsigned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
-    T::try_from(row.try_get(column)?).map_err(|error| sqlx::Error::ColumnDecode {
-        index: column.to_owned(),
-        source: error.into(),
-    })
 }
 
 /// Accepted quantities lie below 2^53 and the broker's sequences below 2^63.

@@ -5,21 +5,20 @@
 
 use std::collections::BTreeMap;
 
-use domain::Mark;
+use domain::{Mark, Timestamp};
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, Row, postgres::PgRow};
 
 use crate::{
     checkpoint,
     error::StoreError,
     message_range::MessageRange,
-    numbers::{bigint, integer, number, unsigned, unsigned_32},
+    numbers::{bigint, integer, unsigned, unsigned_32},
     read::records::declared_losses,
-    rows::kind::Kind,
+    rows::{columns::read, kind::Kind},
     schema::migrate,
     settings::connection::StoreSettings,
     statement::{Doing, take_snapshot},
     stream_id::StreamId,
-    timestamptz::Timestamptz,
 };
 
 const DOING: &str = "auditing the archive";
@@ -158,7 +157,7 @@ impl AuditView {
         let Some(stream) = known.map(|(stream, _)| *stream) else {
             return Err(StoreError::Inconsistent(format!("the archive has no stream {name}")));
         };
-        let checkpoint = checkpoint::read(&mut self.connection, stream).await?;
+        let checkpoint = checkpoint::load(&mut self.connection, stream).await?;
         let dropped = self.dropped(stream).await?;
         let mut books = Books {
             stream: name.to_owned(),
@@ -242,9 +241,9 @@ impl AuditView {
         .doing(DOING)?;
         let dropped = |row: &PgRow| {
             Ok(Dropped {
-                from: row.try_get("dropped_from")?,
-                to: row.try_get("dropped_to")?,
-                rows: number(row, "rows")?,
+                from: read(row, "dropped_from")?,
+                to: read(row, "dropped_to")?,
+                rows: read(row, "rows")?,
             })
         };
         rows.iter().map(dropped).collect::<Result<_, _>>().doing(DOING)
@@ -264,15 +263,15 @@ impl AuditView {
         .await
         .doing(DOING)?;
         let range = |row: &PgRow| {
-            let from: Option<Timestamptz> = row.try_get("occurred_from")?;
-            let to: Option<Timestamptz> = row.try_get("occurred_to")?;
+            let from: Option<Timestamp> = read(row, "occurred_from")?;
+            let to: Option<Timestamp> = read(row, "occurred_to")?;
             let occurred = from.zip(to);
             Ok(BookRange {
                 messages: MessageRange::from_row(row)?,
-                events: number(row, "events")?,
-                inserted: number(row, "inserted")?,
-                duplicates: number(row, "duplicates")?,
-                dead: number(row, "dead")?,
+                events: read(row, "events")?,
+                inserted: read(row, "inserted")?,
+                duplicates: read(row, "duplicates")?,
+                dead: read(row, "dead")?,
                 dropped: occurred.is_some_and(|(from, to)| {
                     dropped.iter().any(|dropped| from < dropped.to && to >= dropped.from)
                 }),
@@ -341,7 +340,7 @@ impl AuditView {
                 .doing(DOING)?;
             for row in &rows {
                 let messages = MessageRange::from_row(row).doing(DOING)?;
-                let count = number(row, "count").doing(DOING)?;
+                let count = read(row, "count").doing(DOING)?;
                 books.outside.push(Outside { what, messages, count });
             }
         }
@@ -352,8 +351,8 @@ impl AuditView {
 /// Days that retention dropped.
 #[derive(Clone, Copy, Debug)]
 struct Dropped {
-    from: Timestamptz,
-    to: Timestamptz,
+    from: Timestamp,
+    to: Timestamp,
     rows: u64,
 }
 
@@ -393,7 +392,7 @@ fn take(
     row: &PgRow,
 ) -> Result<(), StoreError> {
     let place: i32 = row.try_get("place").doing(DOING)?;
-    let number = |column: &str| number::<u64>(row, column).doing(DOING);
+    let number = |column: &str| read::<u64>(row, column).doing(DOING);
     let (covered, retried, outside) = (number("covered")?, number("retried")?, number("outside")?);
     let place = usize::try_from(place).ok().and_then(|place| place.checked_sub(1));
     if let Some(range) = place.and_then(|place| books.ranges.get_mut(from + place)) {

@@ -1,10 +1,15 @@
 //! What a reader asks for at a time: the ledger cut and joined into pages.
 
-use sqlx::{FromRow, PgConnection, Row};
+use domain::Timestamp;
+use sqlx::{FromRow, PgConnection};
 
 use crate::{
-    error::StoreError, message_range::MessageRange, numbers::number, partitions::base::StoredBase,
-    rows::event::DOING, statement::Doing, stream_id::StreamId, timestamptz::Timestamptz,
+    error::StoreError,
+    message_range::MessageRange,
+    partitions::base::StoredBase,
+    rows::{columns::read, event::DOING},
+    statement::Doing,
+    stream_id::StreamId,
 };
 
 /// Events of one page, about: some ten megabytes in memory. Each page also visits what came too late
@@ -16,7 +21,7 @@ const PAGE_EVENTS: u64 = 30_000;
 pub(crate) struct Page {
     pub(crate) messages: MessageRange,
     /// Earliest and latest time of the events in it, so that only their partitions are visited.
-    pub(crate) occurred: Option<(Timestamptz, Timestamptz)>,
+    pub(crate) occurred: Option<(Timestamp, Timestamp)>,
 }
 
 /// The ledger behind the base as pages, the first one last. A large batch is cut by its messages.
@@ -39,11 +44,11 @@ pub(crate) async fn pages(
     .doing(DOING)?;
     let mut pages = Pages::default();
     for row in &rows {
-        let from: Option<Timestamptz> = row.try_get("occurred_from").doing(DOING)?;
-        let to: Option<Timestamptz> = row.try_get("occurred_to").doing(DOING)?;
+        let from: Option<Timestamp> = read(row, "occurred_from").doing(DOING)?;
+        let to: Option<Timestamp> = read(row, "occurred_to").doing(DOING)?;
         let messages = MessageRange::from_row(row).doing(DOING)?;
         let page = Page { messages, occurred: from.zip(to) };
-        pages.add(page, number(row, "events").doing(DOING)?);
+        pages.add(page, read(row, "events").doing(DOING)?);
     }
     Ok(pages.finish())
 }
@@ -87,9 +92,9 @@ impl Pages {
 }
 
 fn wider(
-    one: Option<(Timestamptz, Timestamptz)>,
-    other: Option<(Timestamptz, Timestamptz)>,
-) -> Option<(Timestamptz, Timestamptz)> {
+    one: Option<(Timestamp, Timestamp)>,
+    other: Option<(Timestamp, Timestamp)>,
+) -> Option<(Timestamp, Timestamp)> {
     match (one, other) {
         (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
         (one, other) => one.or(other),

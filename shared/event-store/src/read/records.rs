@@ -1,15 +1,15 @@
 //! What a view of the archive holds besides events: samples, epochs that ended, declared losses.
 
 use domain::{Mark, Sample, SampleValues, Side, Stream};
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{PgConnection, postgres::PgRow};
 
 use crate::{
     checkpoint::mark,
     error::StoreError,
     message_range::MessageRange,
-    numbers::{bigint, integer, number, unsigned},
+    numbers::{bigint, integer, unsigned},
     read::view::ArchiveView,
-    rows::event::DOING,
+    rows::{columns::read, event::DOING},
     statement::Doing,
     stream_id::StreamId,
 };
@@ -110,7 +110,7 @@ impl ArchiveView {
             .fetch_optional(&mut self.connection)
             .await
             .doing(DOING)?;
-        let place = |row: &PgRow| Ok((number(row, "epoch")?, number(row, "sequence")?));
+        let place = |row: &PgRow| Ok((read(row, "epoch")?, read(row, "sequence")?));
         row.as_ref().map(place).transpose().doing(DOING)
     }
 
@@ -141,50 +141,28 @@ pub(crate) async fn declared_losses(
 }
 
 fn sample(stream: Stream, row: &PgRow) -> Result<Sample, StoreError> {
-    let epoch = number(row, "epoch").doing(DOING)?;
-    let sequence = number(row, "sequence").doing(DOING)?;
-    let values = values(stream.side, row).map_err(|what| {
+    let epoch = read(row, "epoch").doing(DOING)?;
+    let sequence = read(row, "sequence").doing(DOING)?;
+    let broker_ns = read(row, "broker_ns").doing(DOING)?;
+    let values = values(stream.side, row).map_err(|error| {
         StoreError::Inconsistent(format!(
-            "the sample of {stream} at epoch {epoch}, sequence {sequence}: {what}"
+            "the sample of {stream} at epoch {epoch}, sequence {sequence}: {error}"
         ))
     })?;
-    Ok(Sample {
-        stream,
-        epoch,
-        sequence,
-        broker_ns: row.try_get("broker_ns").doing(DOING)?,
-        values,
-    })
+    Ok(Sample { stream, epoch, sequence, broker_ns, values })
 }
 
-fn values(side: Side, row: &PgRow) -> Result<SampleValues, String> {
-    let text = |error: sqlx::Error| error.to_string();
-    let wide = |column: &str| {
-        let number: Option<String> = row.try_get(column).map_err(text)?;
-        let number = number.ok_or_else(|| format!("{column} is missing"))?;
-        number.parse::<u128>().map_err(|_| format!("{column} is {number}"))
-    };
-    let narrow = |column: &str| {
-        let number: Option<i64> = row.try_get(column).map_err(text)?;
-        let number = number.ok_or_else(|| format!("{column} is missing"))?;
-        u64::try_from(number).map_err(|_| format!("{column} is {number}"))
-    };
-    match side {
-        Side::Lake => {
-            let used: Option<String> = row.try_get("used_bytes").map_err(text)?;
-            let used = used.ok_or("used_bytes is missing")?;
-            let buckets: Option<String> = row.try_get("buckets").map_err(text)?;
-            let buckets = buckets.ok_or("buckets are missing")?;
-            Ok(SampleValues::Lake {
-                used_bytes: used.parse().map_err(|_| format!("used_bytes is {used}"))?,
-                accesses: narrow("accesses")?,
-                buckets: serde_json::from_str(&buckets).map_err(|error| error.to_string())?,
-            })
-        }
-        Side::Warehouse => Ok(SampleValues::Warehouse {
-            queries_in_window: narrow("queries_in_window")?,
-            response_us_in_window: wide("response_us")?,
-            records: wide("records")?,
-        }),
-    }
+fn values(side: Side, row: &PgRow) -> Result<SampleValues, sqlx::Error> {
+    Ok(match side {
+        Side::Lake => SampleValues::Lake {
+            used_bytes: read(row, "used_bytes")?,
+            accesses: read(row, "accesses")?,
+            buckets: read(row, "buckets")?,
+        },
+        Side::Warehouse => SampleValues::Warehouse {
+            queries_in_window: read(row, "queries_in_window")?,
+            response_us_in_window: read(row, "response_us")?,
+            records: read(row, "records")?,
+        },
+    })
 }

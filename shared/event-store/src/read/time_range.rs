@@ -115,7 +115,7 @@ impl ArchiveView {
             .fetch(&mut self.connection);
         let mut windows = Vec::new();
         while let Some(row) = rows.try_next().await.doing(DOING)? {
-            windows.push(window(side, &row, length_s)?);
+            windows.push(window(&row, length_s)?);
         }
         windows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Ok(windows)

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::{
     error::StoreError,
-    numbers::{count, number, signed},
+    numbers::{count, signed},
     rows::event::{counted, statements},
     settings::connection::StoreSettings,
     statement::Doing,
@@ -73,8 +73,9 @@ impl VerdictsToCome {
                 .await
                 .doing("reading verdicts")?;
             for row in &rows {
-                let number = number(row, "verdict").doing("reading verdicts")?;
-                verdicts.push(Verdict { number, event: counted(*kind, row)?.event });
+                let counted = counted(*kind, row)?;
+                let number = counted.verdict.unwrap_or(0);
+                verdicts.push(Verdict { number, event: counted.event });
             }
         }
         verdicts.sort_unstable_by_key(|verdict| verdict.number);

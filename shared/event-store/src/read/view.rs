@@ -1,7 +1,7 @@
 //! Reading the archive back: one interface, whatever form the events are kept in.
 
 use domain::{EventId, Mark, Position, Rules, Seen, Stream, StreamState, Timestamp};
-use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr, postgres::PgRow};
 
 use crate::{
     checkpoint::{self, Checkpoint},
@@ -14,7 +14,7 @@ use crate::{
         seen,
     },
     rows::{
-        columns::BoundQuery,
+        columns::{BoundQuery, read},
         event::{Counted, DOING, counted, position, statements},
         kind::Kind,
     },
@@ -78,7 +78,7 @@ impl ArchiveView {
                 sources: Sources::default(),
             });
         };
-        let checkpoint = checkpoint::read(&mut connection, stream).await?;
+        let checkpoint = checkpoint::load(&mut connection, stream).await?;
         let base = StoredBase::read(&mut connection, stream).await?;
         let pages = pages(&mut connection, stream, base.as_ref()).await?;
         let noted = any_noted(&mut connection, stream).await?;
@@ -127,7 +127,7 @@ impl ArchiveView {
             page.occurred = page
                 .occurred
                 .map(|(from, to)| {
-                    (Timestamptz(from.0.max(since)), Timestamptz(to.0.min(until.saturating_sub(1))))
+                    (Timestamp(from.0.max(since)), Timestamp(to.0.min(until.saturating_sub(1))))
                 })
                 .filter(|(from, to)| from <= to);
         }
@@ -178,7 +178,7 @@ impl ArchiveView {
         &mut self,
         kind: Kind,
         messages: MessageRange,
-        (from, to): (Timestamptz, Timestamptz),
+        (from, to): (Timestamp, Timestamp),
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
         let sql = format!(
@@ -186,7 +186,10 @@ impl ArchiveView {
              and occurred_at between $5 and $6 and verdict is null",
             statements(kind).select
         );
-        let query = self.in_messages(AssertSqlSafe(sql), messages).bind(from).bind(to);
+        let query = self
+            .in_messages(AssertSqlSafe(sql), messages)
+            .bind(Timestamptz(from.0))
+            .bind(Timestamptz(to.0));
         let rows = query.fetch_all(&mut self.connection).await.doing(DOING)?;
         take(kind, &rows, page)
     }
@@ -227,7 +230,7 @@ impl ArchiveView {
         let query = self.in_messages(sql, messages);
         let rows = query.fetch_all(&mut self.connection).await.doing(DOING)?;
         for row in &rows {
-            let bytes: Vec<u8> = row.try_get("bytes").doing(DOING)?;
+            let bytes: Vec<u8> = read(row, "bytes").doing(DOING)?;
             let position = position(row).doing(DOING)?;
             let decoded = wire::json::decode_line(&bytes).map_err(|undecoded| {
                 StoreError::Inconsistent(format!(
@@ -237,7 +240,7 @@ impl ArchiveView {
             })?;
             // Written by us, with its id.
             let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
-            let source = row.try_get("source").doing(DOING)?;
+            let source = read(row, "source").doing(DOING)?;
             page.push(Counted { position, verdict: None, source, event });
         }
         Ok(())
@@ -255,7 +258,7 @@ pub async fn read_checkpoint(
 ) -> Result<Option<Mark>, StoreError> {
     let mut connection = settings.connect().await?;
     let Some(stream) = StreamId::find(&mut connection, stream).await? else { return Ok(None) };
-    let checkpoint = checkpoint::read(&mut connection, stream).await?;
+    let checkpoint = checkpoint::load(&mut connection, stream).await?;
     Ok(checkpoint.map(|checkpoint| checkpoint.mark))
 }
 

@@ -1,13 +1,18 @@
-//! The columns of a table, written once.
-//!
-//! The macro `columns` makes a struct of a list of columns, and everything that depends on their order:
-//! their names and types, from which statements are made, the fields of a COPY, the arrays of an INSERT,
-//! and the way back from a row that was read.
+//! The columns of a table, written once: their names, the fields of a COPY, the arrays of an INSERT and
+//! the way back are made of one list.
 
-use sqlx::{Postgres, postgres::PgArguments, query::Query};
-use uuid::Uuid;
+use std::fmt::Display;
 
-use crate::{rows::copy_buffer::CopyBuffer, timestamptz::Timestamptz};
+use sqlx::{
+    Decode, Postgres, Row, Type,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+
+use crate::rows::{
+    copy_buffer::CopyBuffer,
+    field::{ColumnType, Field},
+};
 
 /// A query whose arguments are bound.
 pub(crate) type BoundQuery = Query<'static, Postgres, PgArguments>;
@@ -15,11 +20,18 @@ pub(crate) type BoundQuery = Query<'static, Postgres, PgArguments>;
 /// A column of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
-    pub(crate) name: &'static str,
-    pub(crate) sql_type: &'static str,
+    name: &'static str,
+    sql_type: &'static str,
 }
 
-/// Some columns of a table, with their values in one row.
+impl Column {
+    /// The column that a field of `T` is stored in.
+    pub(crate) const fn of<T, F: Field>(name: &'static str, _: fn(&T) -> &F) -> Self {
+        Self { name, sql_type: <F::Column<'static> as ColumnType>::SQL_TYPE }
+    }
+}
+
+/// What is stored in some columns of a table.
 pub(crate) trait Columns: Sized {
     /// The columns, in the order in which the other functions take them.
     const COLUMNS: &'static [Column];
@@ -28,61 +40,49 @@ pub(crate) trait Columns: Sized {
     fn copy(&self, buffer: &mut CopyBuffer);
 
     /// Binds an array of each column.
-    fn bind(rows: &[Self], query: BoundQuery) -> BoundQuery;
+    fn bind(rows: &[&Self], query: BoundQuery) -> BoundQuery;
+
+    /// Reads the values of a row. The error names the column at fault.
+    fn read(row: &PgRow) -> Result<Self, sqlx::Error>;
 }
 
-/// A value of a column.
-pub(crate) trait Field {
-    /// The type of the column.
-    const SQL_TYPE: &'static str;
-
-    /// Writes the value as a field of a row that was begun.
-    fn copy(&self, buffer: &mut CopyBuffer);
-}
-
-/// Makes a struct whose fields are columns of the same names.
-///
-/// Its values are borrowed, if any is, for the lifetime `'r`.
+/// Says which columns the fields of a struct are stored in: those of the same names, in this order.
 macro_rules! columns {
-    (
-        $(#[$meta:meta])*
-        $name:ident $(<$row:lifetime>)? { $($column:ident: $type:ty,)+ }
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug)]
-        pub(crate) struct $name $(<$row>)? {
-            $(pub(crate) $column: $type,)+
-        }
-
-        impl $(<$row>)? $crate::rows::columns::Columns for $name $(<$row>)? {
-            const COLUMNS: &'static [$crate::rows::columns::Column] = &[
-                $($crate::rows::columns::Column {
-                    name: stringify!($column),
-                    sql_type: <$type as $crate::rows::columns::Field>::SQL_TYPE,
-                },)+
-            ];
+    ($type:ty { $($column:ident),+ $(,)? }) => {
+        impl $crate::rows::columns::Columns for $type {
+            const COLUMNS: &'static [$crate::rows::columns::Column] = &[$(
+                $crate::rows::columns::Column::of(stringify!($column), |row: &Self| &row.$column),
+            )+];
 
             fn copy(&self, buffer: &mut $crate::rows::copy_buffer::CopyBuffer) {
-                $($crate::rows::columns::Field::copy(&self.$column, buffer);)+
+                use $crate::rows::field::{ColumnType, Field};
+                $(self.$column.to_column().copy(buffer);)+
             }
 
             fn bind(
-                rows: &[Self],
+                rows: &[&Self],
                 query: $crate::rows::columns::BoundQuery,
             ) -> $crate::rows::columns::BoundQuery {
-                query$(.bind(rows.iter().map(|row| row.$column).collect::<Vec<$type>>()))+
+                use $crate::rows::field::Field;
+                query$(.bind(rows.iter().map(|row| row.$column.to_column()).collect::<Vec<_>>()))+
             }
-        }
 
-        impl<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> for $name $(<$row>)? {
-            fn from_row(row: &'r sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
-                use sqlx::Row as _;
-                Ok(Self { $($column: row.try_get(stringify!($column))?,)+ })
+            fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
+                Ok(Self { $($column: $crate::rows::columns::read(row, stringify!($column))?,)+ })
             }
         }
     };
 }
 pub(crate) use columns;
+
+/// The value in a column. The error names the column.
+pub(crate) fn read<'r, F: Field>(row: &'r PgRow, column: &str) -> Result<F, sqlx::Error>
+where
+    F::Column<'r>: Decode<'r, Postgres> + Type<Postgres>,
+{
+    F::from_column(row.try_get(column)?)
+        .map_err(|source| sqlx::Error::ColumnDecode { index: column.to_owned(), source })
+}
 
 /// The names of columns, with commas between them.
 pub(crate) fn names<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
@@ -90,7 +90,10 @@ pub(crate) fn names<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
 }
 
 /// The statement that inserts the arrays that [`Columns::bind`] binds, but for rows that are known.
-pub(crate) fn insert<'a>(table: &str, columns: impl Iterator<Item = &'a Column> + Clone) -> String {
+pub(crate) fn insert<'a>(
+    table: impl Display,
+    columns: impl Iterator<Item = &'a Column> + Clone,
+) -> String {
     let arrays: Vec<String> = columns
         .clone()
         .zip(1..)
@@ -102,79 +105,4 @@ pub(crate) fn insert<'a>(table: &str, columns: impl Iterator<Item = &'a Column> 
         names(columns),
         arrays.join(", ")
     )
-}
-
-impl Field for i16 {
-    const SQL_TYPE: &'static str = "smallint";
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        buffer.smallint(*self);
-    }
-}
-
-impl Field for i32 {
-    const SQL_TYPE: &'static str = "integer";
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        buffer.integer(*self);
-    }
-}
-
-impl Field for i64 {
-    const SQL_TYPE: &'static str = "bigint";
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        buffer.bigint(*self);
-    }
-}
-
-impl Field for bool {
-    const SQL_TYPE: &'static str = "boolean";
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        buffer.boolean(*self);
-    }
-}
-
-impl Field for Uuid {
-    const SQL_TYPE: &'static str = "uuid";
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        buffer.uuid(self.as_bytes());
-    }
-}
-
-impl Field for Timestamptz {
-    const SQL_TYPE: &'static str = "timestamptz";
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        buffer.timestamptz(self.0);
-    }
-}
-
-impl Field for &str {
-    const SQL_TYPE: &'static str = "text";
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        buffer.bytea(self.as_bytes());
-    }
-}
-
-impl Field for &[u8] {
-    const SQL_TYPE: &'static str = "bytea";
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        buffer.bytea(self);
-    }
-}
-
-impl<T: Field> Field for Option<T> {
-    const SQL_TYPE: &'static str = T::SQL_TYPE;
-
-    fn copy(&self, buffer: &mut CopyBuffer) {
-        match self {
-            Some(value) => value.copy(buffer),
-            None => buffer.null(),
-        }
-    }
 }

@@ -5,21 +5,16 @@ use std::sync::LazyLock;
 use domain::{
     Event, EventId, Fact, IdKind, LakeAccess, LakeInventory, Position, Timestamp, WarehouseQuery,
 };
-use sqlx::{FromRow, postgres::PgRow};
-use uuid::Uuid;
+use sqlx::postgres::PgRow;
 use wire::json::format_time;
 
 use crate::{
     error::StoreError,
-    numbers::{bigint, integer, number, unsigned},
     rows::{
-        columns::{BoundQuery, Column, Columns, columns, insert, names},
+        columns::{BoundQuery, Column, Columns, columns, insert, names, read},
         copy_buffer::CopyBuffer,
-        facts::{LakeAccessRow, LakeInventoryRow, WarehouseQueryRow},
         kind::{Kind, Placed},
     },
-    statement::Doing,
-    timestamptz::Timestamptz,
 };
 
 /// What is being done when a row can't be read.
@@ -38,29 +33,47 @@ pub struct Counted {
     pub event: Event,
 }
 
-columns! {
-    /// The columns that the writer gives a row of any kind.
-    WrittenRow {
-        occurred_at: Timestamptz,
-        id: Uuid,
-        stream: i16,
-        epoch: i32,
-        sequence: i64,
-        index: i32,
-        derived: bool,
-        source: Option<i16>,
-    }
-}
+// What an event says. A new field of an event is added to its list, and by a migration.
+columns!(LakeAccess {
+    operation,
+    outcome,
+    bytes,
+    object_bytes,
+    duration_us,
+    bucket,
+    key,
+    sequencer,
+    principal,
+});
+columns!(LakeInventory { objects, bytes, bucket });
+columns!(WarehouseQuery {
+    statement,
+    outcome,
+    queued_us,
+    executed_us,
+    rows_processed,
+    rows_returned,
+    bytes_scanned,
+    cache_hit,
+    warehouse,
+    database,
+    principal,
+    fingerprint,
+});
 
-columns! {
-    /// The columns of a row of any kind that are read besides its position.
-    ReadRow {
-        verdict: Option<i64>,
-        source: Option<i16>,
-        occurred_at: Timestamptz,
-        id: Uuid,
-    }
+/// What the writer gives a row of any kind besides.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    occurred_at: Timestamp,
+    id: EventId,
+    stream: i16,
+    epoch: u32,
+    sequence: u64,
+    index: u32,
+    derived: bool,
+    source: Option<i16>,
 }
+columns!(Origin { occurred_at, id, stream, epoch, sequence, index, derived, source });
 
 /// The statements of a kind.
 #[derive(Debug)]
@@ -80,8 +93,8 @@ static STATEMENTS: LazyLock<[Statements; 3]> = LazyLock::new(|| Kind::ALL.map(St
 impl Statements {
     fn of(kind: Kind) -> Self {
         let table = kind.table();
-        let written = WrittenRow::COLUMNS.iter().chain(columns_of(kind));
-        let read = names(ReadRow::COLUMNS.iter().chain(columns_of(kind)));
+        let written = Origin::COLUMNS.iter().chain(columns_of(kind));
+        let read = format!("verdict, source, occurred_at, id, {}", names(columns_of(kind).iter()));
         Self {
             copy: format!(
                 "copy lakegauge.{table} ({}) from stdin (format binary)",
@@ -105,27 +118,25 @@ pub(crate) fn statements(kind: Kind) -> &'static Statements {
 /// The columns of what an event of a kind says.
 const fn columns_of(kind: Kind) -> &'static [Column] {
     match kind {
-        Kind::LakeAccess => LakeAccessRow::COLUMNS,
-        Kind::LakeInventory => LakeInventoryRow::COLUMNS,
-        Kind::WarehouseQuery => WarehouseQueryRow::COLUMNS,
+        Kind::LakeAccess => LakeAccess::COLUMNS,
+        Kind::LakeInventory => LakeInventory::COLUMNS,
+        Kind::WarehouseQuery => WarehouseQuery::COLUMNS,
     }
 }
 
 /// Writes an event as a row of its kind's COPY.
 pub(crate) fn copy(buffer: &mut CopyBuffer, stream: i16, placed: &Placed) {
-    let written = written(stream, placed);
+    let origin = Origin::of(stream, placed);
     match &placed.event.fact {
-        Fact::LakeAccess(access) => copy_row(buffer, &written, &LakeAccessRow::from(access)),
-        Fact::LakeInventory(inventory) => {
-            copy_row(buffer, &written, &LakeInventoryRow::from(inventory));
-        }
-        Fact::WarehouseQuery(query) => copy_row(buffer, &written, &WarehouseQueryRow::from(query)),
+        Fact::LakeAccess(access) => copy_row(buffer, origin, access),
+        Fact::LakeInventory(inventory) => copy_row(buffer, origin, inventory),
+        Fact::WarehouseQuery(query) => copy_row(buffer, origin, query),
     }
 }
 
-fn copy_row<T: Columns>(buffer: &mut CopyBuffer, written: &WrittenRow, fact: &T) {
-    buffer.row(WrittenRow::COLUMNS.len() + T::COLUMNS.len());
-    written.copy(buffer);
+fn copy_row<T: Columns>(buffer: &mut CopyBuffer, origin: Origin, fact: &T) {
+    buffer.row(Origin::COLUMNS.len() + T::COLUMNS.len());
+    origin.copy(buffer);
     fact.copy(buffer);
 }
 
@@ -134,74 +145,66 @@ pub(crate) fn bind(query: BoundQuery, kind: Kind, stream: i16, rows: &[&Placed])
     let (mut accesses, mut inventories, mut queries) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         match &row.event.fact {
-            Fact::LakeAccess(access) => accesses.push(LakeAccessRow::from(access)),
-            Fact::LakeInventory(inventory) => inventories.push(LakeInventoryRow::from(inventory)),
-            Fact::WarehouseQuery(query) => queries.push(WarehouseQueryRow::from(query)),
+            Fact::LakeAccess(access) => accesses.push(access),
+            Fact::LakeInventory(inventory) => inventories.push(inventory),
+            Fact::WarehouseQuery(query) => queries.push(query),
         }
     }
-    let written: Vec<WrittenRow> = rows.iter().map(|row| written(stream, row)).collect();
-    let query = WrittenRow::bind(&written, query);
+    let origins: Vec<Origin> = rows.iter().map(|row| Origin::of(stream, row)).collect();
+    let query = Origin::bind(&origins.iter().collect::<Vec<_>>(), query);
     match kind {
-        Kind::LakeAccess => LakeAccessRow::bind(&accesses, query),
-        Kind::LakeInventory => LakeInventoryRow::bind(&inventories, query),
-        Kind::WarehouseQuery => WarehouseQueryRow::bind(&queries, query),
+        Kind::LakeAccess => LakeAccess::bind(&accesses, query),
+        Kind::LakeInventory => LakeInventory::bind(&inventories, query),
+        Kind::WarehouseQuery => WarehouseQuery::bind(&queries, query),
     }
 }
 
-fn written(stream: i16, placed: &Placed) -> WrittenRow {
-    let Placed { position, source, event, .. } = placed;
-    WrittenRow {
-        occurred_at: Timestamptz(event.occurred_at.0),
-        id: Uuid::from_bytes(*event.id.as_bytes()),
-        stream,
-        epoch: integer(position.epoch),
-        sequence: bigint(position.sequence),
-        index: integer(position.index),
-        derived: match event.id.kind() {
-            IdKind::Derived => true,
-            IdKind::Sequenced { .. } => false,
-        },
-        source: *source,
+impl Origin {
+    fn of(stream: i16, placed: &Placed) -> Self {
+        let Placed { position, source, event, .. } = placed;
+        Self {
+            occurred_at: event.occurred_at,
+            id: event.id,
+            stream,
+            epoch: position.epoch,
+            sequence: position.sequence,
+            index: position.index,
+            derived: matches!(event.id.kind(), IdKind::Derived),
+            source: *source,
+        }
     }
 }
 
 /// The event in a row that a statement of its kind selected.
 pub(crate) fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
-    let position = position(row).doing(DOING)?;
-    let read = ReadRow::from_row(row).doing(DOING)?;
-    let (occurred_at, id) =
-        (Timestamp(read.occurred_at.0), EventId::from_bytes(*read.id.as_bytes()));
+    read_counted(kind, row).map_err(|error| {
+        let at = read(row, "occurred_at").ok().and_then(format_time).unwrap_or_default();
+        let id = read(row, "id").map_or_else(|_| String::new(), |id: EventId| id.to_string());
+        let table = kind.table();
+        StoreError::Inconsistent(format!("the row {at} {id} of lakegauge.{table}: {error}"))
+    })
+}
+
+fn read_counted(kind: Kind, row: &PgRow) -> Result<Counted, sqlx::Error> {
     let fact = match kind {
-        Kind::LakeAccess => {
-            LakeAccess::try_from(LakeAccessRow::from_row(row).doing(DOING)?).map(Fact::LakeAccess)
-        }
-        Kind::LakeInventory => {
-            LakeInventory::try_from(LakeInventoryRow::from_row(row).doing(DOING)?)
-                .map(Fact::LakeInventory)
-        }
-        Kind::WarehouseQuery => {
-            WarehouseQuery::try_from(WarehouseQueryRow::from_row(row).doing(DOING)?)
-                .map(Fact::WarehouseQuery)
-        }
+        Kind::LakeAccess => Fact::LakeAccess(Columns::read(row)?),
+        Kind::LakeInventory => Fact::LakeInventory(Columns::read(row)?),
+        Kind::WarehouseQuery => Fact::WarehouseQuery(Columns::read(row)?),
     };
-    let fact = fact.map_err(|unreadable| {
-        let at = format_time(occurred_at).unwrap_or_default();
-        unreadable.of(kind.table(), &format!("{at} {id}"))
-    })?;
     Ok(Counted {
-        position,
-        verdict: read.verdict.map(unsigned).transpose()?,
-        source: read.source,
-        event: Event { id, occurred_at, fact },
+        position: position(row)?,
+        verdict: read(row, "verdict")?,
+        source: read(row, "source")?,
+        event: Event { id: read(row, "id")?, occurred_at: read(row, "occurred_at")?, fact },
     })
 }
 
 /// The position in a row that has its three columns.
 pub(crate) fn position(row: &PgRow) -> Result<Position, sqlx::Error> {
     Ok(Position {
-        epoch: number(row, "epoch")?,
-        sequence: number(row, "sequence")?,
-        index: number(row, "index")?,
+        epoch: read(row, "epoch")?,
+        sequence: read(row, "sequence")?,
+        index: read(row, "index")?,
     })
 }
 
@@ -231,28 +234,5 @@ mod tests {
              bucket from lakegauge.lake_inventory"
         );
         assert!(select_noted.starts_with("select noted_epoch as epoch, "), "{select_noted}");
-    }
-
-    #[test]
-    fn a_row_comes_back_as_what_was_written_and_says_which_value_it_can_t_read() {
-        let access = LakeAccess {
-            bucket: "raw".to_owned(),
-            key: "a".to_owned(),
-            operation: domain::Operation::Write,
-            bytes: 5,
-            object_bytes: Some(7),
-            sequencer: None,
-            duration_us: 1,
-            outcome: domain::Outcome::Ok,
-            principal: "me".to_owned(),
-        };
-        let row = LakeAccessRow::from(&access);
-        assert_eq!(LakeAccess::try_from(row), Ok(access.clone()));
-        let wrong = LakeAccess::try_from(LakeAccessRow { outcome: 99, ..row }).unwrap_err();
-        assert_eq!(
-            wrong.of("lake_access", "2026-11-23T00:00:00.000000Z 5").to_string(),
-            "the row 2026-11-23T00:00:00.000000Z 5 of lakegauge.lake_access has 99 as its outcome, \
-             which this release can't read"
-        );
     }
 }

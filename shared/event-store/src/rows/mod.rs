@@ -3,6 +3,5 @@
 pub(crate) mod columns;
 pub(crate) mod copy_buffer;
 pub(crate) mod event;
-pub(crate) mod facts;
+pub(crate) mod field;
 pub(crate) mod kind;
-pub(crate) mod unreadable;

@@ -5,18 +5,10 @@
 //! up as those of any pairs do. A window whose sketch is one pair stores none: `bucket_max` and
 //! `events` say it.
 
-use domain::{Outcome, Side, Sketch, WindowKey, WindowSums, time::MICROS_PER_SECOND};
+use domain::{Side, Sketch, Timestamp, WindowKey, WindowSums, time::MICROS_PER_SECOND};
 use sqlx::{Row as _, postgres::PgRow};
 
-use crate::{
-    error::StoreError,
-    rows::{
-        event::DOING,
-        unreadable::{Unreadable, code},
-    },
-    statement::Doing,
-    timestamptz::Timestamptz,
-};
+use crate::{error::StoreError, rows::columns::read, statement::Doing};
 
 /// Bits of a pair that hold the count; the other twelve hold the bucket, of which there are 3,840.
 const COUNT_BITS: u32 = 19;
@@ -39,19 +31,48 @@ pub(crate) const fn table(side: Side) -> &'static str {
     }
 }
 
-/// The columns of a window that [`sums`] reads, of a table that is called `known`.
-pub(crate) const fn columns(side: Side) -> &'static str {
+/// A sum of a window, and the column that has it in the table of a side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sum {
+    pub(crate) column: &'static str,
+    /// Its name in what [`sums`] reads.
+    name: &'static str,
+    pub(crate) of: fn(&WindowSums) -> u128,
+}
+
+const EVENTS: Sum = Sum { column: "events", name: "events", of: |sums| sums.events.into() };
+const LAKE: &[Sum] = &[
+    EVENTS,
+    Sum { column: "bytes", name: "bytes", of: |sums| sums.bytes },
+    Sum { column: "duration_us", name: "duration_us", of: |sums| sums.duration_us },
+];
+const WAREHOUSE: &[Sum] = &[
+    EVENTS,
+    Sum { column: "bytes_scanned", name: "bytes", of: |sums| sums.bytes },
+    Sum { column: "response_us", name: "duration_us", of: |sums| sums.duration_us },
+    Sum { column: "rows_processed", name: "rows", of: |sums| sums.rows },
+    Sum { column: "cache_hits", name: "cache_hits", of: |sums| sums.cache_hits.into() },
+];
+
+/// The sums that the windows of a side have; the others are 0.
+pub(crate) const fn sums_of(side: Side) -> &'static [Sum] {
     match side {
-        Side::Lake => {
-            "known.bucket_max, known.events::text as events, known.bytes::text as bytes, \
-             '0' as rows, known.duration_us::text as duration_us, '0' as cache_hits, known.sketch"
-        }
-        Side::Warehouse => {
-            "known.bucket_max, known.events::text as events, known.bytes_scanned::text as bytes, \
-             known.rows_processed::text as rows, known.response_us::text as duration_us, \
-             known.cache_hits::text as cache_hits, known.sketch"
-        }
+        Side::Lake => LAKE,
+        Side::Warehouse => WAREHOUSE,
     }
+}
+
+/// The columns of a window that [`sums`] reads, of a table that is called `known`. Sums have up to
+/// 128 bits; they travel as text.
+pub(crate) fn columns(side: Side) -> String {
+    let mut columns = "known.bucket_max, known.sketch".to_owned();
+    for Sum { name, .. } in WAREHOUSE {
+        columns += &match sums_of(side).iter().find(|sum| sum.name == *name) {
+            Some(Sum { column, .. }) => format!(", known.{column}::text as {name}"),
+            None => format!(", '0' as {name}"),
+        };
+    }
+    columns
 }
 
 /// A sketch as it is stored.
@@ -103,16 +124,13 @@ fn unpack(bucket_max: i16, events: u64, pairs: Option<Vec<i32>>) -> Result<Sketc
 /// What a window holds.
 pub(crate) fn sums(row: &PgRow) -> Result<WindowSums, String> {
     let text = |error: sqlx::Error| error.to_string();
-    let wide = |column: &str| {
-        let number: &str = row.try_get(column).map_err(text)?;
-        number.parse::<u128>().map_err(|_| format!("{column} is {number}"))
-    };
+    let wide = |column: &str| read::<u128>(row, column).map_err(text);
     let narrow = |column: &str| {
         let number = wide(column)?;
         u64::try_from(number).map_err(|_| format!("{column} is {number}"))
     };
     let events = narrow("events")?;
-    let bucket_max: i16 = row.try_get("bucket_max").map_err(text)?;
+    let bucket_max = read(row, "bucket_max").map_err(text)?;
     let pairs: Option<Vec<i32>> = row.try_get("sketch").map_err(text)?;
     Ok(WindowSums {
         events,
@@ -125,25 +143,23 @@ pub(crate) fn sums(row: &PgRow) -> Result<WindowSums, String> {
 }
 
 /// A window with its key, of a row that has them as `window_start`, `name`, `action`, `outcome`.
-pub(crate) fn window(side: Side, row: &PgRow, length_s: u32) -> Result<WindowRow, StoreError> {
-    let start: Timestamptz = row.try_get("window_start").doing(DOING)?;
-    let name: String = row.try_get("name").doing(DOING)?;
-    let action = row.try_get("action").doing(DOING)?;
-    let outcome = row.try_get("outcome").doing(DOING)?;
-    let start_s = start.0.div_euclid(MICROS_PER_SECOND);
-    let unreadable =
-        |unreadable: Unreadable| unreadable.of(table(side), &format!("{name} from {start_s} s on"));
-    let key = WindowKey {
-        action: code("action", action, Some).map_err(unreadable)?,
-        outcome: code("outcome", outcome, Outcome::from_code).map_err(unreadable)?,
-        name,
-        start_s,
-        length_s,
-    };
+pub(crate) fn window(row: &PgRow, length_s: u32) -> Result<WindowRow, StoreError> {
+    let key = key(row, length_s).doing("reading the key of a window")?;
     let sums = sums(row).map_err(|what| {
         StoreError::Inconsistent(format!("the window {key:?} can't be read: {what}"))
     })?;
     Ok(WindowRow { key, sums })
+}
+
+fn key(row: &PgRow, length_s: u32) -> Result<WindowKey, sqlx::Error> {
+    let start: Timestamp = read(row, "window_start")?;
+    Ok(WindowKey {
+        name: read(row, "name")?,
+        start_s: start.0.div_euclid(MICROS_PER_SECOND),
+        length_s,
+        action: read(row, "action")?,
+        outcome: read(row, "outcome")?,
+    })
 }
 
 #[cfg(test)]

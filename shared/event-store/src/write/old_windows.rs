@@ -1,7 +1,7 @@
 //! Letting go of windows that a stream keeps no longer.
 
 use domain::{Ladder, Side, Timestamp, time::SECONDS_PER_DAY};
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::{
     checkpoint,
@@ -10,7 +10,7 @@ use crate::{
     statement::{Doing, begin, commit},
     stream_id::StreamId,
     timestamptz::Timestamptz,
-    windows::kept,
+    windows::{kept, stored::table},
     write::{windows, writer::Archive},
 };
 
@@ -68,32 +68,26 @@ async fn step(
     (length_s, until): (u32, Timestamp),
 ) -> Result<LetGo, StoreError> {
     let doing = "letting go of windows";
-    let first: Option<Timestamptz> = sqlx::query_scalar(match side {
-        Side::Lake => FIRST_LAKE,
-        Side::Warehouse => FIRST_WAREHOUSE,
-    })
-    .bind(stream.id)
-    .bind(integer(length_s))
-    .bind(Timestamptz(until.0))
-    .fetch_one(&mut *connection)
-    .await
-    .doing(doing)?;
+    let first: Option<Timestamptz> = sqlx::query_scalar(AssertSqlSafe(first(side)))
+        .bind(stream.id)
+        .bind(integer(length_s))
+        .bind(Timestamptz(until.0))
+        .fetch_one(&mut *connection)
+        .await
+        .doing(doing)?;
     let until_here = first.map_or(until, |first| {
         // Midnight is such an hour, and every window fits into a day.
         let hour_s = STEP_S.max(i64::from(length_s)).min(SECONDS_PER_DAY);
         let start = Timestamp(first.0).slot(hour_s);
         Timestamp::from_seconds(start).plus_seconds(hour_s).min(until)
     });
-    let gone = sqlx::query(match side {
-        Side::Lake => DELETE_LAKE,
-        Side::Warehouse => DELETE_WAREHOUSE,
-    })
-    .bind(stream.id)
-    .bind(integer(length_s))
-    .bind(Timestamptz(until_here.0))
-    .execute(&mut *connection)
-    .await
-    .doing(doing)?;
+    let gone = sqlx::query(AssertSqlSafe(delete(side)))
+        .bind(stream.id)
+        .bind(integer(length_s))
+        .bind(Timestamptz(until_here.0))
+        .execute(&mut *connection)
+        .await
+        .doing(doing)?;
     sqlx::query(
         "update lakegauge.window_kept set kept_from = $3 where stream = $1 and length_s = $2",
     )
@@ -107,32 +101,27 @@ async fn step(
 }
 
 // A window before kept_from is not there, so both look between it and the end only.
-const FIRST_LAKE: &str = "
-select min(known.window_start) from lakegauge.window_kept as kept
-join lakegauge.lake_window as known
-    on known.window_start >= coalesce(kept.kept_from, '-infinity')
-    and known.length_s = kept.length_s
-join lakegauge.window_series as series on series.id = known.series and series.stream = kept.stream
-where kept.stream = $1 and kept.length_s = $2 and known.window_start < $3";
 
-const FIRST_WAREHOUSE: &str = "
-select min(known.window_start) from lakegauge.window_kept as kept
-join lakegauge.warehouse_window as known
-    on known.window_start >= coalesce(kept.kept_from, '-infinity')
-    and known.length_s = kept.length_s
-join lakegauge.window_series as series on series.id = known.series and series.stream = kept.stream
-where kept.stream = $1 and kept.length_s = $2 and known.window_start < $3";
+fn first(side: Side) -> String {
+    format!(
+        "select min(known.window_start) from lakegauge.window_kept as kept \
+         join lakegauge.{} as known \
+             on known.window_start >= coalesce(kept.kept_from, '-infinity') \
+             and known.length_s = kept.length_s \
+         join lakegauge.window_series as series \
+             on series.id = known.series and series.stream = kept.stream \
+         where kept.stream = $1 and kept.length_s = $2 and known.window_start < $3",
+        table(side)
+    )
+}
 
-const DELETE_LAKE: &str = "
-delete from lakegauge.lake_window as known
-using lakegauge.window_kept as kept, lakegauge.window_series as series
-where kept.stream = $1 and kept.length_s = $2 and series.stream = $1 and series.id = known.series
-    and known.length_s = $2 and known.window_start < $3
-    and known.window_start >= coalesce(kept.kept_from, '-infinity')";
-
-const DELETE_WAREHOUSE: &str = "
-delete from lakegauge.warehouse_window as known
-using lakegauge.window_kept as kept, lakegauge.window_series as series
-where kept.stream = $1 and kept.length_s = $2 and series.stream = $1 and series.id = known.series
-    and known.length_s = $2 and known.window_start < $3
-    and known.window_start >= coalesce(kept.kept_from, '-infinity')";
+fn delete(side: Side) -> String {
+    format!(
+        "delete from lakegauge.{} as known \
+         using lakegauge.window_kept as kept, lakegauge.window_series as series \
+         where kept.stream = $1 and kept.length_s = $2 and series.stream = $1 \
+             and series.id = known.series and known.length_s = $2 and known.window_start < $3 \
+             and known.window_start >= coalesce(kept.kept_from, '-infinity')",
+        table(side)
+    )
+}

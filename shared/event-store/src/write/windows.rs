@@ -18,7 +18,7 @@ use crate::{
     timestamptz::Timestamptz,
     windows::{
         kept,
-        stored::{Packed, columns, pack, sums, table},
+        stored::{Packed, columns, pack, sums, sums_of, table},
     },
 };
 
@@ -176,7 +176,7 @@ async fn merge(
     let mut merged: Vec<(Place, WindowSums)> =
         added.into_iter().map(|(place, sums)| (place, sums.clone())).collect();
     for row in rows {
-        let number: i64 = row.try_get(0).doing(doing)?;
+        let number: i64 = row.try_get("place").doing(doing)?;
         let window = usize::try_from(number - 1).ok().and_then(|number| merged.get_mut(number));
         if let Some((place, window)) = window {
             let known = sums(&row).map_err(|what| {
@@ -223,30 +223,20 @@ async fn write(
     let (starts, lengths_s, series) = bind_places(windows.iter().map(|(place, _)| *place));
     let mut sketches = Sketches::default();
     windows.iter().for_each(|(_, sums)| sketches.push(pack(&sums.sketch)));
-    // Sums have up to 128 bits; they travel as text.
-    let texts = |value: fn(&WindowSums) -> u128| -> Vec<String> {
-        windows.iter().map(|(_, sums)| value(sums).to_string()).collect()
-    };
-    let query = sqlx::query(match side {
-        Side::Lake => LAKE,
-        Side::Warehouse => WAREHOUSE,
-    })
-    .bind(starts)
-    .bind(lengths_s)
-    .bind(series)
-    .bind(sketches.bucket_max)
-    .bind(texts(|sums| sums.events.into()))
-    .bind(texts(|sums| sums.bytes))
-    .bind(texts(|sums| sums.duration_us))
-    .bind(sketches.from)
-    .bind(sketches.to)
-    .bind(sketches.pairs);
-    let query = match side {
-        Side::Lake => query,
-        Side::Warehouse => {
-            query.bind(texts(|sums| sums.rows)).bind(texts(|sums| sums.cache_hits.into()))
-        }
-    };
+    let mut query = sqlx::query(AssertSqlSafe(upsert(side)))
+        .bind(sketches.pairs)
+        .bind(starts)
+        .bind(lengths_s)
+        .bind(series)
+        .bind(sketches.bucket_max)
+        .bind(sketches.from)
+        .bind(sketches.to);
+    for sum in sums_of(side) {
+        // Sums have up to 128 bits; they travel as text.
+        let texts: Vec<String> =
+            windows.iter().map(|(_, sums)| (sum.of)(sums).to_string()).collect();
+        query = query.bind(texts);
+    }
     let done = query.execute(connection).await.doing("adding to the windows")?;
     let expected = count(windows.len());
     if done.rows_affected() != expected {
@@ -275,41 +265,28 @@ with given as (
 )
 select 0::bigint, id from given where false";
 
-const LAKE: &str = "
-insert into lakegauge.lake_window
-    (window_start, length_s, series, bucket_max, events, bytes, duration_us, sketch)
-select window_start, length_s, series, bucket_max, events::numeric, bytes::numeric,
-    duration_us::numeric, ($10::integer[])[sketch_from:sketch_to]
-from unnest($1::timestamptz[], $2::integer[], $3::integer[], $4::smallint[], $5::text[],
-    $6::text[], $7::text[], $8::integer[], $9::integer[])
-    as part (window_start, length_s, series, bucket_max, events, bytes, duration_us,
-        sketch_from, sketch_to)
-on conflict (window_start, length_s, series) do update set
-    bucket_max = excluded.bucket_max,
-    events = excluded.events,
-    bytes = excluded.bytes,
-    duration_us = excluded.duration_us,
-    sketch = excluded.sketch";
-
-const WAREHOUSE: &str = "
-insert into lakegauge.warehouse_window
-    (window_start, length_s, series, bucket_max, events, bytes_scanned, response_us, sketch,
-     rows_processed, cache_hits)
-select window_start, length_s, series, bucket_max, events::numeric, bytes::numeric,
-    duration_us::numeric, ($10::integer[])[sketch_from:sketch_to], rows::numeric,
-    cache_hits::numeric
-from unnest($1::timestamptz[], $2::integer[], $3::integer[], $4::smallint[], $5::text[],
-    $6::text[], $7::text[], $8::integer[], $9::integer[], $11::text[], $12::text[])
-    as part (window_start, length_s, series, bucket_max, events, bytes, duration_us,
-        sketch_from, sketch_to, rows, cache_hits)
-on conflict (window_start, length_s, series) do update set
-    bucket_max = excluded.bucket_max,
-    events = excluded.events,
-    bytes_scanned = excluded.bytes_scanned,
-    response_us = excluded.response_us,
-    sketch = excluded.sketch,
-    rows_processed = excluded.rows_processed,
-    cache_hits = excluded.cache_hits";
+/// The statement that writes windows as they will be: after the pairs of all sketches an array of each
+/// column, the sums last.
+fn upsert(side: Side) -> String {
+    let sums = sums_of(side);
+    let each =
+        |part: fn(&str) -> String| -> String { sums.iter().map(|sum| part(sum.column)).collect() };
+    let arrays: String = (8..8 + sums.len()).map(|number| format!(", ${number}::text[]")).collect();
+    format!(
+        "insert into lakegauge.{} (window_start, length_s, series, bucket_max, sketch{names}) \
+         select window_start, length_s, series, bucket_max, \
+             ($1::integer[])[sketch_from:sketch_to]{numbers} \
+         from unnest($2::timestamptz[], $3::integer[], $4::integer[], $5::smallint[], \
+             $6::integer[], $7::integer[]{arrays}) \
+             as part (window_start, length_s, series, bucket_max, sketch_from, sketch_to{names}) \
+         on conflict (window_start, length_s, series) do update set \
+             bucket_max = excluded.bucket_max, sketch = excluded.sketch{updates}",
+        table(side),
+        names = each(|column| format!(", {column}")),
+        numbers = each(|column| format!(", {column}::numeric")),
+        updates = each(|column| format!(", {column} = excluded.{column}")),
+    )
+}
 
 #[cfg(test)]
 mod tests {
@@ -324,5 +301,26 @@ mod tests {
         assert_eq!(sketches.from, [Some(1), None, Some(3)]);
         assert_eq!(sketches.to, [Some(2), None, Some(4)]);
         assert_eq!((sketches.bucket_max, sketches.pairs.len()), (vec![3, 7, 8], 4));
+    }
+    #[test]
+    fn each_sum_of_a_side_has_its_column_in_the_statement() {
+        let sql = upsert(Side::Lake);
+        for part in [
+            "insert into lakegauge.lake_window (window_start, length_s, series, bucket_max, sketch, \
+             events, bytes, duration_us) select",
+            "($1::integer[])[sketch_from:sketch_to], events::numeric, bytes::numeric, \
+             duration_us::numeric from unnest($2::timestamptz[]",
+            "$7::integer[], $8::text[], $9::text[], $10::text[]) as part (",
+            "sketch_to, events, bytes, duration_us) on conflict",
+            "sketch = excluded.sketch, events = excluded.events, bytes = excluded.bytes, \
+             duration_us = excluded.duration_us",
+        ] {
+            assert!(sql.contains(part), "{part}: {sql}");
+        }
+        assert_eq!(
+            columns(Side::Lake),
+            "known.bucket_max, known.sketch, known.events::text as events, known.bytes::text as \
+             bytes, known.duration_us::text as duration_us, '0' as rows, '0' as cache_hits"
+        );
     }
 }

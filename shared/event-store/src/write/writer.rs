@@ -319,7 +319,7 @@ impl Archive {
             }
         }
         let partitions = Partitions::load(&mut connection).await?;
-        let checkpoint = checkpoint::read(&mut connection, self.stream).await?;
+        let checkpoint = checkpoint::load(&mut connection, self.stream).await?;
         Ok((Session { connection, partitions }, checkpoint))
     }
 
