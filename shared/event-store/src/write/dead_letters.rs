@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use domain::{EventId, Identity, Timestamp};
-use sqlx::PgConnection;
+use domain::{EventId, Identity, Reason, Timestamp};
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use crate::{
     error::StoreError,
-    numbers::{count, integer, signed},
-    rows::kind::Placed,
+    numbers::count,
+    rows::{
+        columns::{Columns, columns, insert},
+        kind::Placed,
+    },
     statement::Doing,
     stream_id::StreamId,
     timestamptz::Timestamptz,
@@ -26,46 +29,61 @@ fn storable(text: &str) -> String {
     text[..end].replace('\0', "\u{fffd}") + cut
 }
 
-#[derive(Default)]
-struct Columns {
-    epochs: Vec<i32>,
-    sequences: Vec<i64>,
-    indexes: Vec<i32>,
-    broker_ns: Vec<i64>,
-    reasons: Vec<i16>,
-    fields: Vec<Option<String>>,
-    details: Vec<String>,
-    bytes: Vec<Vec<u8>>,
-    header_bytes: Vec<i32>,
-    counted: Vec<bool>,
-    times: Vec<Option<Timestamptz>>,
-    ids: Vec<Option<Uuid>>,
-    sqlstates: Vec<Option<String>>,
-    sources: Vec<Option<i16>>,
+/// What is written of a letter.
+struct LetterRow {
+    stream: i16,
+    epoch: u32,
+    sequence: u64,
+    index: u32,
+    broker_ns: i64,
+    reason: Reason,
+    field: Option<String>,
+    detail: String,
+    bytes: Vec<u8>,
+    header_bytes: u32,
+    counted: bool,
+    occurred_at: Option<Timestamp>,
+    id: Option<EventId>,
+    sqlstate: Option<String>,
+    source: Option<i16>,
 }
+columns!(LetterRow {
+    stream,
+    epoch,
+    sequence,
+    index,
+    broker_ns,
+    reason,
+    field,
+    detail,
+    bytes,
+    header_bytes,
+    counted,
+    occurred_at,
+    id,
+    sqlstate,
+    source,
+});
 
-impl Columns {
-    fn push(
-        &mut self,
-        letter: &Letter,
-        counted: bool,
-        sqlstate: Option<&str>,
-    ) -> Result<(), StoreError> {
-        self.epochs.push(integer(letter.position.epoch));
-        self.sequences.push(signed(letter.position.sequence)?);
-        self.indexes.push(integer(letter.position.index));
-        self.broker_ns.push(letter.broker_ns);
-        self.reasons.push(i16::from(letter.refusal.reason.code()));
-        self.fields.push(letter.refusal.field.map(str::to_owned));
-        self.details.push(storable(&letter.refusal.detail));
-        self.bytes.push(letter.bytes.clone());
-        self.header_bytes.push(i32::try_from(letter.header_bytes).unwrap_or(i32::MAX));
-        self.counted.push(counted);
-        self.times.push(letter.identity.map(|(at, _)| Timestamptz(at.0)));
-        self.ids.push(letter.identity.map(|(_, id)| Uuid::from_bytes(*id.as_bytes())));
-        self.sqlstates.push(sqlstate.map(str::to_owned));
-        self.sources.push(letter.source);
-        Ok(())
+impl LetterRow {
+    fn of(stream: StreamId, letter: &Letter, counted: bool, sqlstate: Option<&str>) -> Self {
+        Self {
+            stream: stream.id,
+            epoch: letter.position.epoch,
+            sequence: letter.position.sequence,
+            index: letter.position.index,
+            broker_ns: letter.broker_ns,
+            reason: letter.refusal.reason,
+            field: letter.refusal.field.map(str::to_owned),
+            detail: storable(&letter.refusal.detail),
+            bytes: letter.bytes.clone(),
+            header_bytes: u32::try_from(letter.header_bytes).unwrap_or(u32::MAX),
+            counted,
+            occurred_at: letter.identity.map(|(at, _)| at),
+            id: letter.identity.map(|(_, id)| id),
+            sqlstate: sqlstate.map(str::to_owned),
+            source: letter.source,
+        }
     }
 }
 
@@ -113,39 +131,20 @@ pub(crate) async fn append(
     if letters.is_empty() && refused.is_empty() {
         return Ok(());
     }
-    let mut columns = Columns::default();
-    for letter in letters {
-        columns.push(letter, false, None)?;
-    }
-    for (letter, counted, sqlstate) in refused {
-        columns.push(letter, *counted, Some(sqlstate))?;
-    }
-    let given = count(letters.len() + refused.len());
-    let done = sqlx::query(
-        "insert into lakegauge.dead_letter (epoch, sequence, index, broker_ns, reason, field, \
-         detail, bytes, counted, occurred_at, id, sqlstate, source, header_bytes, stream) \
-         select part.*, $15 from unnest($1::integer[], $2::bigint[], $3::integer[], $4::bigint[], \
-         $5::smallint[], $6::text[], $7::text[], $8::bytea[], $9::boolean[], $10::timestamptz[], \
-         $11::uuid[], $12::text[], $13::smallint[], $14::integer[]) as part on conflict do nothing",
-    )
-    .bind(columns.epochs)
-    .bind(columns.sequences)
-    .bind(columns.indexes)
-    .bind(columns.broker_ns)
-    .bind(columns.reasons)
-    .bind(columns.fields)
-    .bind(columns.details)
-    .bind(columns.bytes)
-    .bind(columns.counted)
-    .bind(columns.times)
-    .bind(columns.ids)
-    .bind(columns.sqlstates)
-    .bind(columns.sources)
-    .bind(columns.header_bytes)
-    .bind(stream.id)
-    .execute(connection)
-    .await
-    .doing("keeping dead letters")?;
+    let refused = refused
+        .iter()
+        .map(|(letter, counted, sqlstate)| LetterRow::of(stream, letter, *counted, Some(sqlstate)));
+    let rows: Vec<LetterRow> = letters
+        .iter()
+        .map(|letter| LetterRow::of(stream, letter, false, None))
+        .chain(refused)
+        .collect();
+    let sql = insert("dead_letter", LetterRow::COLUMNS.iter());
+    let done = LetterRow::bind(&rows.iter().collect::<Vec<_>>(), sqlx::query(AssertSqlSafe(sql)))
+        .execute(connection)
+        .await
+        .doing("keeping dead letters")?;
+    let given = count(rows.len());
     appended.dead += done.rows_affected();
     appended.duplicates += given - done.rows_affected();
     Ok(())

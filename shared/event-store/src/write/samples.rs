@@ -1,58 +1,69 @@
 //! Samples: the history of the metrics, and the standing proof that they can be computed again.
 
+use std::collections::BTreeMap;
+
 use domain::{Sample, SampleValues};
 use serde_json::Value;
 use sqlx::{PgConnection, Row};
 
 use crate::{
     error::StoreError,
-    numbers::{count, integer, signed},
+    numbers::count,
+    rows::columns::{Columns, columns, read},
     statement::Doing,
     write::appended::Appended,
 };
 
+/// What is written of a sample; the values of the other side are `None`.
 #[derive(Default)]
-struct Columns {
-    names: Vec<String>,
-    epochs: Vec<i32>,
-    sequences: Vec<i64>,
-    broker_ns: Vec<i64>,
-    /// Sums have up to 128 bits; they travel as text.
-    used_bytes: Vec<Option<String>>,
-    accesses: Vec<Option<i64>>,
-    buckets: Vec<Option<String>>,
-    queries: Vec<Option<i64>>,
-    response_us: Vec<Option<String>>,
-    records: Vec<Option<String>>,
+struct SampleRow {
+    name: String,
+    epoch: u32,
+    sequence: u64,
+    broker_ns: i64,
+    used_bytes: Option<i128>,
+    accesses: Option<u64>,
+    buckets: Option<BTreeMap<String, i128>>,
+    queries_in_window: Option<u64>,
+    response_us_in_window: Option<u128>,
+    records: Option<u128>,
 }
+columns!(SampleRow {
+    name,
+    epoch,
+    sequence,
+    broker_ns,
+    used_bytes,
+    accesses,
+    buckets,
+    queries_in_window,
+    response_us_in_window,
+    records,
+});
 
-impl Columns {
-    fn push(&mut self, sample: &Sample) -> Result<(), StoreError> {
-        self.names.push(sample.stream.to_string());
-        self.epochs.push(integer(sample.epoch));
-        self.sequences.push(signed(sample.sequence)?);
-        self.broker_ns.push(sample.broker_ns);
+impl SampleRow {
+    fn of(sample: &Sample) -> Self {
+        let row = Self {
+            name: sample.stream.to_string(),
+            epoch: sample.epoch,
+            sequence: sample.sequence,
+            broker_ns: sample.broker_ns,
+            ..Self::default()
+        };
         match &sample.values {
-            SampleValues::Lake { used_bytes, accesses, buckets } => {
-                // A JSON value holds 64 bits, its text as many as there are.
-                let buckets = serde_json::to_string(buckets).expect("texts and integers");
-                self.used_bytes.push(Some(used_bytes.to_string()));
-                self.accesses.push(Some(signed(*accesses)?));
-                self.buckets.push(Some(buckets));
-                self.queries.push(None);
-                self.response_us.push(None);
-                self.records.push(None);
-            }
-            SampleValues::Warehouse { queries_in_window, response_us_in_window, records } => {
-                self.used_bytes.push(None);
-                self.accesses.push(None);
-                self.buckets.push(None);
-                self.queries.push(Some(signed(*queries_in_window)?));
-                self.response_us.push(Some(response_us_in_window.to_string()));
-                self.records.push(Some(records.to_string()));
-            }
+            SampleValues::Lake { used_bytes, accesses, buckets } => Self {
+                used_bytes: Some(*used_bytes),
+                accesses: Some(*accesses),
+                buckets: Some(buckets.clone()),
+                ..row
+            },
+            SampleValues::Warehouse { queries_in_window, response_us_in_window, records } => Self {
+                queries_in_window: Some(*queries_in_window),
+                response_us_in_window: Some(*response_us_in_window),
+                records: Some(*records),
+                ..row
+            },
         }
-        Ok(())
     }
 }
 
@@ -67,47 +78,33 @@ pub(crate) async fn append(
         return Ok(());
     }
     let doing = "keeping samples";
-    let mut columns = Columns::default();
-    for sample in samples {
-        columns.push(sample)?;
-    }
+    let rows: Vec<SampleRow> = samples.iter().map(SampleRow::of).collect();
     sqlx::query(
         "insert into lakegauge.stream (name) select distinct name from unnest($1::text[]) as part (name) \
          where not exists (select from lakegauge.stream where stream.name = part.name) \
          on conflict do nothing",
     )
-    .bind(&columns.names)
+    .bind(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>())
     .execute(&mut *connection)
     .await
     .doing(doing)?;
-    let row = sqlx::query(KEEP)
-        .bind(columns.names)
-        .bind(columns.epochs)
-        .bind(columns.sequences)
-        .bind(columns.broker_ns)
-        .bind(columns.used_bytes)
-        .bind(columns.accesses)
-        .bind(columns.buckets)
-        .bind(columns.queries)
-        .bind(columns.response_us)
-        .bind(columns.records)
+    let row = SampleRow::bind(&rows.iter().collect::<Vec<_>>(), sqlx::query(KEEP))
         .fetch_one(connection)
         .await
         .doing(doing)?;
-    let inserted: i64 = row.try_get("inserted").doing(doing)?;
+    let inserted: u64 = read(&row, "inserted").doing(doing)?;
     let differing: Value = row.try_get("differing").doing(doing)?;
     let differing = differing.as_array().map_or(&[][..], Vec::as_slice);
     for pair in differing {
         tracing::error!(%pair, "two samples of one position differ");
     }
-    let inserted = u64::try_from(inserted).unwrap_or(0);
     appended.inserted += inserted;
     appended.duplicates += count(samples.len()) - inserted;
     appended.samples_differing += count(differing.len());
     Ok(())
 }
 
-/// The rows that are compared are those from before this statement, and those given twice in it.
+/// Takes the arrays of [`SampleRow`]. The rows that are compared are those from before this statement, and those given twice in it.
 const KEEP: &str = "
 with given as (
     select stream.id as stream, part.epoch, part.sequence, part.broker_ns,
