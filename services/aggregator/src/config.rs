@@ -2,11 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bus::{
-    Run,
-    backlog::{BacklogLimits, LAG_CHECK_MS, STALLED_AFTER_MS},
-    service::BusConfig,
-};
+use bus::{Run, backlog::BacklogLimits, service::BusConfig};
 use event_store::StoreSettings;
 use service_kit::{Setting, Settings};
 
@@ -191,8 +187,8 @@ pub const SETTINGS: &[Setting] = &[
     SNAPSHOT_INTERVAL_MS,
     SNAPSHOT_OVERDUE_AFTER_MS,
     EPOCH_CHECK_MS,
-    LAG_CHECK_MS,
-    STALLED_AFTER_MS,
+    BacklogLimits::LAG_CHECK_MS,
+    BacklogLimits::STALLED_AFTER_MS,
     FROM_ARCHIVE,
     REPLAY,
     LEASE_MS,

@@ -23,5 +23,5 @@ mod stream;
 mod trim;
 mod verdicts;
 
-pub use config::{Config, SETTINGS};
+pub use config::Config;
 pub use run::run;

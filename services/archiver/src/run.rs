@@ -9,10 +9,11 @@ use service_kit::{Context, Jitter, random};
 use wire::Subjects;
 
 use crate::{
+    batcher::BatchLimits,
     books::{self, BooksMetrics},
     config::Config,
     metrics::Metrics,
-    size::SizeWatch,
+    size::{SizeRules, SizeWatch},
     stream::StreamTask,
     trim::TrimRules,
 };
@@ -38,7 +39,10 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             bus: bus.clone(),
             store: config.store.clone(),
             stream,
-            limits: config.limits,
+            limits: BatchLimits {
+                events_max: config.batch_events_max,
+                age_ms_max: config.batch_age_ms_max,
+            },
             trim_rules: TrimRules {
                 keep: config.keep,
                 await_snapshot: stream.is_some() && config.await_aggregator,
@@ -68,7 +72,11 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     }
     let books = BooksMetrics::new(&context.registry).context("metrics")?;
     let (store, interval) = (config.store.clone(), config.books_interval);
-    let size = SizeWatch::new(config.size, &context.registry).context("metrics")?;
+    let rules = SizeRules {
+        interval: config.database_size_interval,
+        limit_bytes: config.database_limit_bytes,
+    };
+    let size = SizeWatch::new(rules, &context.registry).context("metrics")?;
     let until = (context.lifecycle.clone(), context.clock.clone());
     let looking = books::look_forever(store, interval, books, size, until);
     context.lifecycle.spawn("books", looking);

@@ -7,7 +7,7 @@ use bus::{Bus, BusError};
 use clap::{ArgMatches, Command};
 use domain::{ArchiveSide, BrokerSide, Rules};
 use event_store::{ServerFacts, StoreError, StoreSettings};
-use service_kit::{Clock, Setting, Settings};
+use service_kit::{Clock, Problem, Setting, Settings};
 
 use crate::{
     addresses::{self, Login},
@@ -60,14 +60,16 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         let mut settings = given.settings()?;
         let bus = bus::service::load("doctor", &mut settings);
         let store = event_store::service::load_optional("lakegauge-doctor", &mut settings);
-        let mut findings: Vec<Finding> = problems(settings);
+        let mut problems = problems(settings);
         let mut all = given.settings()?;
         services::load_everything(&mut all);
-        // What nobody set is no mistake here: not every service runs everywhere.
-        let others = problems(all).into_iter().filter(|finding| !findings.contains(finding));
-        let others: Vec<Finding> =
-            others.filter(|finding| !format!("{finding:?}").contains("is required")).collect();
-        findings.extend(others);
+        for problem in self::problems(all) {
+            // What nobody set is no mistake here: not every service runs everywhere.
+            if !problem.is_missing && !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        let mut findings: Vec<Finding> = problems.iter().map(of_problem).collect();
         if findings.is_empty() {
             findings.push(Finding::Good("every setting can be read".to_owned()));
         }
@@ -123,10 +125,12 @@ fn tell(findings: &[Finding]) -> anyhow::Result<bool> {
     Ok(wrong == 0)
 }
 
-fn problems(settings: Settings<'_>) -> Vec<Finding> {
-    let problems = settings.finish().err().map(|problems| problems.0).unwrap_or_default();
-    let todo = "`lakegauge settings` shows what each means";
-    problems.into_iter().map(|problem| bad(format!("setting {problem}"), todo)).collect()
+fn problems(settings: Settings<'_>) -> Vec<Problem> {
+    settings.finish().err().map(|problems| problems.0).unwrap_or_default()
+}
+
+fn of_problem(problem: &Problem) -> Finding {
+    bad(format!("setting {problem}"), "`lakegauge settings` shows what each means")
 }
 
 async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {

@@ -17,9 +17,8 @@ pub(crate) struct Entry {
     path: &'static [&'static str],
     about: &'static str,
     service: Service,
-    /// Besides its own settings and those of the frame.
-    shared: &'static [Shared],
-    settings: &'static [Setting],
+    /// Every setting but those of the frame.
+    settings: fn() -> Vec<Setting>,
     run: fn(&Service, &Flags) -> ExitCode,
     /// Reads the settings for their problems only.
     load: fn(&mut Settings<'_>),
@@ -28,30 +27,13 @@ pub(crate) struct Entry {
     describe: Option<fn(&mut Settings<'_>) -> Option<String>>,
 }
 
-/// Settings that several services read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shared {
-    Nats,
-    Archive,
-}
-
-impl Shared {
-    fn settings(self) -> &'static [Setting] {
-        match self {
-            Self::Nats => bus::service::SETTINGS,
-            Self::Archive => event_store::service::SETTINGS,
-        }
-    }
-}
-
 /// In the order of the help.
 pub(crate) const SERVICES: &[Entry] = &[
     Entry {
         path: &["simulate", "lake"],
         about: "Make object store requests, and keep the books of what the metrics must be",
         service: Service { name: "lake-simulator", version: VERSION, admin_addr: "127.0.0.1:8011" },
-        shared: &[Shared::Nats],
-        settings: simulator::lake::SETTINGS,
+        settings: || [simulator::lake::SETTINGS, bus::service::SETTINGS].concat(),
         load: |settings| drop(simulator::lake::Config::load(settings)),
         describe: Some(|settings| {
             use simulator::lake::{Config, describe};
@@ -70,8 +52,7 @@ pub(crate) const SERVICES: &[Entry] = &[
             version: VERSION,
             admin_addr: "127.0.0.1:8012",
         },
-        shared: &[Shared::Nats],
-        settings: simulator::warehouse::SETTINGS,
+        settings: || [simulator::warehouse::SETTINGS, bus::service::SETTINGS].concat(),
         load: |settings| drop(simulator::warehouse::Config::load(settings)),
         describe: Some(|settings| {
             use simulator::warehouse::{Config, describe};
@@ -86,8 +67,9 @@ pub(crate) const SERVICES: &[Entry] = &[
         path: &["aggregate"],
         about: "Count the events and serve the four metrics",
         service: Service { name: "aggregator", version: VERSION, admin_addr: "127.0.0.1:8013" },
-        shared: &[Shared::Nats, Shared::Archive],
-        settings: aggregator::SETTINGS,
+        settings: || {
+            [aggregator::SETTINGS, bus::service::SETTINGS, event_store::service::SETTINGS].concat()
+        },
         load: |settings| drop(aggregator::Config::load(settings)),
         describe: None,
         run: |service, flags| {
@@ -99,8 +81,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         path: &["archive"],
         about: "Write every event into the archive, exactly once",
         service: Service { name: "archiver", version: VERSION, admin_addr: "127.0.0.1:8014" },
-        shared: &[Shared::Nats, Shared::Archive],
-        settings: archiver::SETTINGS,
+        settings: archiver::Config::table,
         load: |settings| drop(archiver::Config::load(settings)),
         describe: None,
         run: |service, flags| {
@@ -123,8 +104,7 @@ const GROUPS: &[(&str, &str)] =
 impl Entry {
     /// Every setting that the service reads.
     pub(crate) fn all_settings(&self) -> Vec<Setting> {
-        let shared = self.shared.iter().flat_map(|shared| shared.settings());
-        self.settings.iter().chain(shared).copied().chain(self.service.settings()).collect()
+        (self.settings)().into_iter().chain(self.service.settings()).collect()
     }
 
     fn command(&self) -> Command {
@@ -201,12 +181,12 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     let frame = [ADMIN_ADDR, LOG_FORMAT, LOG_LEVEL, SHUTDOWN_GRACE_MS];
     let mut sections = vec![
         ("Every service".to_owned(), frame.to_vec()),
-        ("NATS".to_owned(), Shared::Nats.settings().to_vec()),
-        ("The archive".to_owned(), Shared::Archive.settings().to_vec()),
+        ("NATS".to_owned(), bus::service::SETTINGS.to_vec()),
+        ("The archive".to_owned(), event_store::service::SETTINGS.to_vec()),
         ("lakegauge migrate".to_owned(), migrate::settings()),
     ];
     for entry in SERVICES {
-        sections.push((format!("lakegauge {}", entry.path.join(" ")), entry.settings.to_vec()));
+        sections.push((format!("lakegauge {}", entry.path.join(" ")), (entry.settings)()));
     }
     sections.push(("lakegauge up".to_owned(), local::SETTINGS.to_vec()));
     sections.push(("lakegauge publish".to_owned(), publish::SETTINGS.to_vec()));

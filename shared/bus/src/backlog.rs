@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
-use service_kit::{Clock, Condition, Setting, Settings};
+use service_kit::{Clock, Condition};
 
 use crate::{api, connection::Bus, error::BusError, reader::ReaderProgress, stream::named};
 
@@ -15,41 +15,18 @@ use crate::{api, connection::Bus, error::BusError, reader::ReaderProgress, strea
 /// before the position, as long as messages are left then. The server lists each.
 const GAPS_LISTED_MAX: u64 = 1_000_000;
 
-/// How often the stream is asked.
-pub const LAG_CHECK_MS: Setting = Setting {
-    key: "LAG_CHECK_MS",
-    flag: "lag-check-ms",
-    default: Some("1000"),
-    help: "How often each stream is asked how many messages wait to be counted or archived, whether \
-           or not any are delivered.",
-    secret: false,
-};
-
-/// From when on a reader that does not move is not ready.
-pub const STALLED_AFTER_MS: Setting = Setting {
-    key: "STALLED_AFTER_MS",
-    flag: "stalled-after-ms",
-    default: Some("30000"),
-    help: "From when on /readyz says that messages of a stream wait and none is counted or archived, \
-           or that NATS does not say whether any wait.",
-    secret: false,
-};
-
-/// How often the lag is asked, and what is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BacklogLimits {
-    /// Between two questions.
-    pub check: Duration,
-    /// The longest standstill that is still well.
-    pub stalled_after: Duration,
-}
-
-impl BacklogLimits {
-    /// From the settings; problems are collected there.
-    pub fn load(settings: &mut Settings<'_>) -> Option<Self> {
-        let check = settings.duration_ms(&LAG_CHECK_MS);
-        let stalled_after = settings.duration_ms(&STALLED_AFTER_MS);
-        Some(Self { check: check?, stalled_after: stalled_after? })
+service_kit::settings! {
+    /// How often the lag is asked, and what is too long.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct BacklogLimits {
+        /// How often each stream is asked how many messages wait to be counted or archived, whether or
+        /// not any are delivered.
+        #[setting(LAG_CHECK_MS, "lag-check-ms", default = "1000")]
+        pub check: Duration = duration_ms,
+        /// From when on /readyz says that messages of a stream wait and none is counted or archived, or
+        /// that NATS does not say whether any wait.
+        #[setting(STALLED_AFTER_MS, "stalled-after-ms", default = "30000")]
+        pub stalled_after: Duration = duration_ms,
     }
 }
 

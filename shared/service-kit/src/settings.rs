@@ -1,5 +1,7 @@
 //! Settings by flag and environment, with all their problems at once.
 
+mod declare;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -12,8 +14,8 @@ use crate::Secret;
 
 /// One setting: what it is called, what it means and what holds when nobody sets it.
 ///
-/// Services declare theirs in a table, from which come the flags of the command line, their help,
-/// and the test of `.env.example`.
+/// [`settings!`](crate::settings!) declares them. From the tables come the flags of the command line,
+/// their help, and `.env.example`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// Name in the environment, `ARCHIVER_BATCH_AGE_MS_MAX`. A number's unit is in the name.
@@ -116,7 +118,7 @@ impl Flags {
 pub struct Settings<'a> {
     flags: &'a Flags,
     environment: &'a dyn Strings,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
     given: BTreeMap<&'static str, &'static str>,
 }
 
@@ -129,10 +131,33 @@ impl fmt::Debug for Settings<'_> {
     }
 }
 
+/// What is wrong with a setting. Contains no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    setting: Setting,
+    detail: String,
+    /// Whether nobody set it although it is needed.
+    pub is_missing: bool,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (--{}): {}", self.setting.key, self.setting.flag, self.detail)
+    }
+}
+
 /// Every problem of the settings, none with a value in it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid settings: {}", .0.join("; "))]
-pub struct InvalidSettings(pub Vec<String>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSettings(pub Vec<Problem>);
+
+impl fmt::Display for InvalidSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problems: Vec<String> = self.0.iter().map(Problem::to_string).collect();
+        write!(f, "invalid settings: {}", problems.join("; "))
+    }
+}
+
+impl std::error::Error for InvalidSettings {}
 
 impl<'a> Settings<'a> {
     /// Settings over these flags and this environment.
@@ -146,8 +171,7 @@ impl<'a> Settings<'a> {
         T: FromStr,
         T::Err: fmt::Display,
     {
-        let value = self.required(setting)?;
-        self.converted(setting, value.parse())
+        self.parse_by(setting, str::parse)
     }
 
     /// A setting that may be absent: outer nothing for a problem, inner nothing for no value.
@@ -156,9 +180,29 @@ impl<'a> Settings<'a> {
         T: FromStr,
         T::Err: fmt::Display,
     {
+        self.optional_by(setting, str::parse)
+    }
+
+    /// A setting that must have a value, by a function that says what is wrong with it.
+    pub fn parse_by<T, E: fmt::Display>(
+        &mut self,
+        setting: &Setting,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = self.required(setting)?;
+        self.converted(setting, parse(&value))
+    }
+
+    /// A setting that may be absent, by a function that says what is wrong with it: outer nothing for a
+    /// problem, inner nothing for no value.
+    pub fn optional_by<T, E: fmt::Display>(
+        &mut self,
+        setting: &Setting,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<Option<T>> {
         match self.value(setting) {
             None => Some(None),
-            Some(value) => self.converted(setting, value.parse()).map(Some),
+            Some(value) => self.converted(setting, parse(&value)).map(Some),
         }
     }
 
@@ -198,6 +242,11 @@ impl<'a> Settings<'a> {
         self.parse::<u64>(setting).map(Duration::from_millis)
     }
 
+    /// A number of seconds.
+    pub fn duration_s(&mut self, setting: &Setting) -> Option<Duration> {
+        self.parse::<u64>(setting).map(Duration::from_secs)
+    }
+
     /// Yes or no: `true`, `1`, `yes`, `on` and their opposites.
     pub fn switch(&mut self, setting: &Setting) -> Option<bool> {
         match self.required(setting)?.to_ascii_lowercase().as_str() {
@@ -224,7 +273,16 @@ impl<'a> Settings<'a> {
     /// Records a problem that only the caller can see, such as two settings that exclude each
     /// other. The text must not contain a value.
     pub fn problem(&mut self, setting: &Setting, text: &str) {
-        self.problems.push(format!("{} (--{}): {text}", setting.key, setting.flag));
+        self.record(setting, text, false);
+    }
+
+    /// Records that nobody set it although it is needed.
+    pub fn missing(&mut self, setting: &Setting, text: &str) {
+        self.record(setting, text, true);
+    }
+
+    fn record(&mut self, setting: &Setting, text: &str, is_missing: bool) {
+        self.problems.push(Problem { setting: *setting, detail: text.to_owned(), is_missing });
     }
 
     /// Which settings were given, and whether by flag or environment. No values.
@@ -254,7 +312,7 @@ impl<'a> Settings<'a> {
     fn required(&mut self, setting: &Setting) -> Option<String> {
         let value = self.value(setting);
         if value.is_none() {
-            self.problem(setting, "is required");
+            self.missing(setting, "is required");
         }
         value
     }
@@ -429,7 +487,7 @@ mod tests {
             let mut settings = Settings::new(&flags, &file);
             assert_eq!(settings.secret(&URL), None);
             assert_eq!(settings.optional::<String>(&URL), Some(None));
-            settings.finish().unwrap_err().0.pop().unwrap()
+            settings.finish().unwrap_err().0.pop().unwrap().to_string()
         };
         let missing = problem();
         assert!(missing.starts_with("URL (--url): URL_FILE can't be read: "), "{missing}");
@@ -450,7 +508,7 @@ mod tests {
         assert_eq!(settings.choice(&LEN, &[("11", 5)]), Some(5));
         let InvalidSettings(problems) = settings.finish().unwrap_err();
         assert_eq!(problems.len(), 3);
-        assert!(problems[0].ends_with("must be from 1 to 9"));
-        assert!(problems[2].ends_with("must be one of a, b"));
+        assert!(problems[0].to_string().ends_with("must be from 1 to 9"));
+        assert!(problems[2].to_string().ends_with("must be one of a, b"));
     }
 }

@@ -57,7 +57,7 @@ pub const SETTINGS: &[Setting] =
 pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<StoreSettings> {
     let loaded = load_optional(name, settings)?;
     if loaded.is_none() {
-        settings.problem(&DATABASE_URL, "is required (or SUPABASE_DB_URL)");
+        settings.missing(&DATABASE_URL, "is required (or SUPABASE_DB_URL)");
     }
     loaded
 }
