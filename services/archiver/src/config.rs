@@ -10,10 +10,10 @@ service_kit::settings! {
     #[derive(Clone, Debug)]
     pub struct Config {
         /// NATS.
-        #[settings(bus::service::SETTINGS.to_vec())]
+        #[settings(bus::service::table())]
         pub(crate) bus: BusConfig = bus::service::load("archiver"),
         /// PostgreSQL.
-        #[settings(event_store::service::SETTINGS.to_vec())]
+        #[settings(event_store::service::table())]
         pub(crate) store: StoreSettings = event_store::service::load("lakegauge-archiver"),
         /// The partitions of lake and warehouse that this archiver writes, with commas between them;
         /// the samples are written by the one that has partition 0.

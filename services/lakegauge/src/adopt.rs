@@ -21,7 +21,7 @@ const SAMPLES: &str = "TELEMETRY";
 
 /// Every setting that is read here.
 pub(crate) fn settings() -> Vec<Setting> {
-    bus::service::SETTINGS.iter().chain(event_store::service::SETTINGS).copied().collect()
+    [bus::service::table(), event_store::service::table()].concat()
 }
 
 pub(crate) fn command() -> Command {
@@ -57,9 +57,8 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         bus.zip(event_store::service::load("lakegauge-adopt", settings))
     });
     let (bus, store) = match loaded {
-        Ok(Some(loaded)) => loaded,
-        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
-        Err(problems) => return command::report(Err(problems.into())),
+        Ok(loaded) => loaded,
+        Err(status) => return status,
     };
     command::say_raised_tls(&store);
     let confirmed = matches.get_flag(CONFIRM);

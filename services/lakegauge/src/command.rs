@@ -17,19 +17,13 @@ use crate::adopt;
 use crate::stop::Stop;
 
 /// Adds a flag for each setting; its help names the variable in the environment, and the default.
-pub(crate) fn with_settings<'a>(
-    command: Command,
-    settings: impl IntoIterator<Item = &'a Setting>,
-) -> Command {
-    settings.into_iter().fold(command, |command, setting| command.arg(argument(setting)))
+pub(crate) fn with_settings(command: Command, settings: &[Setting]) -> Command {
+    settings.iter().fold(command, |command, setting| command.arg(argument(setting)))
 }
 
 /// [`with_settings`] for a tool, which takes what is not set from the data directory of `up`.
-pub(crate) fn of_tool<'a>(
-    command: Command,
-    settings: impl IntoIterator<Item = &'a Setting>,
-) -> Command {
-    with_settings(command, settings.into_iter().chain([&DATA_DIR]))
+pub(crate) fn of_tool(command: Command, settings: &[Setting]) -> Command {
+    with_settings(with_settings(command, settings), &[DATA_DIR])
 }
 
 /// What a tool was given: by the command line, the environment and the data directory of `up`.
@@ -40,30 +34,27 @@ pub(crate) struct Given {
 
 impl Given {
     /// Of these settings, for a tool that logs in to the archive as this.
-    pub(crate) fn of<'a>(
-        matches: &ArgMatches,
-        settings: impl IntoIterator<Item = &'a Setting>,
-        login: Login,
-    ) -> Self {
-        let settings: Vec<Setting> = settings.into_iter().copied().collect();
-        let flags = flags(matches, settings.iter().chain([&DATA_DIR]));
-        let surroundings = Surroundings::of(&flags, &settings, login);
+    pub(crate) fn of(matches: &ArgMatches, settings: &[Setting], login: Login) -> Self {
+        let flags = flags(matches, &[settings, &[DATA_DIR]].concat());
+        let surroundings = Surroundings::of(&flags, settings, login);
         Self { flags, surroundings }
     }
 
-    /// Reads settings; nothing where one is missing that the tool can't do without.
+    /// Reads settings.
     ///
     /// # Errors
     ///
-    /// Every problem.
+    /// The exit status, after every problem was reported.
     pub(crate) fn load<T>(
         &self,
         load: impl FnOnce(&mut Settings<'_>) -> Option<T>,
-    ) -> Result<Option<T>, InvalidSettings> {
-        let mut settings = self.settings()?;
-        let loaded = load(&mut settings);
-        settings.finish()?;
-        Ok(loaded)
+    ) -> Result<T, ExitCode> {
+        let loaded = self.settings().and_then(|mut settings| {
+            let loaded = load(&mut settings);
+            settings.finish().map(|()| loaded)
+        });
+        let loaded = loaded.map_err(|problems| report(Err(problems.into())))?;
+        loaded.ok_or(ExitCode::from(crate::EXIT_USAGE))
     }
 
     /// The settings, to be read.
@@ -78,10 +69,7 @@ impl Given {
 }
 
 /// What stood on the command line of these settings.
-pub(crate) fn flags<'a>(
-    matches: &ArgMatches,
-    settings: impl IntoIterator<Item = &'a Setting>,
-) -> Flags {
+pub(crate) fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
     let mut flags = Flags::default();
     for setting in settings {
         if let Some(value) = matches.get_one::<String>(setting.key) {

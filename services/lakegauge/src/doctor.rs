@@ -41,7 +41,7 @@ fn bad(what: impl Into<String>, todo: impl Into<String>) -> Finding {
 }
 
 fn settings() -> Vec<Setting> {
-    bus::service::SETTINGS.iter().chain(event_store::service::SETTINGS).copied().collect()
+    [bus::service::table(), event_store::service::table()].concat()
 }
 
 pub(crate) fn command() -> Command {

@@ -5,26 +5,26 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 use event_store::{Logins, StoreSettings, service};
 use service_kit::logs::LogConfig;
-use service_kit::{Setting, Settings};
+use service_kit::{Secret, Setting, Settings};
 
 use crate::{addresses::Login, command};
 
-/// The owner's address, where it is not the one of the services.
-const MIGRATION_DATABASE_URL: Setting = Setting {
-    key: "MIGRATION_DATABASE_URL",
-    flag: "migration-database-url",
-    default: None,
-    help: "Address of PostgreSQL for `lakegauge migrate`, which logs in as the owner; without it \
-           DATABASE_URL.",
-    secret: true,
-};
+service_kit::settings! {
+    /// The owner, where its address is not the one of the services.
+    struct Owner {
+        /// Address of PostgreSQL for `lakegauge migrate`, which logs in as the owner; without it
+        /// DATABASE_URL.
+        #[secret(MIGRATION_DATABASE_URL, "migration-database-url")]
+        url: Option<Secret> = secret,
+    }
+}
 
 /// A migration may build an index over everything that is there.
 const STATEMENT_MS_MAX: u64 = 3_600_000;
 
 /// Every setting that is read here.
 pub(crate) fn settings() -> Vec<Setting> {
-    [MIGRATION_DATABASE_URL].into_iter().chain(service::SETTINGS.iter().copied()).collect()
+    [Owner::table(), service::table()].concat()
 }
 
 pub(crate) fn command() -> Command {
@@ -44,24 +44,22 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         load(settings)
     });
     let loaded = match loaded {
-        Ok(Some(loaded)) => loaded,
-        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
-        Err(problems) => return command::report(Err(problems.into())),
+        Ok(loaded) => loaded,
+        Err(status) => return status,
     };
     command::report(command::block_on(migrate(&loaded)))
 }
 
 /// Reads the settings; problems are recorded in them.
 pub(crate) fn load(settings: &mut Settings<'_>) -> Option<StoreSettings> {
-    let own = settings.secret(&MIGRATION_DATABASE_URL)?;
-    let mut loaded = match own {
+    let mut loaded = match Owner::load(settings)?.url {
         Some(url) => {
             let services = service::load_optional("lakegauge-migrate", settings)?;
             let limits = services.unwrap_or_else(|| StoreSettings::new("", "lakegauge-migrate"));
-            let logins = Logins::by(MIGRATION_DATABASE_URL.key);
+            let logins = Logins::by(Owner::MIGRATION_DATABASE_URL.key);
             let loaded = StoreSettings { url, logins, ..limits };
             if let Err(error) = loaded.check() {
-                settings.problem(&MIGRATION_DATABASE_URL, &error.to_string());
+                settings.problem(&Owner::MIGRATION_DATABASE_URL, &error.to_string());
                 return None;
             }
             loaded

@@ -33,7 +33,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         path: &["simulate", "lake"],
         about: "Make object store requests, and keep the books of what the metrics must be",
         service: Service { name: "lake-simulator", version: VERSION, admin_addr: "127.0.0.1:8011" },
-        settings: || [simulator::lake::SETTINGS, bus::service::SETTINGS].concat(),
+        settings: || [simulator::lake::SETTINGS, &bus::service::table()].concat(),
         load: |settings| drop(simulator::lake::Config::load(settings)),
         describe: Some(|settings| {
             use simulator::lake::{Config, describe};
@@ -52,7 +52,7 @@ pub(crate) const SERVICES: &[Entry] = &[
             version: VERSION,
             admin_addr: "127.0.0.1:8012",
         },
-        settings: || [simulator::warehouse::SETTINGS, bus::service::SETTINGS].concat(),
+        settings: || [simulator::warehouse::SETTINGS, &bus::service::table()].concat(),
         load: |settings| drop(simulator::warehouse::Config::load(settings)),
         describe: Some(|settings| {
             use simulator::warehouse::{Config, describe};
@@ -68,7 +68,8 @@ pub(crate) const SERVICES: &[Entry] = &[
         about: "Count the events and serve the four metrics",
         service: Service { name: "aggregator", version: VERSION, admin_addr: "127.0.0.1:8013" },
         settings: || {
-            [aggregator::SETTINGS, bus::service::SETTINGS, event_store::service::SETTINGS].concat()
+            let shared = [bus::service::table(), event_store::service::table()].concat();
+            [aggregator::SETTINGS, &shared].concat()
         },
         load: |settings| drop(aggregator::Config::load(settings)),
         describe: None,
@@ -181,17 +182,17 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     let frame = [ADMIN_ADDR, LOG_FORMAT, LOG_LEVEL, SHUTDOWN_GRACE_MS];
     let mut sections = vec![
         ("Every service".to_owned(), frame.to_vec()),
-        ("NATS".to_owned(), bus::service::SETTINGS.to_vec()),
-        ("The archive".to_owned(), event_store::service::SETTINGS.to_vec()),
+        ("NATS".to_owned(), bus::service::table()),
+        ("The archive".to_owned(), event_store::service::table()),
         ("lakegauge migrate".to_owned(), migrate::settings()),
     ];
     for entry in SERVICES {
         sections.push((format!("lakegauge {}", entry.path.join(" ")), (entry.settings)()));
     }
     sections.push(("lakegauge up".to_owned(), local::SETTINGS.to_vec()));
-    sections.push(("lakegauge publish".to_owned(), publish::SETTINGS.to_vec()));
-    sections.push(("lakegauge replay".to_owned(), replay::SETTINGS.to_vec()));
-    sections.push(("lakegauge top".to_owned(), top::SETTINGS.to_vec()));
+    sections.push(("lakegauge publish".to_owned(), publish::Config::table()));
+    sections.push(("lakegauge replay".to_owned(), replay::Config::table()));
+    sections.push(("lakegauge top".to_owned(), top::Config::table()));
     sections
 }
 
@@ -206,7 +207,7 @@ pub(crate) fn load_everything(settings: &mut Settings<'_>) {
     }
     migrate::load(settings);
     local::load(settings);
-    publish::load(settings);
-    replay::load(settings);
-    top::load(settings);
+    publish::Config::load(settings);
+    replay::Config::load(settings);
+    top::Config::load(settings);
 }

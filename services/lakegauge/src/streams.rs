@@ -16,19 +16,18 @@ pub(crate) fn command() -> Command {
              others up to date; safe to repeat. Services do so themselves where their login may: \
              with logins of least rights only this one needs it.",
         );
-    command::of_tool(command, service::SETTINGS)
+    command::of_tool(command, &service::table())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = command::Given::of(matches, service::SETTINGS, Login::Reader);
+    let given = command::Given::of(matches, &service::table(), Login::Reader);
     let config = given.load(|settings| {
         LogConfig::load_of_tool(settings).install();
         service::load("streams", settings)
     });
     let config = match config {
-        Ok(Some(config)) => config,
-        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
-        Err(problems) => return command::report(Err(problems.into())),
+        Ok(loaded) => loaded,
+        Err(status) => return status,
     };
     command::report(command::block_on(stand(&config)))
 }

@@ -10,9 +10,7 @@ use domain::{Fact, Operation, Outcome, Refusal, Statement};
 use service_kit::terminal::plain;
 use wire::{Raw, json::Decoded};
 
-use crate::{
-    addresses::Login, command as flags, decode, publish::NATS_SETTINGS, readable, stop::Stop,
-};
+use crate::{addresses::Login, command as flags, decode, readable, stop::Stop};
 
 /// Looked at where nothing else is asked for.
 const SUBJECTS: [&str; 2] = ["lake.>", "warehouse.>"];
@@ -53,7 +51,7 @@ pub(crate) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print each event as one JSON object"),
         );
-    flags::of_tool(command, NATS_SETTINGS)
+    flags::of_tool(command, &BusSettings::table())
 }
 
 fn filter(name: &'static str, help: &'static str) -> Arg {
@@ -61,12 +59,11 @@ fn filter(name: &'static str, help: &'static str) -> Arg {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::Given::of(matches, NATS_SETTINGS, Login::Reader);
+    let given = flags::Given::of(matches, &BusSettings::table(), Login::Reader);
     let bus = match given.load(|settings| bus::service::load("lakegauge tail", settings)) {
         Ok(bus) => bus,
-        Err(problems) => return flags::report(Err(problems.into())),
+        Err(status) => return status,
     };
-    let Some(bus) = bus else { return ExitCode::from(crate::EXIT_USAGE) };
     let filters = Filters::of(matches);
     let subjects = match matches.get_one::<String>("subject") {
         Some(subject) => vec![subject.clone()],

@@ -135,7 +135,7 @@ mod tests {
         for key in base(scratch.path()).keys() {
             assert!(allowed.contains(&key.as_str()), "{key}");
         }
-        let settings = [bus::service::SETTINGS, event_store::service::SETTINGS].concat();
+        let settings = [bus::service::table(), event_store::service::table()].concat();
         assert!(settings.iter().any(|setting| setting.key == "DATABASE_URL"));
         for key in of_ours(&dir, &settings).keys() {
             let named = settings.iter().any(|setting| key.starts_with(setting.key));

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use domain::Rules;
 use prometheus::{IntGauge, Opts, Registry};
-use service_kit::{Backoff, Condition, Context, Secret, Setting, Settings, metrics::registered};
+use service_kit::{Backoff, Condition, Context, Setting, Settings, metrics::registered};
 
 use crate::{
     connection::Bus,
     error::{BusError, Recovery},
-    settings::{self, BusSettings},
+    settings::BusSettings,
     topology::{Topology, TopologyOverrides},
 };
 
@@ -21,74 +21,21 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 /// How late readiness may tell that the connection was lost or stands again.
 const CONNECTION_POLL: Duration = Duration::from_millis(500);
 
-const EVENT_STREAM_MAX_BYTES: Setting = Setting {
-    key: "NATS_EVENT_STREAM_MAX_BYTES",
-    flag: "nats-event-stream-max-bytes",
-    default: None,
-    help: "Bytes that each event stream may hold before producers have to wait; without it new \
-           streams get 4 GiB, or what fits into the account, and existing ones keep theirs.",
-    secret: false,
-};
-const SNAPSHOT_BUCKET_MAX_BYTES: Setting = Setting {
-    key: "NATS_SNAPSHOT_BUCKET_MAX_BYTES",
-    flag: "nats-snapshot-bucket-max-bytes",
-    default: None,
-    help: "Bytes that the bucket of snapshots may hold, two of each stream; without it a quarter of an \
-           event stream, from 32 MiB to 1 GiB.",
-    secret: false,
-};
-const SAMPLES_MAX_BYTES: Setting = Setting {
-    key: "NATS_SAMPLES_MAX_BYTES",
-    flag: "nats-samples-max-bytes",
-    default: None,
-    help: "Bytes that the stream of samples may hold; without it a sixteenth of an event stream, from \
-           16 MiB to 256 MiB.",
-    secret: false,
-};
-const REPLICAS: Setting = Setting {
-    key: "NATS_REPLICAS",
-    flag: "nats-replicas",
-    default: None,
-    help: "Copies of each stream in a cluster, 1 to 5; without it existing streams keep theirs.",
-    secret: false,
-};
-const STREAM_RULES: Setting = Setting {
-    key: "NATS_STREAM_RULES",
-    flag: "nats-stream-rules",
-    default: Some(""),
-    help: "Rules of a pipeline that is new, as name=value with semicolons between them: \
-           derived_ids_max, runs_max, holes_per_run_max, objects_max, labels_max, future_skew_s, \
-           retention_days, sample_interval_s, and windows: lengths of windows and how long each is \
-           kept, 10s:1d,60s:3d,3600s unless set. They hold for as long as it lives: one that is \
-           named later must be the one in force.",
-    secret: false,
-};
-
-const OWN: [Setting; 5] =
-    [EVENT_STREAM_MAX_BYTES, SNAPSHOT_BUCKET_MAX_BYTES, SAMPLES_MAX_BYTES, REPLICAS, STREAM_RULES];
+service_kit::settings! {
+    struct NewPipeline {
+        /// Rules of a pipeline that is new, as name=value with semicolons between them:
+        /// derived_ids_max, runs_max, holes_per_run_max, objects_max, labels_max, future_skew_s,
+        /// retention_days, sample_interval_s, and windows: lengths of windows and how long each is
+        /// kept, 10s:1d,60s:3d,3600s unless set. They hold for as long as it lives: one that is named
+        /// later must be the one in force.
+        #[setting(NATS_STREAM_RULES, "nats-stream-rules", default = "")]
+        rules: (Rules, BTreeMap<String, String>) = parse_by(rules_from),
+    }
+}
 
 /// Every setting of the bus.
-pub const SETTINGS: &[Setting] = &all();
-
-const fn all() -> [Setting; settings::SETTINGS.len() + OWN.len()] {
-    let mut all = [OWN[0]; settings::SETTINGS.len() + OWN.len()];
-    let mut place = 0;
-    while place < settings::SETTINGS.len() {
-        let plain = &settings::SETTINGS[place];
-        all[place] = Setting {
-            key: plain.key,
-            flag: plain.flag,
-            default: plain.default,
-            help: plain.help,
-            secret: plain.secret,
-        };
-        place += 1;
-    }
-    while place < all.len() {
-        all[place] = OWN[place - settings::SETTINGS.len()];
-        place += 1;
-    }
-    all
+pub fn table() -> Vec<Setting> {
+    [BusSettings::table(), TopologyOverrides::table(), NewPipeline::table()].concat()
 }
 
 /// What a service is told about the bus.
@@ -112,45 +59,12 @@ impl BusConfig {
 
 /// Reads every setting of the bus, for a connection of this name.
 pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<BusConfig> {
-    let mut values = Vec::new();
-    for setting in SETTINGS.iter().filter(|setting| OWN.iter().all(|own| own.key != setting.key)) {
-        let value = if setting.secret {
-            settings.secret(setting)?
-        } else {
-            settings.optional::<String>(setting)?.map(Secret::from)
-        };
-        if let Some(value) = value {
-            values.push((setting.key, value));
-        }
-    }
-    let value = |plain: &settings::BusSetting| {
-        values.iter().find(|(key, _)| *key == plain.key).map(|(_, value)| value.clone())
-    };
-    let loaded = BusSettings::load(name, value);
-    let overrides = TopologyOverrides {
-        event_stream_max_bytes: settings.optional(&EVENT_STREAM_MAX_BYTES)?,
-        snapshot_bucket_max_bytes: settings.optional(&SNAPSHOT_BUCKET_MAX_BYTES)?,
-        samples_max_bytes: settings.optional(&SAMPLES_MAX_BYTES)?,
-        replicas: settings.optional(&REPLICAS)?,
-    };
-    let rules = settings.optional::<String>(&STREAM_RULES)?.unwrap_or_default();
-    let rules = rules_from(&rules).map_err(|why| settings.problem(&STREAM_RULES, &why));
-    match loaded {
-        Ok(loaded) => {
-            let (rules, named) = rules.ok()?;
-            let topology = Topology::embedded(&loaded.subject_prefix, &overrides, &rules);
-            let topology = topology.demanding(named);
-            Some(BusConfig { settings: loaded, topology, rules })
-        }
-        Err(problems) => {
-            for problem in problems {
-                if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == problem.key) {
-                    settings.problem(setting, &problem.detail);
-                }
-            }
-            None
-        }
-    }
+    let connection = BusSettings::load_named(name, settings);
+    let overrides = TopologyOverrides::load(settings);
+    let rules = NewPipeline::load(settings);
+    let (settings, (rules, named)) = (connection?, rules?.rules);
+    let topology = Topology::embedded(&settings.subject_prefix, &overrides?, &rules);
+    Some(BusConfig { settings, topology: topology.demanding(named), rules })
 }
 
 /// The rules of a new pipeline, and those of them that were named, by their keys in metadata.
@@ -267,7 +181,7 @@ async fn attempt(config: &BusConfig, was_connected: &mut bool) -> Result<Bus, Bu
 
 #[cfg(test)]
 mod tests {
-    use service_kit::Flags;
+    use service_kit::{Flags, Secret};
 
     use super::*;
 

@@ -1,199 +1,80 @@
-//! How to reach NATS, as plain data.
-//!
-//! This crate reads no environment: services turn [`SETTINGS`] into settings of their own kind and
-//! hand the values to [`BusSettings::load`].
+//! How to reach NATS.
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use service_kit::Secret;
+use service_kit::{Secret, Settings};
 
 use crate::addresses::{self, Addresses};
 
-/// One setting of the bus: name in the environment, flag, default, help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BusSetting {
-    /// Name in the environment.
-    pub key: &'static str,
-    /// Name on the command line, without the dashes.
-    pub flag: &'static str,
-    /// What holds when it is not set.
-    pub default: Option<&'static str>,
-    /// What it does.
-    pub help: &'static str,
-    /// Whether its value must never be printed.
-    pub secret: bool,
-}
-
-const fn setting(
-    key: &'static str,
-    flag: &'static str,
-    default: Option<&'static str>,
-    help: &'static str,
-) -> BusSetting {
-    BusSetting { key, flag, default, help, secret: false }
-}
-
-/// Every setting of the connection to NATS.
-pub const SETTINGS: &[BusSetting] = &[
-    BusSetting {
-        key: "NATS_URL",
-        flag: "nats-url",
-        default: Some("nats://127.0.0.1:4222"),
-        help: "Address of NATS; several of one cluster with commas between them; tls:// demands TLS. \
-               Of a file that NATS_URL_FILE names the login is read again at each connect, the servers \
-               at start only.",
-        // People put user and password into it.
-        secret: true,
-    },
-    setting(
-        "NATS_CREDS",
-        "nats-creds",
-        None,
-        "Credentials file (.creds) to log in with; read again at each connect.",
-    ),
-    setting(
-        "NATS_NKEY_SEED_FILE",
-        "nats-nkey-seed-file",
-        None,
-        "File with the nkey seed to log in with; read again at each connect.",
-    ),
-    setting("NATS_USER", "nats-user", None, "User to log in with, together with NATS_PASSWORD."),
-    BusSetting {
-        key: "NATS_PASSWORD",
-        flag: "nats-password",
-        default: None,
-        help: "Password of NATS_USER. A file that NATS_PASSWORD_FILE names is read again at each \
-               connect.",
-        secret: true,
-    },
-    BusSetting {
-        key: "NATS_TOKEN",
-        flag: "nats-token",
-        default: None,
-        help: "Token to log in with. A file that NATS_TOKEN_FILE names is read again at each connect.",
-        secret: true,
-    },
-    setting(
-        "NATS_CA_FILE",
-        "nats-ca-file",
-        None,
-        "PEM file with the certificate authorities to trust instead of the system's; read again at \
-         each connect.",
-    ),
-    setting(
-        "NATS_CERT_FILE",
-        "nats-cert-file",
-        None,
-        "PEM file with our own certificate, for servers that demand one (tls { verify: true }); read \
-         again at each connect, as is NATS_KEY_FILE.",
-    ),
-    setting(
-        "NATS_KEY_FILE",
-        "nats-key-file",
-        None,
-        "PEM file with the private key of NATS_CERT_FILE.",
-    ),
-    setting(
-        "NATS_SUBJECT_PREFIX",
-        "nats-subject-prefix",
-        Some(""),
-        "Put before every subject (acme gives acme.lake.access.…) and, with _, before every stream \
-         name, so that several pipelines can share one account.",
-    ),
-    setting(
-        "NATS_INBOX_PREFIX",
-        "nats-inbox-prefix",
-        Some("_INBOX"),
-        "Beginning of the subjects that answers come to. With one for each user (_INBOX_archiver) \
-         the server can be told that no other may listen there.",
-    ),
-    setting(
-        "NATS_CONNECT_TIMEOUT_MS",
-        "nats-connect-timeout-ms",
-        Some("5000"),
-        "Longest wait for a connection to one server.",
-    ),
-    setting(
-        "NATS_REQUEST_TIMEOUT_MS",
-        "nats-request-timeout-ms",
-        Some("5000"),
-        "Longest wait for an answer or an acknowledgement before it is asked again.",
-    ),
-    setting(
-        "NATS_UNCONFIRMED_AFTER_MS",
-        "nats-unconfirmed-after-ms",
-        Some("5000"),
-        "From when on a message that was published and is not acknowledged is told in the log and in \
-         /readyz, with the reason.",
-    ),
-    setting(
-        "NATS_PING_INTERVAL_MS",
-        "nats-ping-interval-ms",
-        Some("10000"),
-        "Time between pings; two without an answer end the connection and start another.",
-    ),
-];
-
-/// How to reach NATS.
-#[derive(Clone, PartialEq, Eq)]
-pub struct BusSettings {
-    /// One or several addresses with commas between them.
-    pub url: Secret,
-    /// A `.creds` file.
-    pub credentials_file: Option<PathBuf>,
-    /// A file with an nkey seed.
-    pub nkey_seed_file: Option<PathBuf>,
-    /// Needs [`BusSettings::password`].
-    pub user: Option<String>,
-    /// Needs [`BusSettings::user`].
-    pub password: Option<Secret>,
-    /// Instead of a user.
-    pub token: Option<Secret>,
-    /// Certificate authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Our own certificate. Needs [`BusSettings::key_file`].
-    pub certificate_file: Option<PathBuf>,
-    /// The private key of our certificate. Needs [`BusSettings::certificate_file`].
-    pub key_file: Option<PathBuf>,
-    /// Before every subject; empty for none. Without a dot at its end.
-    pub subject_prefix: String,
-    /// Before the subjects of answers. Without a dot at its end.
-    pub inbox_prefix: String,
-    /// What the server's `connz` shows for this connection.
-    pub name: String,
-    /// For one server.
-    pub connect_timeout: Duration,
-    /// For one answer or acknowledgement.
-    pub request_timeout: Duration,
-    /// From when on what is published and not acknowledged is told.
-    pub unconfirmed_after: Duration,
-    /// Between two pings; two without an answer end the connection.
-    pub ping_interval: Duration,
+service_kit::settings! {
+    /// How to reach NATS.
+    #[derive(Clone, PartialEq, Eq)]
+    pub struct BusSettings {
+        /// Address of NATS; several of one cluster with commas between them; tls:// demands TLS. Of a
+        /// file that NATS_URL_FILE names the login is read again at each connect, the servers at start
+        /// only.
+        // Secret, since people put user and password into it.
+        #[secret(NATS_URL, "nats-url", default = "nats://127.0.0.1:4222")]
+        pub url: Secret = required_secret,
+        /// Credentials file (.creds) to log in with; read again at each connect.
+        #[setting(NATS_CREDS, "nats-creds")]
+        pub credentials_file: Option<PathBuf> = optional,
+        /// File with the nkey seed to log in with; read again at each connect.
+        #[setting(NATS_NKEY_SEED_FILE, "nats-nkey-seed-file")]
+        pub nkey_seed_file: Option<PathBuf> = optional,
+        /// User to log in with, together with NATS_PASSWORD.
+        #[setting(NATS_USER, "nats-user")]
+        pub user: Option<String> = optional,
+        /// Password of NATS_USER. A file that NATS_PASSWORD_FILE names is read again at each connect.
+        #[secret(NATS_PASSWORD, "nats-password")]
+        pub password: Option<Secret> = secret,
+        /// Token to log in with. A file that NATS_TOKEN_FILE names is read again at each connect.
+        #[secret(NATS_TOKEN, "nats-token")]
+        pub token: Option<Secret> = secret,
+        /// PEM file with the certificate authorities to trust instead of the system's; read again at
+        /// each connect.
+        #[setting(NATS_CA_FILE, "nats-ca-file")]
+        pub ca_file: Option<PathBuf> = optional,
+        /// PEM file with our own certificate, for servers that demand one (tls { verify: true }); read
+        /// again at each connect, as is NATS_KEY_FILE.
+        #[setting(NATS_CERT_FILE, "nats-cert-file")]
+        pub certificate_file: Option<PathBuf> = optional,
+        /// PEM file with the private key of NATS_CERT_FILE.
+        #[setting(NATS_KEY_FILE, "nats-key-file")]
+        pub key_file: Option<PathBuf> = optional,
+        /// Put before every subject (acme gives acme.lake.access.…) and, with _, before every stream
+        /// name, so that several pipelines can share one account.
+        #[setting(NATS_SUBJECT_PREFIX, "nats-subject-prefix", default = "")]
+        pub subject_prefix: String = parse_by(without_dot),
+        /// Beginning of the subjects that answers come to. With one for each user (_INBOX_archiver)
+        /// the server can be told that no other may listen there.
+        #[setting(NATS_INBOX_PREFIX, "nats-inbox-prefix", default = "_INBOX")]
+        pub inbox_prefix: String = parse_by(without_dot),
+        /// What the server's `connz` shows for this connection.
+        #[fixed("lakegauge".to_owned())]
+        pub name: String,
+        /// Longest wait for a connection to one server.
+        #[setting(NATS_CONNECT_TIMEOUT_MS, "nats-connect-timeout-ms", default = "5000")]
+        pub connect_timeout: Duration = duration_ms_above_0,
+        /// Longest wait for an answer or an acknowledgement before it is asked again.
+        #[setting(NATS_REQUEST_TIMEOUT_MS, "nats-request-timeout-ms", default = "5000")]
+        pub request_timeout: Duration = duration_ms_above_0,
+        /// From when on a message that was published and is not acknowledged is told in the log and in
+        /// /readyz, with the reason.
+        #[setting(NATS_UNCONFIRMED_AFTER_MS, "nats-unconfirmed-after-ms", default = "5000")]
+        pub unconfirmed_after: Duration = duration_ms_above_0,
+        /// Time between pings; two without an answer end the connection and start another.
+        #[setting(NATS_PING_INTERVAL_MS, "nats-ping-interval-ms", default = "10000")]
+        pub ping_interval: Duration = duration_ms_above_0,
+    }
 }
 
 impl Default for BusSettings {
     fn default() -> Self {
-        Self {
-            url: Secret::from("nats://127.0.0.1:4222"),
-            credentials_file: None,
-            nkey_seed_file: None,
-            user: None,
-            password: None,
-            token: None,
-            ca_file: None,
-            certificate_file: None,
-            key_file: None,
-            subject_prefix: String::new(),
-            inbox_prefix: "_INBOX".to_owned(),
-            name: "lakegauge".to_owned(),
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(5),
-            unconfirmed_after: Duration::from_secs(5),
-            ping_interval: Duration::from_secs(10),
-        }
+        Settings::defaults(Self::load).expect("each setting has a default or may be absent")
     }
 }
 
@@ -227,67 +108,16 @@ pub struct Problem {
 }
 
 impl BusSettings {
-    /// Settings from whatever `value` gives for each key of [`SETTINGS`] (a default counts as
-    /// given), for a connection of this name.
-    ///
-    /// # Errors
-    ///
-    /// Every problem, not only the first.
-    pub fn load(
-        name: &str,
-        mut value: impl FnMut(&'static BusSetting) -> Option<Secret>,
-    ) -> Result<Self, Vec<Problem>> {
-        let (mut values, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-        for setting in SETTINGS {
-            match value(setting) {
-                Some(secret) if setting.secret => drop(secrets.insert(setting.key, secret)),
-                Some(Secret::Text(text)) if !text.is_empty() => {
-                    drop(values.insert(setting.key, text));
-                }
-                Some(_) | None => {}
+    /// Reads every setting and looks at them together, for a connection of this name.
+    pub fn load_named(name: &str, settings: &mut Settings<'_>) -> Option<Self> {
+        let found_before = settings.problem_count();
+        let loaded = Self { name: name.to_owned(), ..Self::load(settings)? };
+        for Problem { key, detail } in loaded.problems() {
+            if let Some(setting) = Self::table().iter().find(|setting| setting.key == key) {
+                settings.problem(setting, &detail);
             }
         }
-        let mut problems = Vec::new();
-        let mut milliseconds = |key: &'static str, values: &BTreeMap<&'static str, String>| {
-            let text = values.get(key).map(String::as_str).or_else(|| default_of(key));
-            let parsed = text.and_then(|text| text.parse::<u64>().ok()).filter(|ms| *ms > 0);
-            if parsed.is_none() {
-                problems.push(Problem {
-                    key,
-                    detail: "must be a whole number of milliseconds above 0".to_owned(),
-                });
-            }
-            Duration::from_millis(parsed.unwrap_or(1))
-        };
-        let connect_timeout = milliseconds("NATS_CONNECT_TIMEOUT_MS", &values);
-        let request_timeout = milliseconds("NATS_REQUEST_TIMEOUT_MS", &values);
-        let unconfirmed_after = milliseconds("NATS_UNCONFIRMED_AFTER_MS", &values);
-        let ping_interval = milliseconds("NATS_PING_INTERVAL_MS", &values);
-        let mut take = |key: &'static str| values.remove(key);
-        let settings = Self {
-            url: secrets.remove("NATS_URL").unwrap_or_else(|| Self::default().url),
-            credentials_file: take("NATS_CREDS").map(PathBuf::from),
-            nkey_seed_file: take("NATS_NKEY_SEED_FILE").map(PathBuf::from),
-            user: take("NATS_USER"),
-            password: secrets.remove("NATS_PASSWORD"),
-            token: secrets.remove("NATS_TOKEN"),
-            ca_file: take("NATS_CA_FILE").map(PathBuf::from),
-            certificate_file: take("NATS_CERT_FILE").map(PathBuf::from),
-            key_file: take("NATS_KEY_FILE").map(PathBuf::from),
-            subject_prefix: take("NATS_SUBJECT_PREFIX")
-                .map(|prefix| prefix.trim_end_matches('.').to_owned())
-                .unwrap_or_default(),
-            inbox_prefix: take("NATS_INBOX_PREFIX")
-                .map(|prefix| prefix.trim_end_matches('.').to_owned())
-                .unwrap_or_else(|| Self::default().inbox_prefix),
-            name: name.to_owned(),
-            connect_timeout,
-            request_timeout,
-            unconfirmed_after,
-            ping_interval,
-        };
-        problems.extend(settings.problems());
-        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+        (settings.problem_count() == found_before).then_some(loaded)
     }
 
     /// What is wrong with these settings taken together.
@@ -349,19 +179,25 @@ fn is_subject(text: &str) -> bool {
     text.split('.').all(|token| !token.is_empty() && token.chars().all(legal))
 }
 
-fn default_of(key: &str) -> Option<&'static str> {
-    SETTINGS.iter().find(|setting| setting.key == key).and_then(|setting| setting.default)
+fn without_dot(prefix: &str) -> Result<String, Infallible> {
+    Ok(prefix.trim_end_matches('.').to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use service_kit::Flags;
+
     use super::*;
 
-    fn load(pairs: &[(&str, &str)]) -> Result<BusSettings, Vec<Problem>> {
+    fn load(pairs: &[(&str, &str)]) -> Result<BusSettings, Vec<service_kit::Problem>> {
         let pairs: BTreeMap<&str, &str> = pairs.iter().copied().collect();
-        BusSettings::load("test", |setting| {
-            pairs.get(setting.key).copied().or(setting.default).map(Secret::from)
-        })
+        let flags = Flags::default();
+        let mut settings = Settings::new(&flags, &pairs);
+        let loaded = BusSettings::load_named("test", &mut settings);
+        settings.finish().map_err(|problems| problems.0)?;
+        Ok(loaded.unwrap())
     }
 
     #[test]
@@ -380,7 +216,7 @@ mod tests {
             ("NATS_PING_INTERVAL_MS", "soon"),
         ])
         .unwrap_err();
-        let keys: Vec<&str> = problems.iter().map(|problem| problem.key).collect();
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.setting.key).collect();
         assert_eq!(
             keys,
             [
@@ -404,6 +240,6 @@ mod tests {
         assert_eq!(settings.shown_url(), "nats://a:4222,tls://b");
         assert!(!format!("{settings:?}").contains("hunter2"));
         let problems = load(&[("NATS_URL", "nats://me:hun/ter2@a:4222")]).unwrap_err();
-        assert!(problems[0].detail.contains("percent-encode the password"), "{problems:?}");
+        assert!(problems[0].to_string().contains("percent-encode the password"), "{problems:?}");
     }
 }

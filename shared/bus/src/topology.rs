@@ -25,17 +25,26 @@ const REPLAY_SAMPLES_MAX_BYTES: u64 = 16 << 20;
 const KV_PREFIX: &str = "KV_";
 const OBJECT_PREFIX: &str = "OBJ_";
 
-/// What may differ from the declarations.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopologyOverrides {
-    /// Bytes that each event stream may store; must be given to change an existing stream.
-    pub event_stream_max_bytes: Option<u64>,
-    /// Bytes that the bucket of snapshots may store; must be given to change one that is in use.
-    pub snapshot_bucket_max_bytes: Option<u64>,
-    /// Bytes that the stream of samples may store; must be given to change one that is in use.
-    pub samples_max_bytes: Option<u64>,
-    /// Copies of each stream in a cluster; must be given to change an existing stream.
-    pub replicas: Option<u8>,
+service_kit::settings! {
+    /// What may differ from the declarations. What is not given changes no stream that is there.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct TopologyOverrides {
+        /// Bytes that each event stream may hold before producers have to wait; without it new streams
+        /// get 4 GiB, or what fits into the account, and existing ones keep theirs.
+        #[setting(NATS_EVENT_STREAM_MAX_BYTES, "nats-event-stream-max-bytes")]
+        pub event_stream_max_bytes: Option<u64> = optional,
+        /// Bytes that the bucket of snapshots may hold, two of each stream; without it a quarter of an
+        /// event stream, from 32 MiB to 1 GiB.
+        #[setting(NATS_SNAPSHOT_BUCKET_MAX_BYTES, "nats-snapshot-bucket-max-bytes")]
+        pub snapshot_bucket_max_bytes: Option<u64> = optional,
+        /// Bytes that the stream of samples may hold; without it a sixteenth of an event stream, from
+        /// 16 MiB to 256 MiB.
+        #[setting(NATS_SAMPLES_MAX_BYTES, "nats-samples-max-bytes")]
+        pub samples_max_bytes: Option<u64> = optional,
+        /// Copies of each stream in a cluster, 1 to 5; without it existing streams keep theirs.
+        #[setting(NATS_REPLICAS, "nats-replicas")]
+        pub replicas: Option<u8> = optional,
+    }
 }
 
 /// Every stream that the pipeline needs, as asked of the server.

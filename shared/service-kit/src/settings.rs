@@ -134,7 +134,8 @@ impl fmt::Debug for Settings<'_> {
 /// What is wrong with a setting. Contains no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    setting: Setting,
+    /// The setting.
+    pub setting: Setting,
     detail: String,
     /// Whether nobody set it although it is needed.
     pub is_missing: bool,
@@ -163,6 +164,12 @@ impl<'a> Settings<'a> {
     /// Settings over these flags and this environment.
     pub fn new(flags: &'a Flags, environment: &'a dyn Strings) -> Self {
         Self { flags, environment, problems: Vec::new(), given: BTreeMap::new() }
+    }
+
+    /// What `load` gives where nobody sets anything.
+    pub fn defaults<T>(load: impl FnOnce(&mut Settings<'_>) -> Option<T>) -> Option<T> {
+        let (flags, environment) = (Flags::default(), BTreeMap::<String, String>::new());
+        load(&mut Settings::new(&flags, &environment))
     }
 
     /// A setting that must have a value, parsed.
@@ -223,6 +230,15 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// A secret that must have a value.
+    pub fn required_secret(&mut self, setting: &Setting) -> Option<Secret> {
+        let secret = self.secret(setting)?;
+        if secret.is_none() {
+            self.missing(setting, "is required");
+        }
+        secret
+    }
+
     /// A number that must lie in the range, both ends included.
     pub fn in_range<T>(&mut self, setting: &Setting, range: RangeInclusive<T>) -> Option<T>
     where
@@ -240,6 +256,16 @@ impl<'a> Settings<'a> {
     /// A number of milliseconds.
     pub fn duration_ms(&mut self, setting: &Setting) -> Option<Duration> {
         self.parse::<u64>(setting).map(Duration::from_millis)
+    }
+
+    /// A number of milliseconds above 0. Instead of a wrong one it is 1 ms, so that settings which are
+    /// looked at together with this one can be.
+    pub fn duration_ms_above_0(&mut self, setting: &Setting) -> Option<Duration> {
+        let parsed = self.text(setting)?.parse().ok().filter(|ms| *ms > 0);
+        if parsed.is_none() {
+            self.problem(setting, "must be a whole number of milliseconds above 0");
+        }
+        Some(Duration::from_millis(parsed.unwrap_or(1)))
     }
 
     /// A number of seconds.
@@ -283,6 +309,11 @@ impl<'a> Settings<'a> {
 
     fn record(&mut self, setting: &Setting, text: &str, is_missing: bool) {
         self.problems.push(Problem { setting: *setting, detail: text.to_owned(), is_missing });
+    }
+
+    /// How many problems were found until now.
+    pub fn problem_count(&self) -> usize {
+        self.problems.len()
     }
 
     /// Which settings were given, and whether by flag or environment. No values.

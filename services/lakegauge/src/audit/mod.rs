@@ -14,7 +14,7 @@ use event_store::{StoreSettings, audit::AuditView, audit::Books};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use service_kit::Setting;
 
-use crate::{addresses::Login, command, identity, publish::NATS_SETTINGS};
+use crate::{addresses::Login, command, identity};
 use compare::{Compared, Finding};
 use report::{Certificate, Identity, OfStream};
 use stream::Before;
@@ -23,7 +23,7 @@ const ARCHIVE_ONLY: &str = "archive-only";
 const JSON: &str = "json";
 
 fn settings() -> Vec<Setting> {
-    NATS_SETTINGS.iter().chain(event_store::service::SETTINGS).copied().collect()
+    [BusSettings::table(), event_store::service::table()].concat()
 }
 
 pub(crate) fn command() -> Command {
@@ -64,9 +64,8 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         bus.zip(event_store::service::load("lakegauge-audit", settings))
     });
     let (bus, store) = match loaded {
-        Ok(Some(loaded)) => loaded,
-        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
-        Err(problems) => return command::report(Err(problems.into())),
+        Ok(loaded) => loaded,
+        Err(status) => return status,
     };
     command::say_raised_tls(&store);
     let bus = (!matches.get_flag(ARCHIVE_ONLY)).then_some(bus.settings);

@@ -8,15 +8,16 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bus::BusSettings;
 use clap::{
     Arg, ArgAction, ArgGroup, ArgMatches, Command, builder::PossibleValuesParser, value_parser,
 };
 use domain::{Reason, Timestamp};
+use event_store::StoreSettings;
 use event_store::dead_letters::{ClosedAs, DeadLetters, LetterFilter};
-use event_store::{StoreSettings, service::SETTINGS as STORE};
 use service_kit::{Clock, Setting};
 
-use crate::{addresses::Login, command, publish::NATS_SETTINGS};
+use crate::{addresses::Login, command};
 
 /// Bytes of a letter that a list needs.
 const LIST_BYTES_MAX: u32 = 200;
@@ -46,7 +47,7 @@ fn list() -> Command {
         .arg(switch("closed", "Only closed letters").conflicts_with("all"))
         .arg(switch("all", "Open and closed letters [default: open ones]"))
         .arg(switch("json", "Print each letter as one JSON object"));
-    command::of_tool(command, STORE)
+    command::of_tool(command, &settings(false))
 }
 
 fn show_command() -> Command {
@@ -54,7 +55,7 @@ fn show_command() -> Command {
         .about("Print letters with all that is known of them, and their bytes")
         .arg(numbers().required(true))
         .arg(switch("json", "Print each letter as one JSON object"));
-    command::of_tool(command, STORE)
+    command::of_tool(command, &settings(false))
 }
 
 fn retry_command() -> Command {
@@ -89,7 +90,7 @@ fn retry_command() -> Command {
             "anyway",
             "Publish also what would be refused again by the stream's rules and this clock",
         ));
-    command::of_tool(command, NATS_SETTINGS.iter().chain(STORE))
+    command::of_tool(command, &settings(true))
 }
 
 fn drop_command() -> Command {
@@ -104,7 +105,7 @@ fn drop_command() -> Command {
                 .required(true)
                 .help("Why, for those who look later"),
         );
-    command::of_tool(command, STORE)
+    command::of_tool(command, &settings(false))
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -173,6 +174,12 @@ fn filter(matches: &ArgMatches, clock: &Clock) -> LetterFilter {
     }
 }
 
+/// Every setting that is read here; only a retry publishes.
+fn settings(is_retry: bool) -> Vec<Setting> {
+    let nats = if is_retry { BusSettings::table() } else { Vec::new() };
+    [nats, event_store::service::table()].concat()
+}
+
 fn given(matches: &ArgMatches) -> Vec<u64> {
     matches.get_many::<u64>("numbers").into_iter().flatten().copied().collect()
 }
@@ -182,22 +189,16 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         return ExitCode::from(crate::EXIT_USAGE);
     };
     let is_retry = name == "retry";
-    let table: Vec<Setting> = if is_retry {
-        NATS_SETTINGS.iter().chain(STORE).copied().collect()
-    } else {
-        STORE.to_vec()
-    };
     let writes = is_retry || name == "drop";
     let login = if writes { Login::Archiver } else { Login::Reader };
-    let loaded = command::Given::of(matches, &table, login).load(|settings| {
+    let loaded = command::Given::of(matches, &settings(is_retry), login).load(|settings| {
         let store = event_store::service::load("lakegauge-dead-letters", settings);
         let bus = is_retry.then(|| bus::service::load("lakegauge dead-letters", settings));
         Some((store?, bus))
     });
     let (store, bus) = match loaded {
-        Ok(Some(loaded)) => loaded,
-        Ok(None) => return ExitCode::from(crate::EXIT_USAGE),
-        Err(problems) => return command::report(Err(problems.into())),
+        Ok(loaded) => loaded,
+        Err(status) => return status,
     };
     command::say_raised_tls(&store);
     let clock = Clock::system();

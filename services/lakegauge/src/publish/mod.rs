@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use bus::{Bus, BusSettings};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use domain::Timestamp;
-use service_kit::{Clock, Setting, Settings};
+use service_kit::{Clock, Settings};
 use tokio::sync::mpsc;
 use wire::Format;
 
@@ -35,76 +35,35 @@ const PIECES_MAX: usize = 8;
 /// How long an interrupted run waits for the acknowledgements of what it has sent.
 const INTERRUPTED_FLUSH: Duration = Duration::from_secs(10);
 
-const SOURCE: Setting = Setting {
-    key: "PUBLISH_SOURCE",
-    flag: "source",
-    default: Some("publish"),
-    help: "Name of the source: part of the subject, and of the ids of events that have none. The \
-           same line of the same source, at the same of its occurrences, counts once.",
-    secret: false,
-};
-const FORMAT: Setting = Setting {
-    key: "PUBLISH_FORMAT",
-    flag: "format",
-    default: Some("json"),
-    help: "Form of the messages: json (readable) or bincode (smaller and faster).",
-    secret: false,
-};
-const STRICT: Setting = Setting {
-    key: "PUBLISH_STRICT",
-    flag: "strict",
-    default: Some("false"),
-    help: "Stop at the first line that is refused.",
-    secret: false,
-};
-const LINES_WITHOUT_ID_MAX: Setting = Setting {
-    key: "PUBLISH_LINES_WITHOUT_ID_MAX",
-    flag: "lines-without-id-max",
-    default: Some("16000000"),
-    help: "Lines without an id that are remembered, to tell identical ones apart: about 40 bytes \
-           of memory each.",
-    secret: false,
-};
+const FORMATS: [(&str, Format); 2] =
+    [(Format::Json.name(), Format::Json), (Format::Bincode.name(), Format::Bincode)];
 
-/// How a tool reaches NATS: what services need on top, to make streams, is none of its business.
-pub(crate) const NATS_SETTINGS: &[Setting] =
-    bus::service::SETTINGS.split_at(bus::settings::SETTINGS.len()).0;
-
-/// The settings of the tool itself; those of NATS come on top.
-pub(crate) const SETTINGS: &[Setting] = &[SOURCE, FORMAT, STRICT, LINES_WITHOUT_ID_MAX];
-
-#[derive(Debug)]
-struct Config {
-    bus: BusSettings,
-    source: String,
-    format: Format,
-    strict: bool,
-    lines_without_id_max: usize,
-}
-
-impl Config {
-    /// Reads every setting; problems are recorded in the settings.
-    fn load(settings: &mut Settings<'_>) -> Option<Self> {
-        let formats = [Format::Json, Format::Bincode].map(|format| (format.name(), format));
-        let bus = bus::service::load("lakegauge publish", settings);
-        let source = settings.text(&SOURCE);
-        let format = settings.choice(&FORMAT, &formats);
-        let strict = settings.switch(&STRICT);
-        let lines_without_id_max = settings.parse(&LINES_WITHOUT_ID_MAX);
-        Some(Self {
-            bus: bus?.settings,
-            source: source?,
-            format: format?,
-            strict: strict?,
-            lines_without_id_max: lines_without_id_max?,
-        })
+service_kit::settings! {
+    /// What the tool is told.
+    #[derive(Debug)]
+    pub(crate) struct Config {
+        /// NATS.
+        #[settings(BusSettings::table())]
+        bus: BusSettings = connection(),
+        /// Name of the source: part of the subject, and of the ids of events that have none. The same
+        /// line of the same source, at the same of its occurrences, counts once.
+        #[setting(PUBLISH_SOURCE, "source", default = "publish")]
+        source: String = text,
+        /// Form of the messages: json (readable) or bincode (smaller and faster).
+        #[setting(PUBLISH_FORMAT, "format", default = "json")]
+        format: Format = choice(&FORMATS),
+        /// Stop at the first line that is refused.
+        #[setting(PUBLISH_STRICT, "strict", default = "false")]
+        strict: bool = switch,
+        /// Lines without an id that are remembered, to tell identical ones apart: about 40 bytes of
+        /// memory each.
+        #[setting(PUBLISH_LINES_WITHOUT_ID_MAX, "lines-without-id-max", default = "16000000")]
+        lines_without_id_max: usize,
     }
 }
 
-/// Reads the settings of the tool itself and those of NATS.
-pub(crate) fn load(settings: &mut Settings<'_>) {
-    // The problems are in the settings.
-    drop(Config::load(settings));
+fn connection(settings: &mut Settings<'_>) -> Option<BusSettings> {
+    Some(bus::service::load("lakegauge publish", settings)?.settings)
 }
 
 pub(crate) fn command() -> Command {
@@ -123,17 +82,16 @@ pub(crate) fn command() -> Command {
                 .default_value("-")
                 .help("File to read; - for standard input"),
         );
-    flags::of_tool(command, SETTINGS.iter().chain(NATS_SETTINGS))
+    flags::of_tool(command, &Config::table())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::Given::of(matches, SETTINGS.iter().chain(NATS_SETTINGS), Login::Reader);
-    let config = match given.load(|settings| Some(Config::load(settings))) {
-        Ok(config) => config.flatten(),
-        Err(problems) => return flags::report(Err(problems.into())),
+    let given = flags::Given::of(matches, &Config::table(), Login::Reader);
+    let config = match given.load(Config::load) {
+        Ok(config) => config,
+        Err(status) => return status,
     };
-    let file = matches.get_one::<PathBuf>("file").cloned();
-    let (Some(config), Some(file)) = (config, file) else {
+    let Some(file) = matches.get_one::<PathBuf>("file").cloned() else {
         return ExitCode::from(crate::EXIT_USAGE);
     };
     flags::report(flags::block_on_until_stopped(|stop| publish(config, file, stop)))

@@ -11,61 +11,27 @@ use bus::{Run, service::BusConfig};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use event_store::StoreSettings;
 use service_kit::logs::LogConfig;
-use service_kit::{Setting, Settings};
 
 use crate::{addresses::Login, command as flags, stop::Stopped};
 
-const REACH_TIMEOUT_MS: Setting = Setting {
-    key: "REPLAY_REACH_TIMEOUT_MS",
-    flag: "reach-timeout-ms",
-    default: Some("60000"),
-    help: "How long `replay --verify` waits for the archive to reach the aggregator's snapshot.",
-    secret: false,
-};
-
-const STREAM_MAX_BYTES: Setting = Setting {
-    key: "REPLAY_STREAM_MAX_BYTES",
-    flag: "stream-max-bytes",
-    default: Some("1073741824"),
-    help: "Bytes that each event stream of a replay run may hold, about 100 an event; a full one makes \
-           the replay wait for the aggregator that counts the run.",
-    secret: false,
-};
-
-/// The settings of the tool itself; those of NATS and of the archive come on top.
-pub(crate) const SETTINGS: &[Setting] = &[STREAM_MAX_BYTES, REACH_TIMEOUT_MS];
-
-#[derive(Debug)]
-struct Config {
-    bus: BusConfig,
-    store: StoreSettings,
-    reach_timeout: Duration,
-    stream_max_bytes: u64,
-}
-
-impl Config {
-    fn load(settings: &mut Settings<'_>) -> Option<Self> {
-        let bus = bus::service::load("lakegauge replay", settings);
-        let store = event_store::service::load("lakegauge-replay", settings);
-        let reach_timeout = settings.duration_ms(&REACH_TIMEOUT_MS);
-        let stream_max_bytes = settings.in_range(&STREAM_MAX_BYTES, 1..=u64::MAX);
-        Some(Self {
-            bus: bus?,
-            store: store?,
-            reach_timeout: reach_timeout?,
-            stream_max_bytes: stream_max_bytes?,
-        })
+service_kit::settings! {
+    /// What the tool is told.
+    #[derive(Debug)]
+    pub(crate) struct Config {
+        /// NATS.
+        #[settings(bus::service::table())]
+        bus: BusConfig = bus::service::load("lakegauge replay"),
+        /// PostgreSQL.
+        #[settings(event_store::service::table())]
+        store: StoreSettings = event_store::service::load("lakegauge-replay"),
+        /// Bytes that each event stream of a replay run may hold, about 100 an event; a full one makes
+        /// the replay wait for the aggregator that counts the run.
+        #[setting(REPLAY_STREAM_MAX_BYTES, "stream-max-bytes", default = "1073741824")]
+        stream_max_bytes: u64 = in_range(1..=u64::MAX),
+        /// How long `replay --verify` waits for the archive to reach the aggregator's snapshot.
+        #[setting(REPLAY_REACH_TIMEOUT_MS, "reach-timeout-ms", default = "60000")]
+        reach_timeout: Duration = duration_ms,
     }
-}
-
-/// Reads the settings of the tool itself, of NATS and of the archive.
-pub(crate) fn load(settings: &mut Settings<'_>) {
-    // The problems are in the settings.
-    drop(Config::load(settings));
-}
-
-fn all_settings() -> impl Iterator<Item = &'static Setting> {
-    SETTINGS.iter().chain(bus::service::SETTINGS).chain(event_store::service::SETTINGS)
 }
 
 pub(crate) fn command() -> Command {
@@ -86,20 +52,19 @@ pub(crate) fn command() -> Command {
             .action(ArgAction::SetTrue)
             .help("Print the result as one JSON object"),
     );
-    flags::of_tool(command, all_settings())
+    flags::of_tool(command, &Config::table())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::Given::of(matches, all_settings(), Login::Reader);
+    let given = flags::Given::of(matches, &Config::table(), Login::Reader);
     let config = given.load(|settings| {
         LogConfig::load_of_tool(settings).install();
         Config::load(settings)
     });
     let config = match config {
         Ok(config) => config,
-        Err(problems) => return flags::report(Err(problems.into())),
+        Err(status) => return status,
     };
-    let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
     flags::say_raised_tls(&config.store);
     let done = flags::block_on(async {
         if matches.get_flag("verify") {

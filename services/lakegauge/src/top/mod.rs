@@ -17,49 +17,33 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use event_store::{StoreSettings, service::SETTINGS as STORE};
-use service_kit::{Setting, Settings};
+use event_store::StoreSettings;
 
 use crate::{addresses::Login, command};
 use source::Source;
-
-const METRICS_ADDR: Setting = Setting {
-    key: "TOP_METRICS_ADDR",
-    flag: "metrics-addr",
-    default: Some("127.0.0.1:8000"),
-    help: "Where the aggregator serves the metrics and the page.",
-    secret: false,
-};
-const ARCHIVER_ADDR: Setting = Setting {
-    key: "TOP_ARCHIVER_ADDR",
-    flag: "archiver-addr",
-    default: Some("127.0.0.1:8014"),
-    help: "Admin port of the archiver.",
-    secret: false,
-};
-const INTERVAL_MS: Setting = Setting {
-    key: "TOP_INTERVAL_MS",
-    flag: "interval-ms",
-    default: Some("2000"),
-    help: "Time between two looks; the keys s and d change it.",
-    secret: false,
-};
-
-/// The settings of the tool itself; those of the archive come on top.
-pub(crate) const SETTINGS: &[Setting] = &[METRICS_ADDR, ARCHIVER_ADDR, INTERVAL_MS];
 
 /// Columns and rows of a picture.
 const PICTURE_SIZE: (u16, u16) = (110, 36);
 /// Two looks of `--once` and of a picture are this far apart, so that there are rates.
 const ONCE_APART: Duration = Duration::from_secs(1);
 
-/// What the tool is told.
-#[derive(Clone, Debug)]
-struct Config {
-    metrics: SocketAddr,
-    archiver: SocketAddr,
-    interval: Duration,
-    store: Option<StoreSettings>,
+service_kit::settings! {
+    /// What the tool is told.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Config {
+        /// Where the aggregator serves the metrics and the page.
+        #[setting(TOP_METRICS_ADDR, "metrics-addr", default = "127.0.0.1:8000")]
+        metrics: SocketAddr,
+        /// Admin port of the archiver.
+        #[setting(TOP_ARCHIVER_ADDR, "archiver-addr", default = "127.0.0.1:8014")]
+        archiver: SocketAddr,
+        /// Time between two looks; the keys s and d change it.
+        #[setting(TOP_INTERVAL_MS, "interval-ms", default = "2000")]
+        interval: Duration = duration_ms,
+        /// The archive, whose last dead letters are shown.
+        #[settings(event_store::service::table())]
+        store: Option<StoreSettings> = event_store::service::load_optional("lakegauge-top"),
+    }
 }
 
 pub(crate) fn command() -> Command {
@@ -85,32 +69,15 @@ pub(crate) fn command() -> Command {
                 .conflicts_with("once")
                 .help("Write what the screen shows as an SVG picture, and end"),
         );
-    command::of_tool(command, SETTINGS.iter().chain(STORE))
-}
-
-/// Reads every setting; the problems are in the settings then.
-pub(crate) fn load(settings: &mut Settings<'_>) {
-    drop(Config::load(settings));
-}
-
-impl Config {
-    fn load(settings: &mut Settings<'_>) -> Option<Self> {
-        let metrics = settings.parse(&METRICS_ADDR);
-        let archiver = settings.parse(&ARCHIVER_ADDR);
-        let interval = settings.duration_ms(&INTERVAL_MS);
-        let store = event_store::service::load_optional("lakegauge-top", settings);
-        let (metrics, archiver) = (metrics?, archiver?);
-        Some(Self { metrics, archiver, interval: interval?, store: store? })
-    }
+    command::of_tool(command, &Config::table())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = command::Given::of(matches, SETTINGS.iter().chain(STORE), Login::Reader);
+    let given = command::Given::of(matches, &Config::table(), Login::Reader);
     let config = match given.load(Config::load) {
         Ok(config) => config,
-        Err(problems) => return command::report(Err(problems.into())),
+        Err(status) => return status,
     };
-    let Some(config) = config else { return ExitCode::from(crate::EXIT_USAGE) };
     let picture = matches.get_one::<PathBuf>("picture");
     if !matches.get_flag("once") && picture.is_none() {
         return command::report(command::block_on_until_stopped(|stop| session::run(config, stop)));

@@ -3,61 +3,51 @@
 use std::time::Duration;
 
 use prometheus::{IntGauge, Opts};
-use service_kit::{Context, Setting, Settings, metrics::registered};
+use service_kit::{Context, Secret, Setting, Settings, metrics::registered};
 
 use crate::settings::{connection::StoreSettings, login::Logins};
 
 /// How late readiness may tell that a login is refused or taken again.
 const LOGIN_POLL: Duration = Duration::from_millis(500);
 
-const DATABASE_URL: Setting = Setting {
-    key: "DATABASE_URL",
-    flag: "database-url",
-    default: None,
-    help: "Address of PostgreSQL, postgresql://user:password@host:port/database: direct, or \
-           through a pooler of sessions (port 5432 at Supabase). A file that DATABASE_URL_FILE names \
-           is read again at each connect.",
-    secret: true,
-};
-const SUPABASE_DB_URL: Setting = Setting {
-    key: "SUPABASE_DB_URL",
-    flag: "supabase-db-url",
-    default: None,
-    help: "The same under Supabase's name; read when DATABASE_URL is not set. SUPABASE_URL and \
-           SUPABASE_KEY are the REST side.",
-    secret: true,
-};
-const CONNECT_TIMEOUT_MS: Setting = Setting {
-    key: "DATABASE_CONNECT_TIMEOUT_MS",
-    flag: "database-connect-timeout-ms",
-    default: Some("10000"),
-    help: "Longest time to connect.",
-    secret: false,
-};
-const STATEMENT_TIMEOUT_MS: Setting = Setting {
-    key: "DATABASE_STATEMENT_TIMEOUT_MS",
-    flag: "database-statement-timeout-ms",
-    default: Some("30000"),
-    help: "Longest time of one statement; the server ends it then.",
-    secret: false,
-};
-const LOCK_TIMEOUT_MS: Setting = Setting {
-    key: "DATABASE_LOCK_TIMEOUT_MS",
-    flag: "database-lock-timeout-ms",
-    default: Some("5000"),
-    help: "Longest wait for a lock that somebody else holds.",
-    secret: false,
-};
+service_kit::settings! {
+    struct Addresses {
+        /// Address of PostgreSQL, postgresql://user:password@host:port/database: direct, or through a
+        /// pooler of sessions (port 5432 at Supabase). A file that DATABASE_URL_FILE names is read
+        /// again at each connect.
+        #[secret(DATABASE_URL, "database-url")]
+        direct: Option<Secret> = secret,
+        /// The same under Supabase's name; read when DATABASE_URL is not set. SUPABASE_URL and
+        /// SUPABASE_KEY are the REST side.
+        #[secret(SUPABASE_DB_URL, "supabase-db-url")]
+        supabase: Option<Secret> = secret,
+    }
+}
+
+service_kit::settings! {
+    struct Limits {
+        /// Longest time to connect.
+        #[setting(DATABASE_CONNECT_TIMEOUT_MS, "database-connect-timeout-ms", default = "10000")]
+        connect_timeout_ms: u64 = in_range(1..=u64::MAX),
+        /// Longest time of one statement; the server ends it then.
+        #[setting(DATABASE_STATEMENT_TIMEOUT_MS, "database-statement-timeout-ms", default = "30000")]
+        statement_timeout_ms: u64 = in_range(1..=u64::MAX),
+        /// Longest wait for a lock that somebody else holds.
+        #[setting(DATABASE_LOCK_TIMEOUT_MS, "database-lock-timeout-ms", default = "5000")]
+        lock_timeout_ms: u64 = in_range(1..=u64::MAX),
+    }
+}
 
 /// Every setting of the archive.
-pub const SETTINGS: &[Setting] =
-    &[DATABASE_URL, SUPABASE_DB_URL, CONNECT_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, LOCK_TIMEOUT_MS];
+pub fn table() -> Vec<Setting> {
+    [Addresses::table(), Limits::table()].concat()
+}
 
 /// Reads every setting, for connections of this name; the address must be there.
 pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<StoreSettings> {
     let loaded = load_optional(name, settings)?;
     if loaded.is_none() {
-        settings.missing(&DATABASE_URL, "is required (or SUPABASE_DB_URL)");
+        settings.missing(&Addresses::DATABASE_URL, "is required (or SUPABASE_DB_URL)");
     }
     loaded
 }
@@ -66,20 +56,18 @@ pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<StoreSettings> {
 ///
 /// Outer nothing for a problem, inner nothing for no address.
 pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<StoreSettings>> {
-    let direct = settings.secret(&DATABASE_URL);
-    let supabase = settings.secret(&SUPABASE_DB_URL);
-    let connect_timeout_ms = settings.in_range(&CONNECT_TIMEOUT_MS, 1..=u64::MAX);
-    let statement_timeout_ms = settings.in_range(&STATEMENT_TIMEOUT_MS, 1..=u64::MAX);
-    let lock_timeout_ms = settings.in_range(&LOCK_TIMEOUT_MS, 1..=u64::MAX);
-    let (url, from) = match (direct?, supabase?) {
-        (Some(url), _) => (url, DATABASE_URL),
-        (None, Some(url)) => (url, SUPABASE_DB_URL),
-        (None, None) => return Some(None),
+    let addresses = Addresses::load(settings);
+    let limits = Limits::load(settings);
+    let (url, from) = match addresses? {
+        Addresses { direct: Some(url), .. } => (url, Addresses::DATABASE_URL),
+        Addresses { supabase: Some(url), .. } => (url, Addresses::SUPABASE_DB_URL),
+        Addresses { direct: None, supabase: None } => return Some(None),
     };
+    let Limits { connect_timeout_ms, statement_timeout_ms, lock_timeout_ms } = limits?;
     let loaded = StoreSettings {
-        connect_timeout_ms: connect_timeout_ms?,
-        statement_timeout_ms: statement_timeout_ms?,
-        lock_timeout_ms: lock_timeout_ms?,
+        connect_timeout_ms,
+        statement_timeout_ms,
+        lock_timeout_ms,
         logins: Logins::by(from.key),
         ..StoreSettings::new(url, name)
     };

@@ -40,7 +40,7 @@
 ///
 /// - `table()`: every setting in the order of the fields;
 /// - `load(settings)`: every field, or `None` after all of their problems were recorded;
-/// - `load_as(settings, named)`: the same where the settings have other names or defaults, which the
+/// - `load_as(named, settings)`: the same where the settings have other names or defaults, which the
 ///   function `named` gives them.
 #[macro_export]
 macro_rules! settings {
@@ -79,13 +79,13 @@ macro_rules! settings {
 
             /// Reads every setting; problems are recorded in `settings`.
             $vis fn load(settings: &mut $crate::Settings<'_>) -> ::std::option::Option<Self> {
-                Self::load_as(settings, ::std::convert::identity)
+                Self::load_as(::std::convert::identity, settings)
             }
 
             /// Reads every setting under the name and with the default that `named` gives it.
             $vis fn load_as(
-                settings: &mut $crate::Settings<'_>,
                 _named: fn($crate::Setting) -> $crate::Setting,
+                settings: &mut $crate::Settings<'_>,
             ) -> ::std::option::Option<Self> {
                 // All are read before the first missing one ends this, so that every problem is
                 // recorded.
