@@ -26,5 +26,5 @@ mod snapshotter;
 mod stream;
 mod tenure;
 
-pub use config::{Config, METRICS_ADDR, SETTINGS};
+pub use config::Config;
 pub use run::run;

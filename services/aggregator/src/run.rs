@@ -36,9 +36,10 @@ const SAMPLES: &str = "TELEMETRY";
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new(&context.registry).context("metrics")?;
     let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
-    let board = Board::new(config.stale_after);
+    // Between two renewals of a long lease nothing is stale.
+    let board = Board::new(config.stale_after.max(config.lease));
     let listener = http::bind("the metrics", config.metrics_addr).await?;
-    let history = SharedHistory::new(config.page.grain_s);
+    let history = SharedHistory::new(config.page_grain_s);
     let feed = Feed {
         board: board.clone(),
         history: history.clone(),
@@ -46,7 +47,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         readiness: context.readiness.clone(),
         clock: context.clock.clone(),
         partition: config.partition,
-        links: config.page.links.clone(),
+        links: config.links.clone(),
     };
     let (page, looking) = feed.start();
     let _looking = AbortOnDropHandle::new(tokio::spawn(looking));
@@ -69,7 +70,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     }
     let samples = Samples {
         bus: bus.clone(),
-        name: config.replay.as_ref().map_or_else(|| SAMPLES.to_owned(), bus::Run::samples),
+        name: config.counted.replay.as_ref().map_or_else(|| SAMPLES.to_owned(), bus::Run::samples),
         partition: config.partition,
         history,
         clock: context.clock.clone(),
@@ -155,7 +156,7 @@ async fn keep_ready(
 
 /// What is owned: a replay run is counted beside live.
 fn owned(config: &Config) -> String {
-    match &config.replay {
+    match &config.counted.replay {
         Some(run) => format!("aggregator.{}.{}", config.partition, run.name()),
         None => format!("aggregator.{}", config.partition),
     }
@@ -248,8 +249,8 @@ impl Partition {
                 snapshot_overdue_after: self.config.snapshot_overdue_after,
                 epoch_check: self.config.epoch_check,
                 subjects: Subjects::new(&self.config.bus.settings.subject_prefix),
-                from_archive: self.config.from_archive,
-                replay: self.config.replay.clone(),
+                from_archive: self.config.counted.from_archive,
+                replay: self.config.counted.replay.clone(),
                 changed: self.changed.clone(),
                 backlog: self.config.backlog,
                 backlog_condition: self.readiness.condition("backlog"),

@@ -67,10 +67,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         path: &["aggregate"],
         about: "Count the events and serve the four metrics",
         service: Service { name: "aggregator", version: VERSION, admin_addr: "127.0.0.1:8013" },
-        settings: || {
-            let shared = [bus::service::table(), event_store::service::table()].concat();
-            [aggregator::SETTINGS, &shared].concat()
-        },
+        settings: aggregator::Config::table,
         load: |settings| drop(aggregator::Config::load(settings)),
         describe: None,
         run: |service, flags| {

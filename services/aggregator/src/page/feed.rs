@@ -11,9 +11,9 @@ use super::{
     Page, Shown,
     figures::Recent,
     history::SharedHistory,
-    now::{self, Condition, Links},
+    now::{self, Condition},
 };
-use crate::{board::Board, metrics::Metrics};
+use crate::{board::Board, config::Links, metrics::Metrics};
 
 /// Between two looks. People see no more, and a look costs less than a scrape.
 const INTERVAL: Duration = Duration::from_secs(1);

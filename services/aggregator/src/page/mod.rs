@@ -17,7 +17,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub(crate) use feed::Feed;
 pub(crate) use figures::{Figures, LakeFigures, WarehouseFigures};
 pub(crate) use history::SharedHistory;
-pub(crate) use now::Links;
 pub(crate) use samples::Samples;
 
 const INDEX: &str = include_str!("index.html");

@@ -8,6 +8,7 @@ use service_kit::readiness::PartState;
 
 use super::figures::{BucketFigures, Figures, KEPT_MS, QueryFigures, Recent};
 use crate::{
+    config::Links,
     exposition::{BYTES_PER_GB, float, response_ms, unsigned},
     metrics::StreamHealth,
 };
@@ -21,17 +22,6 @@ const LIST_RATE_MS: u64 = 60_000;
 /// Younger figures give no rate worth showing.
 const RATE_MS_MIN: u64 = 1_000;
 const MICROS_PER_MS: f64 = 1e3;
-
-/// Where else people look. An address, or a port of the host that the page came from as `:3000`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Links {
-    /// Grafana.
-    pub(crate) grafana: Option<String>,
-    /// Prometheus.
-    pub(crate) prometheus: Option<String>,
-    /// The archive over REST.
-    pub(crate) rest: Option<String>,
-}
 
 /// Everything that the page shows of one moment.
 #[derive(Clone, Debug, Serialize)]
