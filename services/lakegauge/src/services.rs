@@ -33,7 +33,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         path: &["simulate", "lake"],
         about: "Make object store requests, and keep the books of what the metrics must be",
         service: Service { name: "lake-simulator", version: VERSION, admin_addr: "127.0.0.1:8011" },
-        settings: || [simulator::lake::SETTINGS, &bus::service::table()].concat(),
+        settings: simulator::lake::Config::table,
         load: |settings| drop(simulator::lake::Config::load(settings)),
         describe: Some(|settings| {
             use simulator::lake::{Config, describe};
@@ -52,7 +52,7 @@ pub(crate) const SERVICES: &[Entry] = &[
             version: VERSION,
             admin_addr: "127.0.0.1:8012",
         },
-        settings: || [simulator::warehouse::SETTINGS, &bus::service::table()].concat(),
+        settings: simulator::warehouse::Config::table,
         load: |settings| drop(simulator::warehouse::Config::load(settings)),
         describe: Some(|settings| {
             use simulator::warehouse::{Config, describe};

@@ -1,15 +1,17 @@
 //! From settings to a running simulator.
 
 use anyhow::Context as _;
+use bus::service::BusConfig;
 use domain::{Run, Stream, Timestamp};
 use rand::{TryRng, rngs::SysRng};
 use service_kit::Context;
-use wire::{Format, Packer, Subjects};
+use wire::{Packer, PackerLimits, Subjects};
 
 use crate::{
     arrivals::{Arrivals, Traffic},
     describe::SAMPLE_SEED,
     draw::Draw,
+    emission::Disorder,
     feed::{Feed, FeedParts},
     model::Model,
     pacer::Pacer,
@@ -77,7 +79,7 @@ impl Origin {
     /// When things happen in the run.
     pub fn arrivals(&self, common: &Common, scenario: Scenario) -> Arrivals {
         let traffic = Traffic {
-            rate_per_s: common.rate_per_s,
+            rate_per_s: common.rate.per_s,
             burst_events: common.burst_events,
             peak_over_trough: common.peak_over_trough,
         };
@@ -86,14 +88,22 @@ impl Origin {
 
     /// A feed of a model, written to this subject.
     pub fn feed<M: Model>(&self, model: M, common: &Common, subject: String) -> Feed<M> {
+        let limits = PackerLimits {
+            events_max: common.batch_events_max,
+            age_ms_max: common.batch_age_ms_max,
+            ..PackerLimits::default()
+        };
         let parts = FeedParts {
-            pace: common.pace,
+            pace: common.rate.pace,
             arrivals: self.arrivals(common, self.scenario(common)),
             draw: Draw::new(self.seed, EMISSION),
-            disorder: common.disorder,
+            disorder: Disorder {
+                late_share: common.late_share,
+                duplicate_share: common.duplicate_share,
+            },
             run: self.run,
             events: common.events,
-            packer: Packer::new(subject, common.format, common.packer),
+            packer: Packer::new(subject, common.format(), limits),
         };
         Feed::new(model, parts, self.start)
     }
@@ -103,6 +113,7 @@ impl Origin {
 pub(crate) async fn run<M>(
     context: Context,
     common: Common,
+    bus: BusConfig,
     stream: Stream,
     subject: fn(&Subjects, u16, &str) -> String,
     model: impl FnOnce(&Origin) -> M,
@@ -113,22 +124,19 @@ where
     M::Books: Send + 'static,
 {
     let origin = Origin::load(&common, context.clock.now_us(), stream)?;
-    let format = match common.format {
-        Format::Json => "json",
-        Format::Bincode => "bincode",
-    };
+    let format = common.format().name();
     tracing::info!(
         seed = origin.seed,
         run = %origin.run,
-        rate_per_s = common.rate_per_s,
+        rate_per_s = common.rate.per_s,
         format,
         "the same seed, start time and run id give the same events again"
     );
-    let subjects = Subjects::new(&common.bus.settings.subject_prefix);
+    let subjects = Subjects::new(&bus.settings.subject_prefix);
     let subject = subject(&subjects, stream.partition, &common.source);
     let feed = origin.feed(model(&origin), &common, subject);
     let pacer = Pacer { feed, start: origin.start, stream };
-    pacer.run(context, &common.bus, common.books.as_deref()).await
+    pacer.run(context, &bus, common.books.as_deref()).await
 }
 
 /// Twenty bits from a name and the stream, so that the two simulators of one name differ.

@@ -325,7 +325,7 @@ fn draining_publishes_everything_that_has_happened_and_nothing_that_has_not() {
 #[test]
 fn at_full_speed_times_come_from_the_clock_and_ascend() {
     let config = lake_config(&[("RATE", "max"), ("LATE_SHARE", "0"), ("DUPLICATE_SHARE", "0")]);
-    assert_eq!(config.common.format, Format::Bincode);
+    assert_eq!(config.common.format(), Format::Bincode);
     let mut feed = lake_feed(&config, origin(1, "max"));
     let (mut now, mut messages) = (START, Vec::new());
     for _ in 0..100 {
@@ -360,7 +360,7 @@ fn silence_holds_at_full_speed_too() {
 
 #[test]
 fn the_form_follows_the_rate() {
-    let form = |rate| lake_config(&[("RATE", rate)]).common.format;
+    let form = |rate| lake_config(&[("RATE", rate)]).common.format();
     assert_eq!(form("10000"), Format::Json);
     assert_eq!(form("10001"), Format::Bincode);
 }
@@ -414,14 +414,12 @@ fn settings_say_all_that_is_wrong_with_them() {
     let _ = lake::Config::load(&mut settings);
     let problems = settings.finish().unwrap_err().0;
     assert_eq!(problems.len(), wrong.len(), "{problems:?}");
-    let every: Vec<&service_kit::Setting> =
-        lake::SETTINGS.iter().chain(warehouse::SETTINGS).collect();
-    for table in [lake::SETTINGS, warehouse::SETTINGS] {
+    for table in [lake::Config::table(), warehouse::Config::table()] {
         let keys: BTreeSet<&str> = table.iter().map(|setting| setting.key).collect();
         let names: BTreeSet<&str> = table.iter().map(|setting| setting.flag).collect();
         assert_eq!((keys.len(), names.len()), (table.len(), table.len()), "names are unique");
+        assert!(table.iter().all(|setting| !setting.help.is_empty()));
     }
-    assert!(every.iter().all(|setting| !setting.help.is_empty()));
 }
 
 #[test]

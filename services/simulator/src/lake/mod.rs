@@ -11,10 +11,10 @@ use service_kit::Context;
 use wire::Subjects;
 
 pub use books::{Change, LakeBooks};
-pub use config::{Config, SETTINGS};
+pub use config::{Config, LakeShape};
 pub use describe::describe;
 pub(crate) use model::push_hex;
-pub use model::{Lake, LakeShape, OBJECT_BYTES, READ_BYTES, WHOLE_READ_SHARE};
+pub use model::{Lake, OBJECT_BYTES, READ_BYTES, WHOLE_READ_SHARE};
 
 /// Simulates a lake until all its events are published or the service drains.
 ///
@@ -22,10 +22,10 @@ pub use model::{Lake, LakeShape, OBJECT_BYTES, READ_BYTES, WHOLE_READ_SHARE};
 ///
 /// What no retry can mend: settings that the broker refuses, a file that can't be written.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
-    let Config { common, shape } = config;
+    let Config { common, bus, shape } = config;
     let scenario_of = common.clone();
     let model = |origin: &crate::Origin| {
         Lake::new(origin.model_draw(), shape, origin.scenario(&scenario_of), origin.run)
     };
-    crate::run::run(context, common, Stream::lake(0), Subjects::lake_access, model).await
+    crate::run::run(context, common, bus, Stream::lake(0), Subjects::lake_access, model).await
 }

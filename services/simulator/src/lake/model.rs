@@ -6,6 +6,7 @@ use crate::{
     arrivals::Arrival,
     draw::{Choice, Draw, to_f64, to_u64},
     lake::{
+        LakeShape,
         books::{Change, LakeBooks},
         objects::{Objects, Slot},
     },
@@ -46,27 +47,6 @@ const SELDOM_SHARE: f64 = 0.01;
 /// Spread of durations around their median, as the standard deviation of the logarithm. No trace
 /// of object store latencies was at hand: these are what such stores show from nearby.
 const DURATION_SIGMA: f64 = 0.6;
-
-/// How the lake behaves.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LakeShape {
-    /// Weights of the operations.
-    pub mix: Vec<(Operation, f64)>,
-    /// Buckets, the busiest first.
-    pub buckets: Vec<String>,
-    /// Number of principals.
-    pub principals: u32,
-    /// Share of requests that fail.
-    pub failure_share: f64,
-    /// Share of the writes that replace an existing object.
-    pub overwrite_share: f64,
-    /// Objects that exist before the run and were never seen by the pipeline: reads find them, and
-    /// used space counts them once they are written.
-    pub objects_at_start: u32,
-    /// Keys that are ever made. Beyond it writes replace objects, so that neither this state nor
-    /// the aggregator's grows without end.
-    pub objects_max: u32,
-}
 
 /// The lake of one run.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use service_kit::Context;
 use wire::Subjects;
 
 pub use books::{Finished, WarehouseBooks};
-pub use config::{Config, SETTINGS};
+pub use config::{Config, WarehouseShape};
 pub use describe::describe;
-pub use model::{RUNTIME_EDGES_S, RUNTIME_PERCENT, Warehouse, WarehouseShape};
+pub use model::{RUNTIME_EDGES_S, RUNTIME_PERCENT, Warehouse};
 pub use tenants::TENANTS_MAX;
 
 /// Simulates a warehouse until all its events are published or the service drains.
@@ -22,10 +22,11 @@ pub use tenants::TENANTS_MAX;
 ///
 /// What no retry can mend: settings that the broker refuses, a file that can't be written.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
-    let Config { common, shape } = config;
+    let Config { common, bus, shape } = config;
     let scenario_of = common.clone();
     let model = |origin: &crate::Origin| {
         Warehouse::new(origin.model_draw(), shape, origin.scenario(&scenario_of))
     };
-    crate::run::run(context, common, Stream::warehouse(0), Subjects::warehouse_query, model).await
+    crate::run::run(context, common, bus, Stream::warehouse(0), Subjects::warehouse_query, model)
+        .await
 }

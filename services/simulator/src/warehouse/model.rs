@@ -9,6 +9,7 @@ use crate::{
     quantiles::Quantiles,
     scenario::{Incident, Scenario},
     warehouse::{
+        WarehouseShape,
         books::{Finished, WarehouseBooks},
         tenants::Tenants,
     },
@@ -44,19 +45,6 @@ const RETURNED_MEDIAN: f64 = 40.0;
 const RETURNED_SIGMA: f64 = 2.8;
 /// Answers from the result cache go to queries that are at most as slow as this share of all.
 const CACHED_RANK_MAX: f64 = 0.62;
-
-/// How the warehouse behaves.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WarehouseShape {
-    /// Weights of the kinds of statements.
-    pub mix: Vec<(Statement, f64)>,
-    /// Number of warehouses.
-    pub warehouses: u32,
-    /// Share of queries that do not end well.
-    pub failure_share: f64,
-    /// Share of queries answered from the result cache.
-    pub cache_hit_share: f64,
-}
 
 /// The warehouse of one run.
 #[derive(Debug)]
