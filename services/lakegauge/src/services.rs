@@ -186,7 +186,7 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     for entry in SERVICES {
         sections.push((format!("lakegauge {}", entry.path.join(" ")), (entry.settings)()));
     }
-    sections.push(("lakegauge up".to_owned(), local::SETTINGS.to_vec()));
+    sections.push(("lakegauge up".to_owned(), local::settings()));
     sections.push(("lakegauge publish".to_owned(), publish::Config::table()));
     sections.push(("lakegauge replay".to_owned(), replay::Config::table()));
     sections.push(("lakegauge top".to_owned(), top::Config::table()));

@@ -24,11 +24,11 @@ pub(crate) fn command() -> Command {
              is its owner's alone, whatever the umask.\n\
              A part that dies at once five times in a row ends the run with its last lines.",
         );
-    flags::with_settings(command, local::SETTINGS)
+    flags::with_settings(command, &local::settings())
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::flags(matches, local::SETTINGS);
+    let given = flags::flags(matches, &local::settings());
     flags::report_status(local::run(Settings::new(&given, &Environment), settings_of))
 }
 

@@ -121,7 +121,7 @@ mod tests {
         for key in ["PGSSLMODE", "PGHOST", "PGOPTIONS", "PGSERVICEFILE", "PGPASSFILE", "PGTZ"] {
             assert!(is_of_postgres(key.as_ref()), "{key}");
         }
-        for setting in crate::SETTINGS {
+        for setting in crate::settings() {
             assert!(!is_of_postgres(setting.key.as_ref()), "{}", setting.key);
         }
     }

@@ -27,10 +27,10 @@ mod troubles;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use service_kit::{Environment, Settings, Strings as _};
+use service_kit::{Environment, Setting, Settings, Strings as _};
 
 use config::Config;
-pub use config::{DATA_DIR, SETTINGS};
+pub use config::DATA_DIR;
 pub use environment::OF_OTHER_SERVERS;
 use parts::Executable;
 pub use parts::SettingsOf;
@@ -58,6 +58,11 @@ pub fn run(mut settings: Settings<'_>, settings_of: SettingsOf) -> anyhow::Resul
         .build()
         .context("the runtime can't be built")?
         .block_on(session::run(config, executable))
+}
+
+/// Every setting of `up`.
+pub fn settings() -> Vec<Setting> {
+    Config::table()
 }
 
 /// Reads the settings for their problems only.

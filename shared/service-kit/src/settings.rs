@@ -285,6 +285,11 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// Whether something is left on: the opposite of the switch that turns it off.
+    pub fn left_on(&mut self, setting: &Setting) -> Option<bool> {
+        self.switch(setting).map(|is_off| !is_off)
+    }
+
     /// One of the named choices.
     pub fn choice<T: Clone>(&mut self, setting: &Setting, choices: &[(&str, T)]) -> Option<T> {
         let value = self.required(setting)?;
