@@ -256,7 +256,7 @@ impl DeadLetters {
         let mut added = domain::Windows::default();
         added.add(&lengths_s, &placed.event);
         windows::add(&mut self.connection, stream, None, &WindowRows::new(added)).await?;
-        self.set_closed(number, ClosedAs::Row, None).await?;
+        self.close(number, ClosedAs::Row, None).await?;
         commit(&mut self.connection).await?;
         Ok(RowInserted::Inserted)
     }
@@ -288,15 +288,6 @@ impl DeadLetters {
     ///
     /// The database failed, or the letter is closed already.
     pub async fn close(
-        &mut self,
-        number: u64,
-        closed_as: ClosedAs,
-        note: Option<&str>,
-    ) -> Result<(), StoreError> {
-        self.set_closed(number, closed_as, note).await
-    }
-
-    async fn set_closed(
         &mut self,
         number: u64,
         closed_as: ClosedAs,

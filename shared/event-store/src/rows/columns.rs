@@ -40,7 +40,9 @@ pub(crate) trait Columns: Sized {
     fn copy(&self, buffer: &mut CopyBuffer);
 
     /// Binds an array of each column.
-    fn bind(rows: &[&Self], query: BoundQuery) -> BoundQuery;
+    fn bind<'a>(rows: impl Iterator<Item = &'a Self> + Clone, query: BoundQuery) -> BoundQuery
+    where
+        Self: 'a;
 
     /// Reads the values of a row. The error names the column at fault.
     fn read(row: &PgRow) -> Result<Self, sqlx::Error>;
@@ -59,12 +61,12 @@ macro_rules! columns {
                 $(self.$column.to_column().copy(buffer);)+
             }
 
-            fn bind(
-                rows: &[&Self],
+            fn bind<'a>(
+                rows: impl Iterator<Item = &'a Self> + Clone,
                 query: $crate::rows::columns::BoundQuery,
             ) -> $crate::rows::columns::BoundQuery {
                 use $crate::rows::field::Field;
-                query$(.bind(rows.iter().map(|row| row.$column.to_column()).collect::<Vec<_>>()))+
+                query$(.bind(rows.clone().map(|row| row.$column.to_column()).collect::<Vec<_>>()))+
             }
 
             fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {

@@ -151,11 +151,11 @@ pub(crate) fn bind(query: BoundQuery, kind: Kind, stream: i16, rows: &[&Placed])
         }
     }
     let origins: Vec<Origin> = rows.iter().map(|row| Origin::of(stream, row)).collect();
-    let query = Origin::bind(&origins.iter().collect::<Vec<_>>(), query);
+    let query = Origin::bind(origins.iter(), query);
     match kind {
-        Kind::LakeAccess => LakeAccess::bind(&accesses, query),
-        Kind::LakeInventory => LakeInventory::bind(&inventories, query),
-        Kind::WarehouseQuery => WarehouseQuery::bind(&queries, query),
+        Kind::LakeAccess => LakeAccess::bind(accesses.into_iter(), query),
+        Kind::LakeInventory => LakeInventory::bind(inventories.into_iter(), query),
+        Kind::WarehouseQuery => WarehouseQuery::bind(queries.into_iter(), query),
     }
 }
 

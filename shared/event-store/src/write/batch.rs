@@ -41,9 +41,7 @@ pub struct Letter {
 /// Collects what one transaction archives. Encoding happens here, ahead of the commit.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    stream: StreamId,
     window_lengths_s: Vec<u32>,
-    before: Option<Mark>,
     batch: Batch,
     windows: Windows,
 }
@@ -104,13 +102,7 @@ impl BatchBuilder {
             days: BTreeSet::new(),
             occurred: None,
         };
-        Self {
-            stream,
-            window_lengths_s: ladder.lengths_s(),
-            before,
-            batch,
-            windows: Windows::default(),
-        }
+        Self { window_lengths_s: ladder.lengths_s(), batch, windows: Windows::default() }
     }
 
     /// Adds an accepted event that was judged.
@@ -128,7 +120,7 @@ impl BatchBuilder {
         match judgement {
             Judgement::New => {
                 let buffer = &mut self.batch.copies[kind.place()];
-                event::copy(buffer, self.stream.id, &placed);
+                event::copy(buffer, self.batch.stream.id, &placed);
                 self.windows.add(&self.window_lengths_s, &placed.event);
                 self.batch.fresh.push(placed);
             }
@@ -170,7 +162,7 @@ impl BatchBuilder {
 
     /// Where the batch begins.
     pub const fn before(&self) -> Option<Mark> {
-        self.before
+        self.batch.before
     }
 
     /// Ends the batch at the last message whose events were all added; `seen` is the set after it.

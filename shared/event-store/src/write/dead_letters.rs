@@ -140,7 +140,7 @@ pub(crate) async fn append(
         .chain(refused)
         .collect();
     let sql = insert("dead_letter", LetterRow::COLUMNS.iter());
-    let done = LetterRow::bind(&rows.iter().collect::<Vec<_>>(), sqlx::query(AssertSqlSafe(sql)))
+    let done = LetterRow::bind(rows.iter(), sqlx::query(AssertSqlSafe(sql)))
         .execute(connection)
         .await
         .doing("keeping dead letters")?;

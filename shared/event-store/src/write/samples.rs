@@ -88,10 +88,8 @@ pub(crate) async fn append(
     .execute(&mut *connection)
     .await
     .doing(doing)?;
-    let row = SampleRow::bind(&rows.iter().collect::<Vec<_>>(), sqlx::query(KEEP))
-        .fetch_one(connection)
-        .await
-        .doing(doing)?;
+    let row =
+        SampleRow::bind(rows.iter(), sqlx::query(KEEP)).fetch_one(connection).await.doing(doing)?;
     let inserted: u64 = read(&row, "inserted").doing(doing)?;
     let differing: Value = row.try_get("differing").doing(doing)?;
     let differing = differing.as_array().map_or(&[][..], Vec::as_slice);

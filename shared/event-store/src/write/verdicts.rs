@@ -6,16 +6,17 @@
 
 use std::collections::BTreeSet;
 
-use domain::{Event, Identity, Position, Verdict, verdict::Turn};
+use domain::{Event, EventId, Identity, Position, Timestamp, Verdict, verdict::Turn};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
-use uuid::Uuid;
 
 use crate::{
     error::StoreError,
-    numbers::{count, integer, signed},
-    rows::kind::Kind,
+    numbers::count,
+    rows::{
+        columns::{Columns, columns},
+        kind::Kind,
+    },
     statement::Doing,
-    timestamptz::Timestamptz,
     write::appended::Appended,
 };
 
@@ -39,14 +40,37 @@ impl ReadBack {
         }
     }
 
-    const fn at(&self) -> Timestamptz {
-        Timestamptz(self.identity.0.0)
+    const fn numbered(&self) -> Numbered {
+        Numbered { at: self.identity.0, id: self.identity.1, number: self.number }
     }
 
-    const fn id(&self) -> Uuid {
-        Uuid::from_bytes(*self.identity.1.as_bytes())
+    const fn noted(&self) -> Noted {
+        let Numbered { at, id, number } = self.numbered();
+        let Position { epoch, sequence, index } = self.position;
+        Noted { at, id, number, epoch, sequence, index }
     }
 }
+
+/// A row and the number of its verdict.
+#[derive(Clone, Copy, Debug)]
+struct Numbered {
+    at: Timestamp,
+    id: EventId,
+    number: u64,
+}
+columns!(Numbered { at, id, number });
+
+/// The same with the position where the verdict was read back.
+#[derive(Clone, Copy, Debug)]
+struct Noted {
+    at: Timestamp,
+    id: EventId,
+    number: u64,
+    epoch: u32,
+    sequence: u64,
+    index: u32,
+}
+columns!(Noted { at, id, number, epoch, sequence, index });
 
 /// Gives events that were too old to judge their numbers, in the order of their positions.
 pub(crate) async fn number(
@@ -54,18 +78,15 @@ pub(crate) async fn number(
     events: &[&Event],
     first: u64,
 ) -> Result<(), StoreError> {
-    let mut columns: [(Vec<Timestamptz>, Vec<Uuid>, Vec<i64>); 3] = Default::default();
-    for (number, event) in (signed(first)?..).zip(events) {
-        let (times, ids, numbers) = &mut columns[Kind::of(&event.fact).place()];
-        times.push(Timestamptz(event.occurred_at.0));
-        ids.push(Uuid::from_bytes(*event.id.as_bytes()));
-        numbers.push(number);
+    let mut numbered: [Vec<Numbered>; 3] = Default::default();
+    for (number, event) in (first..).zip(events) {
+        let row = Numbered { at: event.occurred_at, id: event.id, number };
+        numbered[Kind::of(&event.fact).place()].push(row);
     }
-    for (kind, (times, ids, numbers)) in Kind::ALL.into_iter().zip(columns) {
-        if times.is_empty() {
+    for (kind, rows) in Kind::ALL.into_iter().zip(numbered) {
+        if rows.is_empty() {
             continue;
         }
-        let expected = count(times.len());
         // The name of one of our own tables.
         let sql = format!(
             "update lakegauge.{} as event set verdict = part.number \
@@ -73,14 +94,11 @@ pub(crate) async fn number(
              where event.occurred_at = part.at and event.id = part.id",
             kind.table()
         );
-        let done = sqlx::query(AssertSqlSafe(sql))
-            .bind(times)
-            .bind(ids)
-            .bind(numbers)
+        let done = Numbered::bind(rows.iter(), sqlx::query(AssertSqlSafe(sql)))
             .execute(&mut *connection)
             .await
             .doing("numbering verdicts")?;
-        exactly("numbered", done.rows_affected(), expected)?;
+        exactly("numbered", done.rows_affected(), count(rows.len()))?;
     }
     Ok(())
 }
@@ -157,10 +175,8 @@ async fn on_rows(
          on event.occurred_at = part.at and event.id = part.id and event.verdict = part.number",
         kind.table()
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(column(verdicts, |verdict| verdict.at()))
-        .bind(column(verdicts, |verdict| verdict.id()))
-        .bind(numbers(verdicts)?)
+    let numbered: Vec<Numbered> = verdicts.iter().map(|verdict| verdict.numbered()).collect();
+    let rows = Numbered::bind(numbered.iter(), sqlx::query(AssertSqlSafe(sql)))
         .fetch_all(connection)
         .await
         .doing(DOING)?;
@@ -190,27 +206,12 @@ async fn set_positions(
          and event.verdict = part.number and event.noted_sequence is null",
         kind.table()
     );
-    let sequences: Result<Vec<i64>, _> =
-        verdicts.iter().map(|verdict| signed(verdict.position.sequence)).collect();
-    let done = sqlx::query(AssertSqlSafe(sql))
-        .bind(column(verdicts, |verdict| verdict.at()))
-        .bind(column(verdicts, |verdict| verdict.id()))
-        .bind(numbers(verdicts)?)
-        .bind(column(verdicts, |verdict| integer(verdict.position.epoch)))
-        .bind(sequences?)
-        .bind(column(verdicts, |verdict| integer(verdict.position.index)))
+    let noted: Vec<Noted> = verdicts.iter().map(|verdict| verdict.noted()).collect();
+    let done = Noted::bind(noted.iter(), sqlx::query(AssertSqlSafe(sql)))
         .execute(connection)
         .await
         .doing("noting verdicts")?;
     exactly("noted", done.rows_affected(), count(verdicts.len()))
-}
-
-fn column<T>(verdicts: &[&ReadBack], value: impl Fn(&ReadBack) -> T) -> Vec<T> {
-    verdicts.iter().map(|verdict| value(verdict)).collect()
-}
-
-fn numbers(verdicts: &[&ReadBack]) -> Result<Vec<i64>, StoreError> {
-    verdicts.iter().map(|verdict| signed(verdict.number)).collect()
 }
 
 fn exactly(what: &str, rows: u64, expected: u64) -> Result<(), StoreError> {
@@ -222,8 +223,6 @@ fn exactly(what: &str, rows: u64, expected: u64) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use domain::{EventId, Timestamp};
-
     use super::*;
 
     fn read_back(number: u64, sequence: u64) -> ReadBack {
