@@ -42,11 +42,13 @@ pub(crate) async fn roll_back(connection: &mut PgConnection) -> Result<(), Store
 
 /// Begins a transaction that sees nothing later, and in which no partition can be dropped. The tables
 /// are locked before the moment is taken, since a table that is dropped later is gone for every view.
+/// The server does not end a reader that rests, whatever that reader asks of others meanwhile.
 pub(crate) async fn take_snapshot(
     connection: &mut PgConnection,
     doing: &'static str,
 ) -> Result<(), StoreError> {
-    let sql = "begin isolation level repeatable read read only; \
+    let sql = "set idle_in_transaction_session_timeout = 0; \
+               begin isolation level repeatable read read only; \
                lock table lakegauge.lake_access, lakegauge.lake_inventory, \
                lakegauge.warehouse_query in access share mode";
     run(connection, sql, doing).await

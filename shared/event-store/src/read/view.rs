@@ -20,7 +20,7 @@ use crate::{
     },
     schema::migrate,
     settings::connection::StoreSettings,
-    statement::{Doing, run, take_snapshot},
+    statement::{Doing, take_snapshot},
     stream_id::StreamId,
     timestamptz::Timestamptz,
     write::sources::{self, Sources},
@@ -51,7 +51,6 @@ impl ArchiveView {
     pub async fn open(settings: &StoreSettings, stream: Stream) -> Result<Self, StoreError> {
         migrate::check_fit(settings).await?;
         let mut connection = settings.connect().await?;
-        run(&mut connection, "set idle_in_transaction_session_timeout = 0", DOING).await?;
         take_snapshot(&mut connection, DOING).await?;
         Self::of_stream(connection, stream).await
     }
