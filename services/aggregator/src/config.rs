@@ -39,8 +39,8 @@ service_kit::settings! {
         #[settings(BacklogLimits::table())]
         pub(crate) backlog: BacklogLimits = BacklogLimits::load(),
         /// What is counted.
-        #[settings(Counted::table())]
-        pub(crate) counted: Counted = Counted::load_together(),
+        #[settings(CountingMode::table())]
+        pub(crate) mode: CountingMode = CountingMode::load_together(),
         /// How long the owner of a partition may be silent before a waiting aggregator takes over; it
         /// renews three times as often. Also how long a restart after kill -9 waits.
         #[setting(AGGREGATOR_LEASE_MS, "lease-ms", default = "3000")]
@@ -65,7 +65,7 @@ service_kit::settings! {
 service_kit::settings! {
     /// What is counted, and where its state comes from.
     #[derive(Clone, Debug)]
-    pub(crate) struct Counted {
+    pub(crate) struct CountingMode {
         /// Rebuild the state from the archive at start, whatever the snapshot says; needs DATABASE_URL.
         #[setting(AGGREGATOR_FROM_ARCHIVE, "from-archive", default = "false")]
         pub(crate) from_archive: bool = switch,
@@ -76,7 +76,7 @@ service_kit::settings! {
     }
 }
 
-impl Counted {
+impl CountingMode {
     fn load_together(settings: &mut Settings<'_>) -> Option<Self> {
         let loaded = Self::load(settings)?;
         if loaded.from_archive && loaded.replay.is_some() {

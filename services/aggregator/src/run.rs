@@ -70,7 +70,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     }
     let samples = Samples {
         bus: bus.clone(),
-        name: config.counted.replay.as_ref().map_or_else(|| SAMPLES.to_owned(), bus::Run::samples),
+        name: config.mode.replay.as_ref().map_or_else(|| SAMPLES.to_owned(), bus::Run::samples),
         partition: config.partition,
         history,
         clock: context.clock.clone(),
@@ -156,7 +156,7 @@ async fn keep_ready(
 
 /// What is owned: a replay run is counted beside live.
 fn owned(config: &Config) -> String {
-    match &config.counted.replay {
+    match &config.mode.replay {
         Some(run) => format!("aggregator.{}.{}", config.partition, run.name()),
         None => format!("aggregator.{}", config.partition),
     }
@@ -249,8 +249,8 @@ impl Partition {
                 snapshot_overdue_after: self.config.snapshot_overdue_after,
                 epoch_check: self.config.epoch_check,
                 subjects: Subjects::new(&self.config.bus.settings.subject_prefix),
-                from_archive: self.config.counted.from_archive,
-                replay: self.config.counted.replay.clone(),
+                from_archive: self.config.mode.from_archive,
+                replay: self.config.mode.replay.clone(),
                 changed: self.changed.clone(),
                 backlog: self.config.backlog,
                 backlog_condition: self.readiness.condition("backlog"),

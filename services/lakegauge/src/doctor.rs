@@ -7,7 +7,7 @@ use bus::{Bus, BusError};
 use clap::{ArgMatches, Command};
 use domain::{ArchiveSide, BrokerSide, Rules};
 use event_store::{ServerFacts, StoreError, StoreSettings};
-use service_kit::{Clock, Problem, Setting, Settings};
+use service_kit::{Clock, Setting, SettingProblem, Settings};
 
 use crate::{
     addresses::{self, Login},
@@ -125,11 +125,11 @@ fn tell(findings: &[Finding]) -> anyhow::Result<bool> {
     Ok(wrong == 0)
 }
 
-fn problems(settings: Settings<'_>) -> Vec<Problem> {
+fn problems(settings: Settings<'_>) -> Vec<SettingProblem> {
     settings.finish().err().map(|problems| problems.0).unwrap_or_default()
 }
 
-fn of_problem(problem: &Problem) -> Finding {
+fn of_problem(problem: &SettingProblem) -> Finding {
     bad(format!("setting {problem}"), "`lakegauge settings` shows what each means")
 }
 

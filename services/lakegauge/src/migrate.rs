@@ -11,7 +11,7 @@ use crate::{addresses::Login, command};
 
 service_kit::settings! {
     /// The owner, where its address is not the one of the services.
-    struct Owner {
+    struct OwnerAddress {
         /// Address of PostgreSQL for `lakegauge migrate`, which logs in as the owner; without it
         /// DATABASE_URL.
         #[secret(MIGRATION_DATABASE_URL, "migration-database-url")]
@@ -24,7 +24,7 @@ const STATEMENT_MS_MAX: u64 = 3_600_000;
 
 /// Every setting that is read here.
 pub(crate) fn settings() -> Vec<Setting> {
-    [Owner::table(), service::table()].concat()
+    [OwnerAddress::table(), service::table()].concat()
 }
 
 pub(crate) fn command() -> Command {
@@ -52,14 +52,14 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
 
 /// Reads the settings; problems are recorded in them.
 pub(crate) fn load(settings: &mut Settings<'_>) -> Option<StoreSettings> {
-    let mut loaded = match Owner::load(settings)?.url {
+    let mut loaded = match OwnerAddress::load(settings)?.url {
         Some(url) => {
             let services = service::load_optional("lakegauge-migrate", settings)?;
             let limits = services.unwrap_or_else(|| StoreSettings::new("", "lakegauge-migrate"));
-            let logins = Logins::by(Owner::MIGRATION_DATABASE_URL.key);
+            let logins = Logins::by(OwnerAddress::MIGRATION_DATABASE_URL.key);
             let loaded = StoreSettings { url, logins, ..limits };
             if let Err(error) = loaded.check() {
-                settings.problem(&Owner::MIGRATION_DATABASE_URL, &error.to_string());
+                settings.problem(&OwnerAddress::MIGRATION_DATABASE_URL, &error.to_string());
                 return None;
             }
             loaded

@@ -22,7 +22,7 @@ const FORMATS: [(&str, Option<Format>); 3] = [
 
 service_kit::settings! {
     /// What both simulators are told. Of each the names begin with its own word, and it has defaults of
-    /// its own, see [`Simulator`].
+    /// its own.
     #[derive(Clone, Debug)]
     pub struct Common {
         /// Events per second, the mean over a day, from 0.001 on; `max` is as fast as the machine
@@ -91,14 +91,14 @@ impl Common {
 }
 
 /// What tells the settings of one simulator from the same ones of the other.
-pub(crate) struct Simulator {
+pub(crate) struct SimulatorNames {
     pub(crate) prefix: &'static str,
     pub(crate) rate: &'static str,
     pub(crate) burst_events: &'static str,
     pub(crate) source: &'static str,
 }
 
-impl Simulator {
+impl SimulatorNames {
     /// The setting under the name that it has for this simulator.
     pub(crate) fn named(&self, setting: Setting) -> Setting {
         let default = match setting.flag {

@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    fn load(pairs: &[(&str, &str)]) -> Result<BusSettings, Vec<service_kit::Problem>> {
+    fn load(pairs: &[(&str, &str)]) -> Result<BusSettings, Vec<service_kit::SettingProblem>> {
         let pairs: BTreeMap<&str, &str> = pairs.iter().copied().collect();
         let flags = Flags::default();
         let mut settings = Settings::new(&flags, &pairs);

@@ -31,4 +31,6 @@ pub use lifecycle::Lifecycle;
 pub use news::News;
 pub use readiness::{Condition, Latch, Readiness};
 pub use secret::{Secret, SecretProblem};
-pub use settings::{Environment, Flags, InvalidSettings, Problem, Setting, Settings, Strings};
+pub use settings::{
+    Environment, Flags, InvalidSettings, Setting, SettingProblem, Settings, Strings,
+};

@@ -118,7 +118,7 @@ impl Flags {
 pub struct Settings<'a> {
     flags: &'a Flags,
     environment: &'a dyn Strings,
-    problems: Vec<Problem>,
+    problems: Vec<SettingProblem>,
     given: BTreeMap<&'static str, &'static str>,
 }
 
@@ -133,7 +133,7 @@ impl fmt::Debug for Settings<'_> {
 
 /// What is wrong with a setting. Contains no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct SettingProblem {
     /// The setting.
     pub setting: Setting,
     detail: String,
@@ -141,7 +141,7 @@ pub struct Problem {
     pub is_missing: bool,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SettingProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (--{}): {}", self.setting.key, self.setting.flag, self.detail)
     }
@@ -149,11 +149,11 @@ impl fmt::Display for Problem {
 
 /// Every problem of the settings, none with a value in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidSettings(pub Vec<Problem>);
+pub struct InvalidSettings(pub Vec<SettingProblem>);
 
 impl fmt::Display for InvalidSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let problems: Vec<String> = self.0.iter().map(Problem::to_string).collect();
+        let problems: Vec<String> = self.0.iter().map(SettingProblem::to_string).collect();
         write!(f, "invalid settings: {}", problems.join("; "))
     }
 }
@@ -313,7 +313,11 @@ impl<'a> Settings<'a> {
     }
 
     fn record(&mut self, setting: &Setting, text: &str, is_missing: bool) {
-        self.problems.push(Problem { setting: *setting, detail: text.to_owned(), is_missing });
+        self.problems.push(SettingProblem {
+            setting: *setting,
+            detail: text.to_owned(),
+            is_missing,
+        });
     }
 
     /// How many problems were found until now.

@@ -4,7 +4,7 @@ use bus::service::BusConfig;
 use domain::Operation;
 use service_kit::Setting;
 
-use crate::settings::{Common, Simulator, mix};
+use crate::settings::{Common, SimulatorNames, mix};
 
 /// Objects that exist when a run starts: some times as many as are asked for again and again.
 const OBJECTS_AT_START: u32 = 10_000;
@@ -26,7 +26,7 @@ service_kit::settings! {
 }
 
 fn named(setting: Setting) -> Setting {
-    let lake = Simulator {
+    let lake = SimulatorNames {
         prefix: "SIMULATE_LAKE",
         rate: "1000",
         burst_events: "18",

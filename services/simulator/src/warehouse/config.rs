@@ -5,7 +5,7 @@ use domain::Statement;
 use service_kit::Setting;
 
 use crate::{
-    settings::{Common, Simulator, mix},
+    settings::{Common, SimulatorNames, mix},
     warehouse::TENANTS_MAX,
 };
 
@@ -26,7 +26,7 @@ service_kit::settings! {
 }
 
 fn named(setting: Setting) -> Setting {
-    let warehouse = Simulator {
+    let warehouse = SimulatorNames {
         prefix: "SIMULATE_WAREHOUSE",
         rate: "200",
         burst_events: "4",

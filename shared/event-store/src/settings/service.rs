@@ -11,7 +11,7 @@ use crate::settings::{connection::StoreSettings, login::Logins};
 const LOGIN_POLL: Duration = Duration::from_millis(500);
 
 service_kit::settings! {
-    struct Addresses {
+    struct StoreAddresses {
         /// Address of PostgreSQL, postgresql://user:password@host:port/database: direct, or through a
         /// pooler of sessions (port 5432 at Supabase). A file that DATABASE_URL_FILE names is read
         /// again at each connect.
@@ -25,7 +25,7 @@ service_kit::settings! {
 }
 
 service_kit::settings! {
-    struct Limits {
+    struct StoreLimits {
         /// Longest time to connect.
         #[setting(DATABASE_CONNECT_TIMEOUT_MS, "database-connect-timeout-ms", default = "10000")]
         connect_timeout_ms: u64 = in_range(1..=u64::MAX),
@@ -40,14 +40,14 @@ service_kit::settings! {
 
 /// Every setting of the archive.
 pub fn table() -> Vec<Setting> {
-    [Addresses::table(), Limits::table()].concat()
+    [StoreAddresses::table(), StoreLimits::table()].concat()
 }
 
 /// Reads every setting, for connections of this name; the address must be there.
 pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<StoreSettings> {
     let loaded = load_optional(name, settings)?;
     if loaded.is_none() {
-        settings.missing(&Addresses::DATABASE_URL, "is required (or SUPABASE_DB_URL)");
+        settings.missing(&StoreAddresses::DATABASE_URL, "is required (or SUPABASE_DB_URL)");
     }
     loaded
 }
@@ -56,14 +56,14 @@ pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<StoreSettings> {
 ///
 /// Outer nothing for a problem, inner nothing for no address.
 pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<StoreSettings>> {
-    let addresses = Addresses::load(settings);
-    let limits = Limits::load(settings);
+    let addresses = StoreAddresses::load(settings);
+    let limits = StoreLimits::load(settings);
     let (url, from) = match addresses? {
-        Addresses { direct: Some(url), .. } => (url, Addresses::DATABASE_URL),
-        Addresses { supabase: Some(url), .. } => (url, Addresses::SUPABASE_DB_URL),
-        Addresses { direct: None, supabase: None } => return Some(None),
+        StoreAddresses { direct: Some(url), .. } => (url, StoreAddresses::DATABASE_URL),
+        StoreAddresses { supabase: Some(url), .. } => (url, StoreAddresses::SUPABASE_DB_URL),
+        StoreAddresses { direct: None, supabase: None } => return Some(None),
     };
-    let Limits { connect_timeout_ms, statement_timeout_ms, lock_timeout_ms } = limits?;
+    let StoreLimits { connect_timeout_ms, statement_timeout_ms, lock_timeout_ms } = limits?;
     let loaded = StoreSettings {
         connect_timeout_ms,
         statement_timeout_ms,
