@@ -194,4 +194,17 @@ mod tests {
             assert_eq!(beyond[0].events, 1);
         }
     }
+
+    #[test]
+    fn what_the_broker_takes_bounds_a_message_from_the_next_event_on() {
+        let event = &fixtures::one_of_each()[0];
+        let limits = PackerLimits { events_max: 1_000, ..LIMITS };
+        let mut packer = packer(Format::Json, limits);
+        assert_eq!((packer.push(0, event), packer.push(0, event)), (None, None));
+        packer.bound(1);
+        assert_eq!(packer.push(0, event).map(|sealed| sealed.events), Some(2));
+        packer.bound(usize::MAX);
+        assert_eq!(packer.push(0, event), None);
+        assert_eq!(packer.flush().map(|sealed| sealed.events), Some(2), "our own bound again");
+    }
 }
