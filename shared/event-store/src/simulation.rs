@@ -3,6 +3,8 @@
 //! Everything that decides is the real thing (reading, sets, batches, whose turn it is, what is
 //! published next, the fold); only the broker and the tables are maps here.
 
+mod pinned;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
