@@ -417,7 +417,10 @@ mod tests {
         let payload = "x\n".repeat(ITEMS_MAX + 1);
         let reading = read_lake(None, payload.as_bytes());
         assert_eq!(refusals(&reading), [Some((Reason::TooLarge, None))]);
-        assert_eq!(read_lake(None, &payload.as_bytes()[2..]).items.len(), ITEMS_MAX);
+        let fits = &payload.as_bytes()[2..];
+        assert_eq!(read_lake(None, fits).items.len(), ITEMS_MAX);
+        let counted = |payload| count_items(&Headers::default(), payload);
+        assert_eq!((counted(payload.as_bytes()), counted(fits)), (1, ITEMS_MAX));
     }
 
     #[test]

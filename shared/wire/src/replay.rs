@@ -156,6 +156,27 @@ mod tests {
     }
 
     #[test]
+    fn no_message_of_a_run_is_larger_than_its_bound_unless_one_event_is() {
+        // Bounds one byte apart, so that some end just where an event does.
+        for bytes_max in 900..1_100 {
+            let limits = ReplayLimits { events_max: 1_000, bytes_max };
+            let mut packer = ReplayPacker::new("replay.r.lake.0".to_owned(), limits);
+            let mut sealed = Vec::new();
+            for sequence in 0..100 {
+                let position = Position { epoch: 1, sequence, index: 0 };
+                let key = if sequence == 50 { "k".repeat(2_000) } else { sequence.to_string() };
+                sealed.extend(packer.push(position, &fixtures::access_of(&key)));
+            }
+            sealed.extend(packer.flush());
+            assert_eq!(sealed.iter().map(|sealed| sealed.events).sum::<usize>(), 100);
+            let beyond: Vec<&Sealed> =
+                sealed.iter().filter(|sealed| sealed.payload.len() > bytes_max).collect();
+            assert_eq!((beyond.len(), beyond[0].events), (1, 1), "{bytes_max}");
+            assert!(sealed.len() < 30, "messages are filled: {} of {bytes_max}", sealed.len());
+        }
+    }
+
+    #[test]
     fn a_live_message_is_no_replayed_one_and_the_other_way_round() {
         let mut packer = packer(9);
         let position = Position { epoch: 1, sequence: 7, index: 3 };
