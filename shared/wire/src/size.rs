@@ -145,6 +145,28 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_a_message_are_as_few_as_the_bound_gives() {
+        let events = vec![fixtures::access_of("k"); 12];
+        for (format, form, head) in
+            [(Format::Json, Form::Lines, 0), (Format::Bincode, Form::Items, v1::HEAD_BYTES_MAX)]
+        {
+            let whole = seal("lake.access.0.s", format, &events);
+            let item_bytes = form.bytes(form.items(&whole.payload).unwrap()[0]);
+            let sizes = |bytes_max: usize| -> Option<Vec<usize>> {
+                Some(cut(&whole, bytes_max)?.iter().map(|part| part.events).collect())
+            };
+            for count in 1..=12 {
+                let fits = head + count * item_bytes;
+                let expected = |count: usize| -> Option<Vec<usize>> {
+                    (count > 0).then(|| events.chunks(count).map(<[Event]>::len).collect())
+                };
+                assert_eq!(sizes(fits), expected(count), "{format:?} {count}");
+                assert_eq!(sizes(fits - 1), expected(count - 1), "{format:?} {count}, less a byte");
+            }
+        }
+    }
+
+    #[test]
     fn verdicts_and_messages_of_a_replay_are_cut_with_their_numbers_and_positions() {
         let event = fixtures::access_of("k");
         let verdicts: Vec<Verdict> =
@@ -218,6 +240,7 @@ mod tests {
         for event in all {
             let sealed = seal("s", Format::Json, &[event]);
             assert!(sealed.payload.len() < 10 << 10, "{}", sealed.payload.len());
+            assert!(sealed.payload.len() + (4 << 10) < PAYLOAD_BYTES_MIN, "with room for headers");
         }
     }
 }
