@@ -111,7 +111,10 @@ pub fn source_token(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use domain::Event;
+
     use super::*;
+    use crate::fixtures;
 
     #[test]
     fn subjects_stand_under_their_prefix() {
@@ -123,6 +126,7 @@ mod tests {
             let subjects = Subjects::new(prefix);
             assert_eq!(subjects.lake_access(0, "sim"), expected);
             assert_eq!(subjects.strip(expected), "lake.access.0.sim");
+            assert_eq!(format!("{}lake.access.0.sim", subjects.prefix()), expected);
         }
         let subjects = Subjects::default();
         assert_eq!(subjects.lake_inventory(1, "s"), "lake.inventory.1.s");
@@ -136,6 +140,15 @@ mod tests {
         for other in ["lake.late.3", "warehouse.late.4", "lake.late.4.x", "lake.access.4.late.4"] {
             assert!(!Subjects::is_late(other, Stream::lake(4)), "{other}");
         }
+    }
+
+    #[test]
+    fn each_kind_of_event_has_its_subject() {
+        let subjects = Subjects::new("acme");
+        let of = |event: &Event| subjects.of(&event.fact, 7, "s");
+        let expected =
+            ["acme.lake.access.7.s", "acme.lake.inventory.7.s", "acme.warehouse.query.7.s"];
+        assert_eq!(fixtures::one_of_each().iter().map(of).collect::<Vec<_>>(), expected);
     }
 
     #[test]
