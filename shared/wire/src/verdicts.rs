@@ -125,6 +125,11 @@ mod tests {
         let long = seal_lake(&numbered(1, vec![long; 200]), 0);
         assert!(long.payload.len() <= MESSAGE_BYTES_MAX);
         assert!((2..200).contains(&long.events), "{}", long.events);
+        let bounded = |bytes_max: usize| {
+            seal_verdicts(&Subjects::default(), STREAM, &many[..5], 0, bytes_max).unwrap().events
+        };
+        let of_three = seal_lake(&many[..3], 0).payload.len();
+        assert_eq!((bounded(of_three), bounded(of_three - 1)), (3, 2), "as many as fit");
         let huge = fixtures::access_of(&"k".repeat(MESSAGE_BYTES_MAX));
         assert_eq!(seal_lake(&numbered(1, vec![huge; 2]), 0).events, 1);
     }
