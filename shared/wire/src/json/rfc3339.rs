@@ -206,9 +206,26 @@ mod tests {
             "2026-11-23T06:43:00+0100",
             "2026-11-23T06:43:00Z ",
             "2026-11-23T06:43:00+24:00",
+            "2026-11-23T06:43:00+1:00",
+            "2026-11-23T06:43:00+001:00",
             "+026-11-23T06:43:00Z",
+            // Each of the signs between the numbers, wrong by itself.
+            "2026/11-23T06:43:00Z",
+            "2026-11/23T06:43:00Z",
+            "2026-11-23_06:43:00Z",
+            "2026-11-23T06.43:00Z",
+            "2026-11-23T06:43.00Z",
         ] {
             assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_for_people_has_no_parts_of_a_second() {
+        let text = "2026-11-23T06:43:07Z";
+        let time = parse_time(text).unwrap();
+        for micros in [0, 1, 999_999] {
+            assert_eq!(format_second(Timestamp(time.0 + micros)).as_deref(), Some(text));
         }
     }
 
