@@ -202,6 +202,8 @@ mod tests {
             "2026-11-23T06:43:00.Z",
             "2026-11-31T00:00:00Z",
             "2025-02-29T00:00:00Z",
+            "1900-02-29T00:00:00Z",
+            "2024-02-30T00:00:00Z",
             "2026-11-23T24:00:00Z",
             "2026-11-23T06:43:00+0100",
             "2026-11-23T06:43:00Z ",
@@ -217,6 +219,15 @@ mod tests {
             "2026-11-23T06:43.00Z",
         ] {
             assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_leap_day_is_a_day_in_every_fourth_year_and_every_fourth_century() {
+        for year in [1996, 2000, 2024, 2400] {
+            let text = format!("{year}-02-29T00:00:00Z");
+            assert_eq!(parse_time(&text).map(|time| time.0), by_another(&text), "{text}");
+            assert!(parse_time(&text).is_some(), "{text}");
         }
     }
 
