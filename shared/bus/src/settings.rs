@@ -201,9 +201,27 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_table() {
-        let expected = BusSettings { name: "test".to_owned(), ..BusSettings::default() };
-        assert_eq!(load(&[]), Ok(expected));
+    fn what_nobody_sets_is_as_the_help_says() {
+        let expected = BusSettings {
+            url: "nats://127.0.0.1:4222".into(),
+            credentials_file: None,
+            nkey_seed_file: None,
+            user: None,
+            password: None,
+            token: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            subject_prefix: String::new(),
+            inbox_prefix: "_INBOX".to_owned(),
+            name: "test".to_owned(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(5),
+            unconfirmed_after: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(10),
+        };
+        assert_eq!(load(&[]).as_ref(), Ok(&expected));
+        assert_eq!(BusSettings { name: "test".to_owned(), ..BusSettings::default() }, expected);
     }
 
     #[test]

@@ -8,7 +8,10 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::{
     error::StoreError,
     numbers::{count, signed},
-    rows::event::{counted, statements},
+    rows::{
+        columns::read,
+        event::{counted, statements},
+    },
     settings::connection::StoreSettings,
     statement::Doing,
     stream_id::StreamId,
@@ -73,9 +76,8 @@ impl VerdictsToCome {
                 .await
                 .doing("reading verdicts")?;
             for row in &rows {
-                let counted = counted(*kind, row)?;
-                let number = counted.verdict.unwrap_or(0);
-                verdicts.push(Verdict { number, event: counted.event });
+                let number = read(row, "verdict").doing("reading verdicts")?;
+                verdicts.push(Verdict { number, event: counted(*kind, row)?.event });
             }
         }
         verdicts.sort_unstable_by_key(|verdict| verdict.number);

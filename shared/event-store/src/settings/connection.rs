@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use service_kit::{Address, Secret, address};
+use service_kit::{Address, Secret, Settings, address};
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
     postgres::{PgConnectOptions, PgSslMode},
@@ -16,7 +16,7 @@ use sqlx::{
 
 use crate::{
     error::{MAKE_ANOTHER, StoreError},
-    settings::login::Logins,
+    settings::{limits::StoreLimits, login::Logins},
     statement::{Doing, run},
 };
 
@@ -77,13 +77,23 @@ pub struct StoreSettings {
 impl StoreSettings {
     /// Settings with the usual limits.
     pub fn new(url: impl Into<Secret>, application_name: impl Into<String>) -> Self {
+        let limits = Settings::defaults(StoreLimits::load).expect("each limit has a default");
+        Self::limited(url, application_name, limits)
+    }
+
+    pub(crate) fn limited(
+        url: impl Into<Secret>,
+        application_name: impl Into<String>,
+        limits: StoreLimits,
+    ) -> Self {
+        let StoreLimits { connect_timeout_ms, statement_timeout_ms, lock_timeout_ms } = limits;
         Self {
             url: url.into(),
             logins: Logins::by("DATABASE_URL"),
             application_name: application_name.into(),
-            connect_timeout_ms: 10_000,
-            statement_timeout_ms: 30_000,
-            lock_timeout_ms: 5_000,
+            connect_timeout_ms,
+            statement_timeout_ms,
+            lock_timeout_ms,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::{IntGauge, Opts};
 use service_kit::{Context, Secret, Setting, Settings, metrics::registered};
 
-use crate::settings::{connection::StoreSettings, login::Logins};
+use crate::settings::{connection::StoreSettings, limits::StoreLimits, login::Logins};
 
 /// How late readiness may tell that a login is refused or taken again.
 const LOGIN_POLL: Duration = Duration::from_millis(500);
@@ -21,20 +21,6 @@ service_kit::settings! {
         /// SUPABASE_KEY are the REST side.
         #[secret(SUPABASE_DB_URL, "supabase-db-url")]
         supabase: Option<Secret> = secret,
-    }
-}
-
-service_kit::settings! {
-    struct StoreLimits {
-        /// Longest time to connect.
-        #[setting(DATABASE_CONNECT_TIMEOUT_MS, "database-connect-timeout-ms", default = "10000")]
-        connect_timeout_ms: u64 = in_range(1..=u64::MAX),
-        /// Longest time of one statement; the server ends it then.
-        #[setting(DATABASE_STATEMENT_TIMEOUT_MS, "database-statement-timeout-ms", default = "30000")]
-        statement_timeout_ms: u64 = in_range(1..=u64::MAX),
-        /// Longest wait for a lock that somebody else holds.
-        #[setting(DATABASE_LOCK_TIMEOUT_MS, "database-lock-timeout-ms", default = "5000")]
-        lock_timeout_ms: u64 = in_range(1..=u64::MAX),
     }
 }
 
@@ -63,13 +49,9 @@ pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<S
         StoreAddresses { supabase: Some(url), .. } => (url, StoreAddresses::SUPABASE_DB_URL),
         StoreAddresses { direct: None, supabase: None } => return Some(None),
     };
-    let StoreLimits { connect_timeout_ms, statement_timeout_ms, lock_timeout_ms } = limits?;
     let loaded = StoreSettings {
-        connect_timeout_ms,
-        statement_timeout_ms,
-        lock_timeout_ms,
         logins: Logins::by(from.key),
-        ..StoreSettings::new(url, name)
+        ..StoreSettings::limited(url, name, limits?)
     };
     if let Err(error) = loaded.check() {
         settings.problem(&from, &error.to_string());

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     error::StoreError,
-    numbers::count,
+    numbers::{count, signed},
     rows::{
         columns::{Columns, columns, insert},
         kind::Placed,
@@ -33,7 +33,7 @@ fn storable(text: &str) -> String {
 struct LetterRow {
     stream: i16,
     epoch: u32,
-    sequence: u64,
+    sequence: i64,
     index: u32,
     broker_ns: i64,
     reason: Reason,
@@ -66,11 +66,16 @@ columns!(LetterRow {
 });
 
 impl LetterRow {
-    fn of(stream: StreamId, letter: &Letter, counted: bool, sqlstate: Option<&str>) -> Self {
-        Self {
+    fn of(
+        stream: StreamId,
+        letter: &Letter,
+        counted: bool,
+        sqlstate: Option<&str>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
             stream: stream.id,
             epoch: letter.position.epoch,
-            sequence: letter.position.sequence,
+            sequence: signed(letter.position.sequence)?,
             index: letter.position.index,
             broker_ns: letter.broker_ns,
             reason: letter.refusal.reason,
@@ -83,7 +88,7 @@ impl LetterRow {
             id: letter.identity.map(|(_, id)| id),
             sqlstate: sqlstate.map(str::to_owned),
             source: letter.source,
-        }
+        })
     }
 }
 
@@ -134,11 +139,11 @@ pub(crate) async fn append(
     let refused = refused
         .iter()
         .map(|(letter, counted, sqlstate)| LetterRow::of(stream, letter, *counted, Some(sqlstate)));
-    let rows: Vec<LetterRow> = letters
+    let rows = letters
         .iter()
         .map(|letter| LetterRow::of(stream, letter, false, None))
         .chain(refused)
-        .collect();
+        .collect::<Result<Vec<_>, _>>()?;
     let sql = insert("dead_letter", LetterRow::COLUMNS.iter());
     let done = LetterRow::bind(rows.iter(), sqlx::query(AssertSqlSafe(sql)))
         .execute(connection)

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 
 use crate::{
     error::StoreError,
-    numbers::count,
+    numbers::{count, signed},
     rows::columns::{Columns, columns, read},
     statement::Doing,
     write::appended::Appended,
@@ -19,12 +19,12 @@ use crate::{
 struct SampleRow {
     name: String,
     epoch: u32,
-    sequence: u64,
+    sequence: i64,
     broker_ns: i64,
     used_bytes: Option<i128>,
-    accesses: Option<u64>,
+    accesses: Option<i64>,
     buckets: Option<BTreeMap<String, i128>>,
-    queries_in_window: Option<u64>,
+    queries_in_window: Option<i64>,
     response_us_in_window: Option<u128>,
     records: Option<u128>,
 }
@@ -42,28 +42,28 @@ columns!(SampleRow {
 });
 
 impl SampleRow {
-    fn of(sample: &Sample) -> Self {
+    fn of(sample: &Sample) -> Result<Self, StoreError> {
         let row = Self {
             name: sample.stream.to_string(),
             epoch: sample.epoch,
-            sequence: sample.sequence,
+            sequence: signed(sample.sequence)?,
             broker_ns: sample.broker_ns,
             ..Self::default()
         };
-        match &sample.values {
+        Ok(match &sample.values {
             SampleValues::Lake { used_bytes, accesses, buckets } => Self {
                 used_bytes: Some(*used_bytes),
-                accesses: Some(*accesses),
+                accesses: Some(signed(*accesses)?),
                 buckets: Some(buckets.clone()),
                 ..row
             },
             SampleValues::Warehouse { queries_in_window, response_us_in_window, records } => Self {
-                queries_in_window: Some(*queries_in_window),
+                queries_in_window: Some(signed(*queries_in_window)?),
                 response_us_in_window: Some(*response_us_in_window),
                 records: Some(*records),
                 ..row
             },
-        }
+        })
     }
 }
 
@@ -78,7 +78,7 @@ pub(crate) async fn append(
         return Ok(());
     }
     let doing = "keeping samples";
-    let rows: Vec<SampleRow> = samples.iter().map(SampleRow::of).collect();
+    let rows = samples.iter().map(SampleRow::of).collect::<Result<Vec<_>, _>>()?;
     sqlx::query(
         "insert into lakegauge.stream (name) select distinct name from unnest($1::text[]) as part (name) \
          where not exists (select from lakegauge.stream where stream.name = part.name) \

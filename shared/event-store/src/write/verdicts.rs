@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::{
     error::StoreError,
-    numbers::count,
+    numbers::{count, signed},
     rows::{
         columns::{Columns, columns},
         kind::Kind,
@@ -40,14 +40,14 @@ impl ReadBack {
         }
     }
 
-    const fn numbered(&self) -> Numbered {
-        Numbered { at: self.identity.0, id: self.identity.1, number: self.number }
+    fn numbered(&self) -> Result<Numbered, StoreError> {
+        Ok(Numbered { at: self.identity.0, id: self.identity.1, number: signed(self.number)? })
     }
 
-    const fn noted(&self) -> Noted {
-        let Numbered { at, id, number } = self.numbered();
+    fn noted(&self) -> Result<Noted, StoreError> {
+        let Numbered { at, id, number } = self.numbered()?;
         let Position { epoch, sequence, index } = self.position;
-        Noted { at, id, number, epoch, sequence, index }
+        Ok(Noted { at, id, number, epoch, sequence: signed(sequence)?, index })
     }
 }
 
@@ -56,7 +56,7 @@ impl ReadBack {
 struct Numbered {
     at: Timestamp,
     id: EventId,
-    number: u64,
+    number: i64,
 }
 columns!(Numbered { at, id, number });
 
@@ -65,9 +65,9 @@ columns!(Numbered { at, id, number });
 struct Noted {
     at: Timestamp,
     id: EventId,
-    number: u64,
+    number: i64,
     epoch: u32,
-    sequence: u64,
+    sequence: i64,
     index: u32,
 }
 columns!(Noted { at, id, number, epoch, sequence, index });
@@ -80,7 +80,7 @@ pub(crate) async fn number(
 ) -> Result<(), StoreError> {
     let mut numbered: [Vec<Numbered>; 3] = Default::default();
     for (number, event) in (first..).zip(events) {
-        let row = Numbered { at: event.occurred_at, id: event.id, number };
+        let row = Numbered { at: event.occurred_at, id: event.id, number: signed(number)? };
         numbered[Kind::of(&event.fact).place()].push(row);
     }
     for (kind, rows) in Kind::ALL.into_iter().zip(numbered) {
@@ -175,7 +175,8 @@ async fn on_rows(
          on event.occurred_at = part.at and event.id = part.id and event.verdict = part.number",
         kind.table()
     );
-    let numbered: Vec<Numbered> = verdicts.iter().map(|verdict| verdict.numbered()).collect();
+    let numbered =
+        verdicts.iter().map(|verdict| verdict.numbered()).collect::<Result<Vec<_>, _>>()?;
     let rows = Numbered::bind(numbered.iter(), sqlx::query(AssertSqlSafe(sql)))
         .fetch_all(connection)
         .await
@@ -206,7 +207,7 @@ async fn set_positions(
          and event.verdict = part.number and event.noted_sequence is null",
         kind.table()
     );
-    let noted: Vec<Noted> = verdicts.iter().map(|verdict| verdict.noted()).collect();
+    let noted = verdicts.iter().map(|verdict| verdict.noted()).collect::<Result<Vec<_>, _>>()?;
     let done = Noted::bind(noted.iter(), sqlx::query(AssertSqlSafe(sql)))
         .execute(connection)
         .await

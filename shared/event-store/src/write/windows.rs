@@ -302,6 +302,7 @@ mod tests {
         assert_eq!(sketches.to, [Some(2), None, Some(4)]);
         assert_eq!((sketches.bucket_max, sketches.pairs.len()), (vec![3, 7, 8], 4));
     }
+
     #[test]
     fn each_sum_of_a_side_has_its_column_in_the_statement() {
         let sql = upsert(Side::Lake);
