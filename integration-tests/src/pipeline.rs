@@ -503,6 +503,19 @@ impl Process {
         get(self.admin, "/readyz?verbose").ok()
     }
 
+    /// Waits until it is ready: some of what makes it so is asked for in its own time, and comes
+    /// after what it has done already.
+    ///
+    /// # Errors
+    ///
+    /// It is not in time; what it says is in the text.
+    pub async fn ready(&self) -> Result<()> {
+        let ready = until("readiness", async || {
+            Ok(self.readiness().is_some_and(|(status, _)| status == 200))
+        });
+        ready.await.with_context(|| format!("{:?}", self.readiness()))
+    }
+
     /// Whether it has not ended.
     ///
     /// # Errors

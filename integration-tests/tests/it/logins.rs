@@ -110,13 +110,9 @@ async fn rotate(
     rotate(&pipeline);
     for part in [Part::Archiver, Part::Aggregator] {
         let process = pipeline.part(part).unwrap();
-        let again = until("another connection", async || {
-            Ok(count(process, "lost the connection to NATS") > 0 && {
-                let (status, _) = process.readiness().unwrap_or_default();
-                status == 200
-            })
-        });
-        again.await.unwrap();
+        let lost = async || Ok(count(process, "lost the connection to NATS") > 0);
+        until("another connection", lost).await.unwrap();
+        process.ready().await.unwrap();
     }
     nothing_is_lost(&pipeline, simulator).await;
     pipeline
@@ -235,7 +231,8 @@ async fn a_password_rotated_on_the_server_only_is_told_until_the_file_has_it_too
     for process in &all[..2] {
         has(process, "lakegauge_nats_login_refused", 0.0).await;
         has(process, "lakegauge_nats_connected", 1.0).await;
-        assert_eq!(count(process, "NATS takes the login again"), 1);
+        let taken = async || Ok(count(process, "NATS takes the login again") == 1);
+        until("one word of the end", taken).await.unwrap();
     }
     page_has(&pipeline, 200).await;
     nothing_is_lost(&pipeline, simulator).await;

@@ -200,7 +200,8 @@ async fn a_small_max_payload_that_gets_smaller_leaves_numbers_snapshots_and_trim
     let shown = laws::hold(&pipeline).await;
     laws::agree_with_the_books(&shown, &pipeline.database, &[books]);
     let aggregator = pipeline.part(Part::Aggregator).unwrap();
-    assert!(aggregator.metric(snapshot).unwrap() > before, "no snapshot after the restart");
+    let later = async || Ok(aggregator.metric(snapshot).is_some_and(|position| position > before));
+    until("a snapshot after the restart", later).await.unwrap();
     let bytes = "lakegauge_aggregator_snapshot_bytes{stream=\"LAKE_0\"}";
     assert!(aggregator.metric(bytes).unwrap() > 20.0 * 1_024.0, "one piece was enough");
     let bus = pipeline.bus().await.unwrap();

@@ -88,11 +88,7 @@ async fn publish(pipeline: &Pipeline, numbers: std::ops::Range<u32>) -> u32 {
 async fn servers() -> Pipeline {
     let mut pipeline = Pipeline::start(&[]).await.unwrap();
     pipeline.run(Part::Archiver).unwrap();
-    let archiver = pipeline.part(Part::Archiver).unwrap();
-    let ready = until("the archiver", async || {
-        Ok(archiver.readiness().is_some_and(|(status, _)| status == 200))
-    });
-    ready.await.unwrap();
+    pipeline.part(Part::Archiver).unwrap().ready().await.unwrap();
     pipeline
 }
 

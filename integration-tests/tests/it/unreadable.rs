@@ -99,8 +99,7 @@ async fn a_message_that_no_client_can_read_is_a_letter_and_stops_nothing_on_any_
     here.counts(good).await;
     assert_eq!(here.letters(), bad);
     for part in [Part::Archiver, Part::Aggregator] {
-        let (status, said) = here.pipeline.part(part).unwrap().readiness().unwrap();
-        assert_eq!(status, 200, "{said}");
+        here.pipeline.part(part).unwrap().ready().await.unwrap();
     }
     let verified = here.pipeline.tool(["replay", "--verify"], &here.pipeline.database.reader_url());
     let verified = verified.unwrap();
