@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use domain::Side;
 use integration_tests::{
@@ -59,16 +59,16 @@ async fn top_shows_what_is_scraped_and_the_letters_of_the_archive() {
     assert_eq!(table["aggregator_lag_messages[LAKE_0]"], "0");
     assert!(table.keys().any(|name| name.starts_with("bucket_used_bytes[")), "{table:?}");
 
-    let file = pipeline.folder().join("top.svg");
-    let drawn = top(&["--picture", file.to_str().unwrap()], &url);
-    assert_eq!(drawn.status, Some(0), "{}", drawn.stderr);
-    let picture = std::fs::read_to_string(&file).unwrap();
-    assert!(picture.contains("undecodable") && picture.contains(FOUR[3]), "{picture}");
+    let on_screen = async |url: &str, texts: [&str; 2]| {
+        let words = [&["top"], &addresses[..]].concat();
+        let screen = Screen::start("exec", &words, url, pipeline.folder());
+        for text in texts {
+            screen.shows(text).await;
+        }
+    };
+    on_screen(&url, ["undecodable", FOUR[3]]).await;
     // Without the archive everything else is shown all the same.
-    let drawn = top(&["--picture", file.to_str().unwrap()], "");
-    assert_eq!(drawn.status, Some(0), "{}", drawn.stderr);
-    let picture = std::fs::read_to_string(&file).unwrap();
-    assert!(picture.contains("DATABASE_URL is not set"), "{picture}");
+    on_screen("", ["DATABASE_URL", FOUR[3]]).await;
 
     // What scripts read first: is there anything to show?
     pipeline.kill(Part::Aggregator).unwrap();
@@ -90,35 +90,67 @@ fn process_with(program: &Path, argument: &str) -> Option<PathBuf> {
     })
 }
 
+/// The executable in a terminal, and what it has written there.
+struct Screen {
+    terminal: Child,
+    written: PathBuf,
+}
+
+impl Screen {
+    /// Runs it behind these words of the shell.
+    fn start(before: &str, words: &[&str], database_url: &str, folder: &Path) -> Self {
+        let program = lakegauge().unwrap();
+        let words = words.join(" ");
+        let command =
+            format!("stty rows 40 cols 120; {before} {} {words}", program.to_str().unwrap());
+        let written = tempfile::Builder::new().tempfile_in(folder).unwrap().into_temp_path();
+        let written = written.keep().unwrap();
+        let terminal = Command::new("script")
+            .args(["--quiet", "--flush", "--command", &command])
+            .arg(&written)
+            .env("TERM", "xterm")
+            .env("DATABASE_URL", database_url)
+            .env("LAKEGAUGE_DATA_DIR", folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { terminal, written }
+    }
+
+    /// Waits until a text was written that holds no space: the screen's spaces are not written.
+    async fn shows(&self, text: &str) {
+        let shown = || fs::read(&self.written).unwrap_or_default();
+        let waited =
+            until(text, async || Ok(String::from_utf8_lossy(&shown()).contains(text))).await;
+        waited.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&shown())));
+    }
+
+    fn close(&mut self) {
+        self.terminal.kill().unwrap();
+        self.terminal.wait().unwrap();
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// A terminal that ends takes `top` with it, whether or not it is told: in a session of its own a
 /// process gets no SIGHUP.
 #[tokio::test(flavor = "multi_thread")]
 async fn top_ends_with_its_terminal() {
     let (program, folder) = (lakegauge().unwrap(), tempfile::tempdir().unwrap());
     for before in ["exec", "exec setsid --wait"] {
-        let screen = folder.path().join(before);
         let address = format!("127.0.0.1:{}", free_port().unwrap());
-        let program_text = program.to_str().unwrap();
-        let command =
-            format!("stty rows 40 cols 120; {before} {program_text} top --metrics-addr {address}");
-        let mut terminal = Command::new("script")
-            .args(["--quiet", "--flush", "--command", &command])
-            .arg(&screen)
-            .env("TERM", "xterm")
-            .env("LAKEGAUGE_DATA_DIR", folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let shown = until("a screen", async || {
-            let shown = fs::read(&screen).unwrap_or_default();
-            Ok(String::from_utf8_lossy(&shown).contains("no answer"))
-        });
-        shown.await.unwrap();
+        let words = ["top", "--metrics-addr", &address];
+        let mut screen = Screen::start(before, &words, "", folder.path());
+        screen.shows("answer").await;
         let process = process_with(&program, &address).unwrap();
-        terminal.kill().unwrap();
-        terminal.wait().unwrap();
+        screen.close();
         let ended = until("the end of top", async || Ok(!process.exists()));
         ended.await.unwrap_or_else(|error| panic!("{before}: {error}"));
     }

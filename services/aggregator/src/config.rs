@@ -90,7 +90,7 @@ impl CountingMode {
 service_kit::settings! {
     /// Where else people look. An address, or a port of the host that the page came from as `:3000`.
     #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-    pub(crate) struct Links {
+    pub struct Links {
         /// Where the page's link to Grafana leads: an address, :port of the host that the page was
         /// opened at, or none.
         #[setting(PAGE_GRAFANA_URL, "page-grafana-url", default = ":3000")]

@@ -268,11 +268,12 @@ pub(crate) const fn float(value: i128) -> f64 {
     value as f64
 }
 
+/// A number as a metric shows it: exact up to 2^53, then close.
 #[expect(
     clippy::as_conversions,
     reason = "Prometheus values are floating-point: above 2^53 they round, and nothing is stored"
 )]
-pub(crate) const fn unsigned(value: u128) -> f64 {
+pub const fn unsigned(value: u128) -> f64 {
     value as f64
 }
 

@@ -8,6 +8,7 @@
 //! A crash at any point changes nothing: the state in memory is the fold of the stream up to its
 //! mark, and the next process folds the same.
 
+pub mod api;
 mod board;
 mod config;
 pub mod exposition;
@@ -26,5 +27,5 @@ mod snapshotter;
 mod stream;
 mod tenure;
 
-pub use config::Config;
+pub use config::{Config, Links};
 pub use run::run;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::{Sample, SampleValues};
-use serde_json::{Value, json};
 
-use crate::exposition::{float, response_ms, unsigned};
+use crate::{
+    api,
+    exposition::{float, response_ms, unsigned},
+};
 
 /// How far back the page shows.
 pub(crate) const HISTORY_S: i64 = 3_600;
@@ -89,22 +91,17 @@ impl History {
         self.revision
     }
 
-    /// As the page reads it: times in milliseconds, and per side the columns of its points.
+    /// As the page reads it.
     pub(crate) fn to_json(&self) -> String {
         let ms = |ns: i64| ns / NS_PER_MS;
-        let lake =
-            self.lake.values().map(|(at, used, accesses)| json!([ms(*at), float(*used), accesses]));
+        let lake = self.lake.values();
+        let lake = lake.map(|(at, used, accesses)| (ms(*at), float(*used), *accesses)).collect();
         let warehouse = self.warehouse.values().map(|(at, (queries, response_us), records)| {
-            let response_ms = response_ms(*queries, *response_us);
-            json!([ms(*at), response_ms, unsigned(*records)])
+            (ms(*at), response_ms(*queries, *response_us), unsigned(*records))
         });
-        json!({
-            "span_s": HISTORY_S,
-            "grain_s": self.grain_s,
-            "lake": lake.collect::<Vec<Value>>(),
-            "warehouse": warehouse.collect::<Vec<Value>>(),
-        })
-        .to_string()
+        let warehouse = warehouse.collect();
+        let history = api::History { span_s: HISTORY_S, grain_s: self.grain_s, lake, warehouse };
+        serde_json::to_string(&history).unwrap_or_default()
     }
 }
 
@@ -117,6 +114,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use domain::Stream;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use domain::Stream;
-use serde::Serialize;
 use service_kit::readiness::PartState;
 
 use super::figures::{BucketFigures, Figures, KEPT_MS, QueryFigures, Recent};
 use crate::{
+    api::{
+        Bucket, Health, KeyMetrics, List, NewestEvents, Now, Numbers, Part, Rates, Responses,
+        StreamHealth, Warehouse,
+    },
     config::Links,
     exposition::{BYTES_PER_GB, float, response_ms, unsigned},
-    metrics::StreamHealth,
+    metrics,
 };
 
 /// Buckets and warehouses that are listed.
@@ -23,126 +26,11 @@ const LIST_RATE_MS: u64 = 60_000;
 const RATE_MS_MIN: u64 = 1_000;
 const MICROS_PER_MS: f64 = 1e3;
 
-/// Everything that the page shows of one moment.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Now<'a> {
-    at_ms: i64,
-    version: &'static str,
-    links: &'a Links,
-    ready: bool,
-    /// Since when the numbers stand still, in milliseconds since 1970; none: they do not.
-    stale_since_ms: Option<i64>,
-    health: Health,
-    #[serde(flatten)]
-    numbers: Option<Numbers>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Health {
-    parts: Vec<PartForm>,
-    streams: Vec<StreamForm>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct PartForm {
-    name: &'static str,
-    ok: bool,
-    detail: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct StreamForm {
-    name: String,
-    lag_messages: f64,
-    position: f64,
-    counted: f64,
-    duplicates: f64,
-    too_old: f64,
-    dead_letters: f64,
-    epoch: f64,
-    snapshot_age_s: Option<f64>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Numbers {
-    four: Four,
-    rates: Rates,
-    responses: Responses,
-    used_is_estimate: bool,
-    newest_ms: Newest,
-    buckets: List<BucketForm>,
-    warehouses: List<WarehouseForm>,
-}
-
-/// The four metrics, exactly as `/metrics` has them.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Four {
-    data_lake_espaco_utilizado_gb: f64,
-    data_lake_numero_acessos: f64,
-    data_warehouse_tempo_resposta_ms: f64,
-    data_warehouse_registros_processados: f64,
-}
-
-/// Per second; none before there is anything to compare with.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Rates {
-    used_bytes: Option<f64>,
-    accesses: Option<f64>,
-    records: Option<f64>,
-    queries: Option<f64>,
-}
-
-/// When the newest event happened, in milliseconds since 1970; none before the first.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Newest {
-    lake: Option<i64>,
-    warehouse: Option<i64>,
-}
-
-/// The distribution of the response times of the last minutes.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Responses {
-    span_s: u64,
-    queries: u64,
-    p50_ms: Option<f64>,
-    p95_ms: Option<f64>,
-    p99_ms: Option<f64>,
-    /// Share of the response time that was spent in the queue.
-    queued_share: Option<f64>,
-    failed_share: Option<f64>,
-    cache_hit_share: Option<f64>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct List<T> {
-    /// How many there are; the rest is not listed.
-    total: usize,
-    top: Vec<T>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct BucketForm {
-    name: String,
-    used_bytes: i128,
-    accesses_per_s: Option<f64>,
-    transferred_bytes_per_s: Option<f64>,
-    failed_share: Option<f64>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct WarehouseForm {
-    name: String,
-    queries_per_s: Option<f64>,
-    records_per_s: Option<f64>,
-    p95_ms: Option<f64>,
-    failed_share: Option<f64>,
-}
-
 /// What the health of the pipeline is told from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Condition {
     pub(crate) parts: Vec<PartState>,
-    pub(crate) streams: Vec<(Stream, StreamHealth)>,
+    pub(crate) streams: Vec<(Stream, metrics::StreamHealth)>,
     /// How long ago the broker was last reached, if that is too long ago.
     pub(crate) stale: Option<Duration>,
 }
@@ -157,8 +45,8 @@ pub(crate) fn write(
 ) -> String {
     let now = Now {
         at_ms: now_us / 1_000,
-        version: env!("CARGO_PKG_VERSION"),
-        links,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        links: links.clone(),
         ready: shown.is_some(),
         stale_since_ms: condition.stale.map(|age| now_us / 1_000 - millis(age)),
         health: health(condition, now_us),
@@ -176,10 +64,10 @@ fn health(condition: Condition, now_us: i64) -> Health {
     let streams = condition.streams.into_iter();
     Health {
         parts: parts
-            .map(|part| PartForm { name: part.name, ok: part.is_ok, detail: part.detail })
+            .map(|part| Part { name: part.name.to_owned(), ok: part.is_ok, detail: part.detail })
             .collect(),
         streams: streams
-            .map(|(stream, health)| StreamForm {
+            .map(|(stream, health)| StreamHealth {
                 name: stream.to_string(),
                 lag_messages: health.lag_messages,
                 position: health.position,
@@ -200,16 +88,19 @@ fn numbers(figures: &Figures, recent: &Recent, now_ms: u64) -> Numbers {
     let (lake, warehouse) = (&figures.lake, &figures.warehouse);
     let moment = |us: i64| (us > 0).then_some(us / 1_000);
     Numbers {
-        four: Four {
-            data_lake_espaco_utilizado_gb: float(lake.used_bytes) / BYTES_PER_GB,
-            data_lake_numero_acessos: float(i128::from(lake.accesses)),
-            data_warehouse_tempo_resposta_ms: response_ms(warehouse.window.0, warehouse.window.1),
-            data_warehouse_registros_processados: unsigned(warehouse.records),
+        key_metrics: KeyMetrics {
+            used_gb: float(lake.used_bytes) / BYTES_PER_GB,
+            accesses: float(i128::from(lake.accesses)),
+            response_ms: response_ms(warehouse.window.0, warehouse.window.1),
+            records: unsigned(warehouse.records),
         },
         rates: rates(figures, recent, now_ms),
         responses: responses(figures, recent, now_ms),
         used_is_estimate: lake.is_estimate,
-        newest_ms: Newest { lake: moment(lake.newest_us), warehouse: moment(warehouse.newest_us) },
+        newest_ms: NewestEvents {
+            lake: moment(lake.newest_us),
+            warehouse: moment(warehouse.newest_us),
+        },
         buckets: buckets(figures, recent, now_ms),
         warehouses: warehouses(figures, recent, now_ms),
     }
@@ -257,7 +148,7 @@ fn responses(figures: &Figures, recent: &Recent, now_ms: u64) -> Responses {
     }
 }
 
-fn buckets(figures: &Figures, recent: &Recent, now_ms: u64) -> List<BucketForm> {
+fn buckets(figures: &Figures, recent: &Recent, now_ms: u64) -> List<Bucket> {
     let before = compared(recent, now_ms, LIST_RATE_MS);
     let mut all: Vec<(&String, &BucketFigures)> = figures.lake.buckets.iter().collect();
     all.sort_by_key(|(name, bucket)| (std::cmp::Reverse(bucket.used_bytes), *name));
@@ -267,9 +158,9 @@ fn buckets(figures: &Figures, recent: &Recent, now_ms: u64) -> List<BucketForm> 
         });
         let accesses = then.map(|(_, then)| now.accesses.saturating_sub(then.accesses));
         let failed = then.map(|(_, then)| now.failed.saturating_sub(then.failed));
-        BucketForm {
+        Bucket {
             name: (*name).clone(),
-            used_bytes: now.used_bytes,
+            used_bytes: float(now.used_bytes),
             accesses_per_s: then
                 .zip(accesses)
                 .map(|((seconds, _), accesses)| float(i128::from(accesses)) / seconds),
@@ -285,7 +176,7 @@ fn buckets(figures: &Figures, recent: &Recent, now_ms: u64) -> List<BucketForm> 
 /// A warehouse: its name, its sums, and the seconds of the last minute with what came in them.
 type Active<'a> = (&'a String, &'a QueryFigures, Option<(f64, QueryFigures)>);
 
-fn warehouses(figures: &Figures, recent: &Recent, now_ms: u64) -> List<WarehouseForm> {
+fn warehouses(figures: &Figures, recent: &Recent, now_ms: u64) -> List<Warehouse> {
     let before = compared(recent, now_ms, LIST_RATE_MS);
     // Percentiles need more queries than a minute has in small warehouses.
     let long_before = recent.ago(now_ms, KEPT_MS).map(|(_, figures)| figures);
@@ -303,7 +194,7 @@ fn warehouses(figures: &Figures, recent: &Recent, now_ms: u64) -> List<Warehouse
     });
     let form = |(name, now, minute): &Active<'_>| {
         let long = long_before.map(|figures| now.since(&earlier(figures, name)));
-        WarehouseForm {
+        Warehouse {
             name: (*name).clone(),
             queries_per_s: minute
                 .map(|(seconds, minute)| float(i128::from(minute.queries)) / seconds),

@@ -1,7 +1,6 @@
 //! `lakegauge top`: the pipeline on one screen of a terminal.
 
 mod human;
-mod picture;
 mod readings;
 mod screen;
 mod session;
@@ -11,20 +10,16 @@ mod table;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use event_store::StoreSettings;
 
 use crate::{addresses::Login, command};
 use source::Source;
 
-/// Columns and rows of a picture.
-const PICTURE_SIZE: (u16, u16) = (110, 36);
-/// Two looks of `--once` and of a picture are this far apart, so that there are rates.
+/// Two looks of `--once` are this far apart, so that there are rates.
 const ONCE_APART: Duration = Duration::from_secs(1);
 
 service_kit::settings! {
@@ -60,14 +55,6 @@ pub(crate) fn command() -> Command {
                 .long("once")
                 .action(ArgAction::SetTrue)
                 .help("Print a plain table of name and value, for scripts, and end"),
-        )
-        .arg(
-            Arg::new("picture")
-                .long("picture")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .conflicts_with("once")
-                .help("Write what the screen shows as an SVG picture, and end"),
         );
     command::of_tool(command, &Config::table())
 }
@@ -78,8 +65,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let picture = matches.get_one::<PathBuf>("picture");
-    if !matches.get_flag("once") && picture.is_none() {
+    if !matches.get_flag("once") {
         return command::report(command::block_on_until_stopped(|stop| session::run(config, stop)));
     }
     command::report_status(command::block_on(async {
@@ -87,12 +73,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         source.look().await;
         tokio::time::sleep(ONCE_APART).await;
         let readings = source.look().await;
-        if let Some(file) = picture {
-            let svg = picture::draw(&readings, config.interval, PICTURE_SIZE)?;
-            std::fs::write(file, svg).with_context(|| format!("writing {}", file.display()))?;
-        } else {
-            std::io::stdout().write_all(table::render(&readings).as_bytes())?;
-        }
+        std::io::stdout().write_all(table::render(&readings).as_bytes())?;
         Ok(readings.now.is_ok_and(|now| now.ready))
     }))
 }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use aggregator::{
+    api::{KeyMetrics, Now, Numbers},
+    exposition::unsigned,
+};
 use domain::Timestamp;
 use ratatui::{
     Frame,
@@ -15,7 +19,7 @@ use wire::json::format_time;
 
 use super::{
     human,
-    readings::{Four, Now, Readings},
+    readings::Readings,
     spark::{self, Point},
 };
 
@@ -70,12 +74,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, readings: Option<&Readings>, view: &Vi
         Constraint::Length(letters),
         Constraint::Length(1),
     ];
-    let [head, four, lists, letters, foot] = Layout::vertical(rows).areas(frame.area());
+    let [head, gauges, lists, letters, foot] = Layout::vertical(rows).areas(frame.area());
     match readings {
         None => frame.render_widget(Paragraph::new("asking..."), head),
         Some(readings) => {
             frame.render_widget(Paragraph::new(head_lines(readings)), head);
-            draw_four(frame, four, readings);
+            draw_gauges(frame, gauges, readings);
             draw_lists(frame, lists, readings, view);
             draw_letters(frame, letters, readings, view);
         }
@@ -123,11 +127,12 @@ fn head_lines(readings: &Readings) -> Vec<Line<'static>> {
 
 fn rates_line(now: &Now, readings: &Readings) -> Line<'static> {
     let archived = readings.archiver.and_then(|archiver| archiver.events_per_s);
+    let rates = now.numbers.as_ref().map(|numbers| numbers.rates).unwrap_or_default();
     let mut spans = vec![Span::styled("per second  ", SOFT)];
     for (name, value) in [
-        ("requests", now.rates.accesses),
-        ("queries", now.rates.queries),
-        ("rows", now.rates.records),
+        ("requests", rates.accesses),
+        ("queries", rates.queries),
+        ("rows", rates.records),
         ("archived", archived),
     ] {
         spans.push(Span::styled(human::short(value), STRONG));
@@ -161,7 +166,7 @@ fn lag_line(now: &Now, readings: &Readings) -> Line<'static> {
     Line::from(spans)
 }
 
-/// One of the four metrics.
+/// One of the key metrics.
 struct Gauge {
     name: &'static str,
     color: Color,
@@ -176,30 +181,39 @@ struct Gauge {
 fn gauges(now: &Now, readings: &Readings) -> [Gauge; 4] {
     let history = &readings.history;
     let grain_ms = history.grain_s * 1_000;
-    let of = |value: fn(Four) -> f64| now.four.map(value);
+    let numbers = now.numbers.as_ref();
+    let rates = numbers.map(|numbers| numbers.rates).unwrap_or_default();
+    let responses = numbers.map(|numbers| numbers.responses).unwrap_or_default();
+    let metric = |value: fn(KeyMetrics) -> f64| numbers.map(|numbers| value(numbers.key_metrics));
     let per_s = |text: String| format!("{text}/s");
     let live = |mut points: Vec<Point>, value: Option<f64>| {
         points.extend(value.map(|value| (now.at_ms, value)));
         points
     };
-    let used = of(|four| four.used_gb);
-    let response = of(|four| four.response_ms);
+    let used = metric(|metrics| metrics.used_gb);
+    let response = metric(|metrics| metrics.response_ms);
+    let used_gb = history.lake.iter().map(|(at, used, _)| (*at, used / 1e9));
+    let accesses: Vec<Point> =
+        history.lake.iter().map(|(at, _, accesses)| (*at, unsigned((*accesses).into()))).collect();
+    let response_ms = history.warehouse.iter().map(|(at, response, _)| (*at, *response));
+    let records: Vec<Point> =
+        history.warehouse.iter().map(|(at, _, records)| (*at, *records)).collect();
     [
         Gauge {
             name: "data_lake_espaco_utilizado_gb",
             color: LAKE,
             value: used.map_or_else(|| "-".to_owned(), |used| format!("{used:.3} GB")),
-            rate: per_s(human::bytes(now.rates.used_bytes)),
-            points: live(history.used_gb(), used),
+            rate: per_s(human::bytes(rates.used_bytes)),
+            points: live(used_gb.collect(), used),
             from_zero: false,
             write: |gb| human::bytes(gb.map(|gb| gb * 1e9)),
         },
         Gauge {
             name: "data_lake_numero_acessos",
             color: LAKE,
-            value: human::whole(of(|four| four.accesses)),
-            rate: per_s(human::short(now.rates.accesses)),
-            points: live(spark::rates(&history.accesses(), grain_ms), now.rates.accesses),
+            value: human::whole(metric(|metrics| metrics.accesses)),
+            rate: per_s(human::short(rates.accesses)),
+            points: live(spark::rates(&accesses, grain_ms), rates.accesses),
             from_zero: true,
             write: |rate| format!("{}/s", human::short(rate)),
         },
@@ -209,26 +223,26 @@ fn gauges(now: &Now, readings: &Readings) -> [Gauge; 4] {
             value: response.map_or_else(|| "-".to_owned(), |response| format!("{response:.1} ms")),
             rate: format!(
                 "p95 {}  p99 {}",
-                human::span(now.responses.p95_ms),
-                human::span(now.responses.p99_ms)
+                human::span(responses.p95_ms),
+                human::span(responses.p99_ms)
             ),
-            points: live(history.response_ms(), response),
+            points: live(response_ms.collect(), response),
             from_zero: true,
             write: human::span,
         },
         Gauge {
             name: "data_warehouse_registros_processados",
             color: WAREHOUSE,
-            value: human::whole(of(|four| four.records)),
-            rate: per_s(human::short(now.rates.records)),
-            points: live(spark::rates(&history.records(), grain_ms), now.rates.records),
+            value: human::whole(metric(|metrics| metrics.records)),
+            rate: per_s(human::short(rates.records)),
+            points: live(spark::rates(&records, grain_ms), rates.records),
             from_zero: true,
             write: |rate| format!("{}/s", human::short(rate)),
         },
     ]
 }
 
-fn draw_four(frame: &mut Frame<'_>, area: Rect, readings: &Readings) {
+fn draw_gauges(frame: &mut Frame<'_>, area: Rect, readings: &Readings) {
     let Ok(now) = &readings.now else { return };
     let rows: [Rect; 2] = Layout::vertical([Constraint::Fill(1); 2]).areas(area);
     let cells = rows.map(|row| Layout::horizontal([Constraint::Fill(1); 2]).areas::<2>(row));
@@ -284,7 +298,8 @@ fn scrolled<T>(lines: &[T], by: usize) -> &[T] {
 }
 
 fn draw_lists(frame: &mut Frame<'_>, area: Rect, readings: &Readings, view: &View) {
-    let Ok(now) = &readings.now else { return };
+    let Ok(Now { numbers: Some(numbers), .. }) = &readings.now else { return };
+    let Numbers { buckets, warehouses, .. } = numbers;
     let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(area);
     let widths = |numbers: [u16; 3]| {
         let numbers = numbers.map(Constraint::Length);
@@ -299,24 +314,23 @@ fn draw_lists(frame: &mut Frame<'_>, area: Rect, readings: &Readings, view: &Vie
         let numbers = numbers.into_iter().map(|number| Line::from(number).right_aligned());
         Row::new(std::iter::once(Line::from(plain(name))).chain(numbers).collect::<Vec<_>>())
     };
-    let buckets = scrolled(&now.buckets.top, view.scrolled[0]).iter().map(|bucket| {
+    let rows = scrolled(&buckets.top, view.scrolled[0]).iter().map(|bucket| {
         let used = human::bytes(Some(bucket.used_bytes));
         let requests = human::tenths(bucket.accesses_per_s);
         row(&bucket.name, [used, requests, human::percent(bucket.failed_share)])
     });
-    let title = format!(" Largest buckets, {} of {} ", now.buckets.top.len(), now.buckets.total);
-    let table = Table::new(buckets, widths([10, 11, 8]))
+    let title = format!(" Largest buckets, {} of {} ", buckets.top.len(), buckets.total);
+    let table = Table::new(rows, widths([10, 11, 8]))
         .header(head(["bucket", "used", "requests/s", "failed"]))
         .block(list_block(title, view.list == 0));
     frame.render_widget(table, left);
-    let warehouses = scrolled(&now.warehouses.top, view.scrolled[1]).iter().map(|warehouse| {
+    let rows = scrolled(&warehouses.top, view.scrolled[1]).iter().map(|warehouse| {
         let queries = human::tenths(warehouse.queries_per_s);
         let rows = human::short(warehouse.records_per_s);
         row(&warehouse.name, [queries, human::span(warehouse.p95_ms), rows])
     });
-    let title =
-        format!(" Busiest warehouses, {} of {} ", now.warehouses.top.len(), now.warehouses.total);
-    let table = Table::new(warehouses, widths([10, 10, 8]))
+    let title = format!(" Busiest warehouses, {} of {} ", warehouses.top.len(), warehouses.total);
+    let table = Table::new(rows, widths([10, 10, 8]))
         .header(head(["warehouse", "queries/s", "p95", "rows/s"]))
         .block(list_block(title, view.list == 1));
     frame.render_widget(table, right);
@@ -462,12 +476,12 @@ mod tests {
         };
         let text = shown(Some(&silent), &View::default(), (80, 24));
         assert!(text.contains("no answer") && text.contains("DATABASE_URL is not set"), "{text}");
-        let behind = Now { ready: false, four: None, ..readings().now.unwrap() };
+        let behind = Now { ready: false, numbers: None, ..readings().now.unwrap() };
         let behind = Readings { now: Ok(behind), ..readings() };
         let text = shown(Some(&behind), &View::default(), (80, 24));
         assert!(text.contains("catching up") && text.contains("not complete yet"), "{text}");
         let stale =
-            Now { ready: false, stale_since_ms: Some(1), four: None, ..readings().now.unwrap() };
+            Now { ready: false, stale_since_ms: Some(1), numbers: None, ..readings().now.unwrap() };
         let stale = Readings { now: Ok(stale), ..readings() };
         let text = shown(Some(&stale), &View::default(), (80, 24));
         assert!(text.contains("stale") && !text.contains("live"), "{text}");

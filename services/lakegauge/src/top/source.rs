@@ -1,5 +1,6 @@
 //! Asks the aggregator, the archiver and the archive.
 
+use aggregator::api::Now;
 use domain::Timestamp;
 use event_store::dead_letters::{DeadLetters, LetterFilter};
 use service_kit::scrape::Page;
@@ -9,7 +10,7 @@ use wire::json::format_time;
 
 use super::{
     Config,
-    readings::{Archiver, History, Now, Readings},
+    readings::{Archiver, Readings},
 };
 
 /// Letters that are shown at most.
@@ -54,7 +55,7 @@ impl Source {
         let archiver = archiver.ok().filter(|(status, _)| *status == 200);
         Readings {
             now,
-            history: history.unwrap_or_else(History::default),
+            history: history.unwrap_or_default(),
             archiver: archiver.map(|(_, text)| self.archiver(&Page::parse(&text))),
             letters: self.letters().await,
         }

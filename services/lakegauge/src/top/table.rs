@@ -13,17 +13,18 @@ pub(super) fn render(readings: &Readings) -> String {
     };
     let now = readings.now.as_ref().ok();
     put("ready", Some(if now.is_some_and(|now| now.ready) { 1.0 } else { 0.0 }));
-    let four = now.and_then(|now| now.four);
-    put("data_lake_espaco_utilizado_gb", four.map(|four| four.used_gb));
-    put("data_lake_numero_acessos", four.map(|four| four.accesses));
-    put("data_warehouse_tempo_resposta_ms", four.map(|four| four.response_ms));
-    put("data_warehouse_registros_processados", four.map(|four| four.records));
-    let rates = now.map(|now| now.rates).unwrap_or_default();
+    let numbers = now.and_then(|now| now.numbers.as_ref());
+    let metrics = numbers.map(|numbers| numbers.key_metrics);
+    put("data_lake_espaco_utilizado_gb", metrics.map(|metrics| metrics.used_gb));
+    put("data_lake_numero_acessos", metrics.map(|metrics| metrics.accesses));
+    put("data_warehouse_tempo_resposta_ms", metrics.map(|metrics| metrics.response_ms));
+    put("data_warehouse_registros_processados", metrics.map(|metrics| metrics.records));
+    let rates = numbers.map(|numbers| numbers.rates).unwrap_or_default();
     put("lake_requests_per_s", rates.accesses);
     put("lake_growth_bytes_per_s", rates.used_bytes);
     put("warehouse_queries_per_s", rates.queries);
     put("warehouse_records_per_s", rates.records);
-    let responses = now.map(|now| now.responses).unwrap_or_default();
+    let responses = numbers.map(|numbers| numbers.responses).unwrap_or_default();
     put("warehouse_response_p50_ms", responses.p50_ms);
     put("warehouse_response_p95_ms", responses.p95_ms);
     put("warehouse_response_p99_ms", responses.p99_ms);
@@ -36,11 +37,11 @@ pub(super) fn render(readings: &Readings) -> String {
         put(&format!("aggregator_duplicates[{}]", stream.name), Some(stream.duplicates));
     }
     // A name of a bucket may hold anything; a line break in it would be a line of its own.
-    for bucket in now.map(|now| now.buckets.top.as_slice()).unwrap_or_default() {
+    for bucket in numbers.map(|numbers| numbers.buckets.top.as_slice()).unwrap_or_default() {
         put(&plain(&format!("bucket_used_bytes[{}]", bucket.name)), Some(bucket.used_bytes));
         put(&plain(&format!("bucket_requests_per_s[{}]", bucket.name)), bucket.accesses_per_s);
     }
-    for warehouse in now.map(|now| now.warehouses.top.as_slice()).unwrap_or_default() {
+    for warehouse in numbers.map(|numbers| numbers.warehouses.top.as_slice()).unwrap_or_default() {
         let name = |what: &str| plain(&format!("warehouse_{what}[{}]", warehouse.name));
         put(&name("queries_per_s"), warehouse.queries_per_s);
         put(&name("response_p95_ms"), warehouse.p95_ms);
