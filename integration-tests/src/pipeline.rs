@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bus::{Bus, Run};
+use bus::{Bus, ReplayRun};
 use domain::Side;
 use event_store::read_checkpoint;
 use rustix::process::{Pid, Signal, kill_process};
@@ -322,7 +322,7 @@ impl Pipeline {
     /// # Errors
     ///
     /// It can't be started.
-    pub fn count_replay(&mut self, run: &Run) -> Result<Counter> {
+    pub fn count_replay(&mut self, run: &ReplayRun) -> Result<Counter> {
         let metrics = free_port()?;
         let address = format!("127.0.0.1:{metrics}");
         let words = ["aggregate", "--replay", run.name()];

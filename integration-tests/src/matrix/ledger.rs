@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use domain::Identity;
+use domain::EventIdentity;
 
 /// Differences that are named; the number of all is said.
 const NAMED_MAX: usize = 5;
@@ -16,10 +16,10 @@ pub struct Ledger(Arc<Mutex<Entries>>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    attempted: BTreeSet<Identity>,
-    acknowledged: BTreeSet<Identity>,
+    attempted: BTreeSet<EventIdentity>,
+    acknowledged: BTreeSet<EventIdentity>,
     /// By message id, until it is acknowledged.
-    open: BTreeMap<String, Vec<Identity>>,
+    open: BTreeMap<String, Vec<EventIdentity>>,
     /// By their bytes: whether a poisonous message was acknowledged.
     poison: BTreeMap<Bytes, bool>,
     disorder: Disorder,
@@ -63,7 +63,7 @@ impl Counts {
 
 impl Ledger {
     /// Before a message is sent.
-    pub fn attempt(&self, message_id: &str, identities: &[Identity]) {
+    pub fn attempt(&self, message_id: &str, identities: &[EventIdentity]) {
         let mut entries = self.entries();
         entries.attempted.extend(identities);
         entries.open.insert(message_id.to_owned(), identities.to_vec());
@@ -102,7 +102,7 @@ impl Ledger {
     /// How many there are.
     pub fn counts(&self) -> Counts {
         let entries = self.entries();
-        let count = |set: &BTreeSet<Identity>| u64::try_from(set.len()).unwrap_or(u64::MAX);
+        let count = |set: &BTreeSet<EventIdentity>| u64::try_from(set.len()).unwrap_or(u64::MAX);
         Counts {
             attempted: count(&entries.attempted),
             acknowledged: count(&entries.acknowledged),
@@ -111,7 +111,7 @@ impl Ledger {
     }
 
     /// How many acknowledged events are not among the archived ones.
-    pub fn lost(&self, archived: &BTreeSet<Identity>) -> u64 {
+    pub fn lost(&self, archived: &BTreeSet<EventIdentity>) -> u64 {
         let entries = self.entries();
         u64::try_from(entries.acknowledged.difference(archived).count()).unwrap_or(u64::MAX)
     }
@@ -121,10 +121,10 @@ impl Ledger {
     /// # Errors
     ///
     /// What is lost or came from nowhere: how many, and the first of them.
-    pub fn holds_of(&self, archived: &BTreeSet<Identity>) -> Result<()> {
+    pub fn holds_of(&self, archived: &BTreeSet<EventIdentity>) -> Result<()> {
         let entries = self.entries();
-        let lost: Vec<&Identity> = entries.acknowledged.difference(archived).collect();
-        let from_nowhere: Vec<&Identity> = archived.difference(&entries.attempted).collect();
+        let lost: Vec<&EventIdentity> = entries.acknowledged.difference(archived).collect();
+        let from_nowhere: Vec<&EventIdentity> = archived.difference(&entries.attempted).collect();
         ensure!(
             lost.is_empty() && from_nowhere.is_empty(),
             "{} lost, among them {:?}; {} from nowhere, among them {:?}",

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use bus::{Bus, Publisher, PublisherLimits};
 use bytes::Bytes;
 use domain::{
-    Event, EventId, Fact, Identity, LakeAccess, Operation, Outcome, Run, Side, Statement,
+    Event, EventId, EventIdentity, Fact, LakeAccess, Operation, Outcome, Run, Side, Statement,
     Timestamp, WarehouseQuery,
 };
 use service_kit::Clock;
@@ -191,7 +191,7 @@ impl Shell {
 struct Made {
     sealed: Sealed,
     /// Nothing: poison.
-    identities: Option<Arc<[Identity]>>,
+    identities: Option<Arc<[EventIdentity]>>,
     /// For how long it is held back.
     held_ms: Option<u64>,
     repeated: u64,
@@ -207,7 +207,7 @@ struct Maker {
     runs: u32,
     number: u64,
     poison: u64,
-    messages: VecDeque<(Sealed, Arc<[Identity]>)>,
+    messages: VecDeque<(Sealed, Arc<[EventIdentity]>)>,
     events: VecDeque<Event>,
 }
 
@@ -266,7 +266,7 @@ impl Maker {
         }
         let format = if self.draw.chance(JSON_MESSAGES) { Format::Json } else { Format::Bincode };
         let sealed = seal(&self.subject, format, &events);
-        let identities: Arc<[Identity]> = events.iter().map(Event::identity).collect();
+        let identities: Arc<[EventIdentity]> = events.iter().map(Event::identity).collect();
         remember(&mut self.messages, (sealed.clone(), Arc::clone(&identities)));
         let held_ms = self.draw.chance(HELD_BACK_MESSAGES).then(|| 20 + self.draw.below(1_000));
         Made { sealed, identities: Some(identities), held_ms, repeated, late }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use domain::Progress;
+use domain::EffectOrder;
 use event_store::{StoreSettings, read_checkpoint};
 use serde_json::{Value, json};
 use service_kit::Clock;
@@ -94,7 +94,7 @@ async fn connected(client: Option<RawNats>, port: u16) -> Option<RawNats> {
 
 /// Acknowledgement floor and trim are never above the checkpoint, and that never goes back.
 async fn watch_order(nats_port: u16, store: &StoreSettings, goes_on: &AtomicBool) -> Result<()> {
-    let mut known: BTreeMap<&str, Progress> = BTreeMap::new();
+    let mut known: BTreeMap<&str, EffectOrder> = BTreeMap::new();
     let (mut client, mut looks) = (None, every(LOOK_EVERY));
     while goes_on.load(Ordering::Relaxed) {
         looks.tick().await;

@@ -8,7 +8,7 @@ use bus::{Bus, BusSettings};
 use domain::{EventId, Run, Side, Stream, Timestamp, id::NUMBER_MAX};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use simulator::Origin;
+use simulator::RunSeed;
 
 use crate::pipeline::{Part, Pipeline, Process, Simulator};
 use crate::ports::free_port;
@@ -172,7 +172,7 @@ impl Pipeline {
         let (minutes, seed) = (number % 60, number.to_string());
         let start_time = format!("2025-11-03T{:02}:{minutes:02}:00Z", 12 + number / 60);
         let name = format!("matrix-{number}");
-        let run = Origin::new(u64::from(number), start, Ok(&name), stream).run;
+        let run = RunSeed::new(u64::from(number), start, Ok(&name), stream).run;
         let books = self.folder.path().join(format!("books-{}.json", self.started));
         let (file, rate) = (books.display().to_string(), rate.to_string());
         let arguments = [

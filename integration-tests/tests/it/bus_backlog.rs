@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use bus::backlog::{Backlog, BacklogLimits, Watched};
+use bus::backlog::{Backlog, BacklogLimits, WatchedPosition};
 use bus::{Bus, Topology, TopologyOverrides};
 use domain::Rules;
 use integration_tests::nats::NatsServer;
@@ -54,7 +54,7 @@ async fn a_position_that_stands_still_while_messages_wait_is_not_ready_and_says_
     let (_server, bus, mut raw) = with_messages(3).await;
     let readiness = Readiness::default();
     let condition = readiness.condition("backlog");
-    let (watched, clock, last) = (Watched::default(), Clock::system(), Mutex::new(None));
+    let (watched, clock, last) = (WatchedPosition::default(), Clock::system(), Mutex::new(None));
     let told = |backlog: &Backlog| *last.lock().unwrap() = Some(*backlog);
     let shown = (&condition, "counted");
     let watch = bus.watch_backlog("LAKE_0", &watched, LIMITS, shown, &clock, told);
@@ -90,7 +90,7 @@ async fn who_has_not_heard_yet_how_much_waits_is_not_ready() {
     let (_server, bus, _raw) = with_messages(1).await;
     let readiness = Readiness::default();
     let condition = readiness.condition("backlog");
-    let (watched, clock, looks) = (Watched::default(), Clock::system(), AtomicU64::new(0));
+    let (watched, clock, looks) = (WatchedPosition::default(), Clock::system(), AtomicU64::new(0));
     watched.moved(0);
     let told = |_: &Backlog| {
         looks.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bus::{Bus, BusError, Found, PublisherLimits, Snapshots, Topology, TopologyOverrides};
+use bus::{Bus, BusError, FoundSnapshot, PublisherLimits, Snapshots, Topology, TopologyOverrides};
 use domain::{Mark, Rules};
 use integration_tests::nats::NatsServer;
 use integration_tests::raw_nats::RawNats;
@@ -33,7 +33,7 @@ fn state(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-async fn found(snapshots: &Snapshots, stream: &str) -> (u64, Found) {
+async fn found(snapshots: &Snapshots, stream: &str) -> (u64, FoundSnapshot) {
     let loaded = snapshots.load(stream).await.expect("an answer");
     (loaded.revision, loaded.found)
 }
@@ -53,12 +53,12 @@ async fn a_snapshot_comes_back_bit_for_bit_with_its_mark() {
     let server = NatsServer::start_or_given().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let snapshots = bus.snapshots();
-    assert_eq!(found(&snapshots, "LAKE_0").await, (0, Found::Nothing));
+    assert_eq!(found(&snapshots, "LAKE_0").await, (0, FoundSnapshot::Nothing));
     let mut revision = 0;
     for (sequence, length) in [(1, 0), (2, 1), (3, 512 * 1_024), (4, 5_000_001)] {
         let bytes = state(sequence, length);
         revision = snapshots.store("LAKE_0", &bytes, &mark(sequence), revision).await.unwrap();
-        let (now, Found::Whole(pointer, loaded)) = found(&snapshots, "LAKE_0").await else {
+        let (now, FoundSnapshot::Whole(pointer, loaded)) = found(&snapshots, "LAKE_0").await else {
             panic!("no snapshot")
         };
         assert_eq!((now, pointer.mark), (revision, mark(sequence)));
@@ -67,7 +67,7 @@ async fn a_snapshot_comes_back_bit_for_bit_with_its_mark() {
         let (named, named_revision) = snapshots.pointer("LAKE_0").await.unwrap().unwrap();
         assert_eq!((named, named_revision), (pointer, revision));
     }
-    assert_eq!(found(&snapshots, "WAREHOUSE_0").await, (0, Found::Nothing));
+    assert_eq!(found(&snapshots, "WAREHOUSE_0").await, (0, FoundSnapshot::Nothing));
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn old_snapshots_leave_no_bytes_and_no_tombstones_behind() {
         revision = snapshots.store("LAKE_0", &bytes, &mark(sequence), revision).await.unwrap();
     }
     assert_eq!((objects(&mut raw, "M").await, objects(&mut raw, "C").await), (2, 2));
-    let (_, Found::Whole(_, loaded)) = found(&snapshots, "WAREHOUSE_0").await else {
+    let (_, FoundSnapshot::Whole(_, loaded)) = found(&snapshots, "WAREHOUSE_0").await else {
         panic!("the other stream's snapshot is gone")
     };
     assert!(loaded == other);
@@ -106,7 +106,7 @@ async fn what_is_no_object_of_ours_is_left_and_old_snapshots_go_all_the_same() {
         revision = snapshots.store("LAKE_0", &bytes, &mark(sequence), revision).await.unwrap();
     }
     assert_eq!((objects(&mut raw, "M").await, objects(&mut raw, "C").await), (3, 1));
-    assert!(matches!(found(&snapshots, "LAKE_0").await.1, Found::Whole(..)));
+    assert!(matches!(found(&snapshots, "LAKE_0").await.1, FoundSnapshot::Whole(..)));
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn of_two_owners_only_one_can_store() {
         let error = snapshots.store("LAKE_0", &state(2, 1_000), &mark(2), stale).await.unwrap_err();
         assert!(matches!(error, BusError::Superseded { .. }), "{error}");
     }
-    let (revision, Found::Whole(pointer, _)) = found(&snapshots, "LAKE_0").await else {
+    let (revision, FoundSnapshot::Whole(pointer, _)) = found(&snapshots, "LAKE_0").await else {
         panic!("no snapshot")
     };
     assert_eq!((revision, pointer.mark.sequence), (first, 1));
@@ -144,7 +144,7 @@ async fn what_a_crash_left_behind_is_deleted_once_it_is_old_and_nothing_else_is(
     old.store("LAKE_0", &state(2, 1_000), &mark(2), revision).await.unwrap();
     assert_eq!((objects(&mut raw, "M").await, objects(&mut raw, "C").await), (2, 2));
     for stream in ["LAKE_0", "WAREHOUSE_0"] {
-        assert!(matches!(found(&old, stream).await.1, Found::Whole(..)));
+        assert!(matches!(found(&old, stream).await.1, FoundSnapshot::Whole(..)));
     }
 }
 
@@ -162,30 +162,36 @@ async fn damage_is_found_and_another_snapshot_heals_it() {
     raw.demand("STREAM.MSG.DELETE.OBJ_LAKEGAUGE_SNAPSHOTS", &json!({ "seq": sequence }))
         .await
         .unwrap();
-    assert!(matches!(found(&snapshots, "LAKE_0").await, (r, Found::Damaged(_)) if r == revision));
+    assert!(
+        matches!(found(&snapshots, "LAKE_0").await, (r, FoundSnapshot::Damaged(_)) if r == revision)
+    );
     revision = snapshots.store("LAKE_0", &state(2, 10), &mark(2), revision).await.unwrap();
     // The whole object is gone.
     let everything = json!({ "filter": "$O.LAKEGAUGE_SNAPSHOTS.>" });
     raw.demand("STREAM.PURGE.OBJ_LAKEGAUGE_SNAPSHOTS", &everything).await.unwrap();
-    assert!(matches!(found(&snapshots, "LAKE_0").await, (r, Found::Damaged(_)) if r == revision));
+    assert!(
+        matches!(found(&snapshots, "LAKE_0").await, (r, FoundSnapshot::Damaged(_)) if r == revision)
+    );
     revision = snapshots.store("LAKE_0", &state(3, 10), &mark(3), revision).await.unwrap();
-    assert!(matches!(found(&snapshots, "LAKE_0").await, (r, Found::Whole(..)) if r == revision));
+    assert!(
+        matches!(found(&snapshots, "LAKE_0").await, (r, FoundSnapshot::Whole(..)) if r == revision)
+    );
     // The pointer names another digest than the bytes have.
     let entry = pointer_json(&mut raw).await;
     let mut forged = entry.clone();
     forged["digest"] = json!("00");
     raw.publish("$KV.LAKEGAUGE.snapshot.LAKE_0", &forged.to_string()).await.unwrap();
     let (revision, damaged) = found(&snapshots, "LAKE_0").await;
-    assert!(matches!(damaged, Found::Damaged(why) if why.contains("other bytes")));
+    assert!(matches!(damaged, FoundSnapshot::Damaged(why) if why.contains("other bytes")));
     // The pointer is no pointer, or another stream's.
     let mut others = entry;
     others["stream"] = json!("LAKE_1");
     for text in ["hello".to_owned(), others.to_string()] {
         raw.publish("$KV.LAKEGAUGE.snapshot.LAKE_0", &text).await.unwrap();
-        assert!(matches!(found(&snapshots, "LAKE_0").await.1, Found::Damaged(_)));
+        assert!(matches!(found(&snapshots, "LAKE_0").await.1, FoundSnapshot::Damaged(_)));
     }
     snapshots.store("LAKE_0", &state(4, 10), &mark(4), revision + 2).await.unwrap();
-    assert!(matches!(found(&snapshots, "LAKE_0").await.1, Found::Whole(..)));
+    assert!(matches!(found(&snapshots, "LAKE_0").await.1, FoundSnapshot::Whole(..)));
 }
 
 async fn pointer_json(raw: &mut RawNats) -> Value {
@@ -216,7 +222,7 @@ async fn a_full_event_stream_does_not_stop_snapshots_and_epochs() {
     let revision =
         bus.snapshots().store("LAKE_0", &state(1, 3_000_000), &mark(1), 0).await.unwrap();
     assert!(
-        matches!(found(&bus.snapshots(), "LAKE_0").await, (r, Found::Whole(..)) if r == revision)
+        matches!(found(&bus.snapshots(), "LAKE_0").await, (r, FoundSnapshot::Whole(..)) if r == revision)
     );
     assert_eq!(bus.epochs().raise("LAKE_0", 0).await, Ok(1));
     assert!(progress.is_full());

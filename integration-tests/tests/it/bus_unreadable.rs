@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use bus::{
-    Bus, Comparison, Delivery, Read, Reader, ReaderSettings, Seen, Topology, TopologyOverrides,
-    Watch, Watched,
+    Bus, Comparison, Delivery, Observed, Read, Reader, ReaderSettings, StoredMessage, Topology,
+    TopologyOverrides, Watch,
 };
 use domain::{Mark, Rules};
 use integration_tests::nats::NatsServer;
@@ -218,9 +218,9 @@ async fn entries_of_the_bucket_whose_headers_cannot_be_read_are_the_values_they_
     assert!(here.bus.is_connected());
 }
 
-async fn seen(watch: &mut Watch) -> Seen {
+async fn seen(watch: &mut Watch) -> StoredMessage {
     match soon(watch.next()).await {
-        Some(Watched::Message(seen)) => seen,
+        Some(Observed::Message(seen)) => seen,
         other => panic!("{other:?}"),
     }
 }
@@ -257,7 +257,7 @@ async fn who_looks_on_is_told_that_the_stream_became_another_and_goes_on() {
     let topology = Topology::embedded("", &TopologyOverrides::default(), &Rules::default());
     here.bus.apply_topology(&topology).await.unwrap();
     let told = soon(watch.next()).await;
-    assert!(matches!(&told, Some(Watched::Missed(why)) if why.contains("LAKE_0")), "{told:?}");
+    assert!(matches!(&told, Some(Observed::Missed(why)) if why.contains("LAKE_0")), "{told:?}");
     here.good(2).await;
     assert_eq!(seen(&mut watch).await.payload, "2");
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use bus::Found;
+use bus::FoundSnapshot;
 use domain::{Rules, SampleValues, Stream, StreamState, state::Applied};
 use event_store::{ArchiveView, Counted, tally};
 use integration_tests::pipeline::{FOUR, Part, Pipeline, until};
@@ -279,7 +279,7 @@ pub(crate) async fn snapshot_equals_the_fold(pipeline: &Pipeline, stream: Stream
     });
     reached.await.unwrap();
     let found = bus.snapshots().load(&name).await.unwrap().found;
-    let Found::Whole(_, bytes) = found else { panic!("{name}: {found:?}") };
+    let FoundSnapshot::Whole(_, bytes) = found else { panic!("{name}: {found:?}") };
     let (live, _) = wire::snapshot::decode_state(&bytes).unwrap();
     let mut folded = StreamState::new(stream, rules);
     let settings = pipeline.database.archiver();

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use domain::{EventId, Identity, Side, Timestamp};
+use domain::{EventId, EventIdentity, Side, Timestamp};
 use event_store::tally;
 use integration_tests::matrix::faults::Schedule;
 use integration_tests::matrix::points::{POINTS, Point};
@@ -231,7 +231,7 @@ async fn a_restart_changes_nothing(pipeline: &mut Pipeline, four: [f64; 4]) {
 }
 
 /// Identities of the rows of the test's own producer.
-fn archived(database: &Database) -> BTreeSet<Identity> {
+fn archived(database: &Database) -> BTreeSet<EventIdentity> {
     let rows = database.sql(
         "select (extract(epoch from occurred_at) * 1000000)::bigint, id from lakegauge.lake_access
             where principal = 'matrix'

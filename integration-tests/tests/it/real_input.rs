@@ -6,13 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use bus::{Bus, Delivery, Read, ReaderSettings, Topology, TopologyOverrides};
-use domain::{Identity, Metrics, Rules, Stream, StreamState};
+use domain::{EventIdentity, Rules, SideMetrics, Stream, StreamState};
 use integration_tests::executable::{self, Ended};
 use integration_tests::nats::{NatsServer, repository};
 use integration_tests::postgres::{Database, PostgresServer};
 use integration_tests::raw_nats::RawNats;
 use serde_json::Value;
-use wire::{Item, Place};
+use wire::{Item, StreamPosition};
 
 /// Far above what any condition here takes, and below what a person waits for.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ async fn messages(bus: &Bus, stream: Stream) -> Vec<Delivery> {
 /// Every item of a stream, as both services read it.
 async fn items(bus: &Bus, stream: Stream) -> Vec<Item> {
     let read = |delivery: Delivery| {
-        let place = Place {
+        let place = StreamPosition {
             stream,
             sequence: delivery.sequence,
             broker_ns: delivery.broker_ns,
@@ -178,7 +178,7 @@ async fn an_event_by_a_client_of_another_make_is_counted_and_garbage_is_one_lett
         client.publish("lake.access.0.me", payload).await.expect("published");
     }
     let items = items(&bus, Stream::lake(0)).await;
-    let ids: BTreeSet<Identity> = items
+    let ids: BTreeSet<EventIdentity> = items
         .iter()
         .filter_map(|item| match item {
             Item::Event(event) => Some(event.identity()),
@@ -289,7 +289,7 @@ async fn history_counts_once(folder: &Path) {
 
     let (state, events) = fold(&bus, Stream::lake(0)).await;
     assert_eq!(events, 2 * lines.len());
-    let Metrics::Lake(lake) = state.metrics() else { unreachable!("the lake's stream") };
+    let SideMetrics::Lake(lake) = state.metrics() else { unreachable!("the lake's stream") };
     assert_eq!(lake.used_bytes(), bytes_of_head(folder));
     assert_eq!(accesses(&state), u64::try_from(lines.len()).expect("a count"));
 }

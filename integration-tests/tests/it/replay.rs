@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use bus::{Bus, Run};
+use bus::{Bus, ReplayRun};
 use domain::{Position, Side, Stream};
 use integration_tests::executable::Ended;
 use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, four, until};
@@ -55,7 +55,7 @@ fn assert_done(ended: &Ended) {
 }
 
 /// Events that a run holds of a stream, in its order.
-async fn positions(bus: &Bus, run: &Run, stream: Stream) -> Vec<Position> {
+async fn positions(bus: &Bus, run: &ReplayRun, stream: Stream) -> Vec<Position> {
     let name = run.stream(stream);
     let last = bus.stream(&name).await.unwrap().last_sequence;
     let mut positions = Vec::new();
@@ -77,7 +77,7 @@ fn archived(pipeline: &Pipeline, stream: Stream) -> usize {
 }
 
 /// Each archived event stands in the run once, in counting order.
-async fn assert_complete(pipeline: &Pipeline, run: &Run) {
+async fn assert_complete(pipeline: &Pipeline, run: &ReplayRun) {
     let bus = pipeline.bus().await.unwrap();
     for stream in STREAMS {
         let positions = positions(&bus, run, stream).await;
@@ -89,7 +89,7 @@ async fn assert_complete(pipeline: &Pipeline, run: &Run) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_beside_live_traffic_ends_with_the_same_numbers_and_live_does_not_notice() {
     let mut pipeline = with_an_archive().await;
-    let run = Run::new("beside").unwrap();
+    let run = ReplayRun::new("beside").unwrap();
     // Live goes on, while what is archived is replayed and counted.
     let before = pipeline.shown().await.unwrap();
     let mut simulators = simulate(&mut pipeline, "second", 2_000);
@@ -137,7 +137,7 @@ async fn a_replay_beside_live_traffic_ends_with_the_same_numbers_and_live_does_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_that_is_killed_goes_on_and_gives_each_event_once() {
     let mut pipeline = with_an_archive().await;
-    let run = Run::new("killed").unwrap();
+    let run = ReplayRun::new("killed").unwrap();
     let bus = pipeline.bus().await.unwrap();
     // Paced, so that there is a middle to be killed in.
     let words = ["replay", "killed", "--speed", "4x"];
@@ -170,7 +170,7 @@ async fn a_replay_that_is_killed_goes_on_and_gives_each_event_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_larger_than_its_stream_flows_through_it_as_it_is_counted() {
     let mut pipeline = with_an_archive().await;
-    let run = Run::new("small").unwrap();
+    let run = ReplayRun::new("small").unwrap();
     let counter = pipeline.count_replay(&run).unwrap();
     // Room for two messages and a half of some thirty.
     let words = ["small", "--stream-max-bytes", "700000", "--nats-request-timeout-ms", "2000"];
@@ -213,7 +213,7 @@ async fn a_dry_run_counts_what_the_filters_take_and_publishes_nothing() {
     let until = count(&["--until", middle], "LAKE_0");
     assert_eq!(until, rows(&format!("occurred_at < '{middle}'")));
     assert!(since > Some(0) && until > Some(0), "{since:?} {until:?}");
-    let run = Run::new("nothing").unwrap();
+    let run = ReplayRun::new("nothing").unwrap();
     assert!(bus.stream(&run.stream(Stream::lake(0))).await.is_err());
     let wrong = replay(&pipeline, &["No.Name"]);
     assert_eq!(wrong.status, Some(64), "{}", wrong.stderr);
@@ -276,7 +276,7 @@ async fn who_sent_an_event_is_kept_and_what_one_sent_is_replayed_alone() {
         assert_eq!(told["LAKE_0"]["events"].as_i64(), Some(events), "{source}");
         assert_eq!(told["WAREHOUSE_0"]["events"].as_i64(), Some(0), "{source}");
     }
-    let run = Run::new("two").unwrap();
+    let run = ReplayRun::new("two").unwrap();
     assert_done(&replay(&pipeline, &["two", "--source", "store.two"]));
     let bus = pipeline.bus().await.unwrap();
     let replayed = positions(&bus, &run, Stream::lake(0)).await;

@@ -130,7 +130,7 @@ async fn a_replay_without_room_names_its_own_setting() {
     let bus = server.bus("test").await.unwrap();
     let topology = Topology::embedded("", &TopologyOverrides::default(), &Rules::default());
     bus.apply_topology(&topology).await.unwrap();
-    let run = bus::Run::new("r").unwrap();
+    let run = bus::ReplayRun::new("r").unwrap();
     let streams = [domain::Stream::lake(0)];
     let about = std::collections::BTreeMap::new();
     let error = bus.declare_replay(&run, &streams, 1 << 30, &about).await.unwrap_err();

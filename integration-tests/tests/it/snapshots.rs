@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
-use bus::{Bus, Found, PublisherLimits};
+use bus::{Bus, FoundSnapshot, PublisherLimits};
 use bytes::Bytes;
 use domain::{Event, Mark};
 use integration_tests::pipeline::{Part, Pipeline, STREAMS, until};
@@ -60,7 +60,9 @@ impl Wrong {
     /// Makes the stored snapshot wrong.
     async fn make(self, bus: &Bus, operator: &mut RawNats, old: &(Mark, Bytes)) {
         let loaded = bus.snapshots().load(LAKE).await.unwrap();
-        let Found::Whole(pointer, bytes) = loaded.found else { panic!("{:?}", loaded.found) };
+        let FoundSnapshot::Whole(pointer, bytes) = loaded.found else {
+            panic!("{:?}", loaded.found)
+        };
         let store = async |bytes: &[u8], mark: &Mark| {
             bus.snapshots().store(LAKE, bytes, mark, loaded.revision).await.unwrap();
         };
@@ -134,8 +136,8 @@ async fn trimmed(pipeline: &Pipeline, bus: &Bus) {
 
 async fn whole(bus: &Bus) -> (Mark, Bytes) {
     match bus.snapshots().load(LAKE).await.unwrap().found {
-        Found::Whole(pointer, bytes) => (pointer.mark, bytes),
-        found @ (Found::Nothing | Found::Damaged(_)) => panic!("{found:?}"),
+        FoundSnapshot::Whole(pointer, bytes) => (pointer.mark, bytes),
+        found @ (FoundSnapshot::Nothing | FoundSnapshot::Damaged(_)) => panic!("{found:?}"),
     }
 }
 

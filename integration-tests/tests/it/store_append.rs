@@ -8,7 +8,7 @@ use domain::{
     Event, Fact, Judgement, Mark, Reason, Refusal, Rules, Sample, SampleValues, Seen, Stream,
     Windows, accept::QUANTITY_MAX,
 };
-use event_store::{ArchiveView, BatchBuilder, Letter, Recovery, StoreError};
+use event_store::{ArchiveView, BatchBuilder, Letter, SqlRecovery, StoreError};
 use integration_tests::postgres::{Database, PostgresServer};
 
 use crate::store_events::{
@@ -332,7 +332,7 @@ async fn a_second_writer_waits_and_one_that_lost_the_checkpoint_is_fenced() {
     drop(second);
     let error = loop {
         match first.append(&stale).await {
-            Err(error) if error.recovery() == Recovery::Retry => {}
+            Err(error) if error.recovery() == SqlRecovery::Retry => {}
             Err(error) => break error,
             Ok(appended) => panic!("a stale batch was taken: {appended:?}"),
         }
@@ -351,7 +351,7 @@ async fn a_writer_that_still_believes_in_its_lock_is_stopped_by_the_checkpoint()
     let batch = message(&archive, &mut seen, &[access(1, 1)]);
     let error = archive.append(&batch).await.unwrap_err();
     assert!(matches!(error, StoreError::Fenced { sequence: 1, .. }), "{error}");
-    assert_eq!(error.recovery(), Recovery::Stop);
+    assert_eq!(error.recovery(), SqlRecovery::Stop);
     assert_eq!(database.number("select count(*) from lakegauge.lake_access").unwrap(), 1);
     assert_eq!(windows(&database, "lake_window"), expected_windows(&[access(0, 1)]));
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use domain::{Event, Rules, Seen};
-use event_store::Recovery;
+use event_store::SqlRecovery;
 use integration_tests::postgres::PostgresServer;
 
 use crate::store_events::{access, append, message, open};
@@ -63,7 +63,7 @@ async fn a_server_that_dies_and_comes_back_has_each_batch_once() {
         server.stop_immediately().unwrap();
         if unfinished {
             let error = archive.append(&batch).await.unwrap_err();
-            assert_eq!(error.recovery(), Recovery::Retry, "{error}");
+            assert_eq!(error.recovery(), SqlRecovery::Retry, "{error}");
         }
         server.start_again().unwrap();
         if unfinished {
@@ -72,7 +72,7 @@ async fn a_server_that_dies_and_comes_back_has_each_batch_once() {
             // The connection died unnoticed: one error, and what is archived stays.
             let next = message(&archive, &mut seen, &[]);
             let error = archive.append(&next).await.unwrap_err();
-            assert_eq!(error.recovery(), Recovery::Retry, "{error}");
+            assert_eq!(error.recovery(), SqlRecovery::Retry, "{error}");
         }
     }
     append(&mut archive, &mut seen, &batch_of(8_000)).await.unwrap();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use domain::{Event, Judgement, Rules, Seen};
-use event_store::{Recovery, StoreError};
+use event_store::{SqlRecovery, StoreError};
 use integration_tests::postgres::PostgresServer;
 
 use crate::store_events::{access, append, derived, inventory, judged, message, open, query};
@@ -92,10 +92,10 @@ async fn a_database_that_is_read_only_pauses_and_goes_on_when_it_is_not() {
     read_only("on");
     let batch = message(&archive, &mut seen, &[access(1, 1)]);
     let ended = archive.append(&batch).await.unwrap_err();
-    assert_eq!(ended.recovery(), Recovery::Retry, "{ended}");
+    assert_eq!(ended.recovery(), SqlRecovery::Retry, "{ended}");
     for _ in 0..2 {
         let paused = archive.append(&batch).await.unwrap_err();
-        assert_eq!(paused.recovery(), Recovery::Pause, "{paused}");
+        assert_eq!(paused.recovery(), SqlRecovery::Pause, "{paused}");
     }
     read_only("off");
     assert_eq!(archive.append(&batch).await.unwrap().inserted, 1);
@@ -106,7 +106,7 @@ async fn a_login_that_is_no_archiver_is_told_what_to_grant() {
     let server = PostgresServer::start().unwrap();
     let database = server.database().await.unwrap();
     let error = open(&database.reader(), "LAKE_0", 1).await.unwrap_err();
-    assert_eq!(error.recovery(), Recovery::Stop);
+    assert_eq!(error.recovery(), SqlRecovery::Stop);
     assert!(
         error.to_string().contains("grant lakegauge_reader (or, to write, lakegauge_archiver)"),
         "{error}"

@@ -36,7 +36,7 @@ pub struct Health {
     /// What readiness is made of.
     pub parts: Vec<Part>,
     /// The streams that are counted.
-    pub streams: Vec<StreamHealth>,
+    pub streams: Vec<CountedStream>,
 }
 
 /// One condition of readiness.
@@ -54,7 +54,7 @@ pub struct Part {
 /// One stream that is counted. Numbers are those of the metrics of the same names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct StreamHealth {
+pub struct CountedStream {
     /// Name of the stream.
     pub name: String,
     /// Stored messages that are not counted yet.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::{Metrics, Side};
+use domain::{Side, SideMetrics};
 use service_kit::http::{Answer, Asked};
 
 use crate::{
@@ -102,12 +102,12 @@ impl Board {
     fn text(&self) -> Option<String> {
         let (lake, warehouse) = self.both()?;
         let mut families = match lake.lock().state().metrics() {
-            Metrics::Lake(lake) => exposition::lake_families(lake),
-            Metrics::Warehouse(_) => return None,
+            SideMetrics::Lake(lake) => exposition::lake_families(lake),
+            SideMetrics::Warehouse(_) => return None,
         };
         families.extend(match warehouse.lock().state().metrics() {
-            Metrics::Warehouse(warehouse) => exposition::warehouse_families(warehouse),
-            Metrics::Lake(_) => return None,
+            SideMetrics::Warehouse(warehouse) => exposition::warehouse_families(warehouse),
+            SideMetrics::Lake(_) => return None,
         });
         Some(exposition::encode(families))
     }
@@ -119,12 +119,12 @@ impl Board {
         }
         let (lake, warehouse) = self.both()?;
         let lake = match lake.lock().state().metrics() {
-            Metrics::Lake(lake) => LakeFigures::of(lake),
-            Metrics::Warehouse(_) => return None,
+            SideMetrics::Lake(lake) => LakeFigures::of(lake),
+            SideMetrics::Warehouse(_) => return None,
         };
         let warehouse = match warehouse.lock().state().metrics() {
-            Metrics::Warehouse(warehouse) => WarehouseFigures::of(warehouse),
-            Metrics::Lake(_) => return None,
+            SideMetrics::Warehouse(warehouse) => WarehouseFigures::of(warehouse),
+            SideMetrics::Lake(_) => return None,
         };
         Some(Figures { lake, warehouse })
     }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bus::{Run, backlog::BacklogLimits, service::BusConfig};
+use bus::{ReplayRun, backlog::BacklogLimits, service::BusConfig};
 use event_store::StoreSettings;
 use serde::Serialize;
 use service_kit::Settings;
@@ -72,7 +72,7 @@ service_kit::settings! {
         /// Count this replay run instead of live, with snapshots of its own and its samples under
         /// replay.<run>.sample; give it ports of its own as well.
         #[setting(AGGREGATOR_REPLAY, "replay")]
-        pub(crate) replay: Option<Run> = optional,
+        pub(crate) replay: Option<ReplayRun> = optional,
     }
 }
 

@@ -4,7 +4,7 @@ use domain::{
     AppliedVerdict, Event, Mark, Position, Reason, Sample, Stream, StreamState, Timestamp, Verdict,
     lake::LakeEffect, state::Applied,
 };
-use wire::{Headers, Item, Place};
+use wire::{Headers, Item, StreamPosition};
 
 /// A message as the broker gave it.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +119,7 @@ impl StreamFold {
             self.source = Source::Replay(passed);
             return counts;
         }
-        let place = Place {
+        let place = StreamPosition {
             stream: self.state.stream(),
             sequence: message.sequence,
             broker_ns: message.broker_ns,

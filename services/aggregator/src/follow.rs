@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bus::{Bus, BusError, Delivery, EpochWatch, Newest, Publisher, Read, Reader, backlog::Watched};
+use bus::{
+    Bus, BusError, Delivery, EpochWatch, Newest, Publisher, Read, Reader, backlog::WatchedPosition,
+};
 use domain::Stream;
 use event_store::StoreSettings;
 use service_kit::{FailPoint, Lifecycle, News};
@@ -87,7 +89,7 @@ pub(crate) struct Follower {
     /// Whether the partition is ours: samples are its owner's.
     pub(crate) tenure: Tenure,
     /// How far is counted, for those who ask how far the stream reaches.
-    pub(crate) watched: Arc<Watched>,
+    pub(crate) watched: Arc<WatchedPosition>,
 }
 
 impl Follower {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Context as _;
-use bus::{Bus, Found, Newest, StreamStatus};
+use bus::{Bus, FoundSnapshot, Newest, StreamStatus};
 use domain::{Mark, Rules, Stream, StreamState};
 use event_store::{StoreSettings, archive_side, read_checkpoint};
 use service_kit::Lifecycle;
@@ -291,11 +291,11 @@ impl Sources<'_> {
 }
 
 /// A snapshot's state; none where none was stored.
-fn decoded(found: Found) -> Option<Result<(StreamState, Mark), Refused>> {
+fn decoded(found: FoundSnapshot) -> Option<Result<(StreamState, Mark), Refused>> {
     let bytes = match found {
-        Found::Nothing => return None,
-        Found::Damaged(why) => return Some(Err(refused(Refusal::Damaged, why))),
-        Found::Whole(_, bytes) => bytes,
+        FoundSnapshot::Nothing => return None,
+        FoundSnapshot::Damaged(why) => return Some(Err(refused(Refusal::Damaged, why))),
+        FoundSnapshot::Whole(_, bytes) => bytes,
     };
     Some(wire::snapshot::decode_state(&bytes).map_err(|error| {
         let reason = match error {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::{Bus, BusError, Comparison, Found, Run, StreamStatus};
+use bus::{Bus, BusError, Comparison, FoundSnapshot, ReplayRun, StreamStatus};
 use domain::{Mark, Position, Rules, Stream, StreamState};
 use service_kit::Lifecycle;
 use wire::replay::read_replay;
@@ -21,7 +21,7 @@ const RUN_POLL: Duration = Duration::from_millis(500);
 /// Rules that this program does not know; a run whose beginning is gone.
 pub(crate) async fn find(
     bus: &Bus,
-    run: &Run,
+    run: &ReplayRun,
     stream: Stream,
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<Option<Origin>> {
@@ -81,12 +81,12 @@ async fn usable(
     stream: Stream,
     rules: &Rules,
     epoch: u32,
-    found: Found,
+    found: FoundSnapshot,
 ) -> anyhow::Result<Result<StreamFold, String>> {
     let bytes = match found {
-        Found::Nothing => return Ok(Err("there is no snapshot".to_owned())),
-        Found::Damaged(why) => return Ok(Err(why)),
-        Found::Whole(_, bytes) => bytes,
+        FoundSnapshot::Nothing => return Ok(Err("there is no snapshot".to_owned())),
+        FoundSnapshot::Damaged(why) => return Ok(Err(why)),
+        FoundSnapshot::Whole(_, bytes) => bytes,
     };
     let (state, mark) = match wire::snapshot::decode_state(&bytes) {
         Ok(decoded) => decoded,

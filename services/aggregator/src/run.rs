@@ -70,7 +70,11 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     }
     let samples = Samples {
         bus: bus.clone(),
-        name: config.mode.replay.as_ref().map_or_else(|| SAMPLES.to_owned(), bus::Run::samples),
+        name: config
+            .mode
+            .replay
+            .as_ref()
+            .map_or_else(|| SAMPLES.to_owned(), bus::ReplayRun::samples),
         partition: config.partition,
         history,
         clock: context.clock.clone(),

@@ -4,8 +4,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{
-    Bus, BusError, Newest, PublisherLimits, ReaderSettings, Run,
-    backlog::{Backlog, BacklogLimits, Watched},
+    Bus, BusError, Newest, PublisherLimits, ReaderSettings, ReplayRun,
+    backlog::{Backlog, BacklogLimits, WatchedPosition},
     publishing::{PublishWatch, PublisherMetrics},
     until_answered,
 };
@@ -56,14 +56,14 @@ pub(crate) struct StreamTask {
     /// Whether the first state is rebuilt from the archive, whatever the snapshot says.
     pub(crate) from_archive: bool,
     /// The replay run that is counted instead of live.
-    pub(crate) replay: Option<Run>,
+    pub(crate) replay: Option<ReplayRun>,
     /// Told when what the board shows has changed.
     pub(crate) changed: watch::Sender<()>,
     pub(crate) backlog: BacklogLimits,
     /// Whether messages wait and none is counted.
     pub(crate) backlog_condition: Condition,
     /// How far is counted, for those who ask how far the stream reaches.
-    pub(crate) watched: Arc<Watched>,
+    pub(crate) watched: Arc<WatchedPosition>,
 }
 
 impl StreamTask {
@@ -306,6 +306,9 @@ fn passes(error: &anyhow::Error) -> bool {
         return error.recovery() == bus::Recovery::Retry;
     }
     error.downcast_ref::<event_store::StoreError>().is_some_and(|error| {
-        matches!(error.recovery(), event_store::Recovery::Retry | event_store::Recovery::RetryAlarm)
+        matches!(
+            error.recovery(),
+            event_store::SqlRecovery::Retry | event_store::SqlRecovery::RetryAlarm
+        )
     })
 }

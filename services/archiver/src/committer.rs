@@ -2,8 +2,8 @@
 //! drops what retention lets go, and windows that the ladder does not keep any more.
 
 use anyhow::Context as _;
-use domain::{Ladder, Mark, verdict::Progress};
-use event_store::{Appended, Archive, Batch, LetGo, Recovery, StoreError};
+use domain::{Ladder, Mark, verdict::VerdictProgress};
+use event_store::{Appended, Archive, Batch, LetGo, SqlRecovery, StoreError};
 use service_kit::{Backoff, FailPoint, Jitter, News};
 use tokio::sync::{mpsc, watch};
 
@@ -63,7 +63,7 @@ impl Committer<'_> {
     }
 
     fn tell(&self, mark: Mark, appended: &Appended) {
-        let verdicts = Progress {
+        let verdicts = VerdictProgress {
             sequence: mark.sequence,
             given: appended.next_verdict.saturating_sub(1),
             noted: appended.noted_verdict,
@@ -153,26 +153,27 @@ impl Committer<'_> {
 }
 
 /// Whether an error of the archive passes by itself, or once somebody has acted, without a restart.
-pub(crate) const fn waits(recovery: Recovery) -> bool {
+pub(crate) const fn waits(recovery: SqlRecovery) -> bool {
     match recovery {
-        Recovery::Retry | Recovery::RetryAlarm | Recovery::Pause => true,
-        Recovery::Duplicate | Recovery::MakePartition | Recovery::IsolateRow | Recovery::Stop => {
-            false
-        }
+        SqlRecovery::Retry | SqlRecovery::RetryAlarm | SqlRecovery::Pause => true,
+        SqlRecovery::Duplicate
+        | SqlRecovery::MakePartition
+        | SqlRecovery::IsolateRow
+        | SqlRecovery::Stop => false,
     }
 }
 
 /// Whether people should look at a batch that failed after so many attempts. A server that is away
 /// is told by readiness and comes back by itself; one that can't write needs somebody.
-const fn is_stuck(recovery: Recovery, attempts: u32) -> bool {
+const fn is_stuck(recovery: SqlRecovery, attempts: u32) -> bool {
     match recovery {
-        Recovery::Pause => true,
-        Recovery::RetryAlarm => attempts >= STUCK_ATTEMPTS,
-        Recovery::Retry
-        | Recovery::Duplicate
-        | Recovery::MakePartition
-        | Recovery::IsolateRow
-        | Recovery::Stop => false,
+        SqlRecovery::Pause => true,
+        SqlRecovery::RetryAlarm => attempts >= STUCK_ATTEMPTS,
+        SqlRecovery::Retry
+        | SqlRecovery::Duplicate
+        | SqlRecovery::MakePartition
+        | SqlRecovery::IsolateRow
+        | SqlRecovery::Stop => false,
     }
 }
 
@@ -186,9 +187,9 @@ mod tests {
 
     #[test]
     fn people_are_called_where_waiting_alone_does_not_help() {
-        assert!(is_stuck(Recovery::Pause, 0), "nothing can be written");
-        assert!(!is_stuck(Recovery::RetryAlarm, STUCK_ATTEMPTS - 1));
-        assert!(is_stuck(Recovery::RetryAlarm, STUCK_ATTEMPTS));
-        assert!(!is_stuck(Recovery::Retry, u32::MAX), "it comes back by itself");
+        assert!(is_stuck(SqlRecovery::Pause, 0), "nothing can be written");
+        assert!(!is_stuck(SqlRecovery::RetryAlarm, STUCK_ATTEMPTS - 1));
+        assert!(is_stuck(SqlRecovery::RetryAlarm, STUCK_ATTEMPTS));
+        assert!(!is_stuck(SqlRecovery::Retry, u32::MAX), "it comes back by itself");
     }
 }

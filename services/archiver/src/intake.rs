@@ -2,7 +2,7 @@
 
 use domain::{Judgement, Ladder, Mark, Position, Reason, Rules, Seen, Stream};
 use event_store::{Batch, BatchBuilder, Letter, Placed, Sources, StreamId};
-use wire::{Headers, Item, Place, RefusedItem, Subjects};
+use wire::{Headers, Item, RefusedItem, StreamPosition, Subjects};
 
 /// What a stream carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Intake {
     pub(crate) fn message(&mut self, message: &Message<'_>) -> Counts {
         let counts = match &self.carries {
             Carries::Events(stream, rules) => {
-                let place = Place {
+                let place = StreamPosition {
                     stream: *stream,
                     sequence: message.sequence,
                     broker_ns: message.broker_ns,

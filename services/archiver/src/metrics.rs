@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::backlog::Backlog;
-use domain::{Reason, verdict::Progress};
+use domain::{Reason, verdict::VerdictProgress};
 use event_store::Appended;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -272,7 +272,7 @@ impl StreamMetrics {
         self.position.set(clamped(sequence));
     }
 
-    pub(crate) fn observe_verdicts(&self, progress: &Progress) {
+    pub(crate) fn observe_verdicts(&self, progress: &VerdictProgress) {
         self.verdicts_given.set(clamped(progress.given));
         self.verdicts_noted.set(clamped(progress.noted));
         self.verdicts_waiting.set(clamped(progress.waiting()));

@@ -1,6 +1,6 @@
 //! Retention: the aggregator's snapshot becomes the archive's base, then old days are dropped.
 
-use bus::{Bus, Found};
+use bus::{Bus, FoundSnapshot};
 use event_store::{Archive, Base, Retained};
 
 /// Applies retention to a stream, if there is something to drop; between two of its transactions.
@@ -34,12 +34,12 @@ pub(crate) async fn retain(
         return Ok(None);
     }
     match bus.snapshots().load(stream).await?.found {
-        Found::Nothing => Ok(None),
-        Found::Damaged(why) => {
+        FoundSnapshot::Nothing => Ok(None),
+        FoundSnapshot::Damaged(why) => {
             tracing::warn!(stream, why, "no base for the archive: the snapshot is damaged");
             Ok(None)
         }
-        Found::Whole(pointer, state) => {
+        FoundSnapshot::Whole(pointer, state) => {
             let base = Base { mark: pointer.mark, state: &state, digest: &pointer.digest };
             Ok(Some(archive.retain(&base, retention_days).await?))
         }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use anyhow::Context as _;
-use bus::{backlog::Watched, publishing::PublishMetrics};
+use bus::{backlog::WatchedPosition, publishing::PublishMetrics};
 use domain::Stream;
 use service_kit::{Context, Jitter, random};
 use wire::Subjects;
@@ -57,7 +57,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             condition: context.readiness.condition("archive"),
             backlog: config.backlog,
             backlog_condition: context.readiness.condition("backlog"),
-            watched: Watched::default(),
+            watched: WatchedPosition::default(),
             lifecycle: context.lifecycle.clone(),
             clock: context.clock.clone(),
             // So that a writer never takes another's checkpoint for its own.

@@ -9,10 +9,10 @@ use std::{
 use anyhow::Context as _;
 use bus::{
     Bus, BusError, Delivery, EpochWatch, Newest, Read, Reader, ReaderSettings,
-    backlog::{Backlog, BacklogLimits, Watched},
+    backlog::{Backlog, BacklogLimits, WatchedPosition},
     publishing::PublisherMetrics,
 };
-use domain::{Mark, Rules, Stream, verdict::Progress};
+use domain::{Mark, Rules, Stream, verdict::VerdictProgress};
 use event_store::{Archive, Batch, StoreError, StoreSettings};
 use service_kit::{Backoff, Clock, Condition, FailPoint, Jitter, Lifecycle, News, Readiness};
 use tokio::sync::{mpsc, watch};
@@ -62,7 +62,7 @@ pub(crate) struct StreamTask {
     /// Whether messages wait and none is archived.
     pub(crate) backlog_condition: Condition,
     /// How far is committed, for those who ask how far the stream reaches.
-    pub(crate) watched: Watched,
+    pub(crate) watched: WatchedPosition,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) clock: Clock,
     /// Tells this writer from every other.
@@ -84,7 +84,7 @@ pub(crate) enum Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Committed {
     pub(crate) mark: Mark,
-    pub(crate) verdicts: Progress,
+    pub(crate) verdicts: VerdictProgress,
 }
 
 /// The archive of a stream at a position in an epoch that is in force.

@@ -10,12 +10,12 @@ use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use local::DATA_DIR;
-use local::addresses::{Addresses, FILE, SECRETS, database_url};
+use local::addresses::{FILE, SECRETS, UpAddresses, database_url};
 use service_kit::{Environment, Flags, Setting, Settings, Strings};
 
 /// As whom a tool logs in to PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Login {
+pub(crate) enum DatabaseLogin {
     /// Reads the archive.
     Reader,
     /// Closes letters and puts rows where they belong.
@@ -24,7 +24,7 @@ pub(crate) enum Login {
     Owner,
 }
 
-impl Login {
+impl DatabaseLogin {
     /// The name of its password's file.
     fn secret(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl Surroundings {
     pub(crate) fn of(
         flags: &Flags,
         settings: &[Setting],
-        login: Login,
+        login: DatabaseLogin,
     ) -> Result<Self, service_kit::InvalidSettings> {
         let by_flag = flags.get(DATA_DIR.key).is_some();
         let mut reading = Settings::new(flags, &Environment);
@@ -139,7 +139,7 @@ fn is_set(key: &str) -> bool {
 /// us, and our logins, elsewhere.
 fn read(
     directory: &Path,
-    login: Login,
+    login: DatabaseLogin,
     is_default: bool,
 ) -> anyhow::Result<Option<BTreeMap<&'static str, String>>> {
     let file = directory.join(FILE);
@@ -154,7 +154,7 @@ fn read(
         return Ok(None);
     }
     let text = std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
-    let addresses: Addresses = serde_json::from_str(&text)
+    let addresses: UpAddresses = serde_json::from_str(&text)
         .with_context(|| format!("{} is not what `lakegauge up` writes", file.display()))?;
     let host = |url: &str| {
         let rest = url.strip_prefix("http://").unwrap_or(url);
@@ -178,9 +178,9 @@ fn read(
 mod tests {
     use super::*;
 
-    fn addresses() -> Addresses {
+    fn addresses() -> UpAddresses {
         let at = |port: u16| format!("http://127.0.0.1:{port}");
-        Addresses {
+        UpAddresses {
             metrics: "http://127.0.0.1:18000/metrics".to_owned(),
             nats: "nats://127.0.0.1:14222".to_owned(),
             nats_monitor: at(18222),
@@ -214,24 +214,30 @@ mod tests {
             found["DATABASE_URL"].clone()
         };
         let rest = "@127.0.0.1:15432/lakegauge?sslmode=disable";
-        assert_eq!(url(Login::Reader), format!("postgresql://reader:secret-of-reader{rest}"));
-        assert_eq!(url(Login::Archiver), format!("postgresql://archiver:secret-of-archiver{rest}"));
+        assert_eq!(
+            url(DatabaseLogin::Reader),
+            format!("postgresql://reader:secret-of-reader{rest}")
+        );
+        assert_eq!(
+            url(DatabaseLogin::Archiver),
+            format!("postgresql://archiver:secret-of-archiver{rest}")
+        );
         let owner = format!("postgresql://lakegauge_owner:secret-of-owner{rest}");
-        assert_eq!(url(Login::Owner), owner);
+        assert_eq!(url(DatabaseLogin::Owner), owner);
     }
 
     #[test]
     fn addresses_are_those_of_the_file_and_without_a_secret_the_rest_is_taken() {
         let scratch = directory();
         std::fs::remove_dir_all(scratch.path().join(SECRETS)).unwrap();
-        let found = read(scratch.path(), Login::Reader, false).unwrap().unwrap();
+        let found = read(scratch.path(), DatabaseLogin::Reader, false).unwrap().unwrap();
         let expected = BTreeMap::from([
             ("NATS_URL", "nats://127.0.0.1:14222".to_owned()),
             ("TOP_METRICS_ADDR", "127.0.0.1:18000".to_owned()),
             ("TOP_ARCHIVER_ADDR", "127.0.0.1:18014".to_owned()),
         ]);
         assert_eq!(found, expected);
-        assert_eq!(read(&scratch.path().join("none"), Login::Reader, true).unwrap(), None);
+        assert_eq!(read(&scratch.path().join("none"), DatabaseLogin::Reader, true).unwrap(), None);
     }
 
     #[test]
@@ -243,15 +249,17 @@ mod tests {
         // Those of a tool that asks for the metrics and NATS, not for the archive.
         let mut settings = [crate::top::Config::table(), bus::service::table()].concat();
         settings.retain(|setting| setting.key != "DATABASE_URL");
-        let found = Surroundings::of(&flags, &settings, Login::Reader).unwrap();
+        let found = Surroundings::of(&flags, &settings, DatabaseLogin::Reader).unwrap();
         assert_eq!(found.0.get("NATS_URL"), None);
         assert_eq!(found.0["TOP_METRICS_ADDR"], "127.0.0.1:18000");
         assert_eq!(found.0.get("DATABASE_URL"), None, "the tool reads no such setting");
         std::fs::write(scratch.path().join(FILE), "{}").unwrap();
-        let error = Surroundings::of(&flags, &settings, Login::Reader).unwrap_err().to_string();
+        let error =
+            Surroundings::of(&flags, &settings, DatabaseLogin::Reader).unwrap_err().to_string();
         assert!(error.contains("--data-dir") && error.contains("is not what"), "{error}");
         std::fs::remove_file(scratch.path().join(FILE)).unwrap();
-        let error = Surroundings::of(&flags, &settings, Login::Reader).unwrap_err().to_string();
+        let error =
+            Surroundings::of(&flags, &settings, DatabaseLogin::Reader).unwrap_err().to_string();
         assert!(error.contains("no `lakegauge up` runs there"), "{error}");
     }
 }

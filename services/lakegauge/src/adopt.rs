@@ -7,13 +7,13 @@ use bus::{Bus, Topology, service::BusConfig};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use domain::{
     ArchiveSide, Pipeline,
-    adoption::{Adoption, CannotAdopt, Shown, adoption},
+    adoption::{Adoption, BrokerFacts, CannotAdopt, adoption},
 };
 use event_store::{Adopting, StoreSettings};
 use service_kit::Setting;
 use service_kit::logs::LogConfig;
 
-use crate::{addresses::Login, command};
+use crate::{addresses::DatabaseLogin, command};
 
 const CONFIRM: &str = "confirm";
 /// The stream of samples; it has no events, and an epoch of its own.
@@ -50,7 +50,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = command::Given::of(matches, &settings(), Login::Archiver);
+    let given = command::ToolArguments::of(matches, &settings(), DatabaseLogin::Archiver);
     let loaded = given.load(|settings| {
         LogConfig::load_of_tool(settings).install();
         let bus = bus::service::load("lakegauge adopt", settings);
@@ -117,7 +117,7 @@ async fn adopt(config: &BusConfig, store: &StoreSettings, confirmed: bool) -> an
 }
 
 /// Whether the next start joins them by itself, or nothing is left to be joined.
-fn are_one(shown: &Shown, archive: &ArchiveSide) -> bool {
+fn are_one(shown: &BrokerFacts, archive: &ArchiveSide) -> bool {
     let Some(entry) = &shown.entry else {
         return shown.streams.is_empty() && archive.pipeline.is_none();
     };
@@ -127,7 +127,7 @@ fn are_one(shown: &Shown, archive: &ArchiveSide) -> bool {
         })
 }
 
-async fn messages(bus: &Bus, shown: &Shown) -> anyhow::Result<u64> {
+async fn messages(bus: &Bus, shown: &BrokerFacts) -> anyhow::Result<u64> {
     let mut messages = 0;
     for stream in shown.streams.keys() {
         messages += bus.stream(stream).await?.messages;
@@ -137,7 +137,7 @@ async fn messages(bus: &Bus, shown: &Shown) -> anyhow::Result<u64> {
 
 /// What is there, and what joining the two means.
 fn meaning(
-    shown: &Shown,
+    shown: &BrokerFacts,
     archive: &ArchiveSide,
     needed: Option<&Adoption>,
     events: u64,
@@ -203,7 +203,7 @@ mod tests {
             |id| Pipeline { id: PipelineId([id; 16]), partitions: 1, rules: Rules::default() };
         let archive = ArchiveSide { id: ArchiveId([3; 16]), pipeline: Some(pipeline(1)) };
         let entry = BrokerSide { pipeline: pipeline(2), archive: Some(ArchiveId([4; 16])) };
-        let shown = Shown { entry: Some(entry), streams: BTreeMap::new() };
+        let shown = BrokerFacts { entry: Some(entry), streams: BTreeMap::new() };
         let needed = adoption(&shown, &archive, 1).unwrap().unwrap();
         let said = meaning(&shown, &archive, Some(&needed), 12, 34).join("\n");
         for expected in [

@@ -12,7 +12,7 @@ use event_store::{StoreError, StoreSettings};
 use local::DATA_DIR;
 use service_kit::{Flags, InvalidSettings, Setting, Settings};
 
-use crate::addresses::{self, Login, Surroundings};
+use crate::addresses::{self, DatabaseLogin, Surroundings};
 use crate::adopt;
 use crate::stop::Stop;
 
@@ -27,14 +27,14 @@ pub(crate) fn of_tool(command: Command, settings: &[Setting]) -> Command {
 }
 
 /// What a tool was given: by the command line, the environment and the data directory of `up`.
-pub(crate) struct Given {
+pub(crate) struct ToolArguments {
     flags: Flags,
     surroundings: Result<Surroundings, InvalidSettings>,
 }
 
-impl Given {
+impl ToolArguments {
     /// Of these settings, for a tool that logs in to the archive as this.
-    pub(crate) fn of(matches: &ArgMatches, settings: &[Setting], login: Login) -> Self {
+    pub(crate) fn of(matches: &ArgMatches, settings: &[Setting], login: DatabaseLogin) -> Self {
         let flags = flags(matches, &[settings, &[DATA_DIR]].concat());
         let surroundings = Surroundings::of(&flags, settings, login);
         Self { flags, surroundings }

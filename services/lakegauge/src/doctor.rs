@@ -10,9 +10,9 @@ use event_store::{ServerFacts, StoreError, StoreSettings};
 use service_kit::{Clock, Setting, SettingProblem, Settings};
 
 use crate::{
-    addresses::{self, Login},
+    addresses::{self, DatabaseLogin},
     command, identity, services,
-    waiting::Waiting,
+    waiting::WaitingMessages,
 };
 
 /// Streams that a reader and a writer need, and those that keep snapshots and pointers.
@@ -27,7 +27,7 @@ const POSTGRES_MIN: i32 = 150_000;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Finding {
+enum Check {
     /// It is as it should be.
     Good(String),
     /// It may be meant so.
@@ -36,8 +36,8 @@ enum Finding {
     Bad { what: String, todo: String },
 }
 
-fn bad(what: impl Into<String>, todo: impl Into<String>) -> Finding {
-    Finding::Bad { what: what.into(), todo: todo.into() }
+fn bad(what: impl Into<String>, todo: impl Into<String>) -> Check {
+    Check::Bad { what: what.into(), todo: todo.into() }
 }
 
 fn settings() -> Vec<Setting> {
@@ -55,7 +55,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = command::Given::of(matches, &settings(), Login::Reader);
+    let given = command::ToolArguments::of(matches, &settings(), DatabaseLogin::Reader);
     let findings = command::block_on(async {
         let mut settings = given.settings()?;
         let bus = bus::service::load("doctor", &mut settings);
@@ -69,15 +69,15 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
                 problems.push(problem);
             }
         }
-        let mut findings: Vec<Finding> = problems.iter().map(of_problem).collect();
+        let mut findings: Vec<Check> = problems.iter().map(of_problem).collect();
         if findings.is_empty() {
-            findings.push(Finding::Good("every setting can be read".to_owned()));
+            findings.push(Check::Good("every setting can be read".to_owned()));
         }
         findings.extend(local::servers().into_iter().map(|tool| match tool {
-            Ok(found) => Finding::Good(found),
-            Err(missing) => Finding::Note(format!("{missing} (only `up` needs it)")),
+            Ok(found) => Check::Good(found),
+            Err(missing) => Check::Note(format!("{missing} (only `up` needs it)")),
         }));
-        findings.extend(addresses::told().map(|told| Finding::Note(told.to_owned())));
+        findings.extend(addresses::told().map(|told| Check::Note(told.to_owned())));
         if let Some(bus) = &bus {
             findings.extend(of_nats(bus).await);
         }
@@ -89,11 +89,11 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
                 {
                     findings.push(of_identity(identity::compare(&bus, &store).await));
                     findings.extend(of_backlog(&bus, &store).await.unwrap_or_else(|error| {
-                        vec![Finding::Note(format!("what waits was not looked at: {error}"))]
+                        vec![Check::Note(format!("what waits was not looked at: {error}"))]
                     }));
                 }
             }
-            Some(None) => findings.push(Finding::Note(
+            Some(None) => findings.push(Check::Note(
                 "PostgreSQL was not looked at: DATABASE_URL is not set".to_owned(),
             )),
             None => {}
@@ -104,14 +104,14 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
 }
 
 /// Writes the findings; the answer is whether none is bad.
-fn tell(findings: &[Finding]) -> anyhow::Result<bool> {
+fn tell(findings: &[Check]) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     let mut wrong = 0;
     for finding in findings {
         match finding {
-            Finding::Good(what) => writeln!(out, "ok    {what}")?,
-            Finding::Note(what) => writeln!(out, "note  {what}")?,
-            Finding::Bad { what, todo } => {
+            Check::Good(what) => writeln!(out, "ok    {what}")?,
+            Check::Note(what) => writeln!(out, "note  {what}")?,
+            Check::Bad { what, todo } => {
                 wrong += 1;
                 writeln!(out, "WRONG {what}\n      -> {todo}")?;
             }
@@ -129,11 +129,11 @@ fn problems(settings: Settings<'_>) -> Vec<SettingProblem> {
     settings.finish().err().map(|problems| problems.0).unwrap_or_default()
 }
 
-fn of_problem(problem: &SettingProblem) -> Finding {
+fn of_problem(problem: &SettingProblem) -> Check {
     bad(format!("setting {problem}"), "`lakegauge settings` shows what each means")
 }
 
-async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
+async fn of_nats(config: &bus::service::BusConfig) -> Vec<Check> {
     let place = config.settings.shown_url();
     let bus = match Bus::connect(&config.settings).await {
         Ok(bus) => bus,
@@ -144,7 +144,7 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
             )];
         }
     };
-    let mut findings = vec![Finding::Good(format!("NATS {} at {place}", bus.server_version()))];
+    let mut findings = vec![Check::Good(format!("NATS {} at {place}", bus.server_version()))];
     findings.push(of_payload(bus.max_payload(), bus.message_bytes_max()));
     for stream in STREAMS {
         let found = look(&bus, stream).await;
@@ -156,7 +156,7 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
         findings.push(match found {
             Ok(status) => of_stream(stream, &status),
             Err(BusError::NoStream { .. }) => {
-                Finding::Note(format!("stream {stream} is not there; the services make it"))
+                Check::Note(format!("stream {stream} is not there; the services make it"))
             }
             Err(error) => bad(
                 format!("stream {stream}: {error}"),
@@ -170,7 +170,7 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Finding> {
 
 /// Whether the server writes to the streams: where its disk was full it takes nothing and says
 /// nothing.
-async fn of_writing(bus: &Bus) -> Vec<Finding> {
+async fn of_writing(bus: &Bus) -> Vec<Check> {
     let mut findings = Vec::new();
     for stream in STREAMS {
         match bus.write_error(stream).await {
@@ -180,29 +180,29 @@ async fn of_writing(bus: &Bus) -> Vec<Finding> {
             Err(_) => {
                 let what = "whether NATS can write to its disk was not looked at: this login may \
                             not purge";
-                return vec![Finding::Note(what.to_owned())];
+                return vec![Check::Note(what.to_owned())];
             }
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::Good("NATS writes to every stream".to_owned()));
+        findings.push(Check::Good("NATS writes to every stream".to_owned()));
     }
     findings
 }
 
 /// How large a message may be. One that takes too little was not connected to.
-fn of_payload(max_payload: usize, message_bytes_max: usize) -> Finding {
+fn of_payload(max_payload: usize, message_bytes_max: usize) -> Check {
     if message_bytes_max < wire::MESSAGE_BYTES_MAX {
-        return Finding::Note(format!(
+        return Check::Note(format!(
             "NATS takes messages of at most {max_payload} bytes (max_payload): larger ones and pieces \
              of snapshots are cut to {message_bytes_max}, which is slower; with max_payload: 1MB none \
              is"
         ));
     }
-    Finding::Good(format!("NATS takes messages of {max_payload} bytes (max_payload)"))
+    Check::Good(format!("NATS takes messages of {max_payload} bytes (max_payload)"))
 }
 
-fn of_write_error(stream: &str, error: &str) -> Finding {
+fn of_write_error(stream: &str, error: &str) -> Check {
     bad(
         format!("stream {stream} takes nothing: NATS can't write to it ({error})"),
         "free space on the disk of NATS, then start nats-server again: a stream whose write failed \
@@ -219,7 +219,7 @@ async fn look(bus: &Bus, stream: &str) -> Result<bus::StreamStatus, BusError> {
 }
 
 /// What waits to be archived or counted although it has been there for long.
-async fn of_backlog(bus: &Bus, store: &StoreSettings) -> anyhow::Result<Vec<Finding>> {
+async fn of_backlog(bus: &Bus, store: &StoreSettings) -> anyhow::Result<Vec<Check>> {
     let now_us = Clock::system().now_us();
     let mut findings = Vec::new();
     for stream in EVENT_STREAMS {
@@ -229,7 +229,7 @@ async fn of_backlog(bus: &Bus, store: &StoreSettings) -> anyhow::Result<Vec<Find
             [(archived, "archived", "archiver"), (counted, "counted", "aggregator")]
         {
             let after = mark.map_or(0, |mark| mark.sequence);
-            let waiting = Waiting::look(bus, stream, after, now_us).await?;
+            let waiting = WaitingMessages::look(bus, stream, after, now_us).await?;
             findings.push(of_waiting(stream, after, waiting, done, part));
         }
     }
@@ -237,13 +237,13 @@ async fn of_backlog(bus: &Bus, store: &StoreSettings) -> anyhow::Result<Vec<Find
 }
 
 /// Whether broker and archive are one pipeline.
-fn of_identity(compared: anyhow::Result<(Option<BrokerSide>, ArchiveSide)>) -> Finding {
+fn of_identity(compared: anyhow::Result<(Option<BrokerSide>, ArchiveSide)>) -> Check {
     match compared {
-        Ok((Some(broker), archive)) if broker.archive.is_some() => Finding::Good(format!(
+        Ok((Some(broker), archive)) if broker.archive.is_some() => Check::Good(format!(
             "broker and archive are one: pipeline {}, archive {}",
             broker.pipeline.id, archive.id
         )),
-        Ok(_) => Finding::Note(
+        Ok(_) => Check::Note(
             "broker and archive have not met yet: the archiver's first start joins them".to_owned(),
         ),
         Err(error) => match command::mismatch(&error) {
@@ -254,7 +254,7 @@ fn of_identity(compared: anyhow::Result<(Option<BrokerSide>, ArchiveSide)>) -> F
             Some(mismatch) => {
                 bad(format!("broker and archive don't fit: {mismatch}"), "as it says")
             }
-            None => Finding::Note(format!("broker and archive were not compared: {error:#}")),
+            None => Check::Note(format!("broker and archive were not compared: {error:#}")),
         },
     }
 }
@@ -262,26 +262,30 @@ fn of_identity(compared: anyhow::Result<(Option<BrokerSide>, ArchiveSide)>) -> F
 fn of_waiting(
     stream: &str,
     after: u64,
-    waiting: Option<Waiting>,
+    waiting: Option<WaitingMessages>,
     done: &str,
     part: &str,
-) -> Finding {
+) -> Check {
     match waiting {
-        Some(Waiting { messages, oldest_s }) if waiting.is_some_and(|it| it.is_overdue()) => bad(
-            format!(
-                "stream {stream}: {messages} messages wait behind message {after} to be {done}, \
+        Some(WaitingMessages { messages, oldest_s })
+            if waiting.is_some_and(|it| it.is_overdue()) =>
+        {
+            bad(
+                format!(
+                    "stream {stream}: {messages} messages wait behind message {after} to be {done}, \
                  the oldest for {oldest_s} s"
-            ),
-            format!(
-                "is the {part} running? /readyz?verbose of its admin port says what it waits for"
-            ),
-        ),
-        Some(_) | None => Finding::Good(format!("stream {stream}: what is there is {done}")),
+                ),
+                format!(
+                    "is the {part} running? /readyz?verbose of its admin port says what it waits for"
+                ),
+            )
+        }
+        Some(_) | None => Check::Good(format!("stream {stream}: what is there is {done}")),
     }
 }
 
 /// A permission that the login lacks, in the server's words.
-fn of_denial(denial: &str) -> Finding {
+fn of_denial(denial: &str) -> Check {
     let todo = if denial.contains("Subscription") {
         "answers can't come: set NATS_INBOX_PREFIX to the beginning that this user may subscribe to \
          (nats/accounts.conf), or permit this one to it"
@@ -291,7 +295,7 @@ fn of_denial(denial: &str) -> Finding {
     bad(format!("NATS: {denial}"), todo)
 }
 
-fn of_stream(name: &str, status: &bus::StreamStatus) -> Finding {
+fn of_stream(name: &str, status: &bus::StreamStatus) -> Check {
     let limit = u64::try_from(status.max_bytes).ok().filter(|limit| *limit > 0);
     let percent = limit.map(|limit| status.bytes.saturating_mul(100) / limit);
     if let Some(percent) = percent.filter(|percent| *percent >= FULL_PERCENT) {
@@ -306,11 +310,11 @@ fn of_stream(name: &str, status: &bus::StreamStatus) -> Finding {
         return bad(format!("stream {name}: {error}"), "run a release that knows it");
     }
     let fill = percent.map_or_else(String::new, |percent| format!(", {percent} % full"));
-    Finding::Good(format!("stream {name}: {} messages{fill}", status.messages))
+    Check::Good(format!("stream {name}: {} messages{fill}", status.messages))
 }
 
-async fn of_postgres(settings: &StoreSettings) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = settings.raised_tls().map(Finding::Note).into_iter().collect();
+async fn of_postgres(settings: &StoreSettings) -> Vec<Check> {
+    let mut findings: Vec<Check> = settings.raised_tls().map(Check::Note).into_iter().collect();
     let facts = match event_store::inspect(settings).await {
         Ok(facts) => facts,
         Err(error) => {
@@ -325,7 +329,7 @@ async fn of_postgres(settings: &StoreSettings) -> Vec<Finding> {
     };
     findings.extend(of_server(&facts, &settings.place()));
     findings.push(match event_store::check_version(settings).await {
-        Ok(()) => Finding::Good("the database has every migration".to_owned()),
+        Ok(()) => Check::Good("the database has every migration".to_owned()),
         Err(error) => {
             let todo = if matches!(error, StoreError::NotOurs(_)) {
                 "or set DATABASE_URL to another database"
@@ -338,10 +342,10 @@ async fn of_postgres(settings: &StoreSettings) -> Vec<Finding> {
     findings
 }
 
-fn of_server(facts: &ServerFacts, place: &str) -> Vec<Finding> {
+fn of_server(facts: &ServerFacts, place: &str) -> Vec<Check> {
     let release = format!("{}.{}", facts.version / 10_000, facts.version % 10_000);
     let mut findings = vec![if facts.version >= POSTGRES_MIN {
-        Finding::Good(format!("PostgreSQL {release} at {place} as {}", facts.user))
+        Check::Good(format!("PostgreSQL {release} at {place} as {}", facts.user))
     } else {
         bad(format!("PostgreSQL {release} at {place}"), "use 15 or newer")
     }];
@@ -355,7 +359,7 @@ fn of_server(facts: &ServerFacts, place: &str) -> Vec<Finding> {
         }
     }
     if is("synchronous_commit") == "off" {
-        findings.push(Finding::Note(
+        findings.push(Check::Note(
             "synchronous_commit is off by default; our sessions set it on".to_owned(),
         ));
     }
@@ -366,8 +370,8 @@ fn of_server(facts: &ServerFacts, place: &str) -> Vec<Finding> {
         ));
     }
     findings.push(match (facts.may_write, facts.may_read) {
-        (true, _) => Finding::Good(format!("{} may write the archive", facts.user)),
-        (false, true) => Finding::Note(format!(
+        (true, _) => Check::Good(format!("{} may write the archive", facts.user)),
+        (false, true) => Check::Note(format!(
             "{} may read the archive, not write it: enough for all but the archiver",
             facts.user
         )),
@@ -397,7 +401,7 @@ mod tests {
     }
 
     fn wrong(facts: &ServerFacts) -> usize {
-        let is_bad = |finding: &Finding| matches!(finding, Finding::Bad { .. });
+        let is_bad = |finding: &Check| matches!(finding, Check::Bad { .. });
         of_server(facts, "h:5432/d").iter().filter(|finding| is_bad(finding)).count()
     }
 
@@ -409,11 +413,11 @@ mod tests {
     #[test]
     fn what_waits_for_long_is_wrong_and_what_came_just_now_is_not() {
         let of = |oldest_s| {
-            let waiting = Some(Waiting { messages: 3, oldest_s });
+            let waiting = Some(WaitingMessages { messages: 3, oldest_s });
             of_waiting("LAKE_0", 7, waiting, "archived", "archiver")
         };
-        assert!(matches!(of(3), Finding::Good(_)));
-        assert!(matches!(of(300), Finding::Bad { .. }));
+        assert!(matches!(of(3), Check::Good(_)));
+        assert!(matches!(of(300), Check::Bad { .. }));
     }
 
     #[test]

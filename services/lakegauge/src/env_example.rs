@@ -82,9 +82,9 @@ mod tests {
 
     /// Remembers what was asked for.
     #[derive(Default)]
-    struct Asked(RefCell<BTreeSet<String>>, BTreeMap<String, String>);
+    struct AskedSettings(RefCell<BTreeSet<String>>, BTreeMap<String, String>);
 
-    impl Strings for Asked {
+    impl Strings for AskedSettings {
         fn get(&self, key: &str) -> Option<String> {
             self.0.borrow_mut().insert(key.to_owned());
             Strings::get(&self.1, key)
@@ -114,7 +114,7 @@ mod tests {
         let mut values = of_the_file();
         // The only one that has no default and without which nothing can be archived.
         values.insert("DATABASE_URL".to_owned(), "postgresql://u:p@localhost/lakegauge".to_owned());
-        let asked = Asked(RefCell::default(), values.clone());
+        let asked = AskedSettings(RefCell::default(), values.clone());
         let flags = Flags::default();
         let mut settings = Settings::new(&flags, &asked);
         services::load_everything(&mut settings);

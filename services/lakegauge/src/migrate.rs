@@ -7,7 +7,7 @@ use event_store::{Logins, StoreSettings, service};
 use service_kit::logs::LogConfig;
 use service_kit::{Secret, Setting, Settings};
 
-use crate::{addresses::Login, command};
+use crate::{addresses::DatabaseLogin, command};
 
 service_kit::settings! {
     /// The owner, where its address is not the one of the services.
@@ -38,7 +38,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = command::Given::of(matches, &settings(), Login::Owner);
+    let given = command::ToolArguments::of(matches, &settings(), DatabaseLogin::Owner);
     let loaded = given.load(|settings| {
         LogConfig::load_of_tool(settings).install();
         load(settings)

@@ -2,9 +2,9 @@
 
 /// Says once that publishing waits, and once that it goes on.
 #[derive(Debug, Default)]
-pub(crate) struct Said(bool);
+pub(crate) struct PublishNotice(bool);
 
-impl Said {
+impl PublishNotice {
     /// The words, if there is something new to say about why publishing waits.
     pub(crate) fn news(&mut self, trouble: Option<String>) -> Option<String> {
         let waited = std::mem::replace(&mut self.0, trouble.is_some());
@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn each_turn_is_said_once() {
-        let mut said = Said::default();
+        let mut said = PublishNotice::default();
         assert_eq!(said.news(None), None);
         assert_eq!(said.news(Some("a".to_owned())).unwrap(), "publishing waits: a");
         assert_eq!(said.news(Some("b".to_owned())), None);

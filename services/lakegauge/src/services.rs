@@ -12,7 +12,7 @@ use service_kit::{Environment, Flags, Service, Setting, Settings};
 use crate::{command, migrate, publish, replay, top};
 
 /// A subcommand that is a service.
-pub(crate) struct Entry {
+pub(crate) struct ServiceCommand {
     /// Words of the subcommand: `["simulate", "lake"]`.
     path: &'static [&'static str],
     about: &'static str,
@@ -28,8 +28,8 @@ pub(crate) struct Entry {
 }
 
 /// In the order of the help.
-pub(crate) const SERVICES: &[Entry] = &[
-    Entry {
+pub(crate) const SERVICES: &[ServiceCommand] = &[
+    ServiceCommand {
         path: &["simulate", "lake"],
         about: "Make object store requests, and keep the books of what the metrics must be",
         service: Service { name: "lake-simulator", version: VERSION, admin_addr: "127.0.0.1:8011" },
@@ -44,7 +44,7 @@ pub(crate) const SERVICES: &[Entry] = &[
             service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
-    Entry {
+    ServiceCommand {
         path: &["simulate", "warehouse"],
         about: "Make queries, and keep the books of what the metrics must be",
         service: Service {
@@ -63,7 +63,7 @@ pub(crate) const SERVICES: &[Entry] = &[
             service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
-    Entry {
+    ServiceCommand {
         path: &["aggregate"],
         about: "Count the events and serve the four metrics",
         service: Service { name: "aggregator", version: VERSION, admin_addr: "127.0.0.1:8013" },
@@ -75,7 +75,7 @@ pub(crate) const SERVICES: &[Entry] = &[
             service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
-    Entry {
+    ServiceCommand {
         path: &["archive"],
         about: "Write every event into the archive, exactly once",
         service: Service { name: "archiver", version: VERSION, admin_addr: "127.0.0.1:8014" },
@@ -99,7 +99,7 @@ const DESCRIBE: &str = "describe";
 const GROUPS: &[(&str, &str)] =
     &[("simulate", "Make events as a real data lake or data warehouse would")];
 
-impl Entry {
+impl ServiceCommand {
     /// Every setting that the service reads.
     pub(crate) fn all_settings(&self) -> Vec<Setting> {
         (self.settings)().into_iter().chain(self.service.settings()).collect()
@@ -133,7 +133,7 @@ pub(crate) fn add_to(root: Command) -> Command {
             .filter(|entry| entry.path.len() == 2 && entry.path[0] == *name)
             .fold(group, |group, entry| group.subcommand(entry.command()))
     });
-    let single = SERVICES.iter().filter(|entry| entry.path.len() == 1).map(Entry::command);
+    let single = SERVICES.iter().filter(|entry| entry.path.len() == 1).map(ServiceCommand::command);
     root.subcommands(groups).subcommands(single)
 }
 
@@ -171,7 +171,7 @@ fn print_description(
 /// Every setting of the service under these words; none where there is no such service.
 pub(crate) fn settings_of(path: &[&str]) -> Vec<Setting> {
     let entry = SERVICES.iter().find(|entry| entry.path == path);
-    entry.map(Entry::all_settings).unwrap_or_default()
+    entry.map(ServiceCommand::all_settings).unwrap_or_default()
 }
 
 /// Every setting under the title of its part, for the example of an environment.

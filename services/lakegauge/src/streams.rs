@@ -6,7 +6,7 @@ use bus::{Bus, service};
 use clap::{ArgMatches, Command};
 use service_kit::logs::LogConfig;
 
-use crate::{addresses::Login, command};
+use crate::{addresses::DatabaseLogin, command};
 
 pub(crate) fn command() -> Command {
     let command = Command::new("streams")
@@ -20,7 +20,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = command::Given::of(matches, &service::table(), Login::Reader);
+    let given = command::ToolArguments::of(matches, &service::table(), DatabaseLogin::Reader);
     let config = given.load(|settings| {
         LogConfig::load_of_tool(settings).install();
         service::load("streams", settings)

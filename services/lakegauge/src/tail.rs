@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 
-use bus::{Bus, BusSettings, Seen, Watched};
+use bus::{Bus, BusSettings, Observed, StoredMessage};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use domain::{Fact, Operation, Outcome, Refusal, Statement};
 use service_kit::terminal::plain;
 use wire::{Raw, json::Decoded};
 
-use crate::{addresses::Login, command as flags, decode, readable, stop::Stop};
+use crate::{addresses::DatabaseLogin, command as flags, decode, readable, stop::Stop};
 
 /// Looked at where nothing else is asked for.
 const SUBJECTS: [&str; 2] = ["lake.>", "warehouse.>"];
@@ -59,7 +59,7 @@ fn filter(name: &'static str, help: &'static str) -> Arg {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::Given::of(matches, &BusSettings::table(), Login::Reader);
+    let given = flags::ToolArguments::of(matches, &BusSettings::table(), DatabaseLogin::Reader);
     let bus = match given.load(|settings| bus::service::load("lakegauge tail", settings)) {
         Ok(bus) => bus,
         Err(status) => return status,
@@ -96,13 +96,13 @@ async fn tail(
     }
 }
 
-fn print(watched: &Watched, filters: &Filters, json: bool) -> anyhow::Result<()> {
+fn print(watched: &Observed, filters: &Filters, json: bool) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     match watched {
-        Watched::Message(message) => write_message(&mut lines, message, filters, json),
+        Observed::Message(message) => write_message(&mut lines, message, filters, json),
         // Whatever is asked for may have been among it; JSON has no place for it.
-        Watched::Missed(why) if json => eprintln!("! {}", plain(why)),
-        Watched::Missed(why) => write_told(&mut lines, why),
+        Observed::Missed(why) if json => eprintln!("! {}", plain(why)),
+        Observed::Missed(why) => write_told(&mut lines, why),
     }
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(&lines)?;
@@ -110,7 +110,7 @@ fn print(watched: &Watched, filters: &Filters, json: bool) -> anyhow::Result<()>
     Ok(())
 }
 
-fn write_message(lines: &mut Vec<u8>, message: &Seen, filters: &Filters, json: bool) {
+fn write_message(lines: &mut Vec<u8>, message: &StoredMessage, filters: &Filters, json: bool) {
     // Filters choose events; what is none would only be hidden by them.
     let tells_problems = !json && filters.is_empty();
     let raw = match wire::decode(&message.headers, &message.payload) {
@@ -127,7 +127,7 @@ fn write_message(lines: &mut Vec<u8>, message: &Seen, filters: &Filters, json: b
     }
 }
 
-fn write_problem(lines: &mut Vec<u8>, message: &Seen, refusal: &Refusal) {
+fn write_problem(lines: &mut Vec<u8>, message: &StoredMessage, refusal: &Refusal) {
     write_told(lines, &format!("{}: {refusal}", message.subject));
 }
 
@@ -251,8 +251,11 @@ mod tests {
 
     fn printed(payload: &str, json: bool, filters: &Filters) -> String {
         let payload = payload.to_owned().into();
-        let seen =
-            Seen { subject: "lake.access.0.x".to_owned(), headers: Headers::default(), payload };
+        let seen = StoredMessage {
+            subject: "lake.access.0.x".to_owned(),
+            headers: Headers::default(),
+            payload,
+        };
         let mut lines = Vec::new();
         write_message(&mut lines, &seen, filters, json);
         String::from_utf8(lines).unwrap()

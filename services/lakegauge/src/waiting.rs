@@ -8,14 +8,14 @@ const OVERDUE_S: i64 = 120;
 
 /// Messages behind a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingMessages {
     /// How many.
     pub(crate) messages: u64,
     /// For how long the oldest has been there, in seconds.
     pub(crate) oldest_s: i64,
 }
 
-impl Waiting {
+impl WaitingMessages {
     /// Looks behind a position; nothing waits there: none.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ pub const SECRETS: &str = "secrets";
 
 /// What `up` says of itself, for tools and scripts.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Addresses {
+pub struct UpAddresses {
     pub metrics: String,
     pub nats: String,
     pub nats_monitor: String,

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use bus::{Bus, BusError, BusSettings};
 use event_store::StoreSettings;
 
-use crate::pipeline::Pipeline;
-use crate::summary::Archive;
+use crate::pipeline::RunningParts;
+use crate::summary::ArchivedTotals;
 
 /// The streams that are archived.
 const STREAMS: &[&str] = &["LAKE_0", "WAREHOUSE_0", "TELEMETRY"];
@@ -19,7 +19,7 @@ const COUNT_MS_MAX: u64 = 600_000;
 /// # Errors
 ///
 /// NATS or PostgreSQL does not answer.
-pub(crate) async fn count(pipeline: &Pipeline) -> anyhow::Result<Archive> {
+pub(crate) async fn count(pipeline: &RunningParts) -> anyhow::Result<ArchivedTotals> {
     let mut settings = StoreSettings::new(pipeline.database_url("reader")?, "lakegauge-up");
     settings.statement_timeout_ms = COUNT_MS_MAX;
     let tally = event_store::tally(&settings).await?;
@@ -28,7 +28,7 @@ pub(crate) async fn count(pipeline: &Pipeline) -> anyhow::Result<Archive> {
         let archived = tally.checkpoints.get(stream).copied().unwrap_or(0);
         lag = lag.saturating_add(last.saturating_sub(archived));
     }
-    Ok(Archive {
+    Ok(ArchivedTotals {
         events: tally.events,
         dead_letters: tally.dead_letters,
         duplicates: tally.duplicates,
@@ -37,7 +37,7 @@ pub(crate) async fn count(pipeline: &Pipeline) -> anyhow::Result<Archive> {
 }
 
 /// A connection to the pipeline's NATS.
-pub(crate) async fn connect(pipeline: &Pipeline) -> anyhow::Result<Bus> {
+pub(crate) async fn connect(pipeline: &RunningParts) -> anyhow::Result<Bus> {
     let settings = BusSettings {
         url: pipeline.nats_url().into(),
         name: "lakegauge-up".to_owned(),

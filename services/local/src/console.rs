@@ -21,18 +21,18 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Standard output of `up`; clones write to the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Console(Arc<Mutex<State>>);
+pub(crate) struct Console(Arc<Mutex<ConsoleState>>);
 
 #[derive(Debug)]
-struct State {
+struct ConsoleState {
     terminal: bool,
     live: String,
-    writer: SyncSender<Said>,
+    writer: SyncSender<ConsoleLine>,
 }
 
 /// What the writer is given.
 #[derive(Debug)]
-enum Said {
+enum ConsoleLine {
     Text(String),
     /// Everything before it was written.
     Written(SyncSender<()>),
@@ -46,14 +46,14 @@ impl Console {
         // Apart: to write is to wait where the reader of a pipe does not read, and signals and parts
         // must not wait with it.
         std::thread::spawn(move || write(&said));
-        Self(Arc::new(Mutex::new(State { terminal, live: String::new(), writer })))
+        Self(Arc::new(Mutex::new(ConsoleState { terminal, live: String::new(), writer })))
     }
 
     /// Waits until everything was written, not long.
     pub(crate) fn flush(&self) {
         let (written, was_written) = sync_channel(1);
         let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner).writer.clone();
-        if writer.try_send(Said::Written(written)).is_ok() {
+        if writer.try_send(ConsoleLine::Written(written)).is_ok() {
             // When nobody reads there is nobody to tell.
             was_written.recv_timeout(LAST_WORDS).unwrap_or_default();
         }
@@ -132,22 +132,22 @@ fn width() -> usize {
         .unwrap_or(WIDTH_UNKNOWN)
 }
 
-impl State {
+impl ConsoleState {
     fn write(&self, text: String) {
         // Full: nobody reads.
-        drop(self.writer.try_send(Said::Text(text)));
+        drop(self.writer.try_send(ConsoleLine::Text(text)));
     }
 }
 
 /// When nobody reads any more the pipeline goes on: it is not there for its output.
-fn write(said: &Receiver<Said>) {
+fn write(said: &Receiver<ConsoleLine>) {
     for said in said {
         match said {
-            Said::Text(text) => {
+            ConsoleLine::Text(text) => {
                 let mut stdout = std::io::stdout().lock();
                 stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).unwrap_or_default();
             }
-            Said::Written(written) => written.send(()).unwrap_or_default(),
+            ConsoleLine::Written(written) => written.send(()).unwrap_or_default(),
         }
     }
 }

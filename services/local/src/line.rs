@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use service_kit::terminal::grouped;
 
-use crate::readings::Readings;
+use crate::readings::PartReadings;
 
 /// The line for the readings now and those before, taken this long apart.
 pub(crate) fn line(
     running: Duration,
-    now: &Readings,
-    before: &Readings,
+    now: &PartReadings,
+    before: &PartReadings,
     apart: Duration,
 ) -> String {
     let mut parts = vec![clock_face(running)];
@@ -57,17 +57,18 @@ fn lag(lag: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readings::Four;
+    use crate::readings::ScrapedMetrics;
 
     #[test]
     fn the_line_has_rates_lag_and_the_four() {
-        let before = Readings { published: Some(0.0), archived: Some(0.0), ..Readings::default() };
-        let now = Readings {
+        let before =
+            PartReadings { published: Some(0.0), archived: Some(0.0), ..PartReadings::default() };
+        let now = PartReadings {
             published: Some(10_000.0),
             archived: Some(9_000.0),
             archiver_lag: Some(12.0),
             aggregator_lag: Some(0.0),
-            four: Some(Four {
+            four: Some(ScrapedMetrics {
                 used_gb: 1.5,
                 accesses: 8_000.0,
                 response_ms: 532.06,
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_invented() {
-        let nothing = Readings::default();
+        let nothing = PartReadings::default();
         let text = line(Duration::from_secs(5), &nothing, &nothing, Duration::from_secs(1));
         assert_eq!(text, "00:05 | lag ? + ? | catching up");
     }

@@ -16,7 +16,7 @@ use crate::datadir::{self, DataDir};
 use crate::nats::ASK_AGAIN;
 use crate::parts::{Executable, OwnParts};
 use crate::postgres::Postgres;
-use crate::process::{Ended, Part, Spec};
+use crate::process::{PartEnd, Spec, SupervisedPart};
 use crate::{addresses, grafana, nats, prometheus};
 
 /// How long NATS, PostgreSQL and Prometheus may take to start; a recovery after a crash is in it.
@@ -29,14 +29,14 @@ const LOG_LINES_SHOWN: usize = 5;
 const LOG_BYTES_SHOWN: u64 = 16 * 1024;
 
 /// The parts that run.
-pub(crate) struct Pipeline {
+pub(crate) struct RunningParts {
     pub(crate) config: Config,
     pub(crate) console: Console,
     pub(crate) clock: Clock,
     pub(crate) dir: DataDir,
     executable: Executable,
     tools: Tools,
-    parts: Vec<Part>,
+    parts: Vec<SupervisedPart>,
     /// Parts that did not end well, with how.
     problems: Vec<String>,
     restarts: BTreeMap<&'static str, u32>,
@@ -50,7 +50,7 @@ struct Tools {
     grafana: Option<grafana::Installed>,
 }
 
-impl Pipeline {
+impl RunningParts {
     /// Takes the data directory and finds everything that is needed, before anything is started.
     ///
     /// # Errors
@@ -142,20 +142,20 @@ impl Pipeline {
 
     /// Stops parts of these names side by side, and notes how they ended.
     pub(crate) async fn stop(&mut self, names: &[&str]) {
-        let (stopping, staying): (Vec<Part>, Vec<Part>) =
+        let (stopping, staying): (Vec<SupervisedPart>, Vec<SupervisedPart>) =
             self.parts.drain(..).partition(|part| names.contains(&part.name));
         self.parts = staying;
         let still_running = || {
             let running = stopping.iter().filter(|part| part.ended().is_none());
             running.map(|part| part.name).collect::<Vec<_>>().join(", ")
         };
-        let ending = futures_util::future::join_all(stopping.iter().map(Part::stop));
+        let ending = futures_util::future::join_all(stopping.iter().map(SupervisedPart::stop));
         let ended = self.console.waiting("parts to stop", still_running, ending).await;
         for (part, ended) in stopping.iter().zip(ended) {
             self.restarts.insert(part.name, part.restarts());
             match ended {
-                Ended::Well => {}
-                Ended::Badly | Ended::Killed | Ended::Unusable => {
+                PartEnd::Well => {}
+                PartEnd::Badly | PartEnd::Killed | PartEnd::Unusable => {
                     self.problems.push(part.last_words());
                 }
             }
@@ -174,7 +174,7 @@ impl Pipeline {
     pub(crate) async fn unusable(&self) -> anyhow::Error {
         loop {
             for part in &self.parts {
-                if part.ended() == Some(Ended::Unusable) {
+                if part.ended() == Some(PartEnd::Unusable) {
                     return self.why_unusable(part);
                 }
             }
@@ -221,7 +221,7 @@ impl Pipeline {
     }
 
     fn launch(&mut self, spec: Spec) -> anyhow::Result<()> {
-        self.parts.push(Part::start(spec, &self.console, &self.clock)?);
+        self.parts.push(SupervisedPart::start(spec, &self.console, &self.clock)?);
         Ok(())
     }
 
@@ -300,13 +300,13 @@ impl Pipeline {
 
     /// Also of the other parts: what is waited for may wait for them.
     fn fail_if_unusable(&self) -> anyhow::Result<()> {
-        match self.parts.iter().find(|part| part.ended() == Some(Ended::Unusable)) {
+        match self.parts.iter().find(|part| part.ended() == Some(PartEnd::Unusable)) {
             Some(part) => Err(self.why_unusable(part)),
             None => Ok(()),
         }
     }
 
-    fn why_unusable(&self, part: &Part) -> anyhow::Error {
+    fn why_unusable(&self, part: &SupervisedPart) -> anyhow::Error {
         let last = last_lines(&self.dir.log(part.name), LOG_LINES_SHOWN);
         anyhow::anyhow!("{}\n       {}", part.last_words(), last.join("\n       "))
     }

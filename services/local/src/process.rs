@@ -127,7 +127,7 @@ impl Spec {
 
 /// How a part ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum PartEnd {
     /// With 0, asked or done.
     Well,
     /// With another status, or by a signal, when it was asked to end.
@@ -139,23 +139,23 @@ pub(crate) enum Ended {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum WantedState {
     Running,
     Stopped,
 }
 
 /// A part that is being watched.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct SupervisedPart {
     pub(crate) name: &'static str,
-    wanted: watch::Sender<Wanted>,
-    ended: watch::Receiver<Option<Ended>>,
+    wanted: watch::Sender<WantedState>,
+    ended: watch::Receiver<Option<PartEnd>>,
     restarts: Arc<AtomicU32>,
     last_words: Arc<Mutex<String>>,
     _watcher: JoinHandle<()>,
 }
 
-impl Part {
+impl SupervisedPart {
     /// Starts the process and watches it from now on.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ impl Part {
     /// It can't be started at all.
     pub(crate) fn start(spec: Spec, console: &Console, clock: &Clock) -> anyhow::Result<Self> {
         let child = spawn(&spec)?;
-        let (wanted, wanted_seen) = watch::channel(Wanted::Running);
+        let (wanted, wanted_seen) = watch::channel(WantedState::Running);
         let (tell_ended, ended) = watch::channel(None);
         let restarts = Arc::new(AtomicU32::new(0));
         let last_words = Arc::new(Mutex::new(String::new()));
@@ -191,7 +191,7 @@ impl Part {
     }
 
     /// How it ended, if it did.
-    pub(crate) fn ended(&self) -> Option<Ended> {
+    pub(crate) fn ended(&self) -> Option<PartEnd> {
         *self.ended.borrow()
     }
 
@@ -201,17 +201,17 @@ impl Part {
     }
 
     /// Completes when it has ended for good.
-    pub(crate) async fn finished(&self) -> Ended {
+    pub(crate) async fn finished(&self) -> PartEnd {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.unwrap_or(Ended::Badly),
-            Err(_) => Ended::Badly,
+            Ok(ended) => ended.unwrap_or(PartEnd::Badly),
+            Err(_) => PartEnd::Badly,
         }
     }
 
     /// Asks it to end and waits until it has.
-    pub(crate) async fn stop(&self) -> Ended {
-        self.wanted.send(Wanted::Stopped).unwrap_or_default();
+    pub(crate) async fn stop(&self) -> PartEnd {
+        self.wanted.send(WantedState::Stopped).unwrap_or_default();
         self.finished().await
     }
 }
@@ -221,15 +221,15 @@ struct Watcher {
     console: Console,
     clock: Clock,
     jitter: Jitter,
-    wanted: watch::Receiver<Wanted>,
+    wanted: watch::Receiver<WantedState>,
     restarts: Arc<AtomicU32>,
     last_words: Arc<Mutex<String>>,
 }
 
 impl Watcher {
-    async fn watch(mut self, mut child: Child) -> Ended {
+    async fn watch(mut self, mut child: Child) -> PartEnd {
         let Ok(mut backoff) = Backoff::new(RESTART_PAUSE_FIRST, RESTART_PAUSE_LONGEST) else {
-            return Ended::Unusable;
+            return PartEnd::Unusable;
         };
         let mut deaths_at_once = 0;
         loop {
@@ -244,11 +244,11 @@ impl Watcher {
             };
             let code = status.ok().and_then(|status| status.code());
             if self.spec.may_finish && code == Some(0) {
-                return Ended::Well;
+                return PartEnd::Well;
             }
             if [EXIT_USAGE, EXIT_CONFIGURATION].map(|code| Some(i32::from(code))).contains(&code) {
                 self.remember(&how);
-                return Ended::Unusable;
+                return PartEnd::Unusable;
             }
             let lived = self.clock.monotonic().saturating_sub(started);
             if lived >= RESTART_FORGIVEN {
@@ -257,7 +257,7 @@ impl Watcher {
             deaths_at_once = if lived < AT_ONCE { deaths_at_once + 1 } else { 0 };
             if deaths_at_once >= DEATHS_AT_ONCE_MAX {
                 self.remember(&format!("{how}, {deaths_at_once} times in a row at once"));
-                return Ended::Unusable;
+                return PartEnd::Unusable;
             }
             let pause = backoff.next(&mut self.jitter);
             self.restarts.fetch_add(1, Ordering::SeqCst);
@@ -269,30 +269,30 @@ impl Watcher {
             ));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = stop_wanted(&mut self.wanted) => return Ended::Badly,
+                () = stop_wanted(&mut self.wanted) => return PartEnd::Badly,
             }
             child = match spawn(&self.spec) {
                 Ok(child) => child,
                 Err(error) => {
                     self.remember(&format!("{error:#}"));
-                    return Ended::Unusable;
+                    return PartEnd::Unusable;
                 }
             };
             self.console.say(&format!("  {} started again", self.spec.name));
         }
     }
 
-    async fn end(&self, child: &mut Child) -> Ended {
+    async fn end(&self, child: &mut Child) -> PartEnd {
         send(child, self.spec.stop);
         match tokio::time::timeout(self.spec.grace, child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ended::Well,
+            Ok(Ok(status)) if status.success() => PartEnd::Well,
             Ok(Ok(status)) => {
                 self.remember(&describe(status));
-                Ended::Badly
+                PartEnd::Badly
             }
             Ok(Err(error)) => {
                 self.remember(&error.to_string());
-                Ended::Badly
+                PartEnd::Badly
             }
             Err(_) => {
                 send(child, Signal::KILL);
@@ -303,7 +303,7 @@ impl Watcher {
                     self.spec.grace.as_secs(),
                     killed.map_or_else(|error| format!(" ({error})"), |_| String::new())
                 ));
-                Ended::Killed
+                PartEnd::Killed
             }
         }
     }
@@ -314,9 +314,9 @@ impl Watcher {
     }
 }
 
-async fn stop_wanted(wanted: &mut watch::Receiver<Wanted>) {
+async fn stop_wanted(wanted: &mut watch::Receiver<WantedState>) {
     // A sender that is gone means that `up` is on its way out.
-    if wanted.wait_for(|wanted| *wanted == Wanted::Stopped).await.is_err() {
+    if wanted.wait_for(|wanted| *wanted == WantedState::Stopped).await.is_err() {
         tracing::debug!("nobody holds the part any more");
     }
 }
@@ -374,8 +374,8 @@ mod tests {
         (scratch, spec)
     }
 
-    fn start(spec: Spec) -> Part {
-        Part::start(spec, &Console::stdout(), &Clock::system()).unwrap()
+    fn start(spec: Spec) -> SupervisedPart {
+        SupervisedPart::start(spec, &Console::stdout(), &Clock::system()).unwrap()
     }
 
     async fn until(what: impl Fn() -> bool) {
@@ -395,7 +395,7 @@ mod tests {
         let (scratch, spec) = shell(script, GRACE);
         let part = start(spec);
         until(|| scratch.path().join("up").exists()).await;
-        assert_eq!(part.stop().await, Ended::Well);
+        assert_eq!(part.stop().await, PartEnd::Well);
         assert_eq!(part.restarts(), 0);
     }
 
@@ -405,7 +405,7 @@ mod tests {
         let (scratch, spec) = shell(script, GRACE);
         let part = start(spec);
         until(|| scratch.path().join("up").exists()).await;
-        assert_eq!(part.stop().await, Ended::Badly);
+        assert_eq!(part.stop().await, PartEnd::Badly);
         assert!(part.last_words().starts_with("part ended with status 7"), "{}", part.last_words());
     }
 
@@ -415,7 +415,7 @@ mod tests {
         let (scratch, spec) = shell(script, Duration::from_millis(50));
         let part = start(spec);
         until(|| scratch.path().join("up").exists()).await;
-        assert_eq!(part.stop().await, Ended::Killed);
+        assert_eq!(part.stop().await, PartEnd::Killed);
     }
 
     #[tokio::test]
@@ -432,7 +432,7 @@ mod tests {
     async fn a_part_that_dies_at_once_five_times_is_given_up_with_how() {
         let (scratch, spec) = shell("echo x >> $SCRATCH/starts; exit 3", GRACE);
         let part = start(spec);
-        assert_eq!(part.finished().await, Ended::Unusable);
+        assert_eq!(part.finished().await, PartEnd::Unusable);
         let starts = std::fs::read_to_string(scratch.path().join("starts")).unwrap();
         assert_eq!(starts.lines().count(), 5);
         let words = part.last_words();
@@ -442,7 +442,7 @@ mod tests {
     #[tokio::test]
     async fn a_part_finds_no_variable_of_ours_but_those_that_it_was_given() {
         let (scratch, spec) = shell("env > $SCRATCH/env", GRACE);
-        assert_eq!(start(spec).finished().await, Ended::Well);
+        assert_eq!(start(spec).finished().await, PartEnd::Well);
         let found = std::fs::read_to_string(scratch.path().join("env")).unwrap();
         // A shell makes these itself.
         let own = ["PWD=", "SHLVL=", "_=", "OLDPWD="];
@@ -455,10 +455,10 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_is_done_or_can_not_run_is_not_started_again() {
         let (_scratch, done) = shell("exit 0", GRACE);
-        assert_eq!(start(done).finished().await, Ended::Well);
+        assert_eq!(start(done).finished().await, PartEnd::Well);
         for status in [64, 78] {
             let (_scratch, refused) = shell(&format!("exit {status}"), GRACE);
-            assert_eq!(start(refused).finished().await, Ended::Unusable, "{status}");
+            assert_eq!(start(refused).finished().await, PartEnd::Unusable, "{status}");
         }
     }
 }

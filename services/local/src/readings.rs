@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use service_kit::http_client;
 use service_kit::metrics::float;
-use service_kit::scrape::Page;
+use service_kit::scrape::Scrape;
 
 use crate::config::Config;
 
@@ -31,16 +31,16 @@ const COUNTED: &[&str] = &["LAKE_0", "WAREHOUSE_0"];
 
 /// The four metrics at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Four {
+pub(crate) struct ScrapedMetrics {
     pub(crate) used_gb: f64,
     pub(crate) accesses: f64,
     pub(crate) response_ms: f64,
     pub(crate) records: f64,
 }
 
-impl Four {
+impl ScrapedMetrics {
     /// From the page at `:8000/metrics`; nothing unless all four are there.
-    pub(crate) fn read(page: &Page) -> Option<Self> {
+    pub(crate) fn read(page: &Scrape) -> Option<Self> {
         Some(Self {
             used_gb: page.bare(USED_GB)?,
             accesses: page.bare(ACCESSES)?,
@@ -67,15 +67,15 @@ fn bytes_of(now_gb: f64, then_gb: f64) -> f64 {
 
 /// Everything at one moment; nothing for what did not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Readings {
-    pub(crate) four: Option<Four>,
+pub(crate) struct PartReadings {
+    pub(crate) four: Option<ScrapedMetrics>,
     pub(crate) published: Option<f64>,
     pub(crate) archived: Option<f64>,
     pub(crate) archiver_lag: Option<f64>,
     pub(crate) aggregator_lag: Option<f64>,
 }
 
-impl Readings {
+impl PartReadings {
     /// Asks every part at once.
     pub(crate) async fn take(config: &Config) -> Self {
         let ports = &config.ports;
@@ -86,14 +86,14 @@ impl Readings {
             page(config, ports.aggregator_admin),
             page(config, ports.archiver_admin),
         );
-        let sum = |page: &Option<Page>, name: &str, label: &str| page.as_ref()?.sum(name, label);
+        let sum = |page: &Option<Scrape>, name: &str, label: &str| page.as_ref()?.sum(name, label);
         let all = |parts: Vec<f64>| (!parts.is_empty()).then(|| parts.iter().sum());
         let published = [&lake, &warehouse];
         let inserted = |stream: &&str| {
             sum(&archiver, ARCHIVED, &format!("result=\"inserted\",stream=\"{stream}\""))
         };
         Self {
-            four: metrics.as_ref().and_then(Four::read),
+            four: metrics.as_ref().and_then(ScrapedMetrics::read),
             published: all(published
                 .into_iter()
                 .filter_map(|page| sum(page, PUBLISHED, ""))
@@ -111,8 +111,8 @@ impl Readings {
 /// everything is done is seen from the streams' last sequences and these.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Positions {
-    archiver: Page,
-    aggregator: Page,
+    archiver: Scrape,
+    aggregator: Scrape,
 }
 
 impl Positions {
@@ -130,16 +130,16 @@ impl Positions {
         last.iter().filter(|(_, last)| **last > 0).all(|(stream, last)| {
             let label = format!("stream=\"{stream}\"");
             let at =
-                |page: &Page, name| page.sum(name, &label).is_some_and(|at| at >= float(*last));
+                |page: &Scrape, name| page.sum(name, &label).is_some_and(|at| at >= float(*last));
             at(&self.archiver, ARCHIVER_POSITION)
                 && (!COUNTED.contains(stream) || at(&self.aggregator, AGGREGATOR_POSITION))
         })
     }
 }
 
-async fn page(config: &Config, port: u16) -> Option<Page> {
+async fn page(config: &Config, port: u16) -> Option<Scrape> {
     match http_client::get(config.reach(port), "/metrics").await {
-        Ok((200, text)) => Some(Page::parse(&text)),
+        Ok((200, text)) => Some(Scrape::parse(&text)),
         Ok(_) | Err(_) => None,
     }
 }
@@ -150,9 +150,13 @@ mod tests {
 
     #[test]
     fn growth_of_used_space_is_exact_to_the_byte() {
-        let then = Four { used_gb: 0.3, accesses: 7.0, response_ms: 5.0, records: 1.0 };
-        let now =
-            Four { used_gb: 12_345.678_901_234, accesses: 9.0, response_ms: 6.0, records: 4.0 };
+        let then = ScrapedMetrics { used_gb: 0.3, accesses: 7.0, response_ms: 5.0, records: 1.0 };
+        let now = ScrapedMetrics {
+            used_gb: 12_345.678_901_234,
+            accesses: 9.0,
+            response_ms: 6.0,
+            records: 4.0,
+        };
         let growth = now.since(&then);
         assert_eq!(growth.used_gb, 12_345_378_901_234.0 / 1e9);
         assert_eq!((growth.accesses, growth.response_ms, growth.records), (2.0, 6.0, 3.0));
@@ -162,11 +166,11 @@ mod tests {
     fn everything_is_done_when_both_have_come_to_the_end_of_each_stream() {
         let last = BTreeMap::from([("LAKE_0", 12), ("WAREHOUSE_0", 0), ("TELEMETRY", 3)]);
         let positions = |archived: u64, counted: u64, samples: u64| Positions {
-            archiver: Page::parse(&format!(
+            archiver: Scrape::parse(&format!(
                 "{ARCHIVER_POSITION}{{stream=\"LAKE_0\"}} {archived}\n\
                  {ARCHIVER_POSITION}{{stream=\"TELEMETRY\"}} {samples}\n"
             )),
-            aggregator: Page::parse(&format!(
+            aggregator: Scrape::parse(&format!(
                 "{AGGREGATOR_POSITION}{{stream=\"LAKE_0\"}} {counted}\n"
             )),
         };

@@ -8,15 +8,15 @@ use service_kit::Clock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::addresses::{self, Addresses};
+use crate::addresses::{self, UpAddresses};
 use crate::archive;
 use crate::config::Config;
 use crate::console::Console;
 use crate::line;
 use crate::parts::Executable;
-use crate::pipeline::Pipeline;
-use crate::readings::{Four, Positions, Readings};
-use crate::summary::{Archive, Books, Outcome, Summary};
+use crate::pipeline::RunningParts;
+use crate::readings::{PartReadings, Positions, ScrapedMetrics};
+use crate::summary::{ArchivedTotals, RunOutcome, SimulatorReport, Summary};
 use crate::troubles::Troubles;
 
 /// Between two live lines on a terminal.
@@ -48,7 +48,7 @@ async fn run_with(
     let mut stop = stop_on_signals()?;
     let clock = Clock::system();
     let mut pipeline = tokio::select! {
-        prepared = Pipeline::prepare(config, executable, console, clock) => prepared?,
+        prepared = RunningParts::prepare(config, executable, console, clock) => prepared?,
         () = signalled(&mut stop, 1) => anyhow::bail!("stopped before anything was started"),
     };
     announce(&pipeline);
@@ -100,7 +100,7 @@ async fn signalled(stop: &mut Stop, times: u32) {
     }
 }
 
-fn announce(pipeline: &Pipeline) {
+fn announce(pipeline: &RunningParts) {
     let config = &pipeline.config;
     let ports = &config.ports;
     let at = |port| config.reach(port);
@@ -142,7 +142,7 @@ fn announce(pipeline: &Pipeline) {
 }
 
 /// From the first start until everything is drained and counted.
-async fn live(pipeline: &mut Pipeline, mut stop: Stop) -> anyhow::Result<Outcome> {
+async fn live(pipeline: &mut RunningParts, mut stop: Stop) -> anyhow::Result<RunOutcome> {
     tokio::select! {
         started = pipeline.start() => started?,
         () = signalled(&mut stop, 1) => anyhow::bail!("stopped before everything had started"),
@@ -168,15 +168,15 @@ async fn live(pipeline: &mut Pipeline, mut stop: Stop) -> anyhow::Result<Outcome
     let drained = drain(pipeline, &mut stop, started, longest).await;
     pipeline.console.settle();
 
-    let mut outcome = Outcome {
+    let mut outcome = RunOutcome {
         books: books.iter().filter_map(read_books).collect(),
         simulators,
         response_comparable,
         seconds,
-        ..Outcome::default()
+        ..RunOutcome::default()
     };
     outcome.problems.extend(drained.err().map(|error| format!("{error:#}")));
-    let readings = Readings::take(&pipeline.config).await;
+    let readings = PartReadings::take(&pipeline.config).await;
     outcome.four = readings.four.map(|four| four.since(&before.four));
     match archive::count(pipeline).await {
         Ok(counted) => outcome.archive = Some(counted.since(&before.archive)),
@@ -186,12 +186,12 @@ async fn live(pipeline: &mut Pipeline, mut stop: Stop) -> anyhow::Result<Outcome
 }
 
 struct Baseline {
-    four: Four,
-    archive: Archive,
+    four: ScrapedMetrics,
+    archive: ArchivedTotals,
 }
 
-async fn baseline(pipeline: &Pipeline) -> anyhow::Result<Baseline> {
-    let four = Readings::take(&pipeline.config)
+async fn baseline(pipeline: &RunningParts) -> anyhow::Result<Baseline> {
+    let four = PartReadings::take(&pipeline.config)
         .await
         .four
         .context("the aggregator is ready, but the four metrics are not there")?;
@@ -200,7 +200,7 @@ async fn baseline(pipeline: &Pipeline) -> anyhow::Result<Baseline> {
 }
 
 /// Whether an earlier run's queries may still be in the response time's window.
-fn ran_just_now(pipeline: &Pipeline) -> bool {
+fn ran_just_now(pipeline: &RunningParts) -> bool {
     let stopped = std::fs::read_to_string(pipeline.dir.at("stopped")).ok();
     let stopped: Option<i64> = stopped.and_then(|text| text.trim().parse().ok());
     stopped
@@ -208,7 +208,11 @@ fn ran_just_now(pipeline: &Pipeline) -> bool {
 }
 
 /// Shows how it goes until it is time to stop.
-async fn watch_run(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> anyhow::Result<()> {
+async fn watch_run(
+    pipeline: &RunningParts,
+    stop: &mut Stop,
+    started: Duration,
+) -> anyhow::Result<()> {
     let over = async {
         match pipeline.config.run_for {
             Some(run_for) => tokio::time::sleep(run_for).await,
@@ -224,17 +228,17 @@ async fn watch_run(pipeline: &Pipeline, stop: &mut Stop, started: Duration) -> a
 }
 
 /// One line after the other; ends when the simulators have ended by themselves.
-async fn show(pipeline: &Pipeline, started: Duration) {
+async fn show(pipeline: &RunningParts, started: Duration) {
     let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
-    let mut before = (pipeline.clock.monotonic(), Readings::take(&pipeline.config).await);
+    let mut before = (pipeline.clock.monotonic(), PartReadings::take(&pipeline.config).await);
     let mut troubles = Troubles::default();
     loop {
         ticks.tick().await;
         tell(pipeline, &mut troubles).await;
-        let readings = Readings::take(&pipeline.config).await;
+        let readings = PartReadings::take(&pipeline.config).await;
         let now = pipeline.clock.monotonic();
         let apart = now.saturating_sub(before.0);
         let running = now.saturating_sub(started);
@@ -246,7 +250,7 @@ async fn show(pipeline: &Pipeline, started: Duration) {
     }
 }
 
-async fn tell(pipeline: &Pipeline, troubles: &mut Troubles) {
+async fn tell(pipeline: &RunningParts, troubles: &mut Troubles) {
     for line in troubles.news(&pipeline.config).await {
         pipeline.console.say(&line);
     }
@@ -254,13 +258,13 @@ async fn tell(pipeline: &Pipeline, troubles: &mut Troubles) {
 
 /// Waits until everything that was published is archived and counted, so long at most.
 async fn drain(
-    pipeline: &Pipeline,
+    pipeline: &RunningParts,
     stop: &mut Stop,
     started: Duration,
     longest: Option<Duration>,
 ) -> anyhow::Result<()> {
     let begun = pipeline.clock.monotonic();
-    let mut before = (begun, Readings::take(&pipeline.config).await);
+    let mut before = (begun, PartReadings::take(&pipeline.config).await);
     let mut troubles = Troubles::default();
     let bus = archive::connect(pipeline).await?;
     let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
@@ -284,7 +288,7 @@ async fn drain(
         let apart = now.saturating_sub(before.0);
         if apart >= every {
             tell(pipeline, &mut troubles).await;
-            let readings = Readings::take(&pipeline.config).await;
+            let readings = PartReadings::take(&pipeline.config).await;
             let running = now.saturating_sub(started);
             pipeline.console.live(&line::line(running, &readings, &before.1, apart));
             before = (now, readings);
@@ -297,16 +301,16 @@ async fn drain(
     }
 }
 
-fn read_books(file: &PathBuf) -> Option<Books> {
+fn read_books(file: &PathBuf) -> Option<SimulatorReport> {
     serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
 }
 
 /// Where everything is, for tools and scripts, for as long as it is there.
-fn write_state(pipeline: &Pipeline) -> anyhow::Result<()> {
+fn write_state(pipeline: &RunningParts) -> anyhow::Result<()> {
     let config = &pipeline.config;
     let ports = &config.ports;
     let at = |port| format!("http://{}", config.reach(port));
-    let addresses = Addresses {
+    let addresses = UpAddresses {
         metrics: format!("{}/metrics", at(ports.metrics)),
         nats: pipeline.nats_url(),
         nats_monitor: format!("http://127.0.0.1:{}", ports.nats_monitor),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use service_kit::metrics::float;
 use service_kit::terminal::grouped;
 
-use crate::readings::{ACCESSES, Four, RECORDS, RESPONSE_MS, USED_GB};
+use crate::readings::{ACCESSES, RECORDS, RESPONSE_MS, ScrapedMetrics, USED_GB};
 
 /// Difference that is allowed between two response times, as a share: both divide the same sums,
 /// and a quotient may be written with fewer digits.
@@ -14,7 +14,7 @@ const RESPONSE_TOLERANCE: f64 = 1e-9;
 
 /// A simulator's own books, written when it has drained.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
-pub(crate) struct Books {
+pub(crate) struct SimulatorReport {
     /// Distinct events that were acknowledged.
     pub(crate) published: u64,
     /// What the metrics must be, by the model's own account.
@@ -23,7 +23,7 @@ pub(crate) struct Books {
 
 /// What stands in the archive, or came into it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Archive {
+pub(crate) struct ArchivedTotals {
     pub(crate) events: u64,
     pub(crate) dead_letters: u64,
     /// Rows beyond the first of an identity.
@@ -32,7 +32,7 @@ pub(crate) struct Archive {
     pub(crate) lag: u64,
 }
 
-impl Archive {
+impl ArchivedTotals {
     /// What came on top of an earlier count; duplicates and lag stay what they are.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -45,15 +45,15 @@ impl Archive {
 
 /// Everything that a run is judged by.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct RunOutcome {
     /// One for each simulator; empty if none ran.
-    pub(crate) books: Vec<Books>,
+    pub(crate) books: Vec<SimulatorReport>,
     /// Whether simulators were wanted.
     pub(crate) simulators: bool,
     /// Growth since the start; nothing if it could not be counted.
-    pub(crate) archive: Option<Archive>,
+    pub(crate) archive: Option<ArchivedTotals>,
     /// Growth since the start; nothing if it could not be read.
-    pub(crate) four: Option<Four>,
+    pub(crate) four: Option<ScrapedMetrics>,
     /// Whether the response time can be compared: not with queries of an earlier run in its minute.
     pub(crate) response_comparable: bool,
     pub(crate) seconds: f64,
@@ -85,7 +85,7 @@ pub(crate) struct Summary {
 
 impl Summary {
     /// Judges a run.
-    pub(crate) fn of(outcome: Outcome) -> Self {
+    pub(crate) fn of(outcome: RunOutcome) -> Self {
         let mut healthy = outcome.problems;
         for (part, restarts) in outcome.restarts.iter().filter(|(_, restarts)| **restarts > 0) {
             healthy.push(format!("{part} died and was started again {restarts} times"));
@@ -187,7 +187,7 @@ impl Summary {
     }
 }
 
-fn archive_problems(archive: &Archive, published: Option<u64>) -> Vec<String> {
+fn archive_problems(archive: &ArchivedTotals, published: Option<u64>) -> Vec<String> {
     let mut problems = Vec::new();
     let kept = archive.events.saturating_add(archive.dead_letters);
     if let Some(published) = published.filter(|published| *published != kept) {
@@ -226,7 +226,7 @@ fn metric_problems(
     problems
 }
 
-fn named(four: &Four) -> BTreeMap<&'static str, f64> {
+fn named(four: &ScrapedMetrics) -> BTreeMap<&'static str, f64> {
     BTreeMap::from([
         (USED_GB, four.used_gb),
         (ACCESSES, four.accesses),
@@ -236,7 +236,7 @@ fn named(four: &Four) -> BTreeMap<&'static str, f64> {
 }
 
 /// The four by the books: each simulator accounts for its own two.
-fn model(books: &[Books]) -> BTreeMap<&'static str, f64> {
+fn model(books: &[SimulatorReport]) -> BTreeMap<&'static str, f64> {
     [USED_GB, ACCESSES, RESPONSE_MS, RECORDS]
         .into_iter()
         .map(|name| (name, books.iter().filter_map(|book| book.metrics.get(name)).sum()))
@@ -262,22 +262,27 @@ fn whole_where_whole<S: serde::Serializer>(
 mod tests {
     use super::*;
 
-    fn good() -> Outcome {
-        let book = |published, metrics: &[(&str, f64)]| Books {
+    fn good() -> RunOutcome {
+        let book = |published, metrics: &[(&str, f64)]| SimulatorReport {
             published,
             metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         };
-        Outcome {
+        RunOutcome {
             books: vec![
                 book(80, &[(USED_GB, 1.5), (ACCESSES, 80.0)]),
                 book(20, &[(RESPONSE_MS, 12.5), (RECORDS, 7.0)]),
             ],
             simulators: true,
-            archive: Some(Archive { events: 99, dead_letters: 1, duplicates: 0, lag: 0 }),
-            four: Some(Four { used_gb: 1.5, accesses: 80.0, response_ms: 12.5, records: 7.0 }),
+            archive: Some(ArchivedTotals { events: 99, dead_letters: 1, duplicates: 0, lag: 0 }),
+            four: Some(ScrapedMetrics {
+                used_gb: 1.5,
+                accesses: 80.0,
+                response_ms: 12.5,
+                records: 7.0,
+            }),
             response_comparable: true,
             seconds: 10.0,
-            ..Outcome::default()
+            ..RunOutcome::default()
         }
     }
 
@@ -295,7 +300,7 @@ mod tests {
 
     #[test]
     fn one_byte_one_event_or_one_duplicate_is_too_much() {
-        let spoil: [fn(&mut Outcome); 6] = [
+        let spoil: [fn(&mut RunOutcome); 6] = [
             |outcome| outcome.four.as_mut().unwrap().used_gb += 1e-9,
             |outcome| outcome.four.as_mut().unwrap().accesses += 1.0,
             |outcome| outcome.archive.as_mut().unwrap().events -= 1,
@@ -321,7 +326,7 @@ mod tests {
 
     #[test]
     fn without_simulators_nothing_is_compared_with_books() {
-        let outcome = Outcome { books: Vec::new(), simulators: false, ..good() };
+        let outcome = RunOutcome { books: Vec::new(), simulators: false, ..good() };
         let summary = Summary::of(outcome);
         assert!(summary.is_good(), "{:?}", summary.problems);
         assert_eq!((summary.published, summary.model), (None, None));

@@ -12,5 +12,5 @@ mod run;
 mod source;
 pub mod verify;
 
-pub use progress::Progress;
-pub use run::{Replay, Target, Told, replay};
+pub use progress::ReplayProgress;
+pub use run::{Replay, ReplayReport, Target, replay};

@@ -6,7 +6,7 @@ use domain::{Event, Fact, Side, Stream, Timestamp, time::MICROS_PER_SECOND};
 
 /// Kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum EventKind {
     /// Requests to the lake.
     Access,
     /// Inventories of buckets.
@@ -15,7 +15,7 @@ pub enum Kind {
     Query,
 }
 
-impl Kind {
+impl EventKind {
     /// Every kind with its name.
     pub const NAMES: [(&'static str, Self); 3] =
         [("access", Self::Access), ("inventory", Self::Inventory), ("query", Self::Query)];
@@ -45,7 +45,7 @@ pub struct Filter {
     /// Events before this time.
     pub until: Option<Timestamp>,
     /// Events of these kinds.
-    pub kinds: BTreeSet<Kind>,
+    pub kinds: BTreeSet<EventKind>,
     /// Requests and inventories of these buckets.
     pub buckets: BTreeSet<String>,
     /// Queries of these warehouses.
@@ -68,7 +68,7 @@ impl Filter {
         let at = event.occurred_at;
         self.since.is_none_or(|since| at >= since)
             && self.until.is_none_or(|until| at < until)
-            && (self.kinds.is_empty() || self.kinds.contains(&Kind::of(&event.fact)))
+            && (self.kinds.is_empty() || self.kinds.contains(&EventKind::of(&event.fact)))
             && self.takes_name(&event.fact)
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let filter = Filter {
             since: at(5),
             until: at(7),
-            kinds: [Kind::Access].into(),
+            kinds: [EventKind::Access].into(),
             buckets: ["a".to_owned(), "b".to_owned()].into(),
             ..Filter::default()
         };

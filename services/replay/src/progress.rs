@@ -9,7 +9,7 @@ use bus::PublishProgress;
 
 /// Counts that one task adds to and another looks at. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Inner>);
+pub struct ReplayProgress(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -19,7 +19,7 @@ struct Inner {
     publishers: Mutex<Vec<Arc<PublishProgress>>>,
 }
 
-impl Progress {
+impl ReplayProgress {
     /// Something else begins: so many events are expected, 0 if nobody knows.
     pub fn begin(&self, doing: impl Into<String>, total: u64) {
         *self.0.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing.into();

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::Context as _;
-use bus::{Bus, Publisher, PublisherLimits, Run};
+use bus::{Bus, Publisher, PublisherLimits, ReplayRun};
 use domain::{Position, Stream};
 use event_store::{ArchiveView, StoreSettings};
 use serde::Serialize;
@@ -19,9 +19,9 @@ use wire::{
 };
 
 use crate::{
-    Progress,
+    ReplayProgress,
     plan::{Filter, Pacer, Speed},
-    source::{Reading, Source},
+    source::{ReadRequest, StreamSource},
 };
 
 /// What a run replays, in the metadata of its streams.
@@ -44,7 +44,7 @@ pub struct Target {
     /// The connection.
     pub bus: Bus,
     /// The run.
-    pub run: Run,
+    pub run: ReplayRun,
     /// Subjects under our prefix.
     pub subjects: Subjects,
     /// Bytes that each of its streams may hold before the replay has to wait.
@@ -53,7 +53,7 @@ pub struct Target {
 
 /// What was replayed, by stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Told(BTreeMap<String, Lines>);
+pub struct ReplayReport(BTreeMap<String, Lines>);
 
 /// What was replayed of one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -70,14 +70,14 @@ const fn place(position: Position) -> (u32, u64, u32) {
     (position.epoch, position.sequence, position.index)
 }
 
-impl Told {
+impl ReplayReport {
     /// Events of all streams.
     pub fn events(&self) -> u64 {
         self.0.values().map(|lines| lines.events).sum()
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for ReplayReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (stream, lines) in &self.0 {
             let Lines { events, messages, after, last } = lines;
@@ -106,8 +106,8 @@ pub async fn replay(
     what: &Replay,
     target: Option<&Target>,
     clock: &Clock,
-    progress: &Progress,
-) -> anyhow::Result<Told> {
+    progress: &ReplayProgress,
+) -> anyhow::Result<ReplayReport> {
     progress.begin("finding out how far the run is", 0);
     let mut streams = ArchiveView::open(&what.store, Stream::lake(0)).await?.streams().await?;
     if let Some(target) = target {
@@ -122,8 +122,9 @@ pub async fn replay(
             None => None,
         };
         let (store, filter) = (what.store.clone(), what.filter.clone());
-        let reading = Reading { store, stream, filter, after };
-        let (source, expected) = Source::open(reading, clock.clone(), progress.clone()).await?;
+        let reading = ReadRequest { store, stream, filter, after };
+        let (source, expected) =
+            StreamSource::open(reading, clock.clone(), progress.clone()).await?;
         progress.expect(expected);
         let lane = Lane::new(stream, source, target, after);
         if let Some((_, publisher)) = &lane.out {
@@ -132,7 +133,7 @@ pub async fn replay(
         lanes.push(lane);
     }
     publish(&mut lanes, Pacer::new(what.speed), clock).await?;
-    Ok(Told(lanes.into_iter().map(|lane| (lane.stream.to_string(), lane.told)).collect()))
+    Ok(ReplayReport(lanes.into_iter().map(|lane| (lane.stream.to_string(), lane.told)).collect()))
 }
 
 /// Makes the streams of a run, those without an event too, since a counter of the run needs both
@@ -179,7 +180,7 @@ async fn last_position(target: &Target, stream: Stream) -> anyhow::Result<Option
 /// One stream on its way.
 struct Lane {
     stream: Stream,
-    source: Source,
+    source: StreamSource,
     out: Option<(ReplayPacker, Publisher)>,
     told: Lines,
 }
@@ -187,7 +188,7 @@ struct Lane {
 impl Lane {
     fn new(
         stream: Stream,
-        source: Source,
+        source: StreamSource,
         target: Option<&Target>,
         after: Option<Position>,
     ) -> Self {

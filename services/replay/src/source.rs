@@ -8,7 +8,7 @@ use service_kit::Clock;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Progress, plan::Filter};
+use crate::{ReplayProgress, plan::Filter};
 
 /// Pages that were read and not yet taken, of about thirty thousand events each: enough to read while
 /// others are published, some ten megabytes.
@@ -19,7 +19,7 @@ const VIEW_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// What to read.
 #[derive(Clone, Debug)]
-pub(crate) struct Reading {
+pub(crate) struct ReadRequest {
     pub(crate) store: StoreSettings,
     pub(crate) stream: Stream,
     pub(crate) filter: Filter,
@@ -29,7 +29,7 @@ pub(crate) struct Reading {
 
 /// The events of one stream that a filter takes, in counting order.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct StreamSource {
     pages: mpsc::Receiver<Result<VecDeque<Counted>, StoreError>>,
     page: VecDeque<Counted>,
     /// The latest time of an event so far.
@@ -37,13 +37,13 @@ pub(crate) struct Source {
     _task: AbortOnDropHandle<()>,
 }
 
-impl Source {
+impl StreamSource {
     /// Begins to read up to where the archive ends now. Gives the source and about how many events
     /// it will read.
     pub(crate) async fn open(
-        reading: Reading,
+        reading: ReadRequest,
         clock: Clock,
-        progress: Progress,
+        progress: ReplayProgress,
     ) -> Result<(Self, u64), StoreError> {
         let mut view = ArchiveView::open(&reading.store, reading.stream).await?;
         let after = reading.after.map_or((0, 0), |after| (after.epoch, after.sequence));
@@ -73,7 +73,7 @@ impl Source {
         Ok(next.map(|next| next.max(self.newest)))
     }
 
-    /// The next event, after [`Source::turn`] said that there is one.
+    /// The next event, after [`StreamSource::turn`] said that there is one.
     pub(crate) fn take(&mut self) -> Option<Counted> {
         let counted = self.page.pop_front()?;
         self.newest = self.newest.max(counted.event.occurred_at);
@@ -81,17 +81,17 @@ impl Source {
     }
 }
 
-/// The task behind a [`Source`].
+/// The task behind a [`StreamSource`].
 struct Ahead {
-    reading: Reading,
+    reading: ReadRequest,
     clock: Clock,
-    progress: Progress,
+    progress: ReplayProgress,
     sender: mpsc::Sender<Result<VecDeque<Counted>, StoreError>>,
 }
 
 impl Ahead {
     async fn read(&self, mut view: ArchiveView) -> Result<(), StoreError> {
-        let Reading { store, stream, filter, after } = &self.reading;
+        let ReadRequest { store, stream, filter, after } = &self.reading;
         let Some(end) = view.checkpoint().map(|checkpoint| checkpoint.mark) else { return Ok(()) };
         let end = (end.epoch, end.sequence);
         let mut after = *after;

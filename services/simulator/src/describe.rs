@@ -42,7 +42,7 @@ pub enum Unit {
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct Figure {
     /// What it is.
     pub what: String,
     /// What it counts.
@@ -57,7 +57,7 @@ pub struct Row {
     pub source: &'static str,
 }
 
-impl Row {
+impl Figure {
     /// Whether the generated figure is as near to the published one as it must be.
     pub fn holds(&self) -> bool {
         let Some(published) = self.published else { return true };
@@ -70,7 +70,7 @@ impl Row {
 }
 
 /// The rows as a table for people.
-pub fn render(rows: &[Row]) -> String {
+pub fn render(rows: &[Figure]) -> String {
     let mut lines: Vec<[String; 5]> =
         vec![["", "generated", "published", "within", "source"].map(str::to_owned)];
     for row in rows {
@@ -170,9 +170,9 @@ impl Sampled {
 mod tests {
     use super::*;
 
-    fn row(generated: f64, within: Within) -> Row {
+    fn row(generated: f64, within: Within) -> Figure {
         let (what, unit) = ("size".to_owned(), Unit::Bytes);
-        Row { what, unit, generated, published: Some(0.5), within, source: "a trace" }
+        Figure { what, unit, generated, published: Some(0.5), within, source: "a trace" }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     arrivals::{Arrival, Arrivals},
     draw::Draw,
     emission::{Disorder, Emission, Emitted},
-    model::{Draft, Model, Page},
+    model::{Draft, Model, OraclePage},
 };
 
 /// Events whose times are spread evenly between two readings of the clock.
@@ -45,20 +45,20 @@ pub struct FeedParts {
 
 /// A sealed message.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message<N> {
+pub struct SealedMessage<N> {
     /// When it goes out.
     pub due: Timestamp,
     /// What goes out.
     pub sealed: Sealed,
     /// What its acknowledgement means for the books.
-    pub page: Page<N>,
+    pub page: OraclePage<N>,
 }
 
 /// What a feed has to say.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pulled<N> {
     /// Publish this.
-    Message(Message<N>),
+    Message(SealedMessage<N>),
     /// Nothing before this time.
     Wait(Timestamp),
     /// Nothing any more.
@@ -68,7 +68,7 @@ pub enum Pulled<N> {
 /// A model's messages, one after another. Pure: the time is an argument, and with
 /// [`Pace::Modelled`] it decides only how far the feed goes, not what is in it.
 #[derive(Debug)]
-pub struct Feed<M: Model> {
+pub struct MessageSource<M: Model> {
     model: M,
     pace: Pace,
     arrivals: Arrivals,
@@ -86,7 +86,7 @@ pub struct Feed<M: Model> {
     waiting: VecDeque<(bool, Option<M::Note>)>,
 }
 
-impl<M: Model> Feed<M> {
+impl<M: Model> MessageSource<M> {
     /// A feed of a run that starts at `start`.
     pub fn new(model: M, parts: FeedParts, start: Timestamp) -> Self {
         Self {
@@ -191,8 +191,8 @@ impl<M: Model> Feed<M> {
         self.packer.push(millis(emitted.due), &emitted.event)
     }
 
-    fn message(&mut self, due: Timestamp, sealed: Sealed) -> Message<M::Note> {
-        let mut page = Page::default();
+    fn message(&mut self, due: Timestamp, sealed: Sealed) -> SealedMessage<M::Note> {
+        let mut page = OraclePage::default();
         for (again, note) in self.waiting.drain(..sealed.events) {
             if again {
                 page.duplicates += 1;
@@ -201,7 +201,7 @@ impl<M: Model> Feed<M> {
                 page.notes.extend(note);
             }
         }
-        Message { due, sealed, page }
+        SealedMessage { due, sealed, page }
     }
 }
 

@@ -22,4 +22,4 @@ pub mod warehouse;
 #[cfg(test)]
 mod tests;
 
-pub use run::Origin;
+pub use run::RunSeed;

@@ -22,7 +22,7 @@ pub trait Model {
     /// What its books need of one event.
     type Note: Clone + std::fmt::Debug;
     /// Its books.
-    type Books: Books<Note = Self::Note>;
+    type Oracle: Oracle<Note = Self::Note>;
 
     /// Lets the next thing happen. Times ascend.
     fn happen(&mut self, arrival: Arrival) -> Draft<Self::Note>;
@@ -31,7 +31,7 @@ pub trait Model {
 /// What a model itself knows of the metrics, from its own state and without the pipeline's code.
 ///
 /// Entries may come in any order: acknowledgements do.
-pub trait Books: Default {
+pub trait Oracle: Default {
     /// What is entered.
     type Note;
 
@@ -44,7 +44,7 @@ pub trait Books: Default {
 
 /// The part of the books that one message fills.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Page<N> {
+pub struct OraclePage<N> {
     /// Events in it for the first time.
     pub distinct: u64,
     /// Events in it that were sent before.
@@ -53,7 +53,7 @@ pub struct Page<N> {
     pub notes: Vec<N>,
 }
 
-impl<N> Default for Page<N> {
+impl<N> Default for OraclePage<N> {
     fn default() -> Self {
         Self { distinct: 0, duplicates: 0, notes: Vec::new() }
     }
@@ -61,7 +61,7 @@ impl<N> Default for Page<N> {
 
 /// The books of a run: only what the broker has acknowledged.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger<B> {
+pub struct Expected<B> {
     /// Distinct events acknowledged.
     pub published: u64,
     /// Events sent again, and acknowledged.
@@ -70,9 +70,9 @@ pub struct Ledger<B> {
     pub books: B,
 }
 
-impl<B: Books> Ledger<B> {
+impl<B: Oracle> Expected<B> {
     /// Enters an acknowledged message.
-    pub fn enter(&mut self, page: &Page<B::Note>) {
+    pub fn enter(&mut self, page: &OraclePage<B::Note>) {
         self.published += page.distinct;
         self.duplicates_sent += page.duplicates;
         page.notes.iter().for_each(|note| self.books.enter(note));

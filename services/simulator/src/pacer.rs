@@ -19,8 +19,8 @@ use service_kit::{Clock, Context};
 
 use crate::{
     draw::to_f64,
-    feed::{Feed, Message, Pulled},
-    model::{Ledger, Model, Page},
+    feed::{MessageSource, Pulled, SealedMessage},
+    model::{Expected, Model, OraclePage},
 };
 
 /// At high rates messages are made in ticks of this length: timers are not finer than a
@@ -32,19 +32,19 @@ const LOOK: Duration = Duration::from_millis(200);
 const LAG_MAX_S: f64 = 1.0;
 
 /// What a run is given.
-pub(crate) struct Pacer<M: Model> {
-    pub(crate) feed: Feed<M>,
+pub(crate) struct Emitter<M: Model> {
+    pub(crate) feed: MessageSource<M>,
     /// When event time starts.
     pub(crate) start: Timestamp,
     /// Where its events go.
     pub(crate) stream: Stream,
 }
 
-impl<M> Pacer<M>
+impl<M> Emitter<M>
 where
     M: Model + 'static,
     M::Note: Send + 'static,
-    M::Books: Send + 'static,
+    M::Oracle: Send + 'static,
 {
     /// Publishes until the feed ends or the service drains, then everything that is held back,
     /// awaits every acknowledgement, and writes the books.
@@ -57,7 +57,7 @@ where
         let connected = bus::service::connect(bus, &context).await.context("connecting to NATS")?;
         let Some(connected) = connected else {
             // Nothing was taken, so nothing has to be finished.
-            return write_books(books, &Ledger::<M::Books>::default());
+            return write_books(books, &Expected::<M::Oracle>::default());
         };
         let Context { clock, lifecycle, registry, readiness, not_ready } = context;
         not_ready.open();
@@ -106,7 +106,7 @@ struct Shell<M: Model> {
 impl<M: Model> Shell<M> {
     async fn publish_all(
         &mut self,
-        mut feed: Feed<M>,
+        mut feed: MessageSource<M>,
         start: Timestamp,
         lifecycle: &service_kit::Lifecycle,
     ) -> anyhow::Result<()> {
@@ -136,7 +136,11 @@ impl<M: Model> Shell<M> {
         }
     }
 
-    async fn publish(&mut self, message: Message<M::Note>, now: Timestamp) -> anyhow::Result<()> {
+    async fn publish(
+        &mut self,
+        message: SealedMessage<M::Note>,
+        now: Timestamp,
+    ) -> anyhow::Result<()> {
         self.note_lag(now, message.due);
         self.gauges.events.inc_by(message.page.distinct);
         self.gauges.duplicates.inc_by(message.page.duplicates);
@@ -183,18 +187,18 @@ impl<M: Model> Shell<M> {
 struct Accounts<M: Model> {
     /// By message id. The same bytes may be on their way twice: an event alone in its message, and
     /// the same event again.
-    open: BTreeMap<String, Page<M::Note>>,
-    ledger: Ledger<M::Books>,
+    open: BTreeMap<String, OraclePage<M::Note>>,
+    ledger: Expected<M::Oracle>,
 }
 
 impl<M: Model> Default for Accounts<M> {
     fn default() -> Self {
-        Self { open: BTreeMap::new(), ledger: Ledger::default() }
+        Self { open: BTreeMap::new(), ledger: Expected::default() }
     }
 }
 
 impl<M: Model> Accounts<M> {
-    fn open(&mut self, message_id: &str, page: Page<M::Note>) {
+    fn open(&mut self, message_id: &str, page: OraclePage<M::Note>) {
         let open = self.open.entry(message_id.to_owned()).or_default();
         open.distinct += page.distinct;
         open.duplicates += page.duplicates;
@@ -239,9 +243,9 @@ impl Gauges {
     }
 }
 
-fn write_books<B: crate::model::Books>(
+fn write_books<B: crate::model::Oracle>(
     file: Option<&Path>,
-    ledger: &Ledger<B>,
+    ledger: &Expected<B>,
 ) -> anyhow::Result<()> {
     let Some(file) = file else { return Ok(()) };
     let mut text = serde_json::to_string_pretty(&ledger.to_json())?;

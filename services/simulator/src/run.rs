@@ -12,9 +12,9 @@ use crate::{
     describe::SAMPLE_SEED,
     draw::Draw,
     emission::Disorder,
-    feed::{Feed, FeedParts},
+    feed::{FeedParts, MessageSource},
     model::Model,
-    pacer::Pacer,
+    pacer::Emitter,
     scenario::Scenario,
     settings::Common,
 };
@@ -28,7 +28,7 @@ const SAMPLE_START: Timestamp = Timestamp(1_767_225_600_000_000);
 
 /// What everything in a run follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct RunSeed {
     /// The seed of all randomness.
     pub seed: u64,
     /// The prefix of ids and object keys.
@@ -37,7 +37,7 @@ pub struct Origin {
     pub start: Timestamp,
 }
 
-impl Origin {
+impl RunSeed {
     /// The origin of a run with this name (or salt, if it has none).
     pub fn new(seed: u64, start: Timestamp, name: Result<&str, u32>, stream: Stream) -> Self {
         let salt = match name {
@@ -87,7 +87,7 @@ impl Origin {
     }
 
     /// A feed of a model, written to this subject.
-    pub fn feed<M: Model>(&self, model: M, common: &Common, subject: String) -> Feed<M> {
+    pub fn feed<M: Model>(&self, model: M, common: &Common, subject: String) -> MessageSource<M> {
         let limits = PackerLimits {
             events_max: common.batch_events_max,
             age_ms_max: common.batch_age_ms_max,
@@ -105,7 +105,7 @@ impl Origin {
             events: common.events,
             packer: Packer::new(subject, common.format(), limits),
         };
-        Feed::new(model, parts, self.start)
+        MessageSource::new(model, parts, self.start)
     }
 }
 
@@ -116,14 +116,14 @@ pub(crate) async fn run<M>(
     bus: BusConfig,
     stream: Stream,
     subject: fn(&Subjects, u16, &str) -> String,
-    model: impl FnOnce(&Origin) -> M,
+    model: impl FnOnce(&RunSeed) -> M,
 ) -> anyhow::Result<()>
 where
     M: Model + 'static,
     M::Note: Send + 'static,
-    M::Books: Send + 'static,
+    M::Oracle: Send + 'static,
 {
-    let origin = Origin::load(&common, context.clock.now_us(), stream)?;
+    let origin = RunSeed::load(&common, context.clock.now_us(), stream)?;
     let format = common.format().name();
     tracing::info!(
         seed = origin.seed,
@@ -135,7 +135,7 @@ where
     let subjects = Subjects::new(&bus.settings.subject_prefix);
     let subject = subject(&subjects, stream.partition, &common.source);
     let feed = origin.feed(model(&origin), &common, subject);
-    let pacer = Pacer { feed, start: origin.start, stream };
+    let pacer = Emitter { feed, start: origin.start, stream };
     pacer.run(context, &bus, common.books.as_deref()).await
 }
 

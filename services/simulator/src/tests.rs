@@ -7,14 +7,14 @@ use domain::{
 };
 use proptest::prelude::*;
 use service_kit::{Flags, Settings};
-use wire::{Format, Item, Place};
+use wire::{Format, Item, StreamPosition};
 
 use crate::{
-    Origin,
+    RunSeed,
     draw::{length, to_f64},
-    feed::{Feed, Message, Pulled},
+    feed::{MessageSource, Pulled, SealedMessage},
     lake::{self, Change, Lake},
-    model::{Books as _, Ledger, Model},
+    model::{Expected, Model, Oracle as _},
     scenario::Scenario,
     settings::Common,
     warehouse::{self, Warehouse},
@@ -49,23 +49,23 @@ fn with_flags(prefix: &str, given: &[(&str, &str)]) -> Flags {
     flags
 }
 
-fn lake_feed(config: &lake::Config, origin: Origin) -> Feed<Lake> {
+fn lake_feed(config: &lake::Config, origin: RunSeed) -> MessageSource<Lake> {
     let scenario = origin.scenario(&config.common);
     let model = Lake::new(origin.model_draw(), config.shape.clone(), scenario, origin.run);
     origin.feed(model, &config.common, "lake.access.0.s".to_owned())
 }
 
-fn warehouse_feed(config: &warehouse::Config, origin: Origin) -> Feed<Warehouse> {
+fn warehouse_feed(config: &warehouse::Config, origin: RunSeed) -> MessageSource<Warehouse> {
     let scenario = origin.scenario(&config.common);
     let model = Warehouse::new(origin.model_draw(), config.shape.clone(), scenario);
     origin.feed(model, &config.common, "warehouse.query.0.s".to_owned())
 }
 
-fn origin(seed: u64, name: &str) -> Origin {
-    Origin::new(seed, START, Ok(name), Stream::lake(0))
+fn origin(seed: u64, name: &str) -> RunSeed {
+    RunSeed::new(seed, START, Ok(name), Stream::lake(0))
 }
 
-fn all<M: Model>(mut feed: Feed<M>) -> Vec<Message<M::Note>> {
+fn all<M: Model>(mut feed: MessageSource<M>) -> Vec<SealedMessage<M::Note>> {
     let mut messages = Vec::new();
     while let Pulled::Message(message) = feed.pull(NEVER) {
         messages.push(message);
@@ -75,10 +75,10 @@ fn all<M: Model>(mut feed: Feed<M>) -> Vec<Message<M::Note>> {
 }
 
 /// What a consumer reads: decoded and accepted, in the order of the stream.
-fn read<N>(messages: &[Message<N>], stream: Stream) -> Vec<Event> {
+fn read<N>(messages: &[SealedMessage<N>], stream: Stream) -> Vec<Event> {
     let rules = Rules::default();
-    let read_one = |message: &Message<N>| {
-        let place = Place {
+    let read_one = |message: &SealedMessage<N>| {
+        let place = StreamPosition {
             stream,
             sequence: 1,
             broker_ns: message.due.0 * 1_000,
@@ -224,7 +224,7 @@ fn the_lakes_books_equal_a_naive_replay() {
     for flags in [BUSY, &[("EVENTS", "60000")]] {
         let config = lake_config(flags);
         let messages = all(lake_feed(&config, origin(11, "books")));
-        let mut ledger = Ledger::<lake::LakeBooks>::default();
+        let mut ledger = Expected::<lake::LakeBooks>::default();
         // Acknowledgements come in any order.
         messages.iter().rev().for_each(|message| ledger.enter(&message.page));
         let events = read(&messages, Stream::lake(0));
@@ -268,7 +268,7 @@ fn the_warehouses_books_equal_a_naive_replay() {
     let flags = [("EVENTS", "50000"), ("RATE", "300"), ("LATE_SHARE", "0.1")];
     let config = warehouse_config(&flags);
     let messages = all(warehouse_feed(&config, origin(2, "books")));
-    let mut ledger = Ledger::<warehouse::WarehouseBooks>::default();
+    let mut ledger = Expected::<warehouse::WarehouseBooks>::default();
     messages.iter().rev().for_each(|message| ledger.enter(&message.page));
     let events = read(&messages, Stream::warehouse(0));
     let queries: Vec<(i64, u64, u64)> = distinct(&events)
@@ -439,7 +439,7 @@ proptest! {
         flags.push(("EVENTS", &events));
         let config = lake_config(&flags);
         let messages = all(lake_feed(&config, origin(seed, "p")));
-        let mut ledger = Ledger::<lake::LakeBooks>::default();
+        let mut ledger = Expected::<lake::LakeBooks>::default();
         messages.iter().for_each(|message| ledger.enter(&message.page));
         let events = read(&messages, Stream::lake(0));
         prop_assert_eq!(ledger.books.used_bytes(), replay(&distinct(&events)));
@@ -448,10 +448,10 @@ proptest! {
 
 #[test]
 fn a_run_id_decides_the_salt_and_the_two_sides_differ() {
-    let run = |name, stream| Origin::new(1, START, Ok(name), stream).run;
+    let run = |name, stream| RunSeed::new(1, START, Ok(name), stream).run;
     assert_eq!(run("a", Stream::lake(0)), run("a", Stream::lake(0)));
     assert_ne!(run("a", Stream::lake(0)), run("b", Stream::lake(0)));
     assert_ne!(run("a", Stream::lake(0)), run("a", Stream::warehouse(0)));
-    let salted = Origin::new(1, START, Err(5), Stream::lake(0)).run;
+    let salted = RunSeed::new(1, START, Err(5), Stream::lake(0)).run;
     assert_eq!(salted, Run::new(1_767_225_600_000, 5));
 }

@@ -8,7 +8,7 @@ const SCHEMES: [&str; 2] = ["nats", "tls"];
 
 /// What stands in `NATS_URL`.
 #[derive(Debug)]
-pub(crate) struct Addresses {
+pub(crate) struct BrokerAddresses {
     /// Without a login, so that nobody can print one.
     pub(crate) servers: Vec<ServerAddr>,
     /// The same for people.
@@ -31,7 +31,7 @@ impl std::fmt::Debug for AddressLogin {
 }
 
 /// Reads addresses with commas between them. What is wrong repeats nothing of them.
-pub(crate) fn read(url: &str) -> Result<Addresses, String> {
+pub(crate) fn read(url: &str) -> Result<BrokerAddresses, String> {
     let addresses: Vec<Address> = url
         .split(',')
         .map(|address| Address::parse(address).map_err(|problem| problem.to_string()))
@@ -68,7 +68,7 @@ pub(crate) fn read(url: &str) -> Result<Addresses, String> {
             );
         }
     }
-    Ok(Addresses { servers, shown: shown.join(","), login })
+    Ok(BrokerAddresses { servers, shown: shown.join(","), login })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use domain::{
     ArchiveId, BrokerSide, Pipeline, PipelineId, Stream,
-    adoption::{Adoption, Shown},
+    adoption::{Adoption, BrokerFacts},
     pipeline::PIPELINE_KEY,
 };
 use serde_json::{Value, json};
@@ -24,8 +24,8 @@ impl Bus {
     /// # Errors
     ///
     /// What any request may meet.
-    pub async fn shown(&self, streams: &[Stream]) -> Result<Shown, BusError> {
-        let mut shown = Shown::default();
+    pub async fn shown(&self, streams: &[Stream]) -> Result<BrokerFacts, BusError> {
+        let mut shown = BrokerFacts::default();
         for stream in streams {
             match self.stream(&stream.to_string()).await {
                 Ok(status) => {
@@ -80,7 +80,11 @@ impl Bus {
     /// # Errors
     ///
     /// What any request may meet.
-    pub async fn name_streams(&self, shown: &Shown, pipeline: PipelineId) -> Result<(), BusError> {
+    pub async fn name_streams(
+        &self,
+        shown: &BrokerFacts,
+        pipeline: PipelineId,
+    ) -> Result<(), BusError> {
         let name = pipeline.to_string();
         for (stream, metadata) in &shown.streams {
             if metadata.get(PIPELINE_KEY) == Some(&name) {
@@ -110,7 +114,7 @@ impl Bus {
     /// [`BusError::Superseded`] if somebody changed the entry since; and what any request may meet.
     pub async fn adopt(
         &self,
-        shown: &Shown,
+        shown: &BrokerFacts,
         pipeline: &Pipeline,
         archive: ArchiveId,
     ) -> Result<(), BusError> {

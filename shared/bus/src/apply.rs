@@ -17,7 +17,7 @@ use crate::{
 
 /// What [`Bus::apply_topology`] did to one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
+pub struct StreamChange {
     /// Its name on the server.
     pub stream: String,
     /// Whether it was made now.
@@ -40,7 +40,7 @@ impl Bus {
     /// demanded is not the one in force: nothing is made or changed then. [`BusError::UnfitStream`]
     /// for a stream with an age limit or one that can't be trimmed, [`BusError::IgnoredOption`],
     /// [`BusError::NoRoom`], and what any request may meet.
-    pub async fn apply_topology(&self, topology: &Topology) -> Result<Vec<Applied>, BusError> {
+    pub async fn apply_topology(&self, topology: &Topology) -> Result<Vec<StreamChange>, BusError> {
         let topology = &self.fitted(topology).await?;
         let mut found = Vec::new();
         for declaration in &topology.streams {
@@ -79,7 +79,7 @@ impl Bus {
                 None => {
                     tracing::info!(stream = declaration.name, "made stream");
                     let stream = declaration.name.clone();
-                    Applied { stream, made: true, changed: Vec::new() }
+                    StreamChange { stream, made: true, changed: Vec::new() }
                 }
             });
         }
@@ -141,7 +141,7 @@ impl Bus {
         &self,
         declaration: &Declaration,
         existing: Map<String, Value>,
-    ) -> Result<Applied, BusError> {
+    ) -> Result<StreamChange, BusError> {
         fit(&declaration.name, &existing)?;
         let is_resized = declaration.is_resized_while_empty
             && max_bytes(&existing) != max_bytes(&declaration.config)
@@ -157,7 +157,7 @@ impl Bus {
             .collect();
         let stream = declaration.name.clone();
         if changed.is_empty() {
-            return Ok(Applied { stream, made: false, changed });
+            return Ok(StreamChange { stream, made: false, changed });
         }
         let mut config = existing;
         for option in &changed {
@@ -171,7 +171,7 @@ impl Bus {
             }
         }
         tracing::info!(stream, ?changed, "brought stream up to date");
-        Ok(Applied { stream, made: false, changed })
+        Ok(StreamChange { stream, made: false, changed })
     }
 
     /// Changes the metadata of an event stream, and nothing else.

@@ -62,7 +62,7 @@ impl Standstill {
 
 /// A position that one task moves and another watches, with how its reader is doing.
 #[derive(Debug, Default)]
-pub struct Watched(Mutex<WatchedState>);
+pub struct WatchedPosition(Mutex<WatchedState>);
 
 #[derive(Debug, Default)]
 struct WatchedState {
@@ -71,7 +71,7 @@ struct WatchedState {
     reader: Option<Arc<ReaderProgress>>,
 }
 
-impl Watched {
+impl WatchedPosition {
     /// The position is known, or moved.
     pub fn moved(&self, position: u64) {
         let mut state = self.state();
@@ -140,7 +140,7 @@ impl Bus {
     pub async fn watch_backlog(
         &self,
         stream: &str,
-        watched: &Watched,
+        watched: &WatchedPosition,
         limits: BacklogLimits,
         (condition, done): (&Condition, &str),
         clock: &Clock,
@@ -177,7 +177,7 @@ impl Bus {
     }
 
     /// How many messages wait; none where another process is the one to take them.
-    async fn look(&self, stream: &str, watched: &Watched) -> Result<u64, String> {
+    async fn look(&self, stream: &str, watched: &WatchedPosition) -> Result<u64, String> {
         match watched.position() {
             Some(Some(position)) => {
                 self.stored_after(stream, position).await.map_err(|error| error.to_string())

@@ -18,7 +18,7 @@ const BUCKET: &str = "LAKEGAUGE";
 
 /// What stands under a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct BucketEntry {
     /// None: nothing was put, or it was deleted since.
     pub(crate) value: Option<Bytes>,
     /// To be given to [`compare_and_set`]; 0 where nothing ever was.
@@ -30,11 +30,11 @@ pub(crate) struct Entry {
 /// # Errors
 ///
 /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
-pub(crate) async fn entry(bus: &Bus, key: &str) -> Result<Entry, BusError> {
+pub(crate) async fn entry(bus: &Bus, key: &str) -> Result<BucketEntry, BusError> {
     let bucket = server_name(&bus.settings().subject_prefix, BUCKET);
     let subject = format!("$KV.{bucket}.{key}");
     let stored = bus.stored(&format!("KV_{bucket}"), Which::Last(&subject)).await?;
-    Ok(stored.map_or_else(Entry::default, |stored| Entry {
+    Ok(stored.map_or_else(BucketEntry::default, |stored| BucketEntry {
         revision: stored.sequence,
         value: (!is_tombstone(&stored.block)).then_some(stored.payload),
     }))

@@ -12,7 +12,7 @@ use wire::PAYLOAD_BYTES_MIN;
 
 use crate::{
     error::BusError,
-    login::Login,
+    login::LoginState,
     outage::{Outage, Outages},
     publisher::{Acknowledged, Publisher, PublisherLimits},
     reader::{Reader, ReaderSettings},
@@ -77,7 +77,7 @@ impl Bus {
             generation: watch::Sender::new(0),
             denials: Mutex::new(BTreeMap::new()),
             pipeline: OnceLock::new(),
-            outages: Outages::new(Clock::system(), Login::of(settings), is_first),
+            outages: Outages::new(Clock::system(), LoginState::of(settings), is_first),
         });
         let addresses =
             settings.addresses().map_err(|detail| BusError::Setting { key: "NATS_URL", detail })?;
@@ -267,7 +267,7 @@ fn options(
     if let Some(problem) = settings.problems().into_iter().next() {
         return Err(BusError::Setting { key: problem.key, detail: problem.detail });
     }
-    let login = Login::of(settings);
+    let login = LoginState::of(settings);
     // What is wrong with a file is said by its name, and not as a login that was refused.
     login
         .read(&[])
@@ -303,7 +303,7 @@ fn connect_error(error: &async_nats::ConnectError, settings: &BusSettings) -> Bu
     let detail = error.to_string();
     match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            BusError::Refused { server, detail, remedy: Login::of(settings).remedy() }
+            BusError::Refused { server, detail, remedy: LoginState::of(settings).remedy() }
         }
         ConnectErrorKind::ServerParse
         | ConnectErrorKind::Dns

@@ -18,7 +18,7 @@ use wire::Headers;
 use crate::{
     connection::Bus,
     error::BusError,
-    reader::{Item, Read, ReaderProgress, ReaderSettings},
+    reader::{FeedItem, Read, ReaderProgress, ReaderSettings},
     stored::{Stored, Which},
     stream::{self, Delivery, StreamStatus},
     subscription,
@@ -54,7 +54,7 @@ pub(crate) struct Feed {
     created_ns: Option<i64>,
     /// Whether the last subscription ended without giving anything.
     gave_nothing: bool,
-    sender: mpsc::Sender<Item>,
+    sender: mpsc::Sender<FeedItem>,
     progress: Arc<ReaderProgress>,
 }
 
@@ -62,7 +62,7 @@ impl Feed {
     pub(crate) fn new(
         bus: Bus,
         settings: ReaderSettings,
-        sender: mpsc::Sender<Item>,
+        sender: mpsc::Sender<FeedItem>,
         progress: Arc<ReaderProgress>,
     ) -> Self {
         Self {
@@ -121,7 +121,7 @@ impl Feed {
     }
 
     async fn give(&self, read: Read, reply: Option<Subject>) -> Given {
-        self.sender.send(Item { read, reply }).await.map_err(|_| Unwanted)
+        self.sender.send(FeedItem { read, reply }).await.map_err(|_| Unwanted)
     }
 
     async fn give_message(&mut self, delivery: Delivery, reply: Option<Subject>) -> Given {

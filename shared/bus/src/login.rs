@@ -14,7 +14,7 @@ use crate::{
 
 /// Where the login stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Login {
+pub(crate) enum LoginState {
     /// `NATS_CREDS`.
     Credentials(PathBuf),
     /// `NATS_NKEY_SEED_FILE`.
@@ -27,7 +27,7 @@ pub(crate) enum Login {
     Address(Secret),
 }
 
-impl Login {
+impl LoginState {
     /// The one that these settings name.
     pub(crate) fn of(settings: &BusSettings) -> Self {
         if let Some(path) = &settings.credentials_file {
@@ -176,28 +176,29 @@ mod tests {
         let secret = |key| Secret::File { key, path: path.clone() };
         let write = |text: &str| std::fs::write(&path, text).unwrap();
 
-        let password = Login::Password { user: "u".to_owned(), password: secret("NATS_PASSWORD") };
+        let password =
+            LoginState::Password { user: "u".to_owned(), password: secret("NATS_PASSWORD") };
         for (text, expected) in [("one\n", "one"), ("two\n", "two")] {
             write(text);
             let auth = password.read(b"").unwrap();
             assert_eq!(auth.username.as_deref(), Some("u"));
             assert_eq!(auth.password.as_deref(), Some(expected));
-            let auth = Login::Token(secret("NATS_TOKEN")).read(b"").unwrap();
+            let auth = LoginState::Token(secret("NATS_TOKEN")).read(b"").unwrap();
             assert_eq!(auth.token.as_deref(), Some(expected));
             write(&format!("nats://me:{expected}@h:1\n"));
-            let auth = Login::Address(secret("NATS_URL")).read(b"").unwrap();
+            let auth = LoginState::Address(secret("NATS_URL")).read(b"").unwrap();
             assert_eq!(
                 (auth.username.as_deref(), auth.password.as_deref()),
                 (Some("me"), Some(expected))
             );
         }
         write(&format!("{SEED}\n"));
-        let auth = Login::Nkey(path.clone()).read(b"nonce").unwrap();
+        let auth = LoginState::Nkey(path.clone()).read(b"nonce").unwrap();
         assert_eq!(auth.nkey.as_deref(), Some(PUBLIC));
         assert!(verified(&auth, b"nonce"));
         for jwt in ["eyJ0.eyJq.c2ln-_", "eyJ1.eyJq.c2ln-_"] {
             write(&credentials_file(jwt, SEED));
-            let auth = Login::Credentials(path.clone()).read(b"nonce").unwrap();
+            let auth = LoginState::Credentials(path.clone()).read(b"nonce").unwrap();
             assert_eq!((auth.jwt.as_deref(), auth.nkey.as_deref()), (Some(jwt), None));
             assert!(verified(&auth, b"nonce"));
         }
@@ -208,9 +209,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hidden");
         let logins = [
-            Login::Credentials(path.clone()),
-            Login::Nkey(path.clone()),
-            Login::Address(Secret::File { key: "NATS_URL", path: path.clone() }),
+            LoginState::Credentials(path.clone()),
+            LoginState::Nkey(path.clone()),
+            LoginState::Address(Secret::File { key: "NATS_URL", path: path.clone() }),
         ];
         let half = credentials_file("eyJ0.s3cr3t", "SUAAs3cr3t");
         for text in [None, Some(""), Some("s3cr3t:/@s3cr3t"), Some(half.as_str())] {

@@ -10,7 +10,7 @@ use crate::{
     connection::Bus,
     error::BusError,
     room::{Purpose, Room},
-    topology::{Asked, Topology, TopologyOverrides, max_bytes},
+    topology::{RequestedStream, Topology, TopologyOverrides, max_bytes},
 };
 
 impl Bus {
@@ -55,7 +55,7 @@ impl Bus {
             Some(_) | None => topology,
         };
         let (mut missing, mut ours, mut reclaimed) = (Vec::new(), 0_u64, 0_u64);
-        for Asked { name, bytes, is_resized_while_empty, .. } in topology.rooms() {
+        for RequestedStream { name, bytes, is_resized_while_empty, .. } in topology.rooms() {
             match existing.get(name) {
                 Some(found) if is_resized_while_empty && self.is_empty(name).await? => {
                     reclaimed += found;

@@ -8,7 +8,7 @@ use domain::Timestamp;
 use service_kit::Clock;
 use wire::json::format_second;
 
-use crate::{login::Login, settings::Problem};
+use crate::{login::LoginState, settings::Problem};
 
 /// A connection that does not stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ fn shown(at_us: i64) -> String {
 #[derive(Debug)]
 pub(crate) struct Outages {
     clock: Clock,
-    login: Login,
+    login: LoginState,
     /// Whether it is logged: not of a further connection, which meets the same.
     is_logged: bool,
     state: Mutex<State>,
@@ -63,7 +63,7 @@ struct State {
 }
 
 impl Outages {
-    pub(crate) fn new(clock: Clock, login: Login, is_logged: bool) -> Self {
+    pub(crate) fn new(clock: Clock, login: LoginState, is_logged: bool) -> Self {
         Self { clock, login, is_logged, state: Mutex::default() }
     }
 
@@ -160,7 +160,7 @@ mod tests {
         // 2026-11-28T10:00:00.25Z
         let clock = Clock::manual(1_795_860_000_250_000);
         let password = Secret::File { key: "NATS_PASSWORD", path: "/run/secrets/nats".into() };
-        let login = Login::Password { user: "lake".to_owned(), password };
+        let login = LoginState::Password { user: "lake".to_owned(), password };
         (Outages::new(clock.clone(), login, true), clock)
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use service_kit::FailPoint;
 
 use crate::{
-    bucket::{self, Entry, compare_and_set},
+    bucket::{self, BucketEntry, compare_and_set},
     connection::Bus,
     error::BusError,
 };
@@ -27,7 +27,7 @@ static ARCHIVE_NAMED: FailPoint = FailPoint::new("bus.archive_named");
 
 /// The entry as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Written {
+struct StoredPipeline {
     pipeline: String,
     archive: Option<String>,
     partitions: u16,
@@ -36,7 +36,7 @@ struct Written {
 
 /// What a pipeline that is new gets, and what one that is there must agree with.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Wanted {
+pub(crate) struct RequestedPipeline {
     /// The rules of a new pipeline.
     pub(crate) rules: Rules,
     /// The rules that somebody named, by keys of metadata: they must be those in force.
@@ -45,7 +45,7 @@ pub(crate) struct Wanted {
     pub(crate) partitions: u16,
 }
 
-impl Wanted {
+impl RequestedPipeline {
     /// Whether a pipeline is what is wanted.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl Bus {
     /// it is none of ours. `streams` are the event streams that stand, with their metadata.
     pub(crate) async fn begin_pipeline(
         &self,
-        wanted: &Wanted,
+        wanted: &RequestedPipeline,
         streams: &[(&str, BTreeMap<String, String>)],
     ) -> Result<Pipeline, BusError> {
         for _ in 0..ATTEMPTS_MAX {
@@ -176,7 +176,7 @@ impl Bus {
     /// publishes may not read the bucket, and need not.
     pub(crate) fn agree_among_themselves(
         &self,
-        wanted: &Wanted,
+        wanted: &RequestedPipeline,
         streams: &[(&str, BTreeMap<String, String>)],
     ) -> Result<(), BusError> {
         let Some((stream, metadata)) = streams.first() else { return Ok(()) };
@@ -194,7 +194,7 @@ impl Bus {
     fn agree(
         &self,
         pipeline: &Pipeline,
-        wanted: &Wanted,
+        wanted: &RequestedPipeline,
         streams: &[(&str, BTreeMap<String, String>)],
     ) -> Result<(), BusError> {
         for (stream, metadata) in streams {
@@ -224,7 +224,7 @@ impl Bus {
     }
 
     pub(crate) async fn written(&self) -> Result<(Option<BrokerSide>, u64), BusError> {
-        let Entry { value, revision } = bucket::entry(self, KEY).await?;
+        let BucketEntry { value, revision } = bucket::entry(self, KEY).await?;
         let Some(value) = value else { return Ok((None, revision)) };
         Ok((Some(decoded(&value)?), revision))
     }
@@ -244,7 +244,7 @@ pub(crate) fn random() -> Result<[u8; 16], BusError> {
 
 pub(crate) fn encoded(side: &BrokerSide) -> Result<Bytes, BusError> {
     let Pipeline { id, partitions, rules } = &side.pipeline;
-    let written = Written {
+    let written = StoredPipeline {
         pipeline: id.to_string(),
         archive: side.archive.map(|archive| archive.to_string()),
         partitions: *partitions,
@@ -254,7 +254,7 @@ pub(crate) fn encoded(side: &BrokerSide) -> Result<Bytes, BusError> {
 }
 
 fn decoded(value: &[u8]) -> Result<BrokerSide, BusError> {
-    let written: Written = serde_json::from_slice(value).map_err(|error| garbled(&error))?;
+    let written: StoredPipeline = serde_json::from_slice(value).map_err(|error| garbled(&error))?;
     let id = written.pipeline.parse().map_err(|error| garbled(&error))?;
     let archive = written.archive.map(|archive| archive.parse()).transpose();
     let rules = Rules::from_metadata(&written.rules).map_err(|error| garbled(&error))?;
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn only_a_rule_that_was_named_must_be_the_one_in_force() {
-        let named = |key: &str, value: &str| Wanted {
+        let named = |key: &str, value: &str| RequestedPipeline {
             rules: Rules::default(),
             named: BTreeMap::from([(format!("lakegauge.{key}"), value.to_owned())]),
             partitions: 1,
@@ -310,7 +310,7 @@ mod tests {
         let said = named("derived_ids_max", "8").agrees(&pipeline).unwrap_err().to_string();
         assert!(said.contains("NATS_STREAM_RULES: derived_ids_max is 8"), "{said}");
         assert!(said.contains("the pipeline's is 7"), "{said}");
-        let wanted = Wanted { partitions: 2, ..named("labels_max", "50") };
+        let wanted = RequestedPipeline { partitions: 2, ..named("labels_max", "50") };
         assert!(wanted.agrees(&pipeline).unwrap_err().to_string().contains("partitions"));
     }
 }

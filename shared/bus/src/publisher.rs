@@ -126,7 +126,7 @@ struct Inner {
 }
 
 /// A message's place in the window, given back when it is dropped.
-struct Place {
+struct WindowPlace {
     _message: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
     progress: Arc<PublishProgress>,
@@ -134,7 +134,7 @@ struct Place {
     number: u64,
 }
 
-impl Drop for Place {
+impl Drop for WindowPlace {
     fn drop(&mut self) {
         self.progress.underway.end(self.number);
     }
@@ -219,7 +219,7 @@ impl Publisher {
         Arc::clone(&self.inner.progress)
     }
 
-    async fn place(&self, sealed: &Sealed) -> Result<Place, BusError> {
+    async fn place(&self, sealed: &Sealed) -> Result<WindowPlace, BusError> {
         let bytes = sealed.payload.len();
         self.failure()?;
         let inner = &self.inner;
@@ -233,7 +233,7 @@ impl Publisher {
         self.failure()?;
         let progress = Arc::clone(&inner.progress);
         let number = progress.underway.begin(&sealed.subject);
-        Ok(Place { _message: message, _bytes: bytes, progress, number })
+        Ok(WindowPlace { _message: message, _bytes: bytes, progress, number })
     }
 
     fn failure(&self) -> Result<(), BusError> {
@@ -286,19 +286,19 @@ impl Inner {
                 Err(error) => error,
             };
             match self.judge(sealed, &error) {
-                Verdict::Full(why) => {
+                FailedAttempt::Full(why) => {
                     self.progress.underway.failed(number, why);
                     self.note_full(sealed, &error);
                     answer = self.probe(sealed, backoff).await;
                 }
-                Verdict::Again(why) => {
+                FailedAttempt::Again(why) => {
                     self.progress.underway.failed(number, why);
                     tokio::time::sleep(backoff).await;
                     self.bus.connected().await;
                     answer = self.again(sealed).await;
                 }
-                Verdict::InParts(parts) => return self.deliver_parts(&parts, number).await,
-                Verdict::Never(failure) => {
+                FailedAttempt::InParts(parts) => return self.deliver_parts(&parts, number).await,
+                FailedAttempt::Never(failure) => {
                     self.fail(failure);
                     return None;
                 }
@@ -360,10 +360,10 @@ impl Inner {
         }
     }
 
-    fn judge(&self, sealed: &Sealed, error: &PublishError) -> Verdict {
+    fn judge(&self, sealed: &Sealed, error: &PublishError) -> FailedAttempt {
         let what = || format!("publish to {}", sealed.subject);
         let unpublishable = |detail: String| {
-            Verdict::Never(BusError::Unpublishable {
+            FailedAttempt::Never(BusError::Unpublishable {
                 subject: sealed.subject.clone(),
                 message_id: sealed.message_id.clone(),
                 detail,
@@ -371,27 +371,29 @@ impl Inner {
         };
         match error.kind() {
             PublishErrorKind::TimedOut => match self.bus.denial(&sealed.subject) {
-                Some(detail) => Verdict::Never(BusError::Forbidden { detail }),
-                None if self.bus.is_connected() => Verdict::Again(NO_ANSWER.to_owned()),
-                None => Verdict::Again(NOT_CONNECTED.to_owned()),
+                Some(detail) => FailedAttempt::Never(BusError::Forbidden { detail }),
+                None if self.bus.is_connected() => FailedAttempt::Again(NO_ANSWER.to_owned()),
+                None => FailedAttempt::Again(NOT_CONNECTED.to_owned()),
             },
-            PublishErrorKind::StreamNotFound => Verdict::Again(format!(
+            PublishErrorKind::StreamNotFound => FailedAttempt::Again(format!(
                 "no stream takes {}; `lakegauge streams` makes those that are missing",
                 sealed.subject
             )),
-            PublishErrorKind::BrokenPipe => Verdict::Again(NOT_CONNECTED.to_owned()),
-            PublishErrorKind::MaxAckPending => Verdict::Again(error.to_string()),
+            PublishErrorKind::BrokenPipe => FailedAttempt::Again(NOT_CONNECTED.to_owned()),
+            PublishErrorKind::MaxAckPending => FailedAttempt::Again(error.to_string()),
             PublishErrorKind::MaxPayloadExceeded => self.judge_size(sealed),
             PublishErrorKind::WrongLastMessageId
             | PublishErrorKind::WrongLastSequence
             | PublishErrorKind::Other => match server_code(error) {
-                Some((_, code)) if FULL.contains(&code) => Verdict::Full(full(code).to_owned()),
+                Some((_, code)) if FULL.contains(&code) => {
+                    FailedAttempt::Full(full(code).to_owned())
+                }
                 Some((status, _)) => match server_recovery(status) {
                     Recovery::Retry => {
-                        Verdict::Again(api::client_error(error, &what()).to_string())
+                        FailedAttempt::Again(api::client_error(error, &what()).to_string())
                     }
                     Recovery::Skip | Recovery::Stop => {
-                        Verdict::Never(api::client_error(error, &what()))
+                        FailedAttempt::Never(api::client_error(error, &what()))
                     }
                 },
                 // No answer of JetStream: an illegal subject, or a reply that is no acknowledgement.
@@ -402,14 +404,14 @@ impl Inner {
 
     /// What to do with a message that is larger than the server takes: it says another size each time
     /// that it is started.
-    fn judge_size(&self, sealed: &Sealed) -> Verdict {
+    fn judge_size(&self, sealed: &Sealed) -> FailedAttempt {
         if let Some(detail) = small_payload(self.bus.max_payload()) {
-            return Verdict::Again(format!("NATS {detail}"));
+            return FailedAttempt::Again(format!("NATS {detail}"));
         }
         match wire::cut(sealed, self.bus.taken_bytes_max()) {
             // One part may be as large as the whole: it has no room for our headers.
-            Some(parts) if parts.len() > 1 => Verdict::InParts(parts),
-            Some(_) | None => Verdict::Never(BusError::Unpublishable {
+            Some(parts) if parts.len() > 1 => FailedAttempt::InParts(parts),
+            Some(_) | None => FailedAttempt::Never(BusError::Unpublishable {
                 subject: sealed.subject.clone(),
                 message_id: sealed.message_id.clone(),
                 detail: format!(
@@ -446,7 +448,7 @@ impl Inner {
 }
 
 /// What to do about an attempt that failed, and why it did.
-enum Verdict {
+enum FailedAttempt {
     Full(String),
     Again(String),
     InParts(Vec<Sealed>),

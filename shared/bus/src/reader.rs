@@ -153,7 +153,7 @@ impl ReaderProgress {
 /// Reads one stream. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Reader {
-    items: mpsc::Receiver<Item>,
+    items: mpsc::Receiver<FeedItem>,
     progress: Arc<ReaderProgress>,
     bus: Bus,
     stream: String,
@@ -165,7 +165,7 @@ pub struct Reader {
 
 /// What a [`Feed`] hands over, and the subject that acknowledges it.
 #[derive(Debug)]
-pub(crate) struct Item {
+pub(crate) struct FeedItem {
     pub(crate) read: Read,
     pub(crate) reply: Option<Subject>,
 }

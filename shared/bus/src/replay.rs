@@ -21,9 +21,9 @@ const RUN_CHARS_MAX: usize = 32;
 /// The name of a run: small letters, digits and hyphens, so that it is one token of a subject and
 /// one part of a stream's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run(String);
+pub struct ReplayRun(String);
 
-impl Run {
+impl ReplayRun {
     /// A run of this name; none if it is no such name.
     pub fn new(name: &str) -> Option<Self> {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -51,7 +51,7 @@ impl Run {
     }
 }
 
-impl std::str::FromStr for Run {
+impl std::str::FromStr for ReplayRun {
     type Err = &'static str;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
@@ -68,7 +68,7 @@ impl Bus {
     /// As [`Bus::apply_topology`].
     pub async fn declare_replay(
         &self,
-        run: &Run,
+        run: &ReplayRun,
         streams: &[Stream],
         max_bytes: u64,
         metadata: &BTreeMap<String, String>,
@@ -84,7 +84,7 @@ impl Bus {
     /// # Errors
     ///
     /// What any request may meet.
-    pub async fn remove_replay(&self, run: &Run) -> Result<Vec<String>, BusError> {
+    pub async fn remove_replay(&self, run: &ReplayRun) -> Result<Vec<String>, BusError> {
         let beginning = self.server_name(&run.beginning());
         let prefix = self.server_name("");
         let mut removed = Vec::new();
@@ -126,16 +126,16 @@ mod tests {
     #[test]
     fn a_run_has_a_name_that_can_stand_in_subjects_and_streams() {
         for name in ["a", "2026-11-24", "full"] {
-            assert_eq!(Run::new(name).unwrap().name(), name);
+            assert_eq!(ReplayRun::new(name).unwrap().name(), name);
         }
         for name in ["", "a.b", "A", "a_b", "*", "a b", &"x".repeat(33)] {
-            assert_eq!(Run::new(name), None, "{name}");
+            assert_eq!(ReplayRun::new(name), None, "{name}");
         }
     }
 
     #[test]
     fn no_run_has_streams_that_begin_like_those_of_another() {
-        let (one, other) = (Run::new("a").unwrap(), Run::new("a-lake").unwrap());
+        let (one, other) = (ReplayRun::new("a").unwrap(), ReplayRun::new("a-lake").unwrap());
         assert_eq!(one.stream(Stream::lake(0)), "REPLAY_a_LAKE_0");
         assert_eq!(one.samples(), "REPLAY_a_SAMPLES");
         assert!(!other.stream(Stream::lake(0)).starts_with(&one.beginning()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use service_kit::{Secret, Settings};
 
-use crate::addresses::{self, Addresses};
+use crate::addresses::{self, BrokerAddresses};
 
 service_kit::settings! {
     /// How to reach NATS.
@@ -162,7 +162,7 @@ impl BusSettings {
     }
 
     /// The addresses as they are now.
-    pub(crate) fn addresses(&self) -> Result<Addresses, String> {
+    pub(crate) fn addresses(&self) -> Result<BrokerAddresses, String> {
         addresses::read(&self.url.read().map_err(|problem| problem.to_string())?)
     }
 

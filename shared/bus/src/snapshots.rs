@@ -55,12 +55,12 @@ pub struct Loaded {
     /// The pointer's revision, to be given to [`Snapshots::store`]; 0 where there is none.
     pub revision: u64,
     /// The snapshot, or why there is none.
-    pub found: Found,
+    pub found: FoundSnapshot,
 }
 
 /// A snapshot, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundSnapshot {
     /// None was stored yet.
     Nothing,
     /// Whole, with the digest that the pointer names.
@@ -115,24 +115,27 @@ impl Snapshots {
     /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet.
     pub async fn load(&self, stream: &str) -> Result<Loaded, BusError> {
         loop {
-            let bucket::Entry { value, revision } = self.entry(stream).await?;
+            let bucket::BucketEntry { value, revision } = self.entry(stream).await?;
             let Some(value) = value else {
-                return Ok(Loaded { revision, found: Found::Nothing });
+                return Ok(Loaded { revision, found: FoundSnapshot::Nothing });
             };
             let pointer = match pointer(stream, &value) {
                 Ok(pointer) => pointer,
                 Err(error) => {
-                    return Ok(Loaded { revision, found: Found::Damaged(error.to_string()) });
+                    return Ok(Loaded {
+                        revision,
+                        found: FoundSnapshot::Damaged(error.to_string()),
+                    });
                 }
             };
             let found = match self.object(&pointer).await? {
-                Ok(bytes) => Found::Whole(pointer, bytes),
+                Ok(bytes) => FoundSnapshot::Whole(pointer, bytes),
                 Err(damage) => {
                     // Perhaps another process has stored a newer one meanwhile and deleted this.
                     if self.entry(stream).await?.revision != revision {
                         continue;
                     }
-                    Found::Damaged(damage)
+                    FoundSnapshot::Damaged(damage)
                 }
             };
             return Ok(Loaded { revision, found });
@@ -244,7 +247,7 @@ impl Snapshots {
         let Some(entry) = self.bus.stored(&name, Which::Last(&named)).await? else {
             return Ok(Err(format!("{what} is gone")));
         };
-        let object: ObjectEntry = match serde_json::from_slice(&entry.payload) {
+        let object: StoredObject = match serde_json::from_slice(&entry.payload) {
             Ok(object) => object,
             Err(error) => return Ok(Err(format!("{what} is described wrongly: {error}"))),
         };
@@ -285,7 +288,7 @@ impl Snapshots {
             // One that is gone was deleted by whoever sweeps for the other stream.
             let Some(entry) = self.bus.stored(&name, Which::Last(subject)).await? else { continue };
             // What is no object of the bucket is not ours, whoever put it there.
-            let Ok(object) = serde_json::from_slice::<ObjectEntry>(&entry.payload) else {
+            let Ok(object) = serde_json::from_slice::<StoredObject>(&entry.payload) else {
                 tracing::debug!(name, subject, "this is no object");
                 continue;
             };
@@ -319,7 +322,7 @@ impl Snapshots {
         Ok(())
     }
 
-    async fn entry(&self, stream: &str) -> Result<bucket::Entry, BusError> {
+    async fn entry(&self, stream: &str) -> Result<bucket::BucketEntry, BusError> {
         bucket::entry(&self.bus, &key(stream)).await
     }
 
@@ -348,7 +351,7 @@ struct SubjectsState {
 }
 
 #[derive(Deserialize)]
-struct ObjectEntry {
+struct StoredObject {
     name: String,
     nuid: String,
 }

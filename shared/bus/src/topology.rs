@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     connection::{prefixed_subject, server_name},
     error::BusError,
-    pipeline::Wanted,
-    replay::Run,
+    pipeline::RequestedPipeline,
+    replay::ReplayRun,
     room::{Purpose, Room},
 };
 
@@ -52,7 +52,7 @@ service_kit::settings! {
 pub struct Topology {
     pub(crate) streams: Vec<Declaration>,
     /// What its event streams belong to; none: a replay run, which may stand beside any.
-    pub(crate) wanted: Option<Wanted>,
+    pub(crate) wanted: Option<RequestedPipeline>,
     /// What its sizes follow from; none: of a replay run, whose sizes are given.
     overrides: Option<TopologyOverrides>,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Declaration {
 
 /// What a stream asks for, before it is made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct RequestedStream<'a> {
     /// Its name on the server.
     pub(crate) name: &'a str,
     pub(crate) purpose: Purpose,
@@ -95,7 +95,11 @@ impl Topology {
                 .into_iter()
                 .map(|config| Declaration::new(config, prefix, overrides))
                 .collect(),
-            wanted: Some(Wanted { rules: rules.clone(), named: BTreeMap::new(), partitions }),
+            wanted: Some(RequestedPipeline {
+                rules: rules.clone(),
+                named: BTreeMap::new(),
+                partitions,
+            }),
             overrides: Some(overrides.clone()),
         }
     }
@@ -139,7 +143,7 @@ impl Topology {
     /// and `discard: new`, so that a full one makes the replay wait.
     pub(crate) fn of_replay(
         prefix: &str,
-        run: &Run,
+        run: &ReplayRun,
         streams: &[domain::Stream],
         max_bytes: u64,
         metadata: &BTreeMap<String, String>,
@@ -169,8 +173,8 @@ impl Topology {
     }
 
     /// What each stream asks for.
-    pub(crate) fn rooms(&self) -> impl Iterator<Item = Asked<'_>> {
-        self.streams.iter().map(|declaration| Asked {
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = RequestedStream<'_>> {
+        self.streams.iter().map(|declaration| RequestedStream {
             name: &declaration.name,
             purpose: declaration.purpose,
             bytes: max_bytes(&declaration.config),
@@ -260,17 +264,20 @@ impl Declaration {
     }
 
     /// The options in which a stream of the server differs, with both values.
-    pub(crate) fn differences<'a>(&'a self, echo: &'a Map<String, Value>) -> Vec<Difference<'a>> {
+    pub(crate) fn differences<'a>(
+        &'a self,
+        echo: &'a Map<String, Value>,
+    ) -> Vec<OptionDifference<'a>> {
         self.config
             .iter()
             .filter_map(|(option, asked)| {
                 let got = echo.get(option).unwrap_or(&Value::Null);
-                (!same(asked, got)).then_some(Difference { option, asked, got })
+                (!same(asked, got)).then_some(OptionDifference { option, asked, got })
             })
             .collect()
     }
 
-    pub(crate) fn ignored(&self, difference: &Difference<'_>) -> BusError {
+    pub(crate) fn ignored(&self, difference: &OptionDifference<'_>) -> BusError {
         BusError::IgnoredOption {
             stream: self.name.clone(),
             option: difference.option.to_owned(),
@@ -282,7 +289,7 @@ impl Declaration {
 
 /// An option that the server has otherwise than it was asked for.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Difference<'a> {
+pub(crate) struct OptionDifference<'a> {
     pub(crate) option: &'a str,
     asked: &'a Value,
     got: &'a Value,
@@ -471,7 +478,7 @@ mod tests {
 
     #[test]
     fn the_streams_of_a_replay_run_are_bounded_and_take_its_subjects_only() {
-        let run = Run::new("r1").unwrap();
+        let run = ReplayRun::new("r1").unwrap();
         let streams = [domain::Stream::lake(0), domain::Stream::warehouse(2)];
         let about = BTreeMap::from([("about".to_owned(), "all".to_owned())]);
         let topology = Topology::of_replay("acme", &run, &streams, 5_000, &about);

@@ -20,22 +20,22 @@ const HANDED_OVER_MAX: usize = 32;
 /// at. Not for counting: nobody keeps a position. What no client can read comes too.
 #[derive(Debug)]
 pub struct Watch {
-    items: mpsc::Receiver<Watched>,
+    items: mpsc::Receiver<Observed>,
     _readers: JoinSet<()>,
 }
 
 /// What somebody who looks on sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Watched {
+pub enum Observed {
     /// A message that was stored.
-    Message(Seen),
+    Message(StoredMessage),
     /// Something that is not shown, and why.
     Missed(String),
 }
 
 /// A message that was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct StoredMessage {
     /// Where it was published, with the prefix.
     pub subject: String,
     /// What its headers say.
@@ -88,7 +88,7 @@ impl Bus {
 
 impl Watch {
     /// The next of them; `None` when nothing more can come.
-    pub async fn next(&mut self) -> Option<Watched> {
+    pub async fn next(&mut self) -> Option<Observed> {
         self.items.recv().await
     }
 }
@@ -99,7 +99,7 @@ struct Looking {
     stream: String,
     patterns: Vec<String>,
     reader: Reader,
-    sender: mpsc::Sender<Watched>,
+    sender: mpsc::Sender<Observed>,
 }
 
 impl Looking {
@@ -111,19 +111,19 @@ impl Looking {
                     if !self.patterns.iter().any(|pattern| matches(pattern, &message.subject)) {
                         continue;
                     }
-                    Watched::Message(Seen {
+                    Observed::Message(StoredMessage {
                         subject: message.subject,
                         headers: message.headers,
                         payload: message.payload,
                     })
                 }
-                Ok(Read::Deleted { first, last }) => Watched::Missed(format!(
+                Ok(Read::Deleted { first, last }) => Observed::Missed(format!(
                     "messages {first} to {last} of stream {} were deleted",
                     self.stream
                 )),
                 Ok(Read::Changed(how)) => {
                     self.begin_again().await;
-                    Watched::Missed(format!("stream {}: {how}", self.stream))
+                    Observed::Missed(format!("stream {}: {how}", self.stream))
                 }
                 // It comes after a change alone, behind which another reader was begun.
                 Err(_) => return,

@@ -9,7 +9,7 @@ use crate::{
 
 /// What a broker shows of itself, whether or not it is of one mind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct BrokerFacts {
     /// Its entry; none: it lost it, or never had one.
     pub entry: Option<BrokerSide>,
     /// Its event streams with their metadata.
@@ -62,7 +62,7 @@ impl std::error::Error for CannotAdopt {}
 ///
 /// Rules or partitions differ: no events of the one can be judged by the other.
 pub fn adoption(
-    shown: &Shown,
+    shown: &BrokerFacts,
     archive: &ArchiveSide,
     partitions: u16,
 ) -> Result<Option<Adoption>, CannotAdopt> {
@@ -96,7 +96,7 @@ pub fn adoption(
 }
 
 /// The name that every stream gives.
-fn agreed(shown: &Shown) -> Option<PipelineId> {
+fn agreed(shown: &BrokerFacts) -> Option<PipelineId> {
     let mut names = shown.streams.values().map(|metadata| metadata.get(PIPELINE_KEY)?.parse().ok());
     let first: PipelineId = names.next()??;
     names.all(|name| name == Some(first)).then_some(first)
@@ -120,13 +120,16 @@ mod tests {
         ArchiveSide { id: HERE, pipeline: kept.map(pipeline) }
     }
 
-    fn shown(entry: Option<(PipelineId, Option<ArchiveId>)>, streams: &[PipelineId]) -> Shown {
+    fn shown(
+        entry: Option<(PipelineId, Option<ArchiveId>)>,
+        streams: &[PipelineId],
+    ) -> BrokerFacts {
         let metadata = |id: &PipelineId| {
             let mut metadata = Rules::default().to_metadata();
             metadata.insert(PIPELINE_KEY.to_owned(), id.to_string());
             metadata
         };
-        Shown {
+        BrokerFacts {
             entry: entry.map(|(id, archive)| BrokerSide { pipeline: pipeline(id), archive }),
             streams: streams
                 .iter()
@@ -136,7 +139,7 @@ mod tests {
         }
     }
 
-    fn asked(shown: &Shown, kept: Option<PipelineId>) -> Option<(Option<PipelineId>, bool)> {
+    fn asked(shown: &BrokerFacts, kept: Option<PipelineId>) -> Option<(Option<PipelineId>, bool)> {
         let needed = adoption(shown, &archive(kept), 1).unwrap();
         needed.map(|needed| (needed.id, needed.is_strange))
     }

@@ -14,11 +14,11 @@ pub struct Event {
 }
 
 /// The identity of an event: what makes two deliveries the same one. Ordered by time.
-pub type Identity = (Timestamp, EventId);
+pub type EventIdentity = (Timestamp, EventId);
 
 impl Event {
     /// Its identity.
-    pub const fn identity(&self) -> Identity {
+    pub const fn identity(&self) -> EventIdentity {
         (self.occurred_at, self.id)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    event::{Event, Fact, Identity, LakeAccess, LakeInventory, Operation, Outcome},
+    event::{Event, EventIdentity, Fact, LakeAccess, LakeInventory, Operation, Outcome},
     labels::{Labels, OTHER, OTHER_NAME},
     objects::{Changed, Object, Objects, Version, object_key},
     rules::Rules,
@@ -76,7 +76,7 @@ impl LakeState {
         }
     }
 
-    fn access(&mut self, identity: Identity, access: &LakeAccess) -> LakeEffect {
+    fn access(&mut self, identity: EventIdentity, access: &LakeAccess) -> LakeEffect {
         self.advance(identity.0);
         self.accesses += 1;
         let label = self.labels.label(&access.bucket);
@@ -98,7 +98,7 @@ impl LakeState {
 
     fn change(
         &mut self,
-        identity: Identity,
+        identity: EventIdentity,
         access: &LakeAccess,
         label: u16,
         bytes: Option<u64>,
@@ -121,7 +121,7 @@ impl LakeState {
         }
     }
 
-    fn inventory(&mut self, identity: Identity, inventory: &LakeInventory) -> LakeEffect {
+    fn inventory(&mut self, identity: EventIdentity, inventory: &LakeInventory) -> LakeEffect {
         self.advance(identity.0);
         let label = self.labels.label(&inventory.bucket);
         if label == OTHER {

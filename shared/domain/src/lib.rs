@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod adoption;
+pub mod effect_order;
 pub mod event;
 pub mod id;
 pub mod labels;
@@ -13,7 +14,6 @@ pub mod lake;
 pub mod objects;
 pub mod partition;
 pub mod pipeline;
-pub mod progress;
 pub mod rules;
 pub mod runs;
 pub mod sample;
@@ -31,8 +31,9 @@ pub mod window;
 mod test_util;
 
 pub use accept::{Reason, Refusal, accept};
+pub use effect_order::{EffectOrder, OutOfOrder};
 pub use event::{
-    Event, Fact, Identity, LakeAccess, LakeInventory, Operation, Outcome, Side, Statement,
+    Event, EventIdentity, Fact, LakeAccess, LakeInventory, Operation, Outcome, Side, Statement,
     WarehouseQuery,
 };
 pub use id::{EventId, IdKind, Run};
@@ -40,12 +41,11 @@ pub use ladder::{Kept, Ladder, Rung};
 pub use pipeline::{
     ArchiveId, ArchiveSide, BrokerSide, Meeting, Mismatch, Pipeline, PipelineId, meet,
 };
-pub use progress::{OutOfOrder, Progress};
 pub use rules::Rules;
 pub use sample::{Sample, SampleValues};
 pub use seen::{Judgement, Seen};
 pub use sketch::Sketch;
-pub use state::{Applied, Metrics, StreamState};
+pub use state::{Applied, SideMetrics, StreamState};
 pub use stream::{Mark, Position, Stream};
 pub use time::Timestamp;
 pub use verdict::{AppliedVerdict, Verdict};

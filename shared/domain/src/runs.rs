@@ -12,13 +12,13 @@ use crate::{id::Run, seen::Judgement};
 pub struct Runs {
     runs_max: usize,
     holes_per_run_max: usize,
-    kept: BTreeMap<Run, Numbers>,
+    kept: BTreeMap<Run, SequenceSet>,
     floor: Option<Run>,
 }
 
 /// The numbers seen of one run: those below `next` that are at or above `floor` and in no hole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Numbers {
+pub struct SequenceSet {
     /// One above the highest number seen.
     pub next: u64,
     /// Below it nothing can be told.
@@ -37,14 +37,14 @@ impl Runs {
     pub const fn restore(
         runs_max: usize,
         holes_per_run_max: usize,
-        kept: BTreeMap<Run, Numbers>,
+        kept: BTreeMap<Run, SequenceSet>,
         floor: Option<Run>,
     ) -> Self {
         Self { runs_max, holes_per_run_max, kept, floor }
     }
 
     /// The runs that are kept.
-    pub const fn kept(&self) -> &BTreeMap<Run, Numbers> {
+    pub const fn kept(&self) -> &BTreeMap<Run, SequenceSet> {
         &self.kept
     }
 
@@ -61,7 +61,7 @@ impl Runs {
         if self.floor.is_some_and(|floor| run <= floor) {
             return Judgement::TooOld;
         }
-        let mut numbers = Numbers::default();
+        let mut numbers = SequenceSet::default();
         let judgement = numbers.judge(number, self.holes_per_run_max);
         self.kept.insert(run, numbers);
         if self.kept.len() > self.runs_max {
@@ -72,7 +72,7 @@ impl Runs {
     }
 }
 
-impl Numbers {
+impl SequenceSet {
     fn judge(&mut self, number: u64, holes_max: usize) -> Judgement {
         if number < self.floor {
             return Judgement::TooOld;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{event::Identity, id::IdKind, rules::Rules, runs::Runs};
+use crate::{event::EventIdentity, id::IdKind, rules::Rules, runs::Runs};
 
 /// Whether an identity was seen before in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum Judgement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Derived {
     ids_max: usize,
-    kept: BTreeSet<Identity>,
-    floor: Option<Identity>,
+    kept: BTreeSet<EventIdentity>,
+    floor: Option<EventIdentity>,
 }
 
 impl Derived {
@@ -32,24 +32,24 @@ impl Derived {
     /// What was stored of an earlier one with the same bound.
     pub const fn restore(
         ids_max: usize,
-        kept: BTreeSet<Identity>,
-        floor: Option<Identity>,
+        kept: BTreeSet<EventIdentity>,
+        floor: Option<EventIdentity>,
     ) -> Self {
         Self { ids_max, kept, floor }
     }
 
     /// The identities that are kept.
-    pub const fn kept(&self) -> &BTreeSet<Identity> {
+    pub const fn kept(&self) -> &BTreeSet<EventIdentity> {
         &self.kept
     }
 
     /// The largest identity ever given up. None: everything can be judged.
-    pub const fn floor(&self) -> Option<Identity> {
+    pub const fn floor(&self) -> Option<EventIdentity> {
         self.floor
     }
 
     /// Judges an identity and, if it is new, remembers it.
-    pub fn judge(&mut self, identity: Identity) -> Judgement {
+    pub fn judge(&mut self, identity: EventIdentity) -> Judgement {
         if self.floor.is_some_and(|floor| identity <= floor) {
             return Judgement::TooOld;
         }
@@ -95,7 +95,7 @@ impl Seen {
     }
 
     /// Judges an identity and, if it is new, remembers it.
-    pub fn judge(&mut self, identity: Identity) -> Judgement {
+    pub fn judge(&mut self, identity: EventIdentity) -> Judgement {
         match identity.1.kind() {
             IdKind::Sequenced { run, number } => self.runs.judge(run, number),
             IdKind::Derived => self.derived.judge(identity),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{event::Identity, time::Timestamp};
+use crate::{event::EventIdentity, time::Timestamp};
 
 /// How long the tracked bytes of the past are kept, in seconds of event time. An inventory that
 /// speaks of an older time cannot be compared and is ignored.
@@ -31,7 +31,7 @@ pub struct Space {
     pub offset: i128,
     /// The inventory in force: its identity, and the start of the slot that it is compared at, in
     /// seconds since 1970.
-    pub inventory: Option<(Identity, i64)>,
+    pub inventory: Option<(EventIdentity, i64)>,
     /// Changes per slot of event time, by the slot's start in seconds since 1970.
     pub slots: BTreeMap<i64, i128>,
 }
@@ -63,7 +63,7 @@ impl Space {
     /// made after it, which is wrong by at most what changed within one slot.
     pub fn inventory(
         &mut self,
-        identity: Identity,
+        identity: EventIdentity,
         bytes: i128,
         slot_s: u32,
         oldest_slot: i64,

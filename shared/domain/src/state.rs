@@ -27,7 +27,7 @@ pub enum Applied {
 
 /// The metrics of one side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Metrics {
+pub enum SideMetrics {
     /// Of the lake.
     Lake(LakeState),
     /// Of the warehouse.
@@ -43,7 +43,7 @@ pub struct StreamState {
     seen: Seen,
     /// The number of the last verdict counted; 0 before the first.
     verdicts: u64,
-    metrics: Metrics,
+    metrics: SideMetrics,
 }
 
 impl StreamState {
@@ -51,8 +51,8 @@ impl StreamState {
     pub fn new(stream: Stream, rules: Rules) -> Self {
         let seen = Seen::new(&rules);
         let metrics = match stream.side {
-            Side::Lake => Metrics::Lake(LakeState::new(&rules)),
-            Side::Warehouse => Metrics::Warehouse(WarehouseState::new(&rules)),
+            Side::Lake => SideMetrics::Lake(LakeState::new(&rules)),
+            Side::Warehouse => SideMetrics::Warehouse(WarehouseState::new(&rules)),
         };
         Self { stream, rules, seen, verdicts: 0, metrics }
     }
@@ -63,7 +63,7 @@ impl StreamState {
         rules: Rules,
         seen: Seen,
         verdicts: u64,
-        metrics: Metrics,
+        metrics: SideMetrics,
     ) -> Self {
         Self { stream, rules, seen, verdicts, metrics }
     }
@@ -89,7 +89,7 @@ impl StreamState {
     }
 
     /// The metrics.
-    pub const fn metrics(&self) -> &Metrics {
+    pub const fn metrics(&self) -> &SideMetrics {
         &self.metrics
     }
 
@@ -136,8 +136,8 @@ impl StreamState {
     /// or in a replay, where neither acceptance nor sets apply.
     pub fn count(&mut self, event: &Event) -> LakeEffect {
         match &mut self.metrics {
-            Metrics::Lake(lake) => lake.apply(event),
-            Metrics::Warehouse(warehouse) => {
+            SideMetrics::Lake(lake) => lake.apply(event),
+            SideMetrics::Warehouse(warehouse) => {
                 warehouse.apply(event);
                 LakeEffect::Plain
             }
@@ -147,8 +147,8 @@ impl StreamState {
     /// The metrics as integers.
     pub fn sample(&self) -> SampleValues {
         match &self.metrics {
-            Metrics::Lake(lake) => lake.sample(),
-            Metrics::Warehouse(warehouse) => warehouse.sample(),
+            SideMetrics::Lake(lake) => lake.sample(),
+            SideMetrics::Warehouse(warehouse) => warehouse.sample(),
         }
     }
 }

@@ -55,7 +55,7 @@ pub enum AppliedVerdict {
 
 /// How far the verdicts of a stream are, at a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct VerdictProgress {
     /// The sequence of the last message that is archived.
     pub sequence: u64,
     /// The highest number given; 0 before the first.
@@ -64,7 +64,7 @@ pub struct Progress {
     pub noted: u64,
 }
 
-impl Progress {
+impl VerdictProgress {
     /// Verdicts that were given and are not noted: on their way.
     pub const fn waiting(&self) -> u64 {
         self.given.saturating_sub(self.noted)
@@ -79,7 +79,7 @@ impl Progress {
 /// numbers see to it that nothing counts twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbox {
-    progress: Progress,
+    progress: VerdictProgress,
     /// The highest number that the broker has stored.
     sent: u64,
     /// Last number and sequence of what it has stored and what is not noted yet.
@@ -89,12 +89,12 @@ pub struct Outbox {
 
 impl Outbox {
     /// Goes on with what is not noted.
-    pub const fn new(progress: Progress) -> Self {
+    pub const fn new(progress: VerdictProgress) -> Self {
         Self { progress, sent: progress.noted, stored: VecDeque::new(), attempt: 0 }
     }
 
     /// A batch was committed. Returns whether something must be published again.
-    pub fn commit(&mut self, progress: Progress) -> bool {
+    pub fn commit(&mut self, progress: VerdictProgress) -> bool {
         self.progress = progress;
         self.sent = self.sent.max(progress.noted);
         while self.stored.front().is_some_and(|(last, _)| *last <= progress.noted) {
@@ -132,8 +132,8 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    const fn at(sequence: u64, given: u64, noted: u64) -> Progress {
-        Progress { sequence, given, noted }
+    const fn at(sequence: u64, given: u64, noted: u64) -> VerdictProgress {
+        VerdictProgress { sequence, given, noted }
     }
 
     #[test]

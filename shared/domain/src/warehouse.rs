@@ -61,12 +61,12 @@ pub struct WarehouseSums {
 /// The response times of the last seconds: sum and count per second, so that the order of arrival
 /// does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Responses {
+pub struct RecentResponses {
     /// Count and sum in microseconds, by second since 1970. Only the window is kept.
     pub seconds: BTreeMap<i64, (u64, u128)>,
 }
 
-impl Responses {
+impl RecentResponses {
     fn add(&mut self, at: Timestamp, response_us: u64) {
         let (count, sum) = self.seconds.entry(at.second()).or_default();
         *count += 1;
@@ -96,7 +96,7 @@ pub struct WarehouseState {
     /// The time of the newest query.
     pub newest: Timestamp,
     /// Response times of the last minute.
-    pub responses: Responses,
+    pub responses: RecentResponses,
     /// Labels of warehouses.
     pub labels: Labels,
     /// By label.
@@ -109,7 +109,7 @@ impl WarehouseState {
         Self {
             records: 0,
             newest: Timestamp(0),
-            responses: Responses { seconds: BTreeMap::new() },
+            responses: RecentResponses { seconds: BTreeMap::new() },
             labels: Labels::new(rules.labels_max),
             warehouses: BTreeMap::new(),
         }

@@ -58,7 +58,7 @@ type Slot = (i64, u32, u8, Outcome);
 pub struct Windows(BTreeMap<String, BTreeMap<Slot, WindowSums>>);
 
 /// What one event adds to each of its windows.
-struct Part<'a> {
+struct Contribution<'a> {
     name: &'a str,
     action: u8,
     outcome: Outcome,
@@ -68,9 +68,9 @@ struct Part<'a> {
     cache_hit: bool,
 }
 
-fn part(event: &Event) -> Option<Part<'_>> {
+fn part(event: &Event) -> Option<Contribution<'_>> {
     match &event.fact {
-        Fact::LakeAccess(access) => Some(Part {
+        Fact::LakeAccess(access) => Some(Contribution {
             name: &access.bucket,
             action: access.operation.code(),
             outcome: access.outcome,
@@ -80,7 +80,7 @@ fn part(event: &Event) -> Option<Part<'_>> {
             cache_hit: false,
         }),
         Fact::LakeInventory(_) => None,
-        Fact::WarehouseQuery(query) => Some(Part {
+        Fact::WarehouseQuery(query) => Some(Contribution {
             name: &query.warehouse,
             action: query.statement.code(),
             outcome: query.outcome,

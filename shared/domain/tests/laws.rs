@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use domain::{
-    AppliedVerdict, Event, EventId, Fact, LakeAccess, LakeInventory, Metrics, Operation, Outcome,
-    Rules, Run, Statement, Stream, StreamState, Timestamp, WarehouseQuery, Windows,
+    AppliedVerdict, Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Outcome, Rules,
+    Run, SideMetrics, Statement, Stream, StreamState, Timestamp, WarehouseQuery, Windows,
     accept::QUANTITY_MAX,
     objects::{ObjectKey, Version},
     partition,
@@ -115,7 +115,7 @@ fn fold(stream: Stream, rules: &Rules, events: &[Event]) -> StreamState {
 /// The metrics without what is kept only to compare inventories with the past.
 fn values(state: &StreamState) -> (domain::SampleValues, String) {
     let twins = match state.metrics() {
-        Metrics::Lake(lake) => {
+        SideMetrics::Lake(lake) => {
             let buckets: Vec<_> = lake
                 .buckets()
                 .map(|(name, sums)| {
@@ -124,7 +124,7 @@ fn values(state: &StreamState) -> (domain::SampleValues, String) {
                 .collect();
             format!("{buckets:?} {:?}", lake.objects)
         }
-        Metrics::Warehouse(warehouse) => {
+        SideMetrics::Warehouse(warehouse) => {
             let warehouses: Vec<_> = warehouse.warehouses().collect();
             format!("{warehouses:?} {:?}", warehouse.responses)
         }
@@ -172,7 +172,7 @@ impl Merged {
     fn of<'a>(states: impl IntoIterator<Item = &'a StreamState>) -> Self {
         let mut merged = Self::default();
         for state in states {
-            let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+            let SideMetrics::Lake(lake) = state.metrics() else { unreachable!() };
             merged.accesses += lake.accesses;
             merged.used_bytes += lake.used_bytes();
             for (name, sums) in lake.buckets() {
@@ -237,7 +237,7 @@ proptest! {
     #[test]
     fn used_space_is_the_sum_of_the_latest_sizes(events in history(access())) {
         let state = fold(Stream::lake(0), &Rules::default(), &events);
-        let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+        let SideMetrics::Lake(lake) = state.metrics() else { unreachable!() };
         prop_assert_eq!(lake.used_bytes(), used_by_definition(&events));
     }
 
@@ -332,7 +332,7 @@ proptest! {
         }
         let identities: BTreeSet<_> = events.iter().map(Event::identity).collect();
         prop_assert_eq!(known, identities);
-        let Metrics::Lake(lake) = live.metrics() else { unreachable!() };
+        let SideMetrics::Lake(lake) = live.metrics() else { unreachable!() };
         let accesses = archive.iter().filter(|(event, _)| is_access(event)).count();
         prop_assert_eq!(lake.accesses, u64::try_from(accesses).unwrap());
         let mut recounted = StreamState::new(Stream::lake(0), rules);
@@ -392,7 +392,7 @@ fn used_space_is_exact_after_the_largest_objects_have_come_and_gone() {
     let writes = (0..3_300).map(|key| (key, Operation::Write));
     let events = largest(writes.chain((0..3_000).map(|key| (key, Operation::Delete))));
     let state = fold(Stream::lake(0), &Rules::default(), &events);
-    let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+    let SideMetrics::Lake(lake) = state.metrics() else { unreachable!() };
     assert_eq!(lake.used_bytes(), 300 * i128::from(QUANTITY_MAX));
     assert_eq!(lake.used_bytes(), used_by_definition(&events));
     let (_, sums) = lake.buckets().next().unwrap();
@@ -415,7 +415,7 @@ fn an_inventory_corrects_exactly_what_64_bits_cannot_hold() {
         });
     }
     let state = fold(Stream::lake(0), &Rules::default(), &events);
-    let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+    let SideMetrics::Lake(lake) = state.metrics() else { unreachable!() };
     let others = 2_200; // In the two buckets that were not counted.
     assert_eq!(lake.used_bytes(), others * i128::from(QUANTITY_MAX) + 7);
 }

@@ -1,6 +1,6 @@
 //! How far a stream is archived.
 
-use domain::{EventId, Identity, Mark, Timestamp, verdict::Progress};
+use domain::{EventId, EventIdentity, Mark, Timestamp, verdict::VerdictProgress};
 use sqlx::{FromRow, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ pub struct Checkpoint {
     /// Bytes of the sequenced ids seen.
     pub(crate) seen: Vec<u8>,
     /// The largest derived identity ever given up.
-    pub derived_floor: Option<Identity>,
+    pub derived_floor: Option<EventIdentity>,
     /// The number that the next event too old to judge gets; from 1, without gaps.
     pub next_verdict: u64,
     /// The highest verdict number whose position is noted on its row; 0 before the first.
@@ -32,8 +32,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// How far the verdicts of the stream are.
-    pub const fn verdicts(&self) -> Progress {
-        Progress {
+    pub const fn verdicts(&self) -> VerdictProgress {
+        VerdictProgress {
             sequence: self.mark.sequence,
             given: self.next_verdict.saturating_sub(1),
             noted: self.noted_verdict,

@@ -3,7 +3,7 @@
 //! A letter is never deleted. Closing one says how: its row was inserted, it was published again, or
 //! it was dropped.
 
-use domain::{EventId, Identity, Position, Reason, Timestamp};
+use domain::{EventId, EventIdentity, Position, Reason, Timestamp};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     rows::{
         columns::read,
         event::position,
-        kind::{Kind, Placed},
+        kind::{EventTable, Placed},
     },
     schema::migrate,
     settings::connection::StoreSettings,
@@ -57,7 +57,7 @@ pub struct DeadLetter {
     /// Whether the event was counted all the same: only the database refused it.
     pub counted: bool,
     /// Its identity, where it could be read.
-    pub identity: Option<Identity>,
+    pub identity: Option<EventIdentity>,
     /// Its bytes; as many as were asked for.
     pub bytes: Vec<u8>,
     /// How many bytes it has.
@@ -218,7 +218,7 @@ impl DeadLetters {
             return Err(StoreError::Inconsistent(format!("letter {number} was not counted")));
         }
         let mut placed = placed(letter)?;
-        let kind = Kind::of(&placed.event.fact);
+        let kind = EventTable::of(&placed.event.fact);
         let mut partitions = Partitions::load(&mut self.connection).await?;
         let day = placed.event.occurred_at.day();
         partitions.ensure(&mut self.connection, &[(kind, day)].into()).await?;

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use domain::Mismatch;
 
 use crate::{
-    settings::login::Refusal,
-    sqlstate::{self, Recovery},
+    settings::login::LoginRefusal,
+    sqlstate::{self, SqlRecovery},
 };
 
 /// What `lakegauge migrate` does.
@@ -37,7 +37,7 @@ pub enum StoreError {
         /// `host:port/database`.
         place: String,
         /// Since when, why, and what to do.
-        refusal: Refusal,
+        refusal: LoginRefusal,
     },
     /// The server, or the way to it, failed.
     #[error("while {doing}: {}{}", said(driver), to_do(doing, driver))]
@@ -101,25 +101,25 @@ impl From<Mismatch> for StoreError {
 
 impl StoreError {
     /// What to do next.
-    pub fn recovery(&self) -> Recovery {
+    pub fn recovery(&self) -> SqlRecovery {
         match self {
             Self::Database { driver, .. } => of_driver(driver),
             Self::Connecting { driver: sqlx::Error::Io(error), .. }
                 if [ErrorKind::TimedOut, ErrorKind::InvalidData].contains(&error.kind()) =>
             {
-                Recovery::RetryAlarm
+                SqlRecovery::RetryAlarm
             }
             Self::Connecting { driver, .. } => of_driver(driver),
             // Whoever rotates it mends it; meanwhile readiness, a metric and an alert of its own tell.
-            Self::LoginRefused { .. } => Recovery::Retry,
-            Self::TimedOut { .. } => Recovery::RetryAlarm,
+            Self::LoginRefused { .. } => SqlRecovery::Retry,
+            Self::TimedOut { .. } => SqlRecovery::RetryAlarm,
             Self::Settings(_)
             | Self::Version(_)
             | Self::NotOurs(_)
             | Self::Busy { .. }
             | Self::Mismatch(_)
             | Self::Fenced { .. }
-            | Self::Inconsistent(_) => Recovery::Stop,
+            | Self::Inconsistent(_) => SqlRecovery::Stop,
         }
     }
 
@@ -164,16 +164,16 @@ impl StoreError {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
-fn of_driver(error: &sqlx::Error) -> Recovery {
+fn of_driver(error: &sqlx::Error) -> SqlRecovery {
     match error {
         sqlx::Error::Database(error) => {
             sqlstate::recovery(error.code().as_deref().unwrap_or(""), error.constraint())
         }
         // Nothing answers, the connection broke, or what came was not of the protocol.
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => Recovery::Retry,
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => SqlRecovery::Retry,
         // A wrong certificate does not pass, a proxy that restarts does.
-        sqlx::Error::Tls(_) => Recovery::RetryAlarm,
-        _ => Recovery::Stop,
+        sqlx::Error::Tls(_) => SqlRecovery::RetryAlarm,
+        _ => SqlRecovery::Stop,
     }
 }
 

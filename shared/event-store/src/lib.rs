@@ -46,13 +46,13 @@ pub use read::{
     view::{ArchiveView, read_checkpoint},
 };
 pub use rows::{event::Counted, kind::Placed};
-pub use schema::migrate::{Applied, check_fit, check_version, migrate};
+pub use schema::migrate::{AppliedMigration, check_fit, check_version, migrate};
 pub use settings::{
     connection::StoreSettings,
-    login::{Logins, Refusal},
+    login::{LoginRefusal, Logins},
     service,
 };
-pub use sqlstate::{Recovery, recovery};
+pub use sqlstate::{SqlRecovery, recovery};
 pub use stream_id::StreamId;
 pub use windows::stored::WindowRow;
 pub use write::{

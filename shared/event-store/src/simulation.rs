@@ -8,15 +8,15 @@ mod pinned;
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    Event, EventId, Fact, Identity, Judgement, LakeAccess, Mark, Metrics, Operation, Outcome,
-    Position, Rules, Run, Seen, Stream, StreamState, Timestamp, Verdict,
+    Event, EventId, EventIdentity, Fact, Judgement, LakeAccess, Mark, Operation, Outcome, Position,
+    Rules, Run, Seen, SideMetrics, Stream, StreamState, Timestamp, Verdict,
     seen::Derived,
     state::Applied,
-    verdict::{Outbox, Progress},
+    verdict::{Outbox, VerdictProgress},
 };
 use proptest::{collection::vec, prelude::*};
 use wire::{
-    Format, Item, MESSAGE_BYTES_MAX, Place, Sealed, Subjects, seal, seal_verdicts,
+    Format, Item, MESSAGE_BYTES_MAX, Sealed, StreamPosition, Subjects, seal, seal_verdicts,
     snapshot::{decode_state, encode_state},
 };
 
@@ -65,11 +65,11 @@ struct Row {
 }
 
 struct Archive {
-    rows: BTreeMap<Identity, Row>,
+    rows: BTreeMap<EventIdentity, Row>,
     mark: Mark,
     runs: domain::runs::Runs,
-    floor: Option<Identity>,
-    progress: Progress,
+    floor: Option<EventIdentity>,
+    progress: VerdictProgress,
 }
 
 struct Archiver {
@@ -93,7 +93,7 @@ struct World {
     snapshot: Option<Vec<u8>>,
     /// What the aggregator had counted after each message, by epoch and sequence.
     shown: BTreeMap<(u32, u64), u64>,
-    published: BTreeSet<Identity>,
+    published: BTreeSet<EventIdentity>,
     lost: bool,
 }
 
@@ -105,12 +105,12 @@ const fn at(epoch: u32, sequence: u64) -> Mark {
 impl Archiver {
     /// What it knows after a start: its checkpoint, and the derived ids of the rows.
     fn open(archive: &Archive, rules: &Rules) -> Self {
-        let above = |identity: &Identity| archive.floor.is_none_or(|floor| *identity > floor);
-        let is_derived = |identity: &Identity| match identity.1.kind() {
+        let above = |identity: &EventIdentity| archive.floor.is_none_or(|floor| *identity > floor);
+        let is_derived = |identity: &EventIdentity| match identity.1.kind() {
             domain::IdKind::Derived => true,
             domain::IdKind::Sequenced { .. } => false,
         };
-        let of_set = |(identity, row): (&Identity, &Row)| {
+        let of_set = |(identity, row): (&EventIdentity, &Row)| {
             (row.verdict.is_none() && is_derived(identity) && above(identity)).then_some(*identity)
         };
         let kept = archive.rows.iter().filter_map(of_set).collect();
@@ -141,7 +141,7 @@ impl World {
             mark,
             runs: seen.runs().clone(),
             floor: None,
-            progress: Progress { sequence: 0, given: 0, noted: 0 },
+            progress: VerdictProgress { sequence: 0, given: 0, noted: 0 },
         };
         Self {
             archiver: Archiver::open(&archive, &rules),
@@ -216,7 +216,8 @@ impl World {
         let sealed = self.log.get(usize::try_from(sequence - 1).unwrap())?;
         let Some(sealed) = sealed else { return Some(Vec::new()) };
         let broker_ns = at(self.epoch, sequence).broker_ns;
-        let place = Place { stream: STREAM, sequence, broker_ns, subject: &sealed.subject };
+        let place =
+            StreamPosition { stream: STREAM, sequence, broker_ns, subject: &sealed.subject };
         let items = wire::read(
             &place,
             &wire::Headers::of(sealed.content_type),
@@ -300,7 +301,7 @@ impl World {
                 });
             }
         }
-        let numbered = |(identity, row): (&Identity, &Row)| Some((row.verdict?, *identity));
+        let numbered = |(identity, row): (&EventIdentity, &Row)| Some((row.verdict?, *identity));
         let known = archive.rows.iter().filter_map(numbered).collect();
         let (taken, _) = in_turn(&batch.verdicts, archive.progress.noted, &known);
         for verdict in taken {
@@ -417,14 +418,14 @@ impl World {
             assert_eq!(*shown, until(*position), "fold(archive) = live at {position:?}");
         }
         if !self.lost {
-            let archived: BTreeSet<Identity> = self.archive.rows.keys().copied().collect();
+            let archived: BTreeSet<EventIdentity> = self.archive.rows.keys().copied().collect();
             assert_eq!(archived, self.published, "nothing is lost");
         }
     }
 }
 
 fn counted(state: &StreamState) -> u64 {
-    let Metrics::Lake(lake) = state.metrics() else { unreachable!() };
+    let SideMetrics::Lake(lake) = state.metrics() else { unreachable!() };
     lake.accesses
 }
 

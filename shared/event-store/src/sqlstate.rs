@@ -2,7 +2,7 @@
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recovery {
+pub enum SqlRecovery {
     /// Try again with backoff: it passes by itself.
     Retry,
     /// Try again with backoff, and tell people when it does not pass.
@@ -22,28 +22,28 @@ pub enum Recovery {
 /// What to do about an error with this SQLSTATE. `constraint` is the name of the violated
 /// constraint, where the server names one: a missing partition has the state of a violated check,
 /// but no name.
-pub fn recovery(sqlstate: &str, constraint: Option<&str>) -> Recovery {
+pub fn recovery(sqlstate: &str, constraint: Option<&str>) -> SqlRecovery {
     match sqlstate {
-        "55P03" | "57P01" | "57P02" | "57P03" | "57P05" => return Recovery::Retry,
+        "55P03" | "57P01" | "57P02" | "57P03" | "57P05" => return SqlRecovery::Retry,
         // A statement or a transaction took longer than allowed: slow now, or always.
-        "57014" | "25P03" | "25P04" => return Recovery::RetryAlarm,
+        "57014" | "25P03" | "25P04" => return SqlRecovery::RetryAlarm,
         // Read-only: a full disk at Supabase, or a standby.
-        "25006" => return Recovery::Pause,
-        "23505" => return Recovery::Duplicate,
-        "23514" if constraint.is_none() => return Recovery::MakePartition,
+        "25006" => return SqlRecovery::Pause,
+        "23505" => return SqlRecovery::Duplicate,
+        "23514" if constraint.is_none() => return SqlRecovery::MakePartition,
         // A partition that was just dropped by retention.
-        "42P01" => return Recovery::MakePartition,
+        "42P01" => return SqlRecovery::MakePartition,
         _ => {}
     }
     match sqlstate.get(..2) {
         // Connection; rollback (serialization, deadlock); resources (memory, disk, connections).
-        Some("08" | "40" | "53") => Recovery::Retry,
+        Some("08" | "40" | "53") => SqlRecovery::Retry,
         // System (I/O); internal.
-        Some("58" | "XX") => Recovery::RetryAlarm,
+        Some("58" | "XX") => SqlRecovery::RetryAlarm,
         // Cardinality, data, integrity, program limits: the row.
-        Some("21" | "22" | "23" | "54") => Recovery::IsolateRow,
+        Some("21" | "22" | "23" | "54") => SqlRecovery::IsolateRow,
         // Authorization, database name, syntax or access rule, not supported, and all else.
-        _ => Recovery::Stop,
+        _ => SqlRecovery::Stop,
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn every_class_of_the_design_has_its_answer() {
-        use Recovery::{Duplicate, IsolateRow, MakePartition, Pause, Retry, RetryAlarm, Stop};
+        use SqlRecovery::{Duplicate, IsolateRow, MakePartition, Pause, Retry, RetryAlarm, Stop};
         let table = [
             ("08000", Retry),
             ("08006", Retry),
@@ -112,6 +112,6 @@ mod tests {
 
     #[test]
     fn a_check_that_has_a_name_is_a_matter_of_the_row_and_not_of_a_partition() {
-        assert_eq!(recovery("23514", Some("lake_access_bytes_check")), Recovery::IsolateRow);
+        assert_eq!(recovery("23514", Some("lake_access_bytes_check")), SqlRecovery::IsolateRow);
     }
 }

@@ -3,7 +3,7 @@
 use domain::{Side, Stream};
 use sqlx::{Connection, PgConnection};
 
-use crate::{error::StoreError, rows::kind::Kind, statement::Doing};
+use crate::{error::StoreError, rows::kind::EventTable, statement::Doing};
 
 /// A stream in the archive, by its short number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl StreamId {
     }
 
     /// The kinds of events that the stream carries.
-    pub(crate) const fn kinds(self) -> &'static [Kind] {
-        Kind::of_side(self.side)
+    pub(crate) const fn kinds(self) -> &'static [EventTable] {
+        EventTable::of_side(self.side)
     }
 }

@@ -35,7 +35,7 @@ const TOLD_ELSEWHERE: &[(&str, &str)] = &[
 
 /// Form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// For people.
     Human,
     /// One object a line.
@@ -45,7 +45,7 @@ pub enum Format {
 /// How logs are written.
 #[derive(Debug)]
 pub struct LogConfig {
-    format: Format,
+    format: LogFormat,
     filter: EnvFilter,
 }
 
@@ -65,8 +65,8 @@ impl LogConfig {
     }
 
     fn read(settings: &mut Settings<'_>, format: &Setting, level: &Setting) -> Self {
-        let auto = if std::io::stderr().is_terminal() { Format::Human } else { Format::Json };
-        let forms = [("auto", auto), ("human", Format::Human), ("json", Format::Json)];
+        let auto = if std::io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json };
+        let forms = [("auto", auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
         let format = settings.choice(format, &forms).unwrap_or(auto);
         let level = settings.text(level).unwrap_or_default();
         let filter = EnvFilter::try_new(directives(&level)).unwrap_or_else(|error| {
@@ -84,8 +84,8 @@ impl LogConfig {
             .with_ansi(std::io::stderr().is_terminal());
         // An error means that one is installed already, by a test or an embedding program.
         let installed = match self.format {
-            Format::Human => base.with_target(false).try_init(),
-            Format::Json => base.json().flatten_event(true).try_init(),
+            LogFormat::Human => base.with_target(false).try_init(),
+            LogFormat::Json => base.json().flatten_event(true).try_init(),
         };
         installed.unwrap_or_default();
     }

@@ -62,12 +62,12 @@ impl Readiness {
         parts.collect()
     }
 
-    fn enter(&self, name: &'static str, failing: bool, detail: &str) -> Part {
+    fn enter(&self, name: &'static str, failing: bool, detail: &str) -> PartEntry {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
         state.entries.insert(number, Entry { name, failing, detail: detail.to_owned() });
-        Part { readiness: self.clone(), number }
+        PartEntry { readiness: self.clone(), number }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,7 +91,7 @@ pub struct PartState {
 #[derive(Debug)]
 #[must_use = "the service is ready as soon as this is dropped"]
 pub struct Latch {
-    _entry: Part,
+    _entry: PartEntry,
 }
 
 impl Latch {
@@ -101,7 +101,7 @@ impl Latch {
 
 /// A part of the service that is well or not.
 #[derive(Debug)]
-pub struct Condition(Part);
+pub struct Condition(PartEntry);
 
 impl Condition {
     /// The part does not work; the service is not ready.
@@ -116,12 +116,12 @@ impl Condition {
 }
 
 #[derive(Debug)]
-struct Part {
+struct PartEntry {
     readiness: Readiness,
     number: u64,
 }
 
-impl Part {
+impl PartEntry {
     fn set(&self, failing: bool, detail: String) {
         if let Some(entry) = self.readiness.state().entries.get_mut(&self.number) {
             entry.failing = failing;
@@ -130,7 +130,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PartEntry {
     fn drop(&mut self) {
         self.readiness.state().entries.remove(&self.number);
     }

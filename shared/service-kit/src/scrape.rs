@@ -2,22 +2,22 @@
 
 /// The samples of a page of metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page(Vec<Sample>);
+pub struct Scrape(Vec<ScrapedSample>);
 
 #[derive(Clone, Debug, PartialEq)]
-struct Sample {
+struct ScrapedSample {
     name: String,
     labels: String,
     value: f64,
 }
 
-impl Page {
+impl Scrape {
     /// Reads a page; lines that are no samples are passed over.
     pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
             let (series, value) = line.trim().rsplit_once(' ')?;
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-            Some(Sample {
+            Some(ScrapedSample {
                 name: name.to_owned(),
                 labels: labels.trim_end_matches('}').to_owned(),
                 value: value.parse().ok()?,
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_page_is_read_by_name_and_label() {
-        let page = Page::parse(
+        let page = Scrape::parse(
             "# HELP a Things.\n# TYPE a counter\na 3\nb{stream=\"LAKE_0\"} 1.5\n\
              b{stream=\"WAREHOUSE_0\"} 2\nnonsense\n",
         );

@@ -1,6 +1,6 @@
 //! Reading: bytes to events that may be counted, and refusals that say why not.
 
-use domain::{Event, Identity, Reason, Refusal, Rules, Stream, Timestamp, Verdict, accept};
+use domain::{Event, EventIdentity, Reason, Refusal, Rules, Stream, Timestamp, Verdict, accept};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -18,7 +18,7 @@ pub const ITEMS_MAX: usize = 20_000;
 
 /// Where a message stands, as the broker says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct StreamPosition<'a> {
     /// The stream.
     pub stream: Stream,
     /// The broker's sequence.
@@ -31,7 +31,7 @@ pub struct Place<'a> {
 
 /// What a message holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct Contents {
     /// In the order of the message: the index of an item is that of its position.
     pub items: Vec<Item>,
     /// Fields that were ignored, because no type or another type has them.
@@ -60,7 +60,7 @@ pub struct RefusedItem {
     /// it can't be read.
     pub header_bytes: usize,
     /// Its identity, if it says one.
-    pub identity: Option<Identity>,
+    pub identity: Option<EventIdentity>,
 }
 
 /// One item of a message before acceptance.
@@ -77,17 +77,22 @@ pub struct Raw<'a> {
 /// Total: whatever the bytes are, it answers, and the same bytes at the same place give the same
 /// answer. An event without an id gets one from its place. Where verdicts travel nothing but
 /// verdicts is read.
-pub fn read(place: &Place<'_>, headers: &Headers, payload: &[u8], rules: &Rules) -> Reading {
+pub fn read(
+    place: &StreamPosition<'_>,
+    headers: &Headers,
+    payload: &[u8],
+    rules: &Rules,
+) -> Contents {
     let decoded = headers.content_type().and_then(|form| decode_live(form, payload));
     let raw = match decoded {
         Ok(raw) => raw,
         Err(refusal) => {
             let items = vec![Item::Refused(whole(refusal, headers, payload))];
-            return Reading { items, fields_ignored: 0 };
+            return Contents { items, fields_ignored: 0 };
         }
     };
     let is_late = Subjects::is_late(place.subject, place.stream);
-    let mut reading = Reading { items: Vec::with_capacity(raw.len()), fields_ignored: 0 };
+    let mut reading = Contents { items: Vec::with_capacity(raw.len()), fields_ignored: 0 };
     for (index, Raw { bytes, decoded }) in (0..).zip(raw) {
         reading.items.push(match decoded {
             Ok(decoded) if is_late => late(place, decoded, bytes, rules),
@@ -202,7 +207,7 @@ fn json_items(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     Ok(lines.filter(|line| !line.is_empty()).collect())
 }
 
-fn judged(place: &Place<'_>, event: Event, bytes: &[u8], rules: &Rules) -> Item {
+fn judged(place: &StreamPosition<'_>, event: Event, bytes: &[u8], rules: &Rules) -> Item {
     let broker_time = Timestamp::from_nanos(place.broker_ns);
     match accept(&event, place.stream, broker_time, rules) {
         Ok(()) => Item::Event(event),
@@ -215,7 +220,7 @@ fn judged(place: &Place<'_>, event: Event, bytes: &[u8], rules: &Rules) -> Item 
 /// Its event was accepted at its own place. When that was is not said, so all but the times
 /// relative to the broker's is looked at again: an event that has passed the retention while its
 /// verdict waited is in the archive and counts.
-fn late(place: &Place<'_>, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Item {
+fn late(place: &StreamPosition<'_>, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Item {
     let identity = decoded.id.map(|id| (decoded.occurred_at, id));
     let missing = |field| {
         let refusal = Refusal::of_field(Reason::MissingField, field, "every verdict has one");
@@ -230,7 +235,7 @@ fn late(place: &Place<'_>, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Ite
     }
 }
 
-fn refused(refusal: Refusal, bytes: &[u8], identity: Option<Identity>) -> Item {
+fn refused(refusal: Refusal, bytes: &[u8], identity: Option<EventIdentity>) -> Item {
     Item::Refused(RefusedItem { refusal, bytes: bytes.to_vec(), header_bytes: 0, identity })
 }
 
@@ -241,18 +246,18 @@ mod tests {
     use super::*;
     use crate::{fixtures, fixtures::AT, seal};
 
-    const LAKE: Place<'static> = Place {
+    const LAKE: StreamPosition<'static> = StreamPosition {
         stream: Stream { side: domain::Side::Lake, partition: 0 },
         sequence: 7,
         broker_ns: AT.0 * 1_000,
         subject: "lake.access.0.test",
     };
 
-    fn read_lake(content_type: Option<&str>, payload: &[u8]) -> Reading {
+    fn read_lake(content_type: Option<&str>, payload: &[u8]) -> Contents {
         read(&LAKE, &content_type.into(), payload, &Rules::default())
     }
 
-    fn refusals(reading: &Reading) -> Vec<Option<(Reason, Option<&'static str>)>> {
+    fn refusals(reading: &Contents) -> Vec<Option<(Reason, Option<&'static str>)>> {
         let of = |item: &Item| match item {
             Item::Event(_) | Item::Verdict(_) => None,
             Item::Refused(item) => Some((item.refusal.reason, item.refusal.field)),

@@ -185,7 +185,7 @@ mod tests {
         for headers in [Headers::of("application/json"), Headers::default()] {
             assert!(read_replay(&headers, &sealed.payload).is_err());
         }
-        let place = crate::Place {
+        let place = crate::StreamPosition {
             stream: domain::Stream::lake(0),
             sequence: 1,
             broker_ns: fixtures::AT.0 * 1_000,

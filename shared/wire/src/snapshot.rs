@@ -9,15 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{BorrowDecode, Encode, config};
 use domain::{
-    EventId, Mark, Metrics, Operation, Outcome, Rules, Run, Seen, Statement, Stream, StreamState,
-    Timestamp,
+    EventId, Mark, Operation, Outcome, Rules, Run, Seen, SideMetrics, Statement, Stream,
+    StreamState, Timestamp,
     labels::Labels,
     lake::{BucketSums, LakeState},
     objects::{Object, Objects, Version},
-    runs::{Numbers, Runs},
+    runs::{Runs, SequenceSet},
     seen::Derived,
     space::Space,
-    warehouse::{Responses, WarehouseState, WarehouseSums},
+    warehouse::{RecentResponses, WarehouseState, WarehouseSums},
 };
 
 /// The version of a state's bytes that this program writes and reads. Version 1 of the rules.
@@ -104,8 +104,8 @@ pub fn encode_state(state: &StreamState, mark: &Mark) -> Vec<u8> {
         put(&mut bytes, &identity_form(*identity));
     }
     match state.metrics() {
-        Metrics::Lake(lake) => put_lake(&mut bytes, lake),
-        Metrics::Warehouse(warehouse) => put_warehouse(&mut bytes, warehouse),
+        SideMetrics::Lake(lake) => put_lake(&mut bytes, lake),
+        SideMetrics::Warehouse(warehouse) => put_warehouse(&mut bytes, warehouse),
     }
     sealed(bytes)
 }
@@ -147,8 +147,8 @@ fn decode_state_by(
     let kept: BTreeSet<_> = take_list(&mut rest, |rest| take(rest).map(identity_of))?;
     let derived = Derived::restore(rules.derived_ids_max, kept, floor.map(identity_of));
     let metrics = match stream.side {
-        domain::Side::Lake => Metrics::Lake(take_lake(&mut rest, &rules)?),
-        domain::Side::Warehouse => Metrics::Warehouse(take_warehouse(&mut rest, &rules)?),
+        domain::Side::Lake => SideMetrics::Lake(take_lake(&mut rest, &rules)?),
+        domain::Side::Warehouse => SideMetrics::Warehouse(take_warehouse(&mut rest, &rules)?),
     };
     finished(rest)?;
     let seen = Seen::restore(runs, derived);
@@ -225,10 +225,10 @@ fn runs_form(runs: &Runs) -> RunsForm {
 
 fn take_runs(rest: &mut &[u8], rules: &Rules) -> Result<Runs, SnapshotError> {
     let floor: Option<RunKey> = take(rest)?;
-    let kept: BTreeMap<Run, Numbers> = take_list(rest, |rest| {
+    let kept: BTreeMap<Run, SequenceSet> = take_list(rest, |rest| {
         let (run, next, floor) = take(rest)?;
         let holes = take_list(rest, take::<(u64, u64)>)?;
-        Ok((run_of(run), Numbers { next, floor, holes }))
+        Ok((run_of(run), SequenceSet { next, floor, holes }))
     })?;
     Ok(Runs::restore(rules.runs_max, rules.holes_per_run_max, kept, floor.map(run_of)))
 }
@@ -241,11 +241,11 @@ const fn run_of((start_ms, salt): RunKey) -> Run {
     Run::new(start_ms, salt)
 }
 
-const fn identity_form((at, id): domain::Identity) -> IdentityKey {
+const fn identity_form((at, id): domain::EventIdentity) -> IdentityKey {
     (at.0, *id.as_bytes())
 }
 
-const fn identity_of((at, id): IdentityKey) -> domain::Identity {
+const fn identity_of((at, id): IdentityKey) -> domain::EventIdentity {
     (Timestamp(at), EventId::from_bytes(id))
 }
 
@@ -343,7 +343,7 @@ fn take_warehouse(rest: &mut &[u8], rules: &Rules) -> Result<WarehouseState, Sna
     let mut warehouse = WarehouseState::new(rules);
     let (records, newest) = take(rest)?;
     (warehouse.records, warehouse.newest) = (records, Timestamp(newest));
-    warehouse.responses = Responses { seconds: take_list(rest, take)? };
+    warehouse.responses = RecentResponses { seconds: take_list(rest, take)? };
     warehouse.labels = Labels::restore(rules.labels_max, take_names(rest, take)?);
     let warehouses: u64 = take(rest)?;
     for _ in 0..warehouses {
@@ -472,7 +472,7 @@ mod tests {
             }
             lake.apply(&event);
         }
-        let Metrics::Lake(sums) = lake.metrics() else { unreachable!() };
+        let SideMetrics::Lake(sums) = lake.metrics() else { unreachable!() };
         assert!(sums.used_bytes() > 1_000 * i128::from(i64::MAX), "{}", sums.used_bytes());
         assert_eq!(decode_state(&encode_state(&lake, &MARK)).unwrap().0, lake);
     }

@@ -54,12 +54,12 @@ mod tests {
 
     use super::*;
     use crate::{Headers, MESSAGE_BYTES_MAX};
-    use crate::{Item, Place, fixtures, read, seal};
+    use crate::{Item, StreamPosition, fixtures, read, seal};
 
     const STREAM: Stream = Stream::lake(0);
 
-    fn place(subject: &str) -> Place<'_> {
-        Place { stream: STREAM, sequence: 7, broker_ns: fixtures::AT.0 * 1_000, subject }
+    fn place(subject: &str) -> StreamPosition<'_> {
+        StreamPosition { stream: STREAM, sequence: 7, broker_ns: fixtures::AT.0 * 1_000, subject }
     }
 
     fn numbered(first: u64, events: Vec<domain::Event>) -> Vec<Verdict> {

@@ -12,7 +12,7 @@ use domain::{
 };
 use peak_alloc::PeakAlloc;
 use proptest::{collection::vec, prelude::*, sample::Index};
-use wire::{Format, Place, Subjects, seal, snapshot};
+use wire::{Format, StreamPosition, Subjects, seal, snapshot};
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
@@ -192,7 +192,7 @@ fn read_every_way(payload: &[u8]) {
     let (_, taken) = peak(|| {
         for stream in [Stream::lake(0), Stream::warehouse(0)] {
             let (sequence, broker_ns) = (7, AT.0 * 1_000);
-            let place = Place { stream, sequence, broker_ns, subject: "lake.access.0.x" };
+            let place = StreamPosition { stream, sequence, broker_ns, subject: "lake.access.0.x" };
             for content_type in [None, Some("application/x-bincode; v=1"), Some("text/plain")] {
                 drop(wire::read(&place, &content_type.into(), payload, &rules));
             }

@@ -11,7 +11,7 @@ use super::{
     Page, Shown,
     figures::Recent,
     history::SharedHistory,
-    now::{self, Condition},
+    now::{self, HealthFacts},
 };
 use crate::{board::Board, config::Links, metrics::Metrics};
 
@@ -64,7 +64,7 @@ impl Feed {
             None => recent.clear(),
         }
         let streams = [Stream::lake(self.partition), Stream::warehouse(self.partition)];
-        let condition = Condition {
+        let condition = HealthFacts {
             parts: self.readiness.parts(),
             streams: streams
                 .into_iter()

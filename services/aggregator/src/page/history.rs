@@ -17,16 +17,16 @@ const NS_PER_MS: i64 = 1_000_000;
 
 /// The last hour, shared between those who fill and show it.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedHistory(Arc<Mutex<History>>);
+pub(crate) struct SharedHistory(Arc<Mutex<LastHour>>);
 
 impl SharedHistory {
     /// Nothing as yet, with so many seconds between two points.
     pub(crate) fn new(grain_s: u32) -> Self {
-        Self(Arc::new(Mutex::new(History::new(grain_s))))
+        Self(Arc::new(Mutex::new(LastHour::new(grain_s))))
     }
 
     /// The history between two changes.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, History> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LastHour> {
         // A point is put in whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,14 +40,14 @@ type WarehousePoint = (i64, (u64, u128), u128);
 
 /// At most one point of each side per grain and not more than an hour of them.
 #[derive(Clone, Debug)]
-pub(crate) struct History {
+pub(crate) struct LastHour {
     grain_s: i64,
     revision: u64,
     lake: BTreeMap<i64, LakePoint>,
     warehouse: BTreeMap<i64, WarehousePoint>,
 }
 
-impl History {
+impl LastHour {
     fn new(grain_s: u32) -> Self {
         let grain_s = i64::from(grain_s.max(1));
         Self { grain_s, revision: 0, lake: BTreeMap::new(), warehouse: BTreeMap::new() }
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_hour_of_points_is_kept_one_a_grain() {
-        let mut history = History::new(10);
+        let mut history = LastHour::new(10);
         for second in 0..10_000 {
             history.push(&lake(second, u64::try_from(second).unwrap()));
         }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn points_are_written_as_the_page_reads_them() {
-        let mut history = History::new(10);
+        let mut history = LastHour::new(10);
         history.push(&lake(5, 3));
         let values = SampleValues::Warehouse {
             queries_in_window: 2,

@@ -8,8 +8,8 @@ use service_kit::readiness::PartState;
 use super::figures::{BucketFigures, Figures, KEPT_MS, QueryFigures, Recent};
 use crate::{
     api::{
-        Bucket, Health, KeyMetrics, List, NewestEvents, Now, Numbers, Part, Rates, Responses,
-        StreamHealth, Warehouse,
+        Bucket, CountedStream, Health, KeyMetrics, List, NewestEvents, Now, Numbers, Part, Rates,
+        Responses, Warehouse,
     },
     config::Links,
     exposition::{BYTES_PER_GB, float, response_ms, unsigned},
@@ -28,7 +28,7 @@ const MICROS_PER_MS: f64 = 1e3;
 
 /// What the health of the pipeline is told from.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Condition {
+pub(crate) struct HealthFacts {
     pub(crate) parts: Vec<PartState>,
     pub(crate) streams: Vec<(Stream, metrics::StreamHealth)>,
     /// How long ago the broker was last reached, if that is too long ago.
@@ -40,7 +40,7 @@ pub(crate) fn write(
     now_us: i64,
     now_ms: u64,
     links: &Links,
-    condition: Condition,
+    condition: HealthFacts,
     shown: Option<(&Figures, &Recent)>,
 ) -> String {
     let now = Now {
@@ -59,7 +59,7 @@ fn millis(age: Duration) -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn health(condition: Condition, now_us: i64) -> Health {
+fn health(condition: HealthFacts, now_us: i64) -> Health {
     let parts = condition.parts.into_iter();
     let streams = condition.streams.into_iter();
     Health {
@@ -67,7 +67,7 @@ fn health(condition: Condition, now_us: i64) -> Health {
             .map(|part| Part { name: part.name.to_owned(), ok: part.is_ok, detail: part.detail })
             .collect(),
         streams: streams
-            .map(|(stream, health)| StreamHealth {
+            .map(|(stream, health)| CountedStream {
                 name: stream.to_string(),
                 lag_messages: health.lag_messages,
                 position: health.position,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn written(shown: Option<(&Figures, &Recent)>, now_ms: u64) -> Value {
-        let text = write(1_000_000, now_ms, &Links::default(), Condition::default(), shown);
+        let text = write(1_000_000, now_ms, &Links::default(), HealthFacts::default(), shown);
         serde_json::from_str(&text).unwrap()
     }
 
@@ -254,7 +254,8 @@ mod tests {
 
     #[test]
     fn numbers_that_stand_still_are_not_shown_and_say_since_when() {
-        let condition = Condition { stale: Some(Duration::from_secs(40)), ..Condition::default() };
+        let condition =
+            HealthFacts { stale: Some(Duration::from_secs(40)), ..HealthFacts::default() };
         let text = write(100_000_000, 5, &Links::default(), condition, None);
         let now: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&now["ready"], &now["stale_since_ms"]), (&false.into(), &60_000.into()));

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use event_store::{
     MessageRange,
-    audit::{Books, Doubled},
+    audit::{Doubled, StreamLedger},
 };
 use serde::Serialize;
 
-use crate::waiting::Waiting;
+use crate::waiting::WaitingMessages;
 
 /// What is wrong with the archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -57,14 +57,14 @@ pub(super) struct Reread {
     /// Why it is another stream than the one that was archived.
     pub(super) other: Option<String>,
     /// What stands behind the checkpoint.
-    pub(super) waiting: Option<Waiting>,
+    pub(super) waiting: Option<WaitingMessages>,
     /// By the place of a range in the books: messages that are there, and items in them.
     pub(super) ranges: BTreeMap<usize, (u64, u64)>,
 }
 
 /// What could be compared, for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Compared {
+pub(super) struct Comparisons {
     /// Ranges whose messages were all read again.
     pub(super) ranges_read_again: u64,
     /// Messages read again.
@@ -76,11 +76,14 @@ pub(super) struct Compared {
 }
 
 /// The findings of one stream, in its order.
-pub(super) fn compare(books: &Books, reread: Option<&Reread>) -> (Vec<Finding>, Compared) {
+pub(super) fn compare(
+    books: &StreamLedger,
+    reread: Option<&Reread>,
+) -> (Vec<Finding>, Comparisons) {
     let mut findings = Findings { stream: &books.stream, all: Vec::new() };
     ledger(books, &mut findings);
     ends(books, &mut findings);
-    let mut compared = Compared::default();
+    let mut compared = Comparisons::default();
     contents(books, &mut findings, &mut compared);
     totals(books, &mut findings);
     if let Some(reread) = reread {
@@ -124,7 +127,7 @@ impl Findings<'_> {
 }
 
 /// Each epoch's ranges begin at its first message and follow one another, and each adds up.
-fn ledger(books: &Books, findings: &mut Findings<'_>) {
+fn ledger(books: &StreamLedger, findings: &mut Findings<'_>) {
     let mut before = MessageRange::default();
     for range in &books.ranges {
         let messages = range.messages;
@@ -164,12 +167,12 @@ fn ledger(books: &Books, findings: &mut Findings<'_>) {
 }
 
 /// The sequence before the first message of an epoch: a purged stream goes on counting.
-fn begins_after(books: &Books, epoch: u32) -> u64 {
+fn begins_after(books: &StreamLedger, epoch: u32) -> u64 {
     books.next_after.range(..epoch).next_back().map_or(0, |(_, after)| *after)
 }
 
 /// Each epoch's ranges end where it was closed, the last one at the checkpoint.
-fn ends(books: &Books, findings: &mut Findings<'_>) {
+fn ends(books: &StreamLedger, findings: &mut Findings<'_>) {
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
     for range in &books.ranges {
         let end = ends.entry(range.messages.epoch).or_default();
@@ -205,7 +208,7 @@ fn ends(books: &Books, findings: &mut Findings<'_>) {
 }
 
 /// Rows and letters are as many as the ledger says, and stand nowhere else.
-fn contents(books: &Books, findings: &mut Findings<'_>, compared: &mut Compared) {
+fn contents(books: &StreamLedger, findings: &mut Findings<'_>, compared: &mut Comparisons) {
     for range in &books.ranges {
         // A refused row whose letter was retried came in later.
         let expected = range.inserted + range.retried;
@@ -240,7 +243,7 @@ fn contents(books: &Books, findings: &mut Findings<'_>, compared: &mut Compared)
 }
 
 /// What was inserted is there or was dropped.
-fn totals(books: &Books, findings: &mut Findings<'_>) {
+fn totals(books: &StreamLedger, findings: &mut Findings<'_>) {
     let sum = |of: fn(&event_store::audit::BookRange) -> u64| -> u64 {
         books.ranges.iter().map(of).sum()
     };
@@ -263,7 +266,12 @@ fn totals(books: &Books, findings: &mut Findings<'_>) {
 }
 
 /// The stream is the one that was archived, reaches as far, and holds what the ledger took of it.
-fn stream(books: &Books, reread: &Reread, findings: &mut Findings<'_>, compared: &mut Compared) {
+fn stream(
+    books: &StreamLedger,
+    reread: &Reread,
+    findings: &mut Findings<'_>,
+    compared: &mut Comparisons,
+) {
     let Some(checkpoint) = books.checkpoint else { return };
     if let Some(why) = &reread.other {
         findings.push(Trouble::OtherStream, None, why.clone());
@@ -287,7 +295,7 @@ fn stream(books: &Books, reread: &Reread, findings: &mut Findings<'_>, compared:
         let detail = "the stream no longer has what follows the checkpoint".to_owned();
         findings.push(Trouble::Missing, Some(gap), detail);
     }
-    if let Some(waiting) = reread.waiting.filter(Waiting::is_overdue) {
+    if let Some(waiting) = reread.waiting.filter(WaitingMessages::is_overdue) {
         let detail = format!(
             "{} messages wait behind the checkpoint at {}, the oldest for {} s: is the archiver \
              running and ready?",
@@ -345,13 +353,18 @@ mod tests {
         }
     }
 
-    fn books(ranges: Vec<BookRange>) -> Books {
+    fn books(ranges: Vec<BookRange>) -> StreamLedger {
         let last = ranges.last().unwrap().messages;
         let mark = Mark { epoch: last.epoch, sequence: last.last, broker_ns: 5, created_ns: 5 };
-        Books { stream: "LAKE_0".to_owned(), checkpoint: Some(mark), ranges, ..Books::default() }
+        StreamLedger {
+            stream: "LAKE_0".to_owned(),
+            checkpoint: Some(mark),
+            ranges,
+            ..StreamLedger::default()
+        }
     }
 
-    fn whole() -> Books {
+    fn whole() -> StreamLedger {
         let mut books = books(vec![
             range(1, 1, 10, 100, 0),
             range(1, 11, 20, 90, 2),
@@ -367,7 +380,10 @@ mod tests {
         Reread { first_sequence: 1, last_sequence: 12, epoch: Some(2), ranges, ..Reread::default() }
     }
 
-    fn troubles(books: &Books, reread: Option<&Reread>) -> Vec<(Trouble, Option<(u64, u64)>)> {
+    fn troubles(
+        books: &StreamLedger,
+        reread: Option<&Reread>,
+    ) -> Vec<(Trouble, Option<(u64, u64)>)> {
         let (findings, _) = compare(books, reread);
         let place = |finding: &Finding| Some((finding.first?, finding.last?));
         findings.iter().map(|finding| (finding.trouble, place(finding))).collect()
@@ -504,8 +520,10 @@ mod tests {
 
     #[test]
     fn messages_that_nobody_archives_are_a_finding_once_they_have_waited_for_long() {
-        let waiting =
-            |oldest_s| Reread { waiting: Some(Waiting { messages: 3, oldest_s }), ..reread() };
+        let waiting = |oldest_s| Reread {
+            waiting: Some(WaitingMessages { messages: 3, oldest_s }),
+            ..reread()
+        };
         assert_eq!(troubles(&whole(), Some(&waiting(5))), []);
         assert_eq!(troubles(&whole(), Some(&waiting(600))), [(Trouble::Waiting, None)]);
     }

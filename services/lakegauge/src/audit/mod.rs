@@ -10,13 +10,13 @@ use std::process::ExitCode;
 
 use bus::{Bus, BusSettings};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use event_store::{StoreSettings, audit::AuditView, audit::Books};
+use event_store::{StoreSettings, audit::AuditView, audit::StreamLedger};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use service_kit::Setting;
 
-use crate::{addresses::Login, command, identity};
-use compare::{Compared, Finding};
-use report::{Certificate, Identity, OfStream};
+use crate::{addresses::DatabaseLogin, command, identity};
+use compare::{Comparisons, Finding};
+use report::{AuditedPipeline, Certificate, OfStream};
 use stream::Before;
 
 const ARCHIVE_ONLY: &str = "archive-only";
@@ -58,7 +58,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = command::Given::of(matches, &settings(), Login::Reader);
+    let given = command::ToolArguments::of(matches, &settings(), DatabaseLogin::Reader);
     let loaded = given.load(|settings| {
         let bus = bus::service::load("lakegauge audit", settings);
         bus.zip(event_store::service::load("lakegauge-audit", settings))
@@ -125,12 +125,12 @@ async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Resu
     let bar = bar("looking for identities that are there twice");
     findings.extend(compare::doubled(&view.doubled().await?));
     bar.finish_and_clear();
-    let identity = Identity::of(&event_store::archive_side(store).await?, looked.is_some());
+    let identity = AuditedPipeline::of(&event_store::archive_side(store).await?, looked.is_some());
     Ok(Certificate::new(view.taken_at().to_owned(), identity, streams, findings, unchecked)?)
 }
 
 /// The broker, and how its streams stood before the view of the archive was taken.
-struct Looked {
+struct BrokerStatus {
     bus: Bus,
     before: BTreeMap<String, Before>,
 }
@@ -139,10 +139,10 @@ async fn look(
     settings: &BusSettings,
     store: &StoreSettings,
     names: &[String],
-) -> anyhow::Result<Looked> {
+) -> anyhow::Result<BrokerStatus> {
     let bus = Bus::connect(settings).await?;
     identity::compare(&bus, store).await?;
-    let mut looked = Looked { bus, before: BTreeMap::new() };
+    let mut looked = BrokerStatus { bus, before: BTreeMap::new() };
     for name in names {
         let before = stream::before(&looked.bus, name).await?;
         looked.before.insert(name.clone(), before);
@@ -151,12 +151,12 @@ async fn look(
 }
 
 async fn of_stream(
-    books: &Books,
-    looked: Option<&Looked>,
+    books: &StreamLedger,
+    looked: Option<&BrokerStatus>,
     unchecked: &mut Vec<String>,
-) -> (Compared, Vec<Finding>) {
+) -> (Comparisons, Vec<Finding>) {
     let mut reread = None;
-    if let (Some(Looked { bus, before }), Some(_)) = (looked, books.checkpoint)
+    if let (Some(BrokerStatus { bus, before }), Some(_)) = (looked, books.checkpoint)
         && let Some(before) = before.get(&books.stream)
     {
         let bar = bar(&format!("{}: reading messages again", books.stream));

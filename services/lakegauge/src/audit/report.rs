@@ -3,11 +3,11 @@
 use std::io::Write;
 
 use domain::ArchiveSide;
-use event_store::{MessageRange, audit::Books};
+use event_store::{MessageRange, audit::StreamLedger};
 use serde::Serialize;
 use service_kit::terminal::plain;
 
-use super::compare::{Compared, Finding, Trouble};
+use super::compare::{Comparisons, Finding, Trouble};
 
 /// Findings that are written out; all of them are counted.
 const FINDINGS_SHOWN_MAX: usize = 1_000;
@@ -21,7 +21,7 @@ pub(super) struct Certificate {
     pub(super) well: bool,
     /// When the view of the archive was taken, by the database's clock.
     pub(super) taken_at: String,
-    pub(super) identity: Identity,
+    pub(super) identity: AuditedPipeline,
     pub(super) streams: Vec<OfStream>,
     pub(super) findings: Vec<Finding>,
     /// Findings in all, those not written out included.
@@ -33,7 +33,7 @@ pub(super) struct Certificate {
 
 /// What was audited.
 #[derive(Debug, Serialize)]
-pub(super) struct Identity {
+pub(super) struct AuditedPipeline {
     /// The archive's own name.
     pub(super) archive: String,
     /// The pipeline whose events it keeps; none: no archiver has met it yet.
@@ -42,7 +42,7 @@ pub(super) struct Identity {
     pub(super) with_broker: bool,
 }
 
-impl Identity {
+impl AuditedPipeline {
     pub(super) fn of(archive: &ArchiveSide, with_broker: bool) -> Self {
         Self {
             archive: archive.id.to_string(),
@@ -75,7 +75,7 @@ pub(super) struct OfStream {
     /// blake3 over each range of the ledger with its counts, in hexadecimal.
     pub(super) ledger_digest: String,
     #[serde(flatten)]
-    pub(super) compared: Compared,
+    pub(super) compared: Comparisons,
 }
 
 /// Messages of an epoch, both ends included.
@@ -93,7 +93,7 @@ impl From<MessageRange> for Span {
 }
 
 impl OfStream {
-    pub(super) fn new(books: &Books, compared: Compared) -> Self {
+    pub(super) fn new(books: &StreamLedger, compared: Comparisons) -> Self {
         let mut of = Self {
             stream: books.stream.clone(),
             epoch: books.checkpoint.map(|mark| mark.epoch),
@@ -145,7 +145,7 @@ impl OfStream {
 }
 
 /// Ranges of the ledger that follow one another, as one each.
-fn spans(books: &Books) -> Vec<Span> {
+fn spans(books: &StreamLedger) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for range in &books.ranges {
         let messages = range.messages;
@@ -162,7 +162,7 @@ fn spans(books: &Books) -> Vec<Span> {
 impl Certificate {
     pub(super) fn new(
         taken_at: String,
-        identity: Identity,
+        identity: AuditedPipeline,
         streams: Vec<OfStream>,
         mut findings: Vec<Finding>,
         unchecked: Vec<String>,
@@ -192,7 +192,7 @@ impl Certificate {
 
     /// For people.
     pub(super) fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let Identity { archive, pipeline, with_broker } = &self.identity;
+        let AuditedPipeline { archive, pipeline, with_broker } = &self.identity;
         let beside = if *with_broker { "with its broker" } else { "alone" };
         match pipeline {
             Some(pipeline) => writeln!(out, "pipeline {pipeline}, archive {archive}, {beside}")?,

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bus::{Bus, Comparison, Read, ReaderSettings, StreamStatus};
 use domain::Stream;
-use event_store::audit::Books;
+use event_store::audit::StreamLedger;
 use service_kit::Clock;
 
 use super::compare::Reread;
-use crate::waiting::Waiting;
+use crate::waiting::WaitingMessages;
 
 /// Without a message for this long the broker is taken to be gone: above every heartbeat and
 /// backoff of the reader.
@@ -39,7 +39,7 @@ pub(super) async fn before(bus: &Bus, name: &str) -> anyhow::Result<Before> {
 pub(super) async fn reread(
     bus: &Bus,
     before: &Before,
-    books: &Books,
+    books: &StreamLedger,
     progress: impl Fn(u64),
 ) -> anyhow::Result<Reread> {
     let name = &books.stream;
@@ -56,7 +56,8 @@ pub(super) async fn reread(
         Comparison::Same | Comparison::Deleted | Comparison::Purged(_) => {}
         Comparison::Other(why) => reread.other = Some(why),
     }
-    reread.waiting = Waiting::look(bus, name, mark.sequence, Clock::system().now_us()).await?;
+    reread.waiting =
+        WaitingMessages::look(bus, name, mark.sequence, Clock::system().now_us()).await?;
     let is_other = reread.other.is_some() || reread.epoch.is_some_and(|now| now != mark.epoch);
     if is_other || status.messages == 0 || status.first_sequence > mark.sequence {
         return Ok(reread);
@@ -87,7 +88,7 @@ pub(super) async fn reread(
 }
 
 /// Counts a message to its range of the epoch that is archived now.
-fn count(reread: &mut Reread, books: &Books, sequence: u64, items: u64) {
+fn count(reread: &mut Reread, books: &StreamLedger, sequence: u64, items: u64) {
     let epoch = books.checkpoint.map_or(0, |mark| mark.epoch);
     let behind = books
         .ranges

@@ -17,7 +17,7 @@ use event_store::StoreSettings;
 use event_store::dead_letters::{ClosedAs, DeadLetters, LetterFilter};
 use service_kit::{Clock, Setting};
 
-use crate::{addresses::Login, command};
+use crate::{addresses::DatabaseLogin, command};
 
 /// Bytes of a letter that a list needs.
 const LIST_BYTES_MAX: u32 = 200;
@@ -190,8 +190,8 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     };
     let is_retry = name == "retry";
     let writes = is_retry || name == "drop";
-    let login = if writes { Login::Archiver } else { Login::Reader };
-    let loaded = command::Given::of(matches, &settings(is_retry), login).load(|settings| {
+    let login = if writes { DatabaseLogin::Archiver } else { DatabaseLogin::Reader };
+    let loaded = command::ToolArguments::of(matches, &settings(is_retry), login).load(|settings| {
         let store = event_store::service::load("lakegauge-dead-letters", settings);
         let bus = is_retry.then(|| bus::service::load("lakegauge dead-letters", settings));
         Some((store?, bus))

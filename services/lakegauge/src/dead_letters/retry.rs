@@ -20,7 +20,7 @@ use wire::{
 };
 
 use super::{ALL_BYTES, println_line};
-use crate::{identity, publish::unpack::unpacked, said::Said};
+use crate::{identity, publish::unpack::unpacked, said::PublishNotice};
 
 /// The source in the subjects of what is published again.
 const SOURCE: &str = "dead-letters";
@@ -267,7 +267,7 @@ impl Publishing {
         self.publisher.publish(sealed).await?;
         let flushing = self.publisher.flush();
         tokio::pin!(flushing);
-        let (mut said, progress) = (Said::default(), self.publisher.progress());
+        let (mut said, progress) = (PublishNotice::default(), self.publisher.progress());
         loop {
             tokio::select! {
                 flushed = &mut flushing => {

@@ -9,7 +9,7 @@ use bus::{Bus, BusSettings, Publisher, PublisherLimits};
 use domain::{Event, Refusal, Rules, Stream, Timestamp, accept::accept, partition};
 use wire::{Format, Packer, PackerLimits, Sealed, Subjects};
 
-use super::progress::Counts;
+use super::progress::PublishCounts;
 
 /// Partitions of each side. Splitting is a later release's; the format is ready for it.
 const PARTITIONS: u16 = 1;
@@ -20,12 +20,12 @@ pub(crate) struct Lanes {
     subjects: Subjects,
     source: String,
     format: Format,
-    counts: Arc<Counts>,
-    lanes: BTreeMap<Stream, Lane>,
+    counts: Arc<PublishCounts>,
+    lanes: BTreeMap<Stream, PublishLane>,
 }
 
 /// One stream.
-struct Lane {
+struct PublishLane {
     /// What both services will judge by; so what is refused here would be a dead letter there.
     rules: Rules,
     publisher: Publisher,
@@ -38,7 +38,7 @@ impl Lanes {
         settings: &BusSettings,
         source: &str,
         format: Format,
-        counts: Arc<Counts>,
+        counts: Arc<PublishCounts>,
     ) -> Self {
         Self {
             bus,
@@ -121,7 +121,7 @@ impl Lanes {
         Ok(())
     }
 
-    async fn lane(&mut self, stream: Stream) -> anyhow::Result<&mut Lane> {
+    async fn lane(&mut self, stream: Stream) -> anyhow::Result<&mut PublishLane> {
         let lane = match self.lanes.remove(&stream) {
             Some(lane) => lane,
             None => self.open(stream).await?,
@@ -129,7 +129,7 @@ impl Lanes {
         Ok(self.lanes.entry(stream).or_insert(lane))
     }
 
-    async fn open(&self, stream: Stream) -> anyhow::Result<Lane> {
+    async fn open(&self, stream: Stream) -> anyhow::Result<PublishLane> {
         let name = stream.to_string();
         let status =
             self.bus.stream(&name).await.context(
@@ -146,6 +146,6 @@ impl Lanes {
             }
         });
         self.counts.watch(publisher.progress());
-        Ok(Lane { rules, publisher, packers: BTreeMap::new() })
+        Ok(PublishLane { rules, publisher, packers: BTreeMap::new() })
     }
 }

@@ -21,14 +21,14 @@ use tokio::sync::mpsc;
 use wire::Format;
 
 use crate::{
-    addresses::Login,
+    addresses::DatabaseLogin,
     command as flags,
     stop::{Stop, Stopped},
 };
 use input::Line;
 use lanes::Lanes;
 use lines::{Identifier, NoEvent};
-use progress::Progress;
+use progress::PublishBar;
 
 /// Pieces of input that were read and not yet published: each is what one read gave.
 const PIECES_MAX: usize = 8;
@@ -86,7 +86,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::Given::of(matches, &Config::table(), Login::Reader);
+    let given = flags::ToolArguments::of(matches, &Config::table(), DatabaseLogin::Reader);
     let config = match given.load(Config::load) {
         Ok(config) => config,
         Err(status) => return status,
@@ -113,9 +113,9 @@ async fn publish(config: Config, file: PathBuf, mut stop: Stop) -> anyhow::Resul
     let opening = tokio::task::spawn_blocking(move || open(&file));
     let (raw, bytes) = stop.unless(opening).await???;
     let bus = stop.unless(Bus::connect(&config.bus)).await??;
-    let progress = Progress::new(bytes);
+    let progress = PublishBar::new(bytes);
     let lines = read_in_the_background(progress.count(raw))?;
-    let mut run = Run::new(&config, bus, &progress);
+    let mut run = PublishRun::new(&config, bus, &progress);
     let ended = run.lines(lines, &mut stop).await;
     let flushed = run.flush(&ended, &mut stop).await;
     let told = progress.end()?;
@@ -165,16 +165,16 @@ fn read_in_the_background(raw: impl Read + Send + 'static) -> anyhow::Result<Pie
     Ok(receiver)
 }
 
-struct Run<'a> {
+struct PublishRun<'a> {
     strict: bool,
     clock: Clock,
     identifier: Identifier,
     lanes: Lanes,
-    progress: &'a Progress,
+    progress: &'a PublishBar,
 }
 
-impl<'a> Run<'a> {
-    fn new(config: &Config, bus: Bus, progress: &'a Progress) -> Self {
+impl<'a> PublishRun<'a> {
+    fn new(config: &Config, bus: Bus, progress: &'a PublishBar) -> Self {
         Self {
             strict: config.strict,
             clock: Clock::system(),

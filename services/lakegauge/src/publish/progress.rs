@@ -10,14 +10,14 @@ use domain::Refusal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use service_kit::terminal::plain;
 
-use crate::said::Said;
+use crate::said::PublishNotice;
 
 /// Between two looks at the counts.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Counts that several tasks add to.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct PublishCounts {
     lines: AtomicU64,
     refused: AtomicU64,
     /// Events in acknowledged messages.
@@ -27,7 +27,7 @@ pub(crate) struct Counts {
     publishers: Mutex<Vec<Arc<PublishProgress>>>,
 }
 
-impl Counts {
+impl PublishCounts {
     /// Watches a publisher: while it waits, that is said.
     pub(crate) fn watch(&self, publisher: Arc<PublishProgress>) {
         self.publishers.lock().unwrap_or_else(PoisonError::into_inner).push(publisher);
@@ -38,8 +38,8 @@ impl Counts {
         publishers.iter().find_map(|publisher| publisher.trouble())
     }
 
-    fn told(&self) -> Told {
-        Told {
+    fn told(&self) -> PublishReport {
+        PublishReport {
             lines: self.lines.load(Ordering::Relaxed),
             acknowledged: self.acknowledged.load(Ordering::Relaxed),
             duplicates: self.duplicates.load(Ordering::Relaxed),
@@ -50,7 +50,7 @@ impl Counts {
 
 /// The counts at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct PublishReport {
     /// Lines that are not blank.
     pub(crate) lines: u64,
     /// Lines whose event the broker has stored.
@@ -61,7 +61,7 @@ pub(crate) struct Told {
     pub(crate) refused: u64,
 }
 
-impl std::fmt::Display for Told {
+impl std::fmt::Display for PublishReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { lines, acknowledged, duplicates, refused } = self;
         write!(
@@ -73,13 +73,13 @@ impl std::fmt::Display for Told {
 
 /// The bar on a terminal, and the words about what goes wrong anywhere.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct PublishBar {
     bar: ProgressBar,
-    counts: Arc<Counts>,
+    counts: Arc<PublishCounts>,
     ended: Arc<AtomicBool>,
 }
 
-impl Progress {
+impl PublishBar {
     /// For an input of so many bytes, where that is known. Must be called within a runtime.
     pub(crate) fn new(bytes: Option<u64>) -> Self {
         let bar = match bytes {
@@ -102,7 +102,7 @@ impl Progress {
         self.bar.wrap_read(raw)
     }
 
-    pub(crate) fn counts(&self) -> Arc<Counts> {
+    pub(crate) fn counts(&self) -> Arc<PublishCounts> {
         Arc::clone(&self.counts)
     }
 
@@ -123,7 +123,7 @@ impl Progress {
     /// # Errors
     ///
     /// Standard output can't be written.
-    pub(crate) fn end(&self) -> std::io::Result<Told> {
+    pub(crate) fn end(&self) -> std::io::Result<PublishReport> {
         self.ended.store(true, Ordering::Relaxed);
         self.bar.finish_and_clear();
         let told = self.counts.told();
@@ -139,8 +139,8 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// Keeps the bar's words true, and says once when publishing waits and when it goes on.
-async fn look(bar: ProgressBar, counts: Arc<Counts>, ended: Arc<AtomicBool>) {
-    let mut said = Said::default();
+async fn look(bar: ProgressBar, counts: Arc<PublishCounts>, ended: Arc<AtomicBool>) {
+    let mut said = PublishNotice::default();
     while !ended.load(Ordering::Relaxed) {
         if let Some(news) = said.news(counts.trouble()) {
             bar.suspend(|| eprintln!("{news}"));

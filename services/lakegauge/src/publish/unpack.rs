@@ -68,16 +68,16 @@ impl Read for Failure {
     }
 }
 
-type Packed = Box<dyn BufRead + Send>;
+type Compressed = Box<dyn BufRead + Send>;
 
 /// Unpacks one member or frame after the other.
 struct Unpacker(State);
 
 enum State {
     /// Before a member or frame, or at the end.
-    Between(Packed),
-    Gzip(flate2::bufread::GzDecoder<Packed>),
-    Zstd(zstd::stream::read::Decoder<'static, Packed>),
+    Between(Compressed),
+    Gzip(flate2::bufread::GzDecoder<Compressed>),
+    Zstd(zstd::stream::read::Decoder<'static, Compressed>),
     /// Nothing follows.
     Ended,
 }
@@ -105,7 +105,7 @@ impl Read for Unpacker {
 
 /// The next member or frame. Zero bytes before it and at the end are padding, as devices and
 /// archivers of blocks leave it.
-fn next(mut packed: Packed) -> io::Result<State> {
+fn next(mut packed: Compressed) -> io::Result<State> {
     loop {
         let available = match packed.fill_buf() {
             Ok(available) => available,
@@ -130,7 +130,7 @@ fn next(mut packed: Packed) -> io::Result<State> {
 }
 
 /// Passes over a frame that says nothing, as `pzstd` puts one before each of its own.
-fn skip(packed: &mut Packed) -> io::Result<()> {
+fn skip(packed: &mut Compressed) -> io::Result<()> {
     let mut header = [0; 8];
     packed.read_exact(&mut header)?;
     let [_, magic @ .., a, b, c, d] = header;

@@ -3,11 +3,11 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use ::replay::Progress;
+use ::replay::ReplayProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::said::Said;
+use crate::said::PublishNotice;
 
 /// Between two looks at the counts.
 const LOOK: Duration = Duration::from_millis(200);
@@ -21,7 +21,7 @@ pub(crate) struct Bar {
 
 impl Bar {
     /// Shows this progress. Must be called within a runtime.
-    pub(crate) fn new(progress: &Progress) -> Self {
+    pub(crate) fn new(progress: &ReplayProgress) -> Self {
         let bar = ProgressBar::no_length();
         let is_terminal = std::io::stderr().is_terminal();
         if !is_terminal {
@@ -42,9 +42,9 @@ const BOUNDED: &str =
     "{msg} {bar:30} {human_pos}/{human_len} events, {per_sec}, {elapsed}, {eta} to go";
 const UNBOUNDED: &str = "{spinner} {msg}, {human_pos} events, {per_sec}, {elapsed}";
 
-async fn look(bar: ProgressBar, progress: Progress, is_terminal: bool) {
+async fn look(bar: ProgressBar, progress: ReplayProgress, is_terminal: bool) {
     let (mut doing, mut is_bounded) = (String::new(), false);
-    let mut said = Said::default();
+    let mut said = PublishNotice::default();
     loop {
         if let Some(news) = said.news(progress.trouble()) {
             bar.suspend(|| eprintln!("{news}"));

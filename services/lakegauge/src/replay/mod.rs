@@ -7,12 +7,12 @@ mod verify;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bus::{Run, service::BusConfig};
+use bus::{ReplayRun, service::BusConfig};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use event_store::StoreSettings;
 use service_kit::logs::LogConfig;
 
-use crate::{addresses::Login, command as flags, stop::Stopped};
+use crate::{addresses::DatabaseLogin, command as flags, stop::Stopped};
 
 service_kit::settings! {
     /// What the tool is told.
@@ -56,7 +56,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = flags::Given::of(matches, &Config::table(), Login::Reader);
+    let given = flags::ToolArguments::of(matches, &Config::table(), DatabaseLogin::Reader);
     let config = given.load(|settings| {
         LogConfig::load_of_tool(settings).install();
         Config::load(settings)
@@ -70,13 +70,13 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         if matches.get_flag("verify") {
             return verify::run(config, matches).await;
         }
-        match matches.get_one::<Run>("remove") {
+        match matches.get_one::<ReplayRun>("remove") {
             Some(run) => run::remove(config, run).await,
             None => run::run(config, matches).await,
         }
     });
     // What was published has a message id of its own: the same command sends the rest.
-    let goes_on = matches.contains_id("run") && matches.get_one::<Run>("run").is_some();
+    let goes_on = matches.contains_id("run") && matches.get_one::<ReplayRun>("run").is_some();
     flags::report_status(done.map_err(|error| match error.downcast::<Stopped>() {
         Ok(stopped) if goes_on => {
             anyhow::anyhow!("{stopped}; the same command goes on where it stopped")

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 
-use ::replay::plan::{Filter, Kind, Speed};
-use ::replay::{Progress, Replay, Target, Told};
+use ::replay::plan::{EventKind, Filter, Speed};
+use ::replay::{Replay, ReplayProgress, ReplayReport, Target};
 use anyhow::Context as _;
-use bus::{Bus, Run};
+use bus::{Bus, ReplayRun};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use domain::{Stream, Timestamp};
 use service_kit::Clock;
@@ -15,12 +15,12 @@ use wire::{Subjects, source_token};
 use super::{Config, bar::Bar};
 
 pub(super) fn arguments(command: Command) -> Command {
-    let kinds = Kind::NAMES.map(|(name, _)| name);
+    let kinds = EventKind::NAMES.map(|(name, _)| name);
     command
         .arg(
             Arg::new("run")
                 .value_name("RUN")
-                .value_parser(|text: &str| text.parse::<Run>())
+                .value_parser(|text: &str| text.parse::<ReplayRun>())
                 .required_unless_present_any(["verify", "dry-run", "remove"])
                 .conflicts_with_all(["verify", "remove"])
                 .help("Name of the run, part of its subjects; one that exists goes on"),
@@ -36,7 +36,7 @@ pub(super) fn arguments(command: Command) -> Command {
             Arg::new("remove")
                 .long("remove")
                 .value_name("RUN")
-                .value_parser(|text: &str| text.parse::<Run>())
+                .value_parser(|text: &str| text.parse::<ReplayRun>())
                 .conflicts_with("verify")
                 .help("Remove a run: its streams, and the snapshots of who counted it"),
         )
@@ -80,7 +80,7 @@ fn filter_of(matches: &ArgMatches) -> Filter {
     Filter {
         since: matches.get_one::<Timestamp>("since").copied(),
         until: matches.get_one::<Timestamp>("until").copied(),
-        kinds: Kind::NAMES
+        kinds: EventKind::NAMES
             .into_iter()
             .filter(|(name, _)| kinds.contains(*name))
             .map(|(_, kind)| kind)
@@ -94,7 +94,7 @@ fn filter_of(matches: &ArgMatches) -> Filter {
 
 /// Replays, and prints what was replayed.
 pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<bool> {
-    let run = matches.get_one::<Run>("run").filter(|_| !matches.get_flag("dry-run"));
+    let run = matches.get_one::<ReplayRun>("run").filter(|_| !matches.get_flag("dry-run"));
     let target = match run {
         None => None,
         Some(run) => Some(Target {
@@ -106,7 +106,7 @@ pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<
     };
     let speed = matches.get_one::<Speed>("speed").copied().context("no speed")?;
     let what = Replay { store: config.store, filter: filter_of(matches), speed };
-    let progress = Progress::default();
+    let progress = ReplayProgress::default();
     let bar = Bar::new(&progress);
     let clock = Clock::system();
     let told = ::replay::replay(&what, target.as_ref(), &clock, &progress).await;
@@ -115,7 +115,7 @@ pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<
     Ok(true)
 }
 
-fn tell(told: &Told, json: bool) -> anyhow::Result<()> {
+fn tell(told: &ReplayReport, json: bool) -> anyhow::Result<()> {
     let text = if json {
         format!("{}\n", serde_json::to_string(told)?)
     } else {
@@ -125,7 +125,7 @@ fn tell(told: &Told, json: bool) -> anyhow::Result<()> {
 }
 
 /// Removes a run.
-pub(super) async fn remove(config: Config, run: &Run) -> anyhow::Result<bool> {
+pub(super) async fn remove(config: Config, run: &ReplayRun) -> anyhow::Result<bool> {
     let bus = Bus::connect(&config.bus.settings).await?;
     let removed = bus.remove_replay(run).await?;
     let mut stdout = std::io::stdout().lock();

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use ::replay::Progress;
+use ::replay::ReplayProgress;
 use ::replay::verify::{Against, Snapshot, Verify};
 use anyhow::Context as _;
 use bus::Bus;
@@ -44,7 +44,7 @@ pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<
         rules: config.bus.rules,
         reach_timeout: config.reach_timeout,
     };
-    let progress = Progress::default();
+    let progress = ReplayProgress::default();
     let bar = Bar::new(&progress);
     let report = ::replay::verify::verify(&what, &progress).await;
     drop(bar);

@@ -16,8 +16,8 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use event_store::StoreSettings;
 
-use crate::{addresses::Login, command};
-use source::Source;
+use crate::{addresses::DatabaseLogin, command};
+use source::Probe;
 
 /// Two looks of `--once` are this far apart, so that there are rates.
 const ONCE_APART: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = command::Given::of(matches, &Config::table(), Login::Reader);
+    let given = command::ToolArguments::of(matches, &Config::table(), DatabaseLogin::Reader);
     let config = match given.load(Config::load) {
         Ok(config) => config,
         Err(status) => return status,
@@ -69,7 +69,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         return command::report(command::block_on_until_stopped(|stop| session::run(config, stop)));
     }
     command::report_status(command::block_on(async {
-        let mut source = Source::new(&config);
+        let mut source = Probe::new(&config);
         source.look().await;
         tokio::time::sleep(ONCE_APART).await;
         let readings = source.look().await;

@@ -15,7 +15,7 @@ use super::{
     Config,
     readings::Readings,
     screen::{self, LISTS, Over, View},
-    source::Source,
+    source::Probe,
 };
 use crate::stop::Stop;
 
@@ -34,7 +34,7 @@ const SCREEN_END_MAX: Duration = Duration::from_secs(1);
 
 /// What a key asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum KeyAction {
     Nothing,
     Look,
     Quit,
@@ -53,8 +53,7 @@ pub(super) async fn run(config: Config, mut stop: Stop) -> anyhow::Result<()> {
     let mut hang_up = signal(SignalKind::hangup())?;
     let (readings, shown) = watch::channel(None);
     let (interval, asked) = watch::channel(config.interval);
-    let _looking =
-        AbortOnDropHandle::new(tokio::spawn(look(Source::new(&config), readings, asked)));
+    let _looking = AbortOnDropHandle::new(tokio::spawn(look(Probe::new(&config), readings, asked)));
     let ended = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&ended);
     let mut screen = tokio::task::spawn_blocking(move || {
@@ -83,7 +82,7 @@ async fn terminal_gone() {
 }
 
 async fn look(
-    mut source: Source,
+    mut source: Probe,
     readings: watch::Sender<Option<Readings>>,
     mut interval: watch::Receiver<Duration>,
 ) {
@@ -116,53 +115,53 @@ fn show(
         }
         let Event::Key(key) = event::read()? else { continue };
         match press(&mut view, key) {
-            Asked::Nothing => {}
-            Asked::Look => drop(interval.send_replace(view.interval)),
-            Asked::Quit => return Ok(()),
+            KeyAction::Nothing => {}
+            KeyAction::Look => drop(interval.send_replace(view.interval)),
+            KeyAction::Quit => return Ok(()),
         }
     }
     Ok(())
 }
 
 /// What a key does to the view, and what else it asks for.
-fn press(view: &mut View, key: KeyEvent) -> Asked {
+fn press(view: &mut View, key: KeyEvent) -> KeyAction {
     if key.kind == KeyEventKind::Release {
-        return Asked::Nothing;
+        return KeyAction::Nothing;
     }
     if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-        return Asked::Quit;
+        return KeyAction::Quit;
     }
     if let Over::Interval(typed) = &mut view.over {
         if let KeyCode::Char(c) = key.code {
             typed.extend(Some(c).filter(|c| c.is_ascii_digit() || *c == '.'));
-            return Asked::Nothing;
+            return KeyAction::Nothing;
         }
         if key.code == KeyCode::Backspace {
             typed.pop();
-            return Asked::Nothing;
+            return KeyAction::Nothing;
         }
         let seconds = if key.code == KeyCode::Enter { typed.parse::<f64>().ok() } else { None };
         view.over = Over::Nothing;
         let chosen = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         if let Some(chosen) = chosen {
             view.interval = chosen.clamp(INTERVAL_MIN, INTERVAL_MAX);
-            return Asked::Look;
+            return KeyAction::Look;
         }
-        return Asked::Nothing;
+        return KeyAction::Nothing;
     }
     if view.over == Over::Help {
         view.over = Over::Nothing;
-        return Asked::Nothing;
+        return KeyAction::Nothing;
     }
     let list = view.list;
     if key.code == KeyCode::Char('q') || key.code == KeyCode::Esc {
-        return Asked::Quit;
+        return KeyAction::Quit;
     } else if key.code == KeyCode::Char('h') || key.code == KeyCode::Char('?') {
         view.over = Over::Help;
     } else if key.code == KeyCode::Char('s') || key.code == KeyCode::Char('d') {
         view.over = Over::Interval(String::new());
     } else if key.code == KeyCode::Char(' ') {
-        return Asked::Look;
+        return KeyAction::Look;
     } else if key.code == KeyCode::Tab || key.code == KeyCode::Right {
         view.list = (list + 1) % LISTS;
     } else if key.code == KeyCode::BackTab || key.code == KeyCode::Left {
@@ -174,22 +173,22 @@ fn press(view: &mut View, key: KeyEvent) -> Asked {
     } else if key.code == KeyCode::Up {
         view.scrolled[list] = view.scrolled[list].saturating_sub(1);
     }
-    Asked::Nothing
+    KeyAction::Nothing
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn press_all(view: &mut View, codes: &[KeyCode]) -> Asked {
+    fn press_all(view: &mut View, codes: &[KeyCode]) -> KeyAction {
         let press = |_, code: &KeyCode| press(view, KeyEvent::new(*code, KeyModifiers::NONE));
-        codes.iter().fold(Asked::Nothing, press)
+        codes.iter().fold(KeyAction::Nothing, press)
     }
 
     #[test]
     fn keys_do_as_in_top() {
         let mut view = View { interval: Duration::from_secs(2), ..View::default() };
-        assert_eq!(press_all(&mut view, &[KeyCode::Char('h')]), Asked::Nothing);
+        assert_eq!(press_all(&mut view, &[KeyCode::Char('h')]), KeyAction::Nothing);
         assert_eq!(view.over, Over::Help);
         press_all(&mut view, &[KeyCode::Char('q')]);
         assert_eq!(view.over, Over::Nothing, "any key closes the help");
@@ -201,7 +200,7 @@ mod tests {
             KeyCode::Char('5'),
             KeyCode::Enter,
         ];
-        assert_eq!(press_all(&mut view, &asked), Asked::Look);
+        assert_eq!(press_all(&mut view, &asked), KeyAction::Look);
         assert_eq!(view.interval, Duration::from_millis(1_500));
         press_all(&mut view, &[KeyCode::Char('d'), KeyCode::Char('0'), KeyCode::Enter]);
         assert_eq!(view.interval, INTERVAL_MIN);
@@ -211,9 +210,9 @@ mod tests {
         assert_eq!((view.list, view.scrolled), (1, [0, 1, 0]));
         press_all(&mut view, &[KeyCode::Left, KeyCode::Left, KeyCode::Up]);
         assert_eq!((view.list, view.scrolled), (2, [0, 1, 0]));
-        assert_eq!(press_all(&mut view, &[KeyCode::Char(' ')]), Asked::Look);
-        assert_eq!(press_all(&mut view, &[KeyCode::Char('q')]), Asked::Quit);
+        assert_eq!(press_all(&mut view, &[KeyCode::Char(' ')]), KeyAction::Look);
+        assert_eq!(press_all(&mut view, &[KeyCode::Char('q')]), KeyAction::Quit);
         let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!(press(&mut view, interrupt), Asked::Quit);
+        assert_eq!(press(&mut view, interrupt), KeyAction::Quit);
     }
 }

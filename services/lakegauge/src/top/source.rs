@@ -3,7 +3,7 @@
 use aggregator::api::Now;
 use domain::Timestamp;
 use event_store::dead_letters::{DeadLetters, LetterFilter};
-use service_kit::scrape::Page;
+use service_kit::scrape::Scrape;
 use service_kit::terminal::plain;
 use service_kit::{Clock, http_client};
 use wire::json::format_time;
@@ -24,7 +24,7 @@ const LETTER_BYTES: u32 = 1;
 
 /// Where the readings come from.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct Probe {
     config: Config,
     clock: Clock,
     /// Events that the archiver had committed, and when that was asked, in milliseconds.
@@ -32,7 +32,7 @@ pub(super) struct Source {
     letters: Option<DeadLetters>,
 }
 
-impl Source {
+impl Probe {
     /// Nothing is asked yet.
     pub(super) fn new(config: &Config) -> Self {
         Self { config: config.clone(), clock: Clock::system(), archived: None, letters: None }
@@ -56,12 +56,12 @@ impl Source {
         Readings {
             now,
             history: history.unwrap_or_default(),
-            archiver: archiver.map(|(_, text)| self.archiver(&Page::parse(&text))),
+            archiver: archiver.map(|(_, text)| self.archiver(&Scrape::parse(&text))),
             letters: self.letters().await,
         }
     }
 
-    fn archiver(&mut self, page: &Page) -> Archiver {
+    fn archiver(&mut self, page: &Scrape) -> Archiver {
         let archived = page.sum("lakegauge_archiver_events_total", "result=\"inserted\"");
         let now_ms = self.clock.monotonic_ms();
         let before = self.archived;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use domain::{
-    Metrics, Seen, StreamState,
+    Seen, SideMetrics, StreamState,
     lake::{BucketSums, LakeState},
     objects::Objects,
     warehouse::{WarehouseState, WarehouseSums},
@@ -16,9 +16,10 @@ pub(super) fn difference(kept: &StreamState, folded: &StreamState) -> Option<Str
         return None;
     }
     let metrics = match (kept.metrics(), folded.metrics()) {
-        (Metrics::Lake(kept), Metrics::Lake(folded)) => lake(kept, folded),
-        (Metrics::Warehouse(kept), Metrics::Warehouse(folded)) => warehouse(kept, folded),
-        (Metrics::Lake(_), Metrics::Warehouse(_)) | (Metrics::Warehouse(_), Metrics::Lake(_)) => {
+        (SideMetrics::Lake(kept), SideMetrics::Lake(folded)) => lake(kept, folded),
+        (SideMetrics::Warehouse(kept), SideMetrics::Warehouse(folded)) => warehouse(kept, folded),
+        (SideMetrics::Lake(_), SideMetrics::Warehouse(_))
+        | (SideMetrics::Warehouse(_), SideMetrics::Lake(_)) => {
             Some("they are of two sides".to_owned())
         }
     };

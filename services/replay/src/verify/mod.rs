@@ -19,7 +19,7 @@ use bus::Bus;
 use domain::{Rules, Side, Stream};
 use event_store::{ArchiveView, StoreSettings};
 
-use crate::Progress;
+use crate::ReplayProgress;
 use reference::References;
 pub use reference::Snapshot;
 pub use report::{Report, SideReport, StreamReport};
@@ -53,7 +53,7 @@ pub struct Verify {
 /// # Errors
 ///
 /// Bus or archive can't be read, or the archive does not reach the snapshot in time.
-pub async fn verify(what: &Verify, progress: &Progress) -> anyhow::Result<Report> {
+pub async fn verify(what: &Verify, progress: &ReplayProgress) -> anyhow::Result<Report> {
     progress.begin("waiting for the archive", 0);
     let references = References::find(what).await?;
     references.wait_for_archive(&what.store, what.reach_timeout).await?;

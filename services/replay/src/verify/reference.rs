@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
-use bus::{Bus, BusError, Found};
+use bus::{Bus, BusError, FoundSnapshot};
 use domain::{ArchiveSide, Mark, Rules, Stream, StreamState};
 use event_store::{ArchiveView, StoreSettings, archive_side, read_checkpoint};
 
@@ -151,13 +151,13 @@ async fn from_bus(bus: &Bus, stream: Stream) -> anyhow::Result<Reference> {
     };
     let found = match bus.snapshots().load(&name).await {
         Ok(loaded) => loaded.found,
-        Err(BusError::NoStream { .. }) => Found::Nothing,
+        Err(BusError::NoStream { .. }) => FoundSnapshot::Nothing,
         Err(error) => return Err(error.into()),
     };
     let snapshot = match found {
-        Found::Nothing => Err("none was stored yet".to_owned()),
-        Found::Damaged(why) => anyhow::bail!("the snapshot of {name} is damaged: {why}"),
-        Found::Whole(_, bytes) => Ok(Snapshot::read(bytes.to_vec())
+        FoundSnapshot::Nothing => Err("none was stored yet".to_owned()),
+        FoundSnapshot::Damaged(why) => anyhow::bail!("the snapshot of {name} is damaged: {why}"),
+        FoundSnapshot::Whole(_, bytes) => Ok(Snapshot::read(bytes.to_vec())
             .with_context(|| format!("the snapshot of {name} can't be read"))?),
     };
     Ok(Reference { snapshot, rules })

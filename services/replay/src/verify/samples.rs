@@ -3,7 +3,7 @@
 use domain::{Mark, Sample, SampleValues};
 
 /// Where a message stands: epoch and sequence.
-pub(super) type Place = (u32, u64);
+pub(super) type MessagePosition = (u32, u64);
 
 /// What became of the samples so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl SampleCheck {
         &mut self,
         sample: &Sample,
         folded: &SampleValues,
-        base: Option<Place>,
+        base: Option<MessagePosition>,
         closed: &[Mark],
     ) {
         if base.is_some_and(|base| place(sample) < base) {
@@ -62,7 +62,7 @@ fn differing(kept: &SampleValues, folded: &SampleValues) -> String {
 }
 
 /// The place of a sample.
-pub(super) const fn place(sample: &Sample) -> Place {
+pub(super) const fn place(sample: &Sample) -> MessagePosition {
     (sample.epoch, sample.sequence)
 }
 

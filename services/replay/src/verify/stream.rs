@@ -10,16 +10,16 @@ use super::{
     difference::difference,
     reference::Snapshot,
     report::StreamReport,
-    samples::{Place, SampleCheck, place},
+    samples::{MessagePosition, SampleCheck, place},
 };
-use crate::Progress;
+use crate::ReplayProgress;
 
 /// Folds the stream of the view to its end.
 pub(super) async fn verify(
     view: &mut ArchiveView,
     rules: &Rules,
     snapshot: Option<&Snapshot>,
-    progress: &Progress,
+    progress: &ReplayProgress,
 ) -> anyhow::Result<StreamReport> {
     let stream = view.stream();
     progress.begin(format!("folding {stream}"), view.archived_events((0, 0)).await?);
@@ -106,7 +106,7 @@ struct Fold<'a> {
     state: StreamState,
     closed: Vec<Mark>,
     /// Where the fold begins, if not before everything.
-    base: Option<Place>,
+    base: Option<MessagePosition>,
     /// Taken when the fold has reached it.
     snapshot: Option<&'a Snapshot>,
     differences: Vec<String>,
@@ -115,13 +115,13 @@ struct Fold<'a> {
     unexpected: u64,
     /// Samples that were read and not yet compared, ascending.
     pending: VecDeque<Sample>,
-    read_to: Place,
+    read_to: MessagePosition,
     samples: SampleCheck,
 }
 
 impl Fold<'_> {
     /// Compares everything that lies before a place, now that the fold is about to pass it.
-    async fn pass(&mut self, view: &mut ArchiveView, next: Place) -> anyhow::Result<()> {
+    async fn pass(&mut self, view: &mut ArchiveView, next: MessagePosition) -> anyhow::Result<()> {
         if let Some(snapshot) = self.snapshot.take_if(|snapshot| place_of(&snapshot.mark) < next) {
             self.compare(snapshot);
         }
@@ -193,6 +193,6 @@ impl Fold<'_> {
     }
 }
 
-const fn place_of(mark: &Mark) -> Place {
+const fn place_of(mark: &Mark) -> MessagePosition {
     (mark.epoch, mark.sequence)
 }

@@ -10,7 +10,7 @@ use domain::{Timestamp, WindowKey, WindowSums, Windows, time::MICROS_PER_SECOND}
 use event_store::{ArchiveView, WindowRow};
 
 use super::report::SideReport;
-use crate::Progress;
+use crate::ReplayProgress;
 
 /// Rows that a span should have: a few seconds of reading, and some ten megabytes of windows even
 /// where every row has windows of its own.
@@ -25,7 +25,7 @@ const EARLIEST: Timestamp = Timestamp(-62_135_596_800 * MICROS_PER_SECOND);
 pub(super) async fn verify(
     view: &mut ArchiveView,
     report: &mut SideReport,
-    progress: &Progress,
+    progress: &ReplayProgress,
 ) -> anyhow::Result<()> {
     let stream = view.stream();
     progress.begin(format!("adding up the windows of {stream}"), 0);
@@ -104,7 +104,7 @@ const fn common_divisor(one: i64, other: i64) -> i64 {
 
 /// The windows of one span.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Compared {
+struct WindowComparison {
     /// Windows that either side has, and that can be compared.
     windows: u64,
     /// Windows whose rows retention has dropped.
@@ -121,7 +121,7 @@ fn compare(
     rows: impl IntoIterator<Item = (WindowKey, WindowSums)>,
     kept: Vec<WindowRow>,
     dropped: &[Times],
-) -> Compared {
+) -> WindowComparison {
     let mut all: BTreeMap<WindowKey, (Option<WindowSums>, Option<WindowSums>)> = BTreeMap::new();
     for (key, sums) in rows {
         all.entry(key).or_default().0 = Some(sums);
@@ -129,7 +129,7 @@ fn compare(
     for WindowRow { key, sums } in kept {
         all.entry(key).or_default().1 = Some(sums);
     }
-    let mut compared = Compared::default();
+    let mut compared = WindowComparison::default();
     for (key, (rows, kept)) in &all {
         if is_dropped(key, dropped) {
             compared.dropped += 1;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::{draw::to_f64, lake::objects::Slot, model::Books};
+use crate::{draw::to_f64, lake::objects::KeySlot, model::Oracle};
 
 /// What a request changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The object, by the number in its key.
-    pub slot: Slot,
+    pub slot: KeySlot,
     /// Changes happen in this order.
     pub number: u64,
     /// Size of the object after it; nothing after a delete.
@@ -32,7 +32,7 @@ impl LakeBooks {
     }
 }
 
-impl Books for LakeBooks {
+impl Oracle for LakeBooks {
     type Note = Change;
 
     fn enter(&mut self, change: &Change) {

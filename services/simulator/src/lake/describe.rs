@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use domain::{Fact, LakeAccess, Operation, Outcome};
 
 use crate::{
-    Origin,
+    RunSeed,
     arrivals::{Arrivals, RATE_MEASURED, Spread, Traffic},
-    describe::{MEDIAN, Row, SAMPLE_EVENTS, SHARE, Sampled, TAIL, Unit, Within},
+    describe::{Figure, MEDIAN, SAMPLE_EVENTS, SHARE, Sampled, TAIL, Unit, Within},
     draw::{Draw, length, to_f64},
     lake::{Config, Lake, LakeShape, WHOLE_READ_SHARE},
     model::Model,
@@ -20,12 +20,12 @@ const GUESS: &str = "no published figure";
 const WINDOW: usize = 10_000;
 
 /// Draws a sample with these settings, calm and with a fixed seed unless one is set.
-pub fn describe(config: &Config) -> Vec<Row> {
-    let mut sample = Sample::of(config, &config.shape);
+pub fn describe(config: &Config) -> Vec<Figure> {
+    let mut sample = Observations::of(config, &config.shape);
     // Writes are too few among a million requests for their median to be certain within 5 %.
     let only_writes = LakeShape { mix: vec![(Operation::Write, 1.0)], ..config.shape.clone() };
     let mut rows = sample.operations();
-    rows.extend(Sample::of(config, &only_writes).writes());
+    rows.extend(Observations::of(config, &only_writes).writes());
     rows.extend(sample.reads());
     rows.extend(sample.popularity());
     rows.extend(bursts(config));
@@ -34,7 +34,7 @@ pub fn describe(config: &Config) -> Vec<Row> {
 }
 
 #[derive(Default)]
-struct Sample {
+struct Observations {
     operations: BTreeMap<Operation, u64>,
     failed: u64,
     written: Sampled,
@@ -46,10 +46,10 @@ struct Sample {
     windows: Vec<Popularity>,
 }
 
-impl Sample {
+impl Observations {
     fn of(config: &Config, shape: &LakeShape) -> Self {
         let mut sample = Self::default();
-        let origin = Origin::of_a_sample(&config.common);
+        let origin = RunSeed::of_a_sample(&config.common);
         let calm = Scenario::calm();
         let mut model = Lake::new(origin.model_draw(), shape.clone(), calm, origin.run);
         let mut arrivals = origin.arrivals(&config.common, calm);
@@ -88,7 +88,7 @@ impl Sample {
         }
     }
 
-    fn operations(&self) -> Vec<Row> {
+    fn operations(&self) -> Vec<Figure> {
         let published = [
             (Operation::Head, 0.7317),
             (Operation::Read, 0.2322),
@@ -97,7 +97,7 @@ impl Sample {
             (Operation::Delete, 0.0004),
         ];
         let all = f64::from(SAMPLE_EVENTS);
-        let row = |(operation, published): (Operation, f64)| Row {
+        let row = |(operation, published): (Operation, f64)| Figure {
             what: format!("{} requests", operation.name()),
             unit: Unit::Share,
             generated: to_f64(self.operations.get(&operation).copied().unwrap_or(0)) / all,
@@ -108,7 +108,7 @@ impl Sample {
         published.into_iter().map(row).collect()
     }
 
-    fn writes(&mut self) -> Vec<Row> {
+    fn writes(&mut self) -> Vec<Figure> {
         let mut rows = Vec::new();
         for (share, published, within) in [
             (0.10, 1_088.0, TAIL),
@@ -118,7 +118,7 @@ impl Sample {
             (0.90, 5_665_856.0, TAIL),
             (0.99, 37_071_419.0, TAIL),
         ] {
-            rows.push(Row {
+            rows.push(Figure {
                 what: format!("object written, p{:.0}", share * 100.0),
                 unit: Unit::Bytes,
                 generated: self.written.quantile(share),
@@ -127,7 +127,7 @@ impl Sample {
                 source: IBM,
             });
         }
-        rows.push(Row {
+        rows.push(Figure {
             what: "object written, mean".to_owned(),
             unit: Unit::Bytes,
             generated: self.written.mean(),
@@ -138,7 +138,7 @@ impl Sample {
         rows
     }
 
-    fn reads(&mut self) -> Vec<Row> {
+    fn reads(&mut self) -> Vec<Figure> {
         let mut rows = Vec::new();
         for (share, published, within) in [
             (0.10, 656.0, TAIL),
@@ -146,7 +146,7 @@ impl Sample {
             (0.75, 5_205_248.0, TAIL),
             (0.99, 5_681_856.0, TAIL),
         ] {
-            rows.push(Row {
+            rows.push(Figure {
                 what: format!("bytes of a read, p{:.0}", share * 100.0),
                 unit: Unit::Bytes,
                 generated: self.read.quantile(share),
@@ -155,7 +155,7 @@ impl Sample {
                 source: IBM,
             });
         }
-        rows.push(Row {
+        rows.push(Figure {
             what: "reads of the whole object".to_owned(),
             unit: Unit::Share,
             generated: to_f64(self.whole_reads) / self.read.len().max(1.0),
@@ -166,11 +166,11 @@ impl Sample {
         rows
     }
 
-    fn popularity(&self) -> Vec<Row> {
+    fn popularity(&self) -> Vec<Figure> {
         let number = to_f64(length(&self.windows)).max(1.0);
         let mean =
             |figure: fn(&Popularity) -> f64| self.windows.iter().map(figure).sum::<f64>() / number;
-        let row = |what: &str, unit, generated, published, within| Row {
+        let row = |what: &str, unit, generated, published, within| Figure {
             what: format!("{what}, in 10,000 requests"),
             unit,
             generated,
@@ -187,8 +187,8 @@ impl Sample {
         ]
     }
 
-    fn guesses(&mut self) -> Vec<Row> {
-        let guess = |what: String, unit, generated| Row {
+    fn guesses(&mut self) -> Vec<Figure> {
+        let guess = |what: String, unit, generated| Figure {
             what,
             unit,
             generated,
@@ -210,17 +210,17 @@ impl Sample {
 
 /// The bursts at the rate at which they were measured, whatever the configured one: a faster lake
 /// is more of them at once.
-fn bursts(config: &Config) -> Vec<Row> {
+fn bursts(config: &Config) -> Vec<Figure> {
     let traffic = Traffic {
         rate_per_s: RATE_MEASURED,
         burst_events: config.common.burst_events,
         peak_over_trough: 1.0,
     };
-    let origin = Origin::of_a_sample(&config.common);
+    let origin = RunSeed::of_a_sample(&config.common);
     let draw = Draw::new(origin.seed, 0);
     let mut arrivals = Arrivals::new(draw, traffic, Scenario::calm(), origin.start);
     let spread = Spread::measure(&mut arrivals, SAMPLE_EVENTS);
-    let row = |what: &str, generated, published| Row {
+    let row = |what: &str, generated, published| Figure {
         what: format!("{what}, at 3.1 requests/s"),
         unit: Unit::Plain,
         generated,
@@ -296,7 +296,7 @@ mod tests {
         let flags = Flags::default();
         let config = Config::load(&mut Settings::new(&flags, &environment)).unwrap();
         let rows = describe(&config);
-        let wrong: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
+        let wrong: Vec<&Figure> = rows.iter().filter(|row| !row.holds()).collect();
         assert!(wrong.is_empty(), "{}", crate::describe::render(&rows));
     }
 }

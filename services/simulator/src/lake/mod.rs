@@ -24,7 +24,7 @@ pub use model::{Lake, OBJECT_BYTES, READ_BYTES, WHOLE_READ_SHARE};
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let Config { common, bus, shape } = config;
     let scenario_of = common.clone();
-    let model = |origin: &crate::Origin| {
+    let model = |origin: &crate::RunSeed| {
         Lake::new(origin.model_draw(), shape, origin.scenario(&scenario_of), origin.run)
     };
     crate::run::run(context, common, bus, Stream::lake(0), Subjects::lake_access, model).await

@@ -8,7 +8,7 @@ use crate::{
     lake::{
         LakeShape,
         books::{Change, LakeBooks},
-        objects::{Objects, Slot},
+        objects::{KeySlot, ObjectTable},
     },
     model::{Draft, Model},
     quantiles::Quantiles,
@@ -57,7 +57,7 @@ pub struct Lake {
     operations: Choice,
     object_bytes: Quantiles,
     read_bytes: Quantiles,
-    objects: Objects,
+    objects: ObjectTable,
     /// Bucket of a slot, by the slot's hash.
     bucket_places: Vec<usize>,
     failures: Choice,
@@ -93,7 +93,7 @@ impl Lake {
             failures: Choice::new(&failures),
             read_bytes: Quantiles::new(READ_BYTES),
             object_bytes,
-            objects: Objects::new(sizes.into_iter(), FAVOURITES, slots_max),
+            objects: ObjectTable::new(sizes.into_iter(), FAVOURITES, slots_max),
             bucket_places: (0..BUCKET_PLACES).map(|_| bucket_choice.pick(&mut draw)).collect(),
             principals: (0..shape.principals.max(1)).map(|n| format!("user-{n:02}")).collect(),
             run: run.to_string(),
@@ -211,7 +211,7 @@ impl Lake {
         to_u64(self.draw.lognormal(median_us * factor, DURATION_SIGMA))
     }
 
-    fn bucket(&self, slot: Slot) -> &str {
+    fn bucket(&self, slot: KeySlot) -> &str {
         let hash = usize::try_from(slot.wrapping_mul(0x9e37_79b1) >> 24).unwrap_or(0);
         &self.shape.buckets[self.bucket_places[hash]]
     }
@@ -244,7 +244,7 @@ impl Lake {
 
 impl Model for Lake {
     type Note = Change;
-    type Books = LakeBooks;
+    type Oracle = LakeBooks;
 
     fn happen(&mut self, arrival: Arrival) -> Draft<Change> {
         let incident = self.scenario.incident(arrival.at);
@@ -274,7 +274,7 @@ impl Model for Lake {
 
 /// A request and what it did.
 struct Done {
-    slot: Slot,
+    slot: KeySlot,
     operation: Operation,
     bytes: u64,
     object_bytes: Option<u64>,
@@ -282,7 +282,7 @@ struct Done {
 }
 
 impl Done {
-    const fn seen(slot: Slot, operation: Operation, bytes: u64, object_bytes: u64) -> Self {
+    const fn seen(slot: KeySlot, operation: Operation, bytes: u64, object_bytes: u64) -> Self {
         Self { slot, operation, bytes, object_bytes: Some(object_bytes), change: None }
     }
 }

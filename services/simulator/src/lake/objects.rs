@@ -11,26 +11,26 @@ const FLOOR: f64 = 0.009_5;
 const ADOPTED_SHARE: f64 = 0.1;
 
 /// A key of the run: objects are named by the number of their slot.
-pub(crate) type Slot = u32;
+pub(crate) type KeySlot = u32;
 
 /// Object state: 24 bytes a key, whether its object exists or was deleted.
 #[derive(Clone, Debug)]
-pub(crate) struct Objects {
-    slots: Vec<Entry>,
+pub(crate) struct ObjectTable {
+    slots: Vec<ObjectEntry>,
     /// Slots of existing objects, in no order, so that one can be drawn.
-    live: Vec<Slot>,
+    live: Vec<KeySlot>,
     /// Slots of deleted objects: written again once no new key may be made.
-    dead: Vec<Slot>,
+    dead: Vec<KeySlot>,
     slots_max: usize,
     /// The objects that are asked for, by rank.
-    favourites: Vec<Slot>,
+    favourites: Vec<KeySlot>,
     popularity: Choice,
     /// The same by size, so that a read can be of an object that is as large as the read.
-    by_size: Vec<(u64, Slot)>,
+    by_size: Vec<(u64, KeySlot)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct ObjectEntry {
     bytes: u64,
     /// Place in `live`, or [`NOWHERE`].
     live_place: u32,
@@ -38,7 +38,7 @@ struct Entry {
     rank: u32,
 }
 
-impl Objects {
+impl ObjectTable {
     /// Objects that exist already, the first of them favourites; at most `slots_max` keys are ever
     /// made.
     pub(crate) fn new(
@@ -69,22 +69,22 @@ impl Objects {
     }
 
     /// Size of an object, in bytes.
-    pub(crate) fn bytes(&self, slot: Slot) -> u64 {
+    pub(crate) fn bytes(&self, slot: KeySlot) -> u64 {
         self.slots[index(slot)].bytes
     }
 
     /// An object as often as it is popular.
-    pub(crate) fn popular(&self, draw: &mut Draw) -> Slot {
+    pub(crate) fn popular(&self, draw: &mut Draw) -> KeySlot {
         self.favourites[self.popularity.pick(draw)]
     }
 
     /// Some object, popular or not.
-    pub(crate) fn any(&self, draw: &mut Draw) -> Slot {
+    pub(crate) fn any(&self, draw: &mut Draw) -> KeySlot {
         self.live[draw.index(self.live.len())]
     }
 
     /// The favourite whose size is nearest to `bytes`.
-    pub(crate) fn nearest(&self, bytes: u64) -> Slot {
+    pub(crate) fn nearest(&self, bytes: u64) -> KeySlot {
         let above = self.by_size.partition_point(|&(size, _)| size < bytes);
         let below = above.saturating_sub(1);
         let above = above.min(self.by_size.len() - 1);
@@ -93,7 +93,7 @@ impl Objects {
     }
 
     /// Some favourite of at least `bytes`, or the largest.
-    pub(crate) fn at_least(&self, bytes: u64, draw: &mut Draw) -> Slot {
+    pub(crate) fn at_least(&self, bytes: u64, draw: &mut Draw) -> KeySlot {
         let first = self.by_size.partition_point(|&(size, _)| size < bytes);
         let first = first.min(self.by_size.len() - 1);
         self.by_size[first + draw.index(self.by_size.len() - first)].1
@@ -101,7 +101,7 @@ impl Objects {
 
     /// Stores an object under a new key or, where no more keys may be made, under one that had
     /// one.
-    pub(crate) fn store_new(&mut self, bytes: u64, draw: &mut Draw) -> Slot {
+    pub(crate) fn store_new(&mut self, bytes: u64, draw: &mut Draw) -> KeySlot {
         if self.slots.len() < self.slots_max {
             let slot = self.make(bytes);
             if draw.chance(ADOPTED_SHARE) {
@@ -120,7 +120,7 @@ impl Objects {
     }
 
     /// Replaces an existing object.
-    pub(crate) fn overwrite(&mut self, slot: Slot, bytes: u64) {
+    pub(crate) fn overwrite(&mut self, slot: KeySlot, bytes: u64) {
         let entry = self.slots[index(slot)];
         if entry.rank != NOWHERE {
             self.forget_size(entry.bytes, slot);
@@ -131,7 +131,7 @@ impl Objects {
 
     /// Removes some object and says which; nothing while only favourites would be left to take
     /// their places.
-    pub(crate) fn delete(&mut self, draw: &mut Draw) -> Option<Slot> {
+    pub(crate) fn delete(&mut self, draw: &mut Draw) -> Option<KeySlot> {
         if self.live.len() <= self.favourites.len() + 1 {
             return None;
         }
@@ -151,7 +151,7 @@ impl Objects {
     }
 
     /// An existing object that is no favourite; there is one.
-    fn plain(&self, draw: &mut Draw) -> Slot {
+    fn plain(&self, draw: &mut Draw) -> KeySlot {
         loop {
             let slot = self.any(draw);
             if self.slots[index(slot)].rank == NOWHERE {
@@ -160,21 +160,21 @@ impl Objects {
         }
     }
 
-    fn make(&mut self, bytes: u64) -> Slot {
+    fn make(&mut self, bytes: u64) -> KeySlot {
         let slot = place(self.slots.len());
-        self.slots.push(Entry { bytes, live_place: place(self.live.len()), rank: NOWHERE });
+        self.slots.push(ObjectEntry { bytes, live_place: place(self.live.len()), rank: NOWHERE });
         self.live.push(slot);
         slot
     }
 
-    fn revive(&mut self, slot: Slot, bytes: u64) {
+    fn revive(&mut self, slot: KeySlot, bytes: u64) {
         let live_place = place(self.live.len());
-        self.slots[index(slot)] = Entry { bytes, live_place, rank: NOWHERE };
+        self.slots[index(slot)] = ObjectEntry { bytes, live_place, rank: NOWHERE };
         self.live.push(slot);
     }
 
     /// Makes an object the favourite of this rank, in the place of the one that was.
-    fn favour(&mut self, slot: Slot, rank: usize) {
+    fn favour(&mut self, slot: KeySlot, rank: usize) {
         match self.favourites.get_mut(rank) {
             Some(holder) => {
                 let before = std::mem::replace(holder, slot);
@@ -187,12 +187,12 @@ impl Objects {
         self.note_size(self.slots[index(slot)].bytes, slot);
     }
 
-    fn note_size(&mut self, bytes: u64, slot: Slot) {
+    fn note_size(&mut self, bytes: u64, slot: KeySlot) {
         let at = self.by_size.partition_point(|entry| *entry < (bytes, slot));
         self.by_size.insert(at, (bytes, slot));
     }
 
-    fn forget_size(&mut self, bytes: u64, slot: Slot) {
+    fn forget_size(&mut self, bytes: u64, slot: KeySlot) {
         if let Ok(at) = self.by_size.binary_search(&(bytes, slot)) {
             self.by_size.remove(at);
         }
@@ -212,7 +212,7 @@ fn place(index: usize) -> u32 {
 mod tests {
     use super::*;
 
-    fn check(objects: &Objects) {
+    fn check(objects: &ObjectTable) {
         assert_eq!(objects.live.len() + objects.dead.len(), objects.slots.len());
         for (at, slot) in objects.live.iter().enumerate() {
             assert_eq!(index(objects.slots[index(*slot)].live_place), at);
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn every_index_over_the_objects_stays_right() {
         let mut draw = Draw::new(5, 0);
-        let mut objects = Objects::new((1..=20).map(|n| n * 100), 12, 60);
+        let mut objects = ObjectTable::new((1..=20).map(|n| n * 100), 12, 60);
         let mut deleted = 0;
         for step in 0..5_000 {
             let bytes = draw.below(5_000);
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_read_finds_an_object_of_its_size() {
         let mut draw = Draw::new(6, 0);
-        let objects = Objects::new([10, 20, 30, 1_000].into_iter(), 4, 10);
+        let objects = ObjectTable::new([10, 20, 30, 1_000].into_iter(), 4, 10);
         for (asked, found) in [(1, 10), (14, 10), (16, 20), (500, 30), (9_999, 1_000)] {
             assert_eq!(objects.bytes(objects.nearest(asked)), found);
         }

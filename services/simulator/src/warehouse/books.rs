@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::{draw::to_f64, model::Books};
+use crate::{draw::to_f64, model::Oracle};
 
 /// Whole seconds over which response times are averaged.
 const WINDOW_S: i64 = 60;
@@ -40,7 +40,7 @@ impl WarehouseBooks {
     }
 }
 
-impl Books for WarehouseBooks {
+impl Oracle for WarehouseBooks {
     type Note = Finished;
 
     fn enter(&mut self, finished: &Finished) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{Fact, Outcome, Statement, WarehouseQuery};
 
 use crate::{
-    Origin,
-    describe::{MEDIAN, Row, SAMPLE_EVENTS, SHARE, Sampled, TAIL, Unit, Within},
+    RunSeed,
+    describe::{Figure, MEDIAN, SAMPLE_EVENTS, SHARE, Sampled, TAIL, Unit, Within},
     draw::{length, to_f64, to_u64},
     model::Model,
     scenario::Scenario,
@@ -22,9 +22,9 @@ const MEGABYTE: u64 = 1_000_000;
 const QUERIES_MIN: u64 = 1_000;
 
 /// Draws a sample with these settings, calm and with a fixed seed unless one is set.
-pub fn describe(config: &Config) -> Vec<Row> {
-    let mut sample = Sample::default();
-    let origin = Origin::of_a_sample(&config.common);
+pub fn describe(config: &Config) -> Vec<Figure> {
+    let mut sample = Observations::default();
+    let origin = RunSeed::of_a_sample(&config.common);
     let mut model = Warehouse::new(origin.model_draw(), config.shape.clone(), Scenario::calm());
     let mut arrivals = origin.arrivals(&config.common, Scenario::calm());
     for _ in 0..SAMPLE_EVENTS {
@@ -41,7 +41,7 @@ pub fn describe(config: &Config) -> Vec<Row> {
 }
 
 #[derive(Default)]
-struct Sample {
+struct Observations {
     executed_us: Sampled,
     queued_us: Sampled,
     scanned: Sampled,
@@ -65,7 +65,7 @@ impl Repetition {
     }
 }
 
-impl Sample {
+impl Observations {
     fn add(&mut self, query: WarehouseQuery) {
         self.executed_us.push(query.executed_us);
         self.queued_us.push(query.queued_us);
@@ -81,14 +81,14 @@ impl Sample {
         repetition.fingerprints.insert(query.fingerprint);
     }
 
-    fn runtimes(&mut self) -> Vec<Row> {
+    fn runtimes(&mut self) -> Vec<Figure> {
         let sum: f64 = RUNTIME_PERCENT.iter().sum();
-        let mut rows: Vec<Row> = RUNTIME_PERCENT
+        let mut rows: Vec<Figure> = RUNTIME_PERCENT
             .iter()
             .zip(RUNTIME_EDGES_S.windows(2))
             .map(|(percent, edges)| {
                 let (low, high) = (to_u64(edges[0] * 1e6), to_u64(edges[1] * 1e6));
-                Row {
+                Figure {
                     what: format!("run time from {} s to {} s", edges[0], edges[1]),
                     unit: Unit::Share,
                     generated: self.executed_us.share(|us| (low..high).contains(&us)),
@@ -101,7 +101,7 @@ impl Sample {
         for (share, published, within) in
             [(0.5, 0.056e6, MEDIAN), (0.9, 2.03e6, TAIL), (0.99, 57.5e6, TAIL)]
         {
-            rows.push(Row {
+            rows.push(Figure {
                 what: format!("run time, p{:.0} that these buckets imply", share * 100.0),
                 unit: Unit::Micros,
                 generated: self.executed_us.quantile(share),
@@ -110,7 +110,7 @@ impl Sample {
                 source: FLEET,
             });
         }
-        rows.push(Row {
+        rows.push(Figure {
             what: "time in a queue, mean".to_owned(),
             unit: Unit::Micros,
             generated: self.queued_us.mean(),
@@ -121,8 +121,8 @@ impl Sample {
         rows
     }
 
-    fn scans(&mut self) -> Vec<Row> {
-        let mut row = |what: &str, share, published, within| Row {
+    fn scans(&mut self) -> Vec<Figure> {
+        let mut row = |what: &str, share, published, within| Figure {
             what: format!("scanned, of queries from 1 MB on, {what}"),
             unit: Unit::Bytes,
             generated: self.scanned.quantile(share),
@@ -133,8 +133,8 @@ impl Sample {
         vec![row("p50", 0.5, 100e6, MEDIAN), row("p99.9", 0.999, 300e9, TAIL)]
     }
 
-    fn shares(&self) -> Vec<Row> {
-        let row = |what: &str, count, published| Row {
+    fn shares(&self) -> Vec<Figure> {
+        let row = |what: &str, count, published| Figure {
             what: what.to_owned(),
             unit: Unit::Share,
             generated: to_f64(count) / f64::from(SAMPLE_EVENTS),
@@ -148,15 +148,15 @@ impl Sample {
         ]
     }
 
-    fn tenants(&self) -> Vec<Row> {
+    fn tenants(&self) -> Vec<Figure> {
         let mut queries: Vec<u64> =
             self.warehouses.values().map(|repetition| repetition.queries).collect();
         queries.sort_unstable_by(|a, b| b.cmp(a));
         let all = f64::from(SAMPLE_EVENTS);
         let top = |number: usize| to_f64(queries.iter().take(number).sum()) / all;
-        let mut rows: Vec<Row> = [(1, 0.136), (5, 0.360), (10, 0.508), (20, 0.697)]
+        let mut rows: Vec<Figure> = [(1, 0.136), (5, 0.360), (10, 0.508), (20, 0.697)]
             .into_iter()
-            .map(|(number, published)| Row {
+            .map(|(number, published)| Figure {
                 what: format!("busiest {number} of the warehouses"),
                 unit: Unit::Share,
                 generated: top(number),
@@ -172,7 +172,7 @@ impl Sample {
             .map(Repetition::share)
             .collect();
         let mostly = often.iter().filter(|share| **share >= 0.8).count();
-        rows.push(Row {
+        rows.push(Figure {
             what: "warehouses that repeat 80 % of their queries".to_owned(),
             unit: Unit::Share,
             generated: to_f64(u64::try_from(mostly).unwrap_or(0)) / to_f64(length(&often)).max(1.0),
@@ -183,8 +183,8 @@ impl Sample {
         rows
     }
 
-    fn guesses(&mut self) -> Vec<Row> {
-        let guess = |what: String, unit, generated, source| Row {
+    fn guesses(&mut self) -> Vec<Figure> {
+        let guess = |what: String, unit, generated, source| Figure {
             what,
             unit,
             generated,
@@ -220,7 +220,7 @@ mod tests {
         let flags = Flags::default();
         let config = Config::load(&mut Settings::new(&flags, &environment)).unwrap();
         let rows = describe(&config);
-        let wrong: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
+        let wrong: Vec<&Figure> = rows.iter().filter(|row| !row.holds()).collect();
         assert!(wrong.is_empty(), "{}", crate::describe::render(&rows));
     }
 }

@@ -24,7 +24,7 @@ pub use tenants::TENANTS_MAX;
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let Config { common, bus, shape } = config;
     let scenario_of = common.clone();
-    let model = |origin: &crate::Origin| {
+    let model = |origin: &crate::RunSeed| {
         Warehouse::new(origin.model_draw(), shape, origin.scenario(&scenario_of))
     };
     crate::run::run(context, common, bus, Stream::warehouse(0), Subjects::warehouse_query, model)

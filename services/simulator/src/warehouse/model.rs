@@ -191,7 +191,7 @@ impl Warehouse {
 
 impl Model for Warehouse {
     type Note = Finished;
-    type Books = WarehouseBooks;
+    type Oracle = WarehouseBooks;
 
     fn happen(&mut self, arrival: Arrival) -> Draft<Finished> {
         let query = self.query(arrival.at, arrival.session);

@@ -14,7 +14,7 @@ use crate::{
     message_range::MessageRange,
     numbers::{bigint, integer, unsigned, unsigned_32},
     read::records::declared_losses,
-    rows::{columns::read, kind::Kind},
+    rows::{columns::read, kind::EventTable},
     schema::migrate,
     settings::connection::StoreSettings,
     statement::{Doing, take_snapshot},
@@ -42,7 +42,7 @@ pub struct AuditView {
 
 /// What the archive says of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct StreamLedger {
     /// Its name.
     pub stream: String,
     /// How far it is archived.
@@ -152,14 +152,14 @@ impl AuditView {
         &mut self,
         name: &str,
         mut progress: impl FnMut(u64),
-    ) -> Result<Books, StoreError> {
+    ) -> Result<StreamLedger, StoreError> {
         let known = self.streams.iter().find(|(_, known)| known == name);
         let Some(stream) = known.map(|(stream, _)| *stream) else {
             return Err(StoreError::Inconsistent(format!("the archive has no stream {name}")));
         };
         let checkpoint = checkpoint::load(&mut self.connection, stream).await?;
         let dropped = self.dropped(stream).await?;
-        let mut books = Books {
+        let mut books = StreamLedger {
             stream: name.to_owned(),
             checkpoint: checkpoint.map(|checkpoint| checkpoint.mark),
             closed: self.closed(stream, "sequence").await?,
@@ -167,7 +167,7 @@ impl AuditView {
             ranges: self.ranges(stream, &dropped).await?,
             lost: declared_losses(&mut self.connection, stream).await?,
             dropped_rows: dropped.iter().map(|dropped| dropped.rows).sum(),
-            ..Books::default()
+            ..StreamLedger::default()
         };
         for (from, to) in chunks(&books.ranges) {
             self.count(stream, &mut books, from, to).await?;
@@ -192,7 +192,7 @@ impl AuditView {
     /// The database failed.
     pub async fn doubled(&mut self) -> Result<Doubled, StoreError> {
         let mut doubled = Doubled::default();
-        for kind in Kind::ALL {
+        for kind in EventTable::ALL {
             // Grouped by the columns of the key, which follows its index; by a row it would sort.
             let sql = format!(
                 "select to_char(occurred_at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
@@ -285,7 +285,7 @@ impl AuditView {
     async fn count(
         &mut self,
         stream: StreamId,
-        books: &mut Books,
+        books: &mut StreamLedger,
         from: usize,
         to: usize,
     ) -> Result<(), StoreError> {
@@ -318,7 +318,11 @@ impl AuditView {
     }
 
     /// Rows and letters of epochs that the ledger does not know.
-    async fn elsewhere(&mut self, stream: StreamId, books: &mut Books) -> Result<(), StoreError> {
+    async fn elsewhere(
+        &mut self,
+        stream: StreamId,
+        books: &mut StreamLedger,
+    ) -> Result<(), StoreError> {
         let known: Vec<i32> = books
             .ranges
             .iter()
@@ -386,7 +390,7 @@ fn statements(stream: StreamId) -> Vec<(&'static str, String)> {
 }
 
 fn take(
-    books: &mut Books,
+    books: &mut StreamLedger,
     what: &'static str,
     (epoch, from): (u32, usize),
     row: &PgRow,

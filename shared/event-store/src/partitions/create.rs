@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::{
     error::StoreError,
-    partitions::layout::{Partition, PartitionLayout},
-    rows::kind::Kind,
+    partitions::layout::{DayPartition, PartitionLayout},
+    rows::kind::EventTable,
     schema::ownership::{self, MARK},
     statement::{Doing, run},
 };
@@ -24,7 +24,7 @@ const LOCK: i64 = 0x6c61_6b65_7061_7274;
 #[derive(Clone, Debug)]
 pub(crate) struct Partitions {
     layout: PartitionLayout,
-    known: BTreeSet<(Kind, Partition)>,
+    known: BTreeSet<(EventTable, DayPartition)>,
 }
 
 impl Partitions {
@@ -42,9 +42,9 @@ impl Partitions {
     pub(crate) async fn ensure(
         &mut self,
         connection: &mut PgConnection,
-        days: &BTreeSet<(Kind, i64)>,
+        days: &BTreeSet<(EventTable, i64)>,
     ) -> Result<(), StoreError> {
-        let needed: BTreeSet<(Kind, Partition)> = days
+        let needed: BTreeSet<(EventTable, DayPartition)> = days
             .iter()
             .map(|(kind, day)| (*kind, self.layout.partition_of(start_of(*day))))
             .filter(|needed| !self.known.contains(needed))
@@ -63,8 +63,8 @@ const fn start_of(day: i64) -> Timestamp {
 
 async fn make(
     connection: &mut PgConnection,
-    kind: Kind,
-    partition: Partition,
+    kind: EventTable,
+    partition: DayPartition,
 ) -> Result<(), StoreError> {
     let doing = "making a partition";
     let table = kind.table();
@@ -94,7 +94,11 @@ enum Found {
     Foreign,
 }
 
-async fn found(connection: &mut PgConnection, kind: Kind, name: &str) -> Result<Found, StoreError> {
+async fn found(
+    connection: &mut PgConnection,
+    kind: EventTable,
+    name: &str,
+) -> Result<Found, StoreError> {
     let attached: Option<bool> = sqlx::query_scalar(
         "select exists (select from pg_inherits where inhrelid = class.oid \
              and inhparent = to_regclass($2)) \

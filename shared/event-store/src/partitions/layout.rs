@@ -18,7 +18,7 @@ pub(crate) struct PartitionLayout {
 
 /// A partition: whole days, the last excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Partition {
+pub(crate) struct DayPartition {
     from_day: i64,
     to_day: i64,
 }
@@ -30,18 +30,18 @@ impl PartitionLayout {
     }
 
     /// The partition that holds a moment.
-    pub(crate) fn partition_of(self, at: Timestamp) -> Partition {
+    pub(crate) fn partition_of(self, at: Timestamp) -> DayPartition {
         let day = at.day();
         if day >= self.installed_day {
-            return Partition { from_day: day, to_day: day + 1 };
+            return DayPartition { from_day: day, to_day: day + 1 };
         }
         let year = date(day).year();
         let to_day = first_day(year + 1).min(self.installed_day);
-        Partition { from_day: first_day(year), to_day }
+        DayPartition { from_day: first_day(year), to_day }
     }
 }
 
-impl Partition {
+impl DayPartition {
     /// What follows the name of the table: `y2024` or `d20261123`.
     pub(crate) fn suffix(&self) -> String {
         let from = date(self.from_day);
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    impl Partition {
+    impl DayPartition {
         /// Whether a moment lies in it.
         const fn holds(&self, at: Timestamp) -> bool {
             self.from_day <= at.day() && at.day() < self.to_day

@@ -12,7 +12,7 @@ use crate::{
         base::{self, Base},
         create::Partitions,
     },
-    rows::kind::Kind,
+    rows::kind::EventTable,
     schema::ownership,
     statement::{Doing, begin, commit, roll_back, run},
     stream_id::StreamId,
@@ -141,7 +141,7 @@ const fn reaches(checkpoint: &Mark, base: &Mark) -> bool {
 /// A partition that is old enough.
 #[derive(Clone, Debug)]
 struct Old {
-    kind: Kind,
+    kind: EventTable,
     name: String,
     from: Timestamptz,
     to: Timestamptz,

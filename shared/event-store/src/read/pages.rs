@@ -18,7 +18,7 @@ const PAGE_EVENTS: u64 = 30_000;
 
 /// What is read at a time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Page {
+pub(crate) struct PageRequest {
     pub(crate) messages: MessageRange,
     /// Earliest and latest time of the events in it, so that only their partitions are visited.
     pub(crate) occurred: Option<(Timestamp, Timestamp)>,
@@ -29,7 +29,7 @@ pub(crate) async fn pages(
     connection: &mut PgConnection,
     stream: StreamId,
     base: Option<&StoredBase>,
-) -> Result<Vec<Page>, StoreError> {
+) -> Result<Vec<PageRequest>, StoreError> {
     let (epoch, sequence) = base.map_or((0, 0), |base| (base.epoch, base.sequence));
     let rows = sqlx::query(
         "select epoch, case when epoch = $2 then greatest(first, $3 + 1) else first end as first, \
@@ -47,7 +47,7 @@ pub(crate) async fn pages(
         let from: Option<Timestamp> = read(row, "occurred_from").doing(DOING)?;
         let to: Option<Timestamp> = read(row, "occurred_to").doing(DOING)?;
         let messages = MessageRange::from_row(row).doing(DOING)?;
-        let page = Page { messages, occurred: from.zip(to) };
+        let page = PageRequest { messages, occurred: from.zip(to) };
         pages.add(page, read(row, "events").doing(DOING)?);
     }
     Ok(pages.finish())
@@ -56,12 +56,12 @@ pub(crate) async fn pages(
 /// Joins small ranges of the ledger and cuts large ones.
 #[derive(Debug, Default)]
 struct Pages {
-    done: Vec<Page>,
+    done: Vec<PageRequest>,
     events: u64,
 }
 
 impl Pages {
-    fn add(&mut self, page: Page, events: u64) {
+    fn add(&mut self, page: PageRequest, events: u64) {
         let MessageRange { epoch, first, last } = page.messages;
         let parts = events.div_ceil(PAGE_EVENTS).max(1);
         let messages = last - first + 1;
@@ -78,14 +78,16 @@ impl Pages {
         let mut from = first;
         while from <= last {
             let to = (from + step - 1).min(last);
-            self.done
-                .push(Page { messages: MessageRange { epoch, first: from, last: to }, ..page });
+            self.done.push(PageRequest {
+                messages: MessageRange { epoch, first: from, last: to },
+                ..page
+            });
             from = to + 1;
         }
         self.events = if parts > 1 { PAGE_EVENTS } else { events };
     }
 
-    fn finish(mut self) -> Vec<Page> {
+    fn finish(mut self) -> Vec<PageRequest> {
         self.done.reverse();
         self.done
     }
@@ -109,9 +111,10 @@ mod tests {
         let mut pages = Pages::default();
         for (epoch, first, last, events) in batches {
             let messages = MessageRange { epoch: *epoch, first: *first, last: *last };
-            pages.add(Page { messages, occurred: None }, *events);
+            pages.add(PageRequest { messages, occurred: None }, *events);
         }
-        let range = |page: &Page| (page.messages.epoch, page.messages.first, page.messages.last);
+        let range =
+            |page: &PageRequest| (page.messages.epoch, page.messages.first, page.messages.last);
         pages.finish().iter().rev().map(range).collect()
     }
 

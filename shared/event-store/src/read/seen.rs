@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{EventId, IdKind, Identity, Rules, Seen, Timestamp, seen::Derived};
+use domain::{EventId, EventIdentity, IdKind, Rules, Seen, Timestamp, seen::Derived};
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
@@ -38,8 +38,8 @@ pub(crate) async fn read(
 async fn derived_above(
     connection: &mut PgConnection,
     stream: StreamId,
-    floor: Option<Identity>,
-) -> Result<BTreeSet<Identity>, StoreError> {
+    floor: Option<EventIdentity>,
+) -> Result<BTreeSet<EventIdentity>, StoreError> {
     let doing = "reading the derived ids back";
     if stream.kinds().is_empty() {
         return Ok(BTreeSet::new());

@@ -10,7 +10,7 @@ use crate::{
     read::view::ArchiveView,
     rows::{
         event::{DOING, counted, statements},
-        kind::Kind,
+        kind::EventTable,
     },
     statement::Doing,
     timestamptz::Timestamptz,
@@ -44,7 +44,7 @@ impl ArchiveView {
                 (select min(occurred_at) from lakegauge.{} \
                  where occurred_at >= $2 and stream = $1), \
                 (select min(window_start) from lakegauge.{} where window_start >= $2))",
-            Kind::with_windows(side).table(),
+            EventTable::with_windows(side).table(),
             table(side)
         );
         let first: Option<Timestamptz> = sqlx::query_scalar(AssertSqlSafe(sql))
@@ -68,7 +68,7 @@ impl ArchiveView {
         to: Timestamp,
         mut take: impl FnMut(&Event),
     ) -> Result<u64, StoreError> {
-        let kind = Kind::with_windows(self.stream().side);
+        let kind = EventTable::with_windows(self.stream().side);
         let sql = format!(
             "{} where occurred_at >= $1 and occurred_at < $2 and stream = $3",
             statements(kind).select
@@ -131,7 +131,7 @@ impl ArchiveView {
             "select distinct dropped_from, dropped_to from lakegauge.dropped \
              where kind = $1 and stream = $2 order by dropped_from",
         )
-        .bind(Kind::with_windows(self.stream().side).table())
+        .bind(EventTable::with_windows(self.stream().side).table())
         .bind(self.stream.id)
         .fetch_all(&mut self.connection)
         .await

@@ -10,13 +10,13 @@ use crate::{
     numbers::{bigint, integer},
     partitions::base::StoredBase,
     read::{
-        pages::{Page, pages},
+        pages::{PageRequest, pages},
         seen,
     },
     rows::{
         columns::{BoundQuery, read},
         event::{Counted, DOING, counted, position, statements},
-        kind::Kind,
+        kind::EventTable,
     },
     schema::migrate,
     settings::connection::StoreSettings,
@@ -36,7 +36,7 @@ pub struct ArchiveView {
     /// What the fold begins with, where old days were dropped.
     base: Option<StoredBase>,
     /// Pages left to read, the next one last.
-    pages: Vec<Page>,
+    pages: Vec<PageRequest>,
     noted: bool,
     sources: Sources,
 }
@@ -110,8 +110,9 @@ impl ArchiveView {
     /// Leaves out pages in which everything is counted at or before a position. The page with the
     /// position itself still comes whole.
     pub fn skip_to(&mut self, after: Position) {
-        let passed =
-            |page: &Page| (after.epoch, after.sequence) > (page.messages.epoch, page.messages.last);
+        let passed = |page: &PageRequest| {
+            (after.epoch, after.sequence) > (page.messages.epoch, page.messages.last)
+        };
         while self.pages.last().is_some_and(passed) {
             self.pages.pop();
         }
@@ -144,7 +145,7 @@ impl ArchiveView {
     ///
     /// The database failed, or holds a row that this program cannot read.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Counted>>, StoreError> {
-        let Some(Page { messages, occurred }) = self.pages.pop() else { return Ok(None) };
+        let Some(PageRequest { messages, occurred }) = self.pages.pop() else { return Ok(None) };
         let mut page = Vec::new();
         for kind in self.stream.kinds() {
             if let Some(occurred) = occurred {
@@ -175,7 +176,7 @@ impl ArchiveView {
 
     async fn rows(
         &mut self,
-        kind: Kind,
+        kind: EventTable,
         messages: MessageRange,
         (from, to): (Timestamp, Timestamp),
         page: &mut Vec<Counted>,
@@ -195,7 +196,7 @@ impl ArchiveView {
 
     async fn noted_rows(
         &mut self,
-        kind: Kind,
+        kind: EventTable,
         messages: MessageRange,
         page: &mut Vec<Counted>,
     ) -> Result<(), StoreError> {
@@ -280,7 +281,7 @@ async fn any_noted(connection: &mut PgConnection, stream: StreamId) -> Result<bo
     Ok(false)
 }
 
-fn take(kind: Kind, rows: &[PgRow], page: &mut Vec<Counted>) -> Result<(), StoreError> {
+fn take(kind: EventTable, rows: &[PgRow], page: &mut Vec<Counted>) -> Result<(), StoreError> {
     for row in rows {
         page.push(counted(kind, row)?);
     }

@@ -11,7 +11,7 @@ use sqlx::{
 
 use crate::rows::{
     copy_buffer::CopyBuffer,
-    field::{ColumnType, Field},
+    field::{ColumnType, ColumnValue},
 };
 
 /// A query whose arguments are bound.
@@ -26,7 +26,7 @@ pub(crate) struct Column {
 
 impl Column {
     /// The column that a field of `T` is stored in.
-    pub(crate) const fn of<T, F: Field>(name: &'static str, _: fn(&T) -> &F) -> Self {
+    pub(crate) const fn of<T, F: ColumnValue>(name: &'static str, _: fn(&T) -> &F) -> Self {
         Self { name, sql_type: <F::Column<'static> as ColumnType>::SQL_TYPE }
     }
 }
@@ -57,7 +57,7 @@ macro_rules! columns {
             )+];
 
             fn copy(&self, buffer: &mut $crate::rows::copy_buffer::CopyBuffer) {
-                use $crate::rows::field::{ColumnType, Field};
+                use $crate::rows::field::{ColumnType, ColumnValue};
                 $(self.$column.to_column().copy(buffer);)+
             }
 
@@ -65,7 +65,7 @@ macro_rules! columns {
                 rows: impl Iterator<Item = &'a Self> + Clone,
                 query: $crate::rows::columns::BoundQuery,
             ) -> $crate::rows::columns::BoundQuery {
-                use $crate::rows::field::Field;
+                use $crate::rows::field::ColumnValue;
                 query$(.bind(rows.clone().map(|row| row.$column.to_column()).collect::<Vec<_>>()))+
             }
 
@@ -78,7 +78,7 @@ macro_rules! columns {
 pub(crate) use columns;
 
 /// The value in a column. The error names the column.
-pub(crate) fn read<'r, F: Field>(row: &'r PgRow, column: &str) -> Result<F, sqlx::Error>
+pub(crate) fn read<'r, F: ColumnValue>(row: &'r PgRow, column: &str) -> Result<F, sqlx::Error>
 where
     F::Column<'r>: Decode<'r, Postgres> + Type<Postgres>,
 {

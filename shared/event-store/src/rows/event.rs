@@ -13,7 +13,7 @@ use crate::{
     rows::{
         columns::{BoundQuery, Column, Columns, columns, insert, names, read},
         copy_buffer::CopyBuffer,
-        kind::{Kind, Placed},
+        kind::{EventTable, Placed},
     },
 };
 
@@ -63,7 +63,7 @@ columns!(WarehouseQuery {
 
 /// What the writer gives a row of any kind besides.
 #[derive(Clone, Copy, Debug)]
-struct Origin {
+struct Stamp {
     occurred_at: Timestamp,
     id: EventId,
     stream: i16,
@@ -73,7 +73,7 @@ struct Origin {
     derived: bool,
     source: Option<i16>,
 }
-columns!(Origin { occurred_at, id, stream, epoch, sequence, index, derived, source });
+columns!(Stamp { occurred_at, id, stream, epoch, sequence, index, derived, source });
 
 /// The statements of a kind.
 #[derive(Debug)]
@@ -88,12 +88,13 @@ pub(crate) struct Statements {
     pub(crate) select_noted: String,
 }
 
-static STATEMENTS: LazyLock<[Statements; 3]> = LazyLock::new(|| Kind::ALL.map(Statements::of));
+static STATEMENTS: LazyLock<[Statements; 3]> =
+    LazyLock::new(|| EventTable::ALL.map(Statements::of));
 
 impl Statements {
-    fn of(kind: Kind) -> Self {
+    fn of(kind: EventTable) -> Self {
         let table = kind.table();
-        let written = Origin::COLUMNS.iter().chain(columns_of(kind));
+        let written = Stamp::COLUMNS.iter().chain(columns_of(kind));
         let read = format!("verdict, source, occurred_at, id, {}", names(columns_of(kind).iter()));
         Self {
             copy: format!(
@@ -111,37 +112,42 @@ impl Statements {
 }
 
 /// The statements of a kind.
-pub(crate) fn statements(kind: Kind) -> &'static Statements {
+pub(crate) fn statements(kind: EventTable) -> &'static Statements {
     &STATEMENTS[kind.place()]
 }
 
 /// The columns of what an event of a kind says.
-const fn columns_of(kind: Kind) -> &'static [Column] {
+const fn columns_of(kind: EventTable) -> &'static [Column] {
     match kind {
-        Kind::LakeAccess => LakeAccess::COLUMNS,
-        Kind::LakeInventory => LakeInventory::COLUMNS,
-        Kind::WarehouseQuery => WarehouseQuery::COLUMNS,
+        EventTable::LakeAccess => LakeAccess::COLUMNS,
+        EventTable::LakeInventory => LakeInventory::COLUMNS,
+        EventTable::WarehouseQuery => WarehouseQuery::COLUMNS,
     }
 }
 
 /// Writes an event as a row of its kind's COPY.
 pub(crate) fn copy(buffer: &mut CopyBuffer, stream: i16, placed: &Placed) {
-    let origin = Origin::of(stream, placed);
+    let stamp = Stamp::of(stream, placed);
     match &placed.event.fact {
-        Fact::LakeAccess(access) => copy_row(buffer, origin, access),
-        Fact::LakeInventory(inventory) => copy_row(buffer, origin, inventory),
-        Fact::WarehouseQuery(query) => copy_row(buffer, origin, query),
+        Fact::LakeAccess(access) => copy_row(buffer, stamp, access),
+        Fact::LakeInventory(inventory) => copy_row(buffer, stamp, inventory),
+        Fact::WarehouseQuery(query) => copy_row(buffer, stamp, query),
     }
 }
 
-fn copy_row<T: Columns>(buffer: &mut CopyBuffer, origin: Origin, fact: &T) {
-    buffer.row(Origin::COLUMNS.len() + T::COLUMNS.len());
-    origin.copy(buffer);
+fn copy_row<T: Columns>(buffer: &mut CopyBuffer, stamp: Stamp, fact: &T) {
+    buffer.row(Stamp::COLUMNS.len() + T::COLUMNS.len());
+    stamp.copy(buffer);
     fact.copy(buffer);
 }
 
 /// Binds events of one kind to its INSERT.
-pub(crate) fn bind(query: BoundQuery, kind: Kind, stream: i16, rows: &[&Placed]) -> BoundQuery {
+pub(crate) fn bind(
+    query: BoundQuery,
+    kind: EventTable,
+    stream: i16,
+    rows: &[&Placed],
+) -> BoundQuery {
     let (mut accesses, mut inventories, mut queries) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         match &row.event.fact {
@@ -150,16 +156,16 @@ pub(crate) fn bind(query: BoundQuery, kind: Kind, stream: i16, rows: &[&Placed])
             Fact::WarehouseQuery(query) => queries.push(query),
         }
     }
-    let origins: Vec<Origin> = rows.iter().map(|row| Origin::of(stream, row)).collect();
-    let query = Origin::bind(origins.iter(), query);
+    let stamps: Vec<Stamp> = rows.iter().map(|row| Stamp::of(stream, row)).collect();
+    let query = Stamp::bind(stamps.iter(), query);
     match kind {
-        Kind::LakeAccess => LakeAccess::bind(accesses.into_iter(), query),
-        Kind::LakeInventory => LakeInventory::bind(inventories.into_iter(), query),
-        Kind::WarehouseQuery => WarehouseQuery::bind(queries.into_iter(), query),
+        EventTable::LakeAccess => LakeAccess::bind(accesses.into_iter(), query),
+        EventTable::LakeInventory => LakeInventory::bind(inventories.into_iter(), query),
+        EventTable::WarehouseQuery => WarehouseQuery::bind(queries.into_iter(), query),
     }
 }
 
-impl Origin {
+impl Stamp {
     fn of(stream: i16, placed: &Placed) -> Self {
         let Placed { position, source, event, .. } = placed;
         Self {
@@ -176,7 +182,7 @@ impl Origin {
 }
 
 /// The event in a row that a statement of its kind selected.
-pub(crate) fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
+pub(crate) fn counted(kind: EventTable, row: &PgRow) -> Result<Counted, StoreError> {
     read_counted(kind, row).map_err(|error| {
         let at = read(row, "occurred_at").ok().and_then(format_time).unwrap_or_default();
         let id = read(row, "id").map_or_else(|_| String::new(), |id: EventId| id.to_string());
@@ -185,11 +191,11 @@ pub(crate) fn counted(kind: Kind, row: &PgRow) -> Result<Counted, StoreError> {
     })
 }
 
-fn read_counted(kind: Kind, row: &PgRow) -> Result<Counted, sqlx::Error> {
+fn read_counted(kind: EventTable, row: &PgRow) -> Result<Counted, sqlx::Error> {
     let fact = match kind {
-        Kind::LakeAccess => Fact::LakeAccess(Columns::read(row)?),
-        Kind::LakeInventory => Fact::LakeInventory(Columns::read(row)?),
-        Kind::WarehouseQuery => Fact::WarehouseQuery(Columns::read(row)?),
+        EventTable::LakeAccess => Fact::LakeAccess(Columns::read(row)?),
+        EventTable::LakeInventory => Fact::LakeInventory(Columns::read(row)?),
+        EventTable::WarehouseQuery => Fact::WarehouseQuery(Columns::read(row)?),
     };
     Ok(Counted {
         position: position(row)?,
@@ -214,7 +220,8 @@ mod tests {
 
     #[test]
     fn the_statements_of_a_kind_name_the_columns_of_its_row_in_their_order() {
-        let Statements { copy, insert, select, select_noted } = statements(Kind::LakeInventory);
+        let Statements { copy, insert, select, select_noted } =
+            statements(EventTable::LakeInventory);
         assert_eq!(
             copy,
             "copy lakegauge.lake_inventory (occurred_at, id, stream, epoch, sequence, index, \

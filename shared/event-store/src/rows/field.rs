@@ -22,7 +22,7 @@ pub(crate) trait ColumnType {
 }
 
 /// A type of ours that is stored in a column.
-pub(crate) trait Field: Sized + 'static {
+pub(crate) trait ColumnValue: Sized + 'static {
     /// The type of the column.
     type Column<'a>: ColumnType;
 
@@ -69,7 +69,7 @@ impl<T: ColumnType> ColumnType for Option<T> {
 
 macro_rules! fields {
     ($($type:ty as $column:ty: |$value:ident| $to:expr, |$stored:ident| $from:expr;)+) => {
-        $(impl Field for $type {
+        $(impl ColumnValue for $type {
             type Column<'a> = $column;
 
             fn to_column(&self) -> Self::Column<'_> {
@@ -107,7 +107,7 @@ fields! {
     Reason as i16: |value| value.code().into(), |stored| known(stored, Self::from_code)?;
 }
 
-impl<T: Field> Field for Option<T> {
+impl<T: ColumnValue> ColumnValue for Option<T> {
     type Column<'a> = Option<T::Column<'a>>;
 
     fn to_column(&self) -> Self::Column<'_> {

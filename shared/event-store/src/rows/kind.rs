@@ -4,7 +4,7 @@ use domain::{Event, Fact, Position, Side};
 
 /// A table of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum EventTable {
     LakeAccess,
     LakeInventory,
     WarehouseQuery,
@@ -23,7 +23,7 @@ pub struct Placed {
     pub event: Event,
 }
 
-impl Kind {
+impl EventTable {
     pub(crate) const ALL: [Self; 3] = [Self::LakeAccess, Self::LakeInventory, Self::WarehouseQuery];
 
     pub(crate) const fn of(fact: &Fact) -> Self {
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Its place in [`Kind::ALL`].
+    /// Its place in [`EventTable::ALL`].
     pub(crate) const fn place(self) -> usize {
         match self {
             Self::LakeAccess => 0,

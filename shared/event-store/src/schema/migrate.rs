@@ -35,7 +35,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 
 /// A migration that was applied just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedMigration {
     /// Its version: the time it was written, as digits.
     pub version: i64,
     /// Its name.
@@ -57,7 +57,7 @@ pub struct Applied {
 /// changed then.
 pub async fn migrate(
     settings: &StoreSettings,
-    mut progress: impl FnMut(Applied),
+    mut progress: impl FnMut(AppliedMigration),
 ) -> Result<usize, StoreError> {
     settings.refuse_transaction_pooling().await?;
     let mut connection = settings.connect().await?;
@@ -67,7 +67,7 @@ pub async fn migrate(
     let applied = applied?;
     closed.doing("closing the connection")?;
     for (place, one) in applied.iter().enumerate() {
-        progress(Applied { version: one.0, name: one.1, left: applied.len() - place - 1 });
+        progress(AppliedMigration { version: one.0, name: one.1, left: applied.len() - place - 1 });
     }
     Ok(applied.len())
 }

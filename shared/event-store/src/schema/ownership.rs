@@ -150,12 +150,12 @@ fn refusal(taken: &[String]) -> StoreError {
 
 /// What shares its names with what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum SharedName {
     Relation,
     Function,
 }
 
-impl Kind {
+impl SharedName {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Relation => "relation",
@@ -167,7 +167,7 @@ impl Kind {
 /// An object that a migration makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Made {
-    kind: Kind,
+    kind: SharedName,
     schema: &'static str,
     name: &'static str,
 }
@@ -184,14 +184,14 @@ fn made(statement: &'static str) -> Option<Made> {
     let name = rest.split(['(', ' ']).next()?;
     let (kind, schema, name) = match word {
         // An index stands in the schema of its table, and is named without it.
-        "index" => (Kind::Relation, HIDDEN, name),
+        "index" => (SharedName::Relation, HIDDEN, name),
         "table" | "view" | "type" => {
             let (schema, name) = name.split_once('.')?;
-            (Kind::Relation, schema, name)
+            (SharedName::Relation, schema, name)
         }
         "function" | "aggregate" => {
             let (schema, name) = name.split_once('.')?;
-            (Kind::Function, schema, name)
+            (SharedName::Function, schema, name)
         }
         _ => return None,
     };

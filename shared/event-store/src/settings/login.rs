@@ -25,12 +25,12 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     was_taken: bool,
-    refusal: Option<Refusal>,
+    refusal: Option<LoginRefusal>,
 }
 
 /// A login that is refused although it was taken before, or that can't be read any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct LoginRefusal {
     /// Since when, in microseconds since 1970.
     pub since_us: i64,
     /// The server's or the system's words.
@@ -40,7 +40,7 @@ pub struct Refusal {
 }
 
 /// For people: what is wrong, since when, and what to do.
-impl fmt::Display for Refusal {
+impl fmt::Display for LoginRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // To the second: finer says nothing to people.
         let since = format_second(Timestamp(self.since_us)).unwrap_or_default();
@@ -59,7 +59,7 @@ impl Logins {
     }
 
     /// The refusal that is waited out; nothing while logins are taken, or were not tried.
-    pub fn refusal(&self) -> Option<Refusal> {
+    pub fn refusal(&self) -> Option<LoginRefusal> {
         self.state().refusal.clone()
     }
 
@@ -85,7 +85,7 @@ impl Logins {
 
     /// The server refused one, or it can't be read: gives what is waited out, unless none was ever
     /// taken. Logged when it begins, and when it changes.
-    pub(crate) fn refused(&self, url: &Secret, why: String) -> Option<Refusal> {
+    pub(crate) fn refused(&self, url: &Secret, why: String) -> Option<LoginRefusal> {
         let mut state = self.state();
         if !state.was_taken {
             return None;
@@ -93,7 +93,7 @@ impl Logins {
         let before = state.refusal.take();
         let since_us = before.as_ref().map_or_else(|| self.0.clock.now_us(), |was| was.since_us);
         let remedy = format!("the login in the address: {}", url.remedy(self.0.key));
-        let refusal = Refusal { since_us, why, remedy };
+        let refusal = LoginRefusal { since_us, why, remedy };
         if before.is_none_or(|before| before.why != refusal.why) {
             tracing::error!(
                 why = refusal.why,

@@ -77,13 +77,13 @@ pub(crate) fn columns(side: Side) -> String {
 
 /// A sketch as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Packed {
+pub(crate) struct StoredSketch {
     pub(crate) bucket_max: i16,
     /// None where it would be one pair.
     pub(crate) pairs: Option<Vec<i32>>,
 }
 
-pub(crate) fn pack(sketch: &Sketch) -> Packed {
+pub(crate) fn pack(sketch: &Sketch) -> StoredSketch {
     let mut pairs = Vec::with_capacity(sketch.iter().len());
     let mut bucket_max = 0;
     for (bucket, mut count) in sketch.iter() {
@@ -95,7 +95,7 @@ pub(crate) fn pack(sketch: &Sketch) -> Packed {
         }
     }
     let bucket_max = i16::try_from(bucket_max).expect("there are 3,840 buckets");
-    Packed { bucket_max, pairs: (pairs.len() != 1).then_some(pairs) }
+    StoredSketch { bucket_max, pairs: (pairs.len() != 1).then_some(pairs) }
 }
 
 fn pair(bucket: u32, count: u64) -> i32 {
@@ -178,7 +178,7 @@ mod tests {
         ) {
             let sketch: Sketch = counts.iter().map(|(bucket, count)| (*bucket, *count)).collect();
             let events: u64 = counts.values().sum();
-            let Packed { bucket_max, pairs } = pack(&sketch);
+            let StoredSketch { bucket_max, pairs } = pack(&sketch);
             prop_assert_eq!(unpack(bucket_max, events, pairs), Ok(sketch));
         }
     }
@@ -186,12 +186,12 @@ mod tests {
     #[test]
     fn one_value_is_stored_without_an_array_and_a_count_of_any_size_has_room() {
         let of = |counts: &[(u32, u64)]| pack(&counts.iter().copied().collect());
-        assert_eq!(of(&[(3_839, COUNT_MAX)]), Packed { bucket_max: 3_839, pairs: None });
+        assert_eq!(of(&[(3_839, COUNT_MAX)]), StoredSketch { bucket_max: 3_839, pairs: None });
         let two = of(&[(7, COUNT_MAX + 1)]);
         assert_eq!(two.pairs, Some(vec![pair(7, COUNT_MAX), pair(7, 1)]));
         let all = BTreeMap::from([(5, 2), (9, 1)]);
         let many = pack(&all.into_iter().collect());
-        assert_eq!(many, Packed { bucket_max: 9, pairs: Some(vec![pair(5, 2), pair(9, 1)]) });
+        assert_eq!(many, StoredSketch { bucket_max: 9, pairs: Some(vec![pair(5, 2), pair(9, 1)]) });
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    Identity, Judgement, Ladder, Mark, Position, Refusal, Sample, Seen, Timestamp, Verdict, Windows,
+    EventIdentity, Judgement, Ladder, Mark, Position, Refusal, Sample, Seen, Timestamp, Verdict,
+    Windows,
 };
 
 use wire::snapshot::encode_runs;
@@ -13,7 +14,7 @@ use crate::{
     rows::{
         copy_buffer::CopyBuffer,
         event::{self, statements},
-        kind::{Kind, Placed},
+        kind::{EventTable, Placed},
     },
     stream_id::StreamId,
     write::{verdicts::ReadBack, windows::WindowRows},
@@ -33,7 +34,7 @@ pub struct Letter {
     /// How many of them, at the beginning, are a header block that can't be read.
     pub header_bytes: usize,
     /// Its identity, where it could be read.
-    pub identity: Option<Identity>,
+    pub identity: Option<EventIdentity>,
     /// The number of its source in [`crate::Sources`]; none where it is not kept.
     pub source: Option<i16>,
 }
@@ -54,7 +55,7 @@ pub struct Batch {
     pub(crate) after: Mark,
     /// Which windows its events add to.
     pub(crate) ladder: Ladder,
-    /// Rows of events that the sets call new, per [`Kind::ALL`].
+    /// Rows of events that the sets call new, per [`EventTable::ALL`].
     pub(crate) copies: [CopyBuffer; 3],
     /// The same events again, for the case that the server calls one of them known or refuses it.
     pub(crate) fresh: Vec<Placed>,
@@ -71,9 +72,9 @@ pub struct Batch {
     /// Names of sources that the archive does not know yet.
     pub(crate) sources: Vec<(i16, String)>,
     pub(crate) seen: Vec<u8>,
-    pub(crate) derived_floor: Option<Identity>,
+    pub(crate) derived_floor: Option<EventIdentity>,
     /// Kinds and days that need a partition.
-    pub(crate) days: BTreeSet<(Kind, i64)>,
+    pub(crate) days: BTreeSet<(EventTable, i64)>,
     /// Earliest and latest time of the events in it.
     pub(crate) occurred: Option<(Timestamp, Timestamp)>,
 }
@@ -111,7 +112,7 @@ impl BatchBuilder {
             self.batch.duplicates += 1;
             return;
         }
-        let kind = Kind::of(&placed.event.fact);
+        let kind = EventTable::of(&placed.event.fact);
         let at = placed.event.occurred_at;
         self.batch.days.insert((kind, at.day()));
         self.batch.occurred = Some(
@@ -184,7 +185,7 @@ impl Batch {
 
     /// What is copied: each statement with the data that follows it.
     pub fn copies(&self) -> Vec<(&'static str, Vec<u8>)> {
-        Kind::ALL
+        EventTable::ALL
             .into_iter()
             .zip(&self.copies)
             .filter(|(_, buffer)| buffer.rows() > 0)

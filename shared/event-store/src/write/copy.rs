@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use crate::{
     error::StoreError,
-    rows::{copy_buffer::CopyBuffer, event::statements, kind::Kind},
+    rows::{copy_buffer::CopyBuffer, event::statements, kind::EventTable},
     statement::Doing,
     write::batch::Batch,
 };
@@ -18,7 +18,7 @@ pub(crate) async fn copy_all(
     batch: &Batch,
 ) -> Result<u64, StoreError> {
     let mut rows = 0;
-    for kind in Kind::ALL {
+    for kind in EventTable::ALL {
         let buffer = &batch.copies[kind.place()];
         if buffer.rows() > 0 {
             rows += copy(connection, kind, buffer).await?;
@@ -29,7 +29,7 @@ pub(crate) async fn copy_all(
 
 async fn copy(
     connection: &mut PgConnection,
-    kind: Kind,
+    kind: EventTable,
     buffer: &CopyBuffer,
 ) -> Result<u64, StoreError> {
     let doing = "copying rows";

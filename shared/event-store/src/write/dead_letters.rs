@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{EventId, Identity, Reason, Timestamp};
+use domain::{EventId, EventIdentity, Reason, Timestamp};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
@@ -97,7 +97,7 @@ pub(crate) async fn counted_among(
     connection: &mut PgConnection,
     stream: StreamId,
     rows: &[Placed],
-) -> Result<BTreeSet<Identity>, StoreError> {
+) -> Result<BTreeSet<EventIdentity>, StoreError> {
     let doing = "looking for counted letters";
     if rows.is_empty() {
         return Ok(BTreeSet::new());

@@ -7,9 +7,9 @@ use crate::{
     error::StoreError,
     rows::{
         event::{self, position, statements},
-        kind::{Kind, Placed},
+        kind::{EventTable, Placed},
     },
-    sqlstate::Recovery,
+    sqlstate::SqlRecovery,
     statement::{Doing, run},
 };
 
@@ -22,16 +22,16 @@ const SAVEPOINT: &str = "marking a savepoint";
 
 /// What became of rows that were inserted one way or the other.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct Insertion {
     /// Positions of the rows that are new.
     pub(crate) inserted: Vec<Position>,
     /// Rows that the server refused, by their place among those given.
-    pub(crate) refused: Vec<Refused>,
+    pub(crate) refused: Vec<RefusedRow>,
 }
 
 /// A row that the server refused.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct RefusedRow {
     pub(crate) place: usize,
     pub(crate) sqlstate: String,
     pub(crate) message: String,
@@ -41,11 +41,11 @@ pub(crate) struct Refused {
 /// until the rows at fault are found. Runs inside of the caller's transaction.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
-    kind: Kind,
+    kind: EventTable,
     stream: i16,
     rows: &[&Placed],
-) -> Result<Outcome, StoreError> {
-    let mut outcome = Outcome::default();
+) -> Result<Insertion, StoreError> {
+    let mut outcome = Insertion::default();
     let mut ranges: Vec<(usize, usize)> = (0..rows.len())
         .step_by(CHUNK_ROWS)
         .map(|from| (from, rows.len().min(from + CHUNK_ROWS)))
@@ -62,14 +62,14 @@ pub(crate) async fn insert(
             }
             Err(error) => error,
         };
-        if error.recovery() != Recovery::IsolateRow {
+        if error.recovery() != SqlRecovery::IsolateRow {
             return Err(error);
         }
         run(connection, "rollback to savepoint careful", SAVEPOINT).await?;
         run(connection, "release savepoint careful", SAVEPOINT).await?;
         if to - from == 1 {
             let sqlstate = error.sqlstate().unwrap_or_default();
-            outcome.refused.push(Refused { place: from, sqlstate, message: error.to_string() });
+            outcome.refused.push(RefusedRow { place: from, sqlstate, message: error.to_string() });
         } else {
             let middle = from + (to - from) / 2;
             ranges.push((middle, to));
@@ -81,7 +81,7 @@ pub(crate) async fn insert(
 
 async fn insert_chunk(
     connection: &mut PgConnection,
-    kind: Kind,
+    kind: EventTable,
     stream: i16,
     rows: &[&Placed],
 ) -> Result<Vec<Position>, StoreError> {

@@ -14,7 +14,7 @@ use crate::{
     checkpoint::{self, Checkpoint},
     error::StoreError,
     numbers::{count, signed, signed_32, unsigned, unsigned_32},
-    rows::kind::{Kind, Placed},
+    rows::kind::{EventTable, Placed},
     statement::{self, Doing, begin},
     stream_id::StreamId,
     timestamptz::Timestamptz,
@@ -187,9 +187,9 @@ async fn insert_careful(
     appended.duplicates += count(known.len());
     let mut new: BTreeMap<Position, &Event> = BTreeMap::new();
     let mut refused = Vec::new();
-    for kind in Kind::ALL {
+    for kind in EventTable::ALL {
         let of_kind: Vec<&Placed> =
-            rows.iter().copied().filter(|row| Kind::of(&row.event.fact) == kind).collect();
+            rows.iter().copied().filter(|row| EventTable::of(&row.event.fact) == kind).collect();
         let outcome = insert::insert(connection, kind, batch.stream.id, &of_kind).await?;
         let inserted: BTreeSet<Position> = outcome.inserted.into_iter().collect();
         let mut at_fault = BTreeSet::new();

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{Event, EventId, Identity, Position, Timestamp, Verdict, verdict::Turn};
+use domain::{Event, EventId, EventIdentity, Position, Timestamp, Verdict, verdict::Turn};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     numbers::{count, signed},
     rows::{
         columns::{Columns, columns},
-        kind::Kind,
+        kind::EventTable,
     },
     statement::Doing,
     write::appended::Appended,
@@ -25,8 +25,8 @@ use crate::{
 pub(crate) struct ReadBack {
     pub(crate) position: Position,
     pub(crate) number: u64,
-    kind: Kind,
-    pub(crate) identity: Identity,
+    kind: EventTable,
+    pub(crate) identity: EventIdentity,
 }
 
 impl ReadBack {
@@ -35,7 +35,7 @@ impl ReadBack {
         Self {
             position,
             number: *number,
-            kind: Kind::of(&event.fact),
+            kind: EventTable::of(&event.fact),
             identity: (event.occurred_at, event.id),
         }
     }
@@ -81,9 +81,9 @@ pub(crate) async fn number(
     let mut numbered: [Vec<Numbered>; 3] = Default::default();
     for (number, event) in (first..).zip(events) {
         let row = Numbered { at: event.occurred_at, id: event.id, number: signed(number)? };
-        numbered[Kind::of(&event.fact).place()].push(row);
+        numbered[EventTable::of(&event.fact).place()].push(row);
     }
-    for (kind, rows) in Kind::ALL.into_iter().zip(numbered) {
+    for (kind, rows) in EventTable::ALL.into_iter().zip(numbered) {
         if rows.is_empty() {
             continue;
         }
@@ -122,13 +122,13 @@ pub(crate) async fn note(
     let candidates: Vec<&ReadBack> =
         read.iter().filter(|verdict| verdict.number > noted && verdict.number < given).collect();
     let mut known = BTreeSet::new();
-    for kind in Kind::ALL {
+    for kind in EventTable::ALL {
         let of_kind: Vec<&ReadBack> =
             candidates.iter().copied().filter(|verdict| verdict.kind == kind).collect();
         known.extend(on_rows(connection, kind, &of_kind).await?);
     }
     let (taken, out_of_turn) = in_turn(read, noted, &known);
-    for kind in Kind::ALL {
+    for kind in EventTable::ALL {
         let of_kind: Vec<&ReadBack> =
             taken.iter().copied().filter(|verdict| verdict.kind == kind).collect();
         set_positions(connection, kind, &of_kind).await?;
@@ -143,7 +143,7 @@ pub(crate) async fn note(
 pub(crate) fn in_turn<'a>(
     read: &'a [ReadBack],
     noted: u64,
-    known: &BTreeSet<(u64, Identity)>,
+    known: &BTreeSet<(u64, EventIdentity)>,
 ) -> (Vec<&'a ReadBack>, u64) {
     let (mut taken, mut last, mut out_of_turn) = (Vec::new(), noted, 0);
     for verdict in read {
@@ -162,9 +162,9 @@ pub(crate) fn in_turn<'a>(
 /// Numbers and identities of those verdicts whose row has their number.
 async fn on_rows(
     connection: &mut PgConnection,
-    kind: Kind,
+    kind: EventTable,
     verdicts: &[&ReadBack],
-) -> Result<Vec<(u64, Identity)>, StoreError> {
+) -> Result<Vec<(u64, EventIdentity)>, StoreError> {
     const DOING: &str = "looking up rows of verdicts";
     if verdicts.is_empty() {
         return Ok(Vec::new());
@@ -192,7 +192,7 @@ async fn on_rows(
 
 async fn set_positions(
     connection: &mut PgConnection,
-    kind: Kind,
+    kind: EventTable,
     verdicts: &[&ReadBack],
 ) -> Result<(), StoreError> {
     if verdicts.is_empty() {
@@ -231,7 +231,7 @@ mod tests {
         ReadBack {
             position: Position { epoch: 1, sequence, index: 0 },
             number,
-            kind: Kind::LakeAccess,
+            kind: EventTable::LakeAccess,
             identity: (Timestamp(5), id),
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     timestamptz::Timestamptz,
     windows::{
         kept,
-        stored::{Packed, columns, pack, sums, sums_of, table},
+        stored::{StoredSketch, columns, pack, sums, sums_of, table},
     },
 };
 
@@ -62,12 +62,13 @@ pub(crate) async fn add(
         return Ok(());
     }
     let series = series(connection, stream, &windows).await?;
-    let mut placed: Vec<(Place, &WindowSums)> = Vec::with_capacity(windows.len());
+    let mut placed: Vec<(WindowPosition, &WindowSums)> = Vec::with_capacity(windows.len());
     for (key, sums) in windows {
         let series = *series.get(&of(key)).ok_or_else(|| {
             StoreError::Inconsistent(format!("the series of {key:?} was not stored"))
         })?;
-        placed.push((Place { start_s: key.start_s, length_s: key.length_s, series }, sums));
+        placed
+            .push((WindowPosition { start_s: key.start_s, length_s: key.length_s, series }, sums));
     }
     // In the order of the index, whose pages are then filled one after the other.
     placed.sort_unstable_by_key(|(place, _)| *place);
@@ -131,14 +132,14 @@ async fn series<'a>(
 
 /// Where a window stands in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct WindowPosition {
     start_s: i64,
     length_s: u32,
     series: i32,
 }
 
 fn bind_places(
-    places: impl ExactSizeIterator<Item = Place>,
+    places: impl ExactSizeIterator<Item = WindowPosition>,
 ) -> (Vec<Timestamptz>, Vec<i32>, Vec<i32>) {
     let mut columns = (Vec::new(), Vec::new(), Vec::new());
     for place in places {
@@ -153,8 +154,8 @@ fn bind_places(
 async fn merge(
     connection: &mut PgConnection,
     side: Side,
-    added: Vec<(Place, &WindowSums)>,
-) -> Result<Vec<(Place, WindowSums)>, StoreError> {
+    added: Vec<(WindowPosition, &WindowSums)>,
+) -> Result<Vec<(WindowPosition, WindowSums)>, StoreError> {
     let doing = "reading the windows";
     let (starts, lengths_s, series) = bind_places(added.iter().map(|(place, _)| *place));
     let sql = format!(
@@ -173,7 +174,7 @@ async fn merge(
         .fetch_all(connection)
         .await
         .doing(doing)?;
-    let mut merged: Vec<(Place, WindowSums)> =
+    let mut merged: Vec<(WindowPosition, WindowSums)> =
         added.into_iter().map(|(place, sums)| (place, sums.clone())).collect();
     for row in rows {
         let number: i64 = row.try_get("place").doing(doing)?;
@@ -198,7 +199,7 @@ struct Sketches {
 }
 
 impl Sketches {
-    fn push(&mut self, packed: Packed) {
+    fn push(&mut self, packed: StoredSketch) {
         self.bucket_max.push(packed.bucket_max);
         // A transaction has far fewer than 2^31 pairs.
         let place = |length: usize| Some(i32::try_from(length).unwrap_or(i32::MAX));
@@ -218,7 +219,7 @@ impl Sketches {
 async fn write(
     connection: &mut PgConnection,
     side: Side,
-    windows: &[(Place, WindowSums)],
+    windows: &[(WindowPosition, WindowSums)],
 ) -> Result<(), StoreError> {
     let (starts, lengths_s, series) = bind_places(windows.iter().map(|(place, _)| *place));
     let mut sketches = Sketches::default();

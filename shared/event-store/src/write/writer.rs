@@ -17,7 +17,7 @@ use crate::{
     read::seen,
     schema::migrate,
     settings::connection::StoreSettings,
-    sqlstate::Recovery,
+    sqlstate::SqlRecovery,
     stream_id::StreamId,
     write::{
         appended::Appended,
@@ -156,18 +156,18 @@ impl Archive {
             };
             match error.recovery() {
                 _ if attempt >= ATTEMPTS_MAX => return Err(error),
-                Recovery::Duplicate | Recovery::IsolateRow if path != Path::Insert => {
+                SqlRecovery::Duplicate | SqlRecovery::IsolateRow if path != Path::Insert => {
                     tracing::warn!(stream = %self.name, %error, "taking the careful path");
                     path = Path::Insert;
                 }
                 // A new connection knows of no partition and makes those that are missing.
-                Recovery::MakePartition => tracing::info!(stream = %self.name, %error, "again"),
-                Recovery::Duplicate
-                | Recovery::IsolateRow
-                | Recovery::Retry
-                | Recovery::RetryAlarm
-                | Recovery::Pause
-                | Recovery::Stop => return Err(error),
+                SqlRecovery::MakePartition => tracing::info!(stream = %self.name, %error, "again"),
+                SqlRecovery::Duplicate
+                | SqlRecovery::IsolateRow
+                | SqlRecovery::Retry
+                | SqlRecovery::RetryAlarm
+                | SqlRecovery::Pause
+                | SqlRecovery::Stop => return Err(error),
             }
         }
         Err(StoreError::Inconsistent("no attempt was made".to_owned()))

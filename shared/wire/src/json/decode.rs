@@ -3,14 +3,14 @@
 use std::{borrow::Cow, fmt};
 
 use domain::{
-    Event, EventId, Fact, Identity, LakeAccess, LakeInventory, Operation, Outcome, Reason, Refusal,
-    Statement, Timestamp, WarehouseQuery, accept,
+    Event, EventId, EventIdentity, Fact, LakeAccess, LakeInventory, Operation, Outcome, Reason,
+    Refusal, Statement, Timestamp, WarehouseQuery, accept,
 };
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use uuid::Uuid;
 
 use super::{
-    field::{COUNT, Field, Kind, set},
+    field::{COUNT, EventType, Field, set},
     rfc3339::parse_time,
     words::{none_of, quote},
 };
@@ -56,7 +56,7 @@ pub struct Undecoded {
     /// The reason, with the field at fault.
     pub refusal: Refusal,
     /// The identity, where the text says one.
-    pub identity: Option<Identity>,
+    pub identity: Option<EventIdentity>,
 }
 
 /// Reads one JSON object. Of a name that stands twice the last value holds.
@@ -111,9 +111,9 @@ impl<'a> Values<'a> {
         let id = self.id()?;
         let occurred_at = self.time(kind.time_field())?;
         let fact = match kind {
-            Kind::LakeAccess => Fact::LakeAccess(self.lake_access()?),
-            Kind::LakeInventory => Fact::LakeInventory(self.lake_inventory()?),
-            Kind::WarehouseQuery => Fact::WarehouseQuery(self.warehouse_query()?),
+            EventType::LakeAccess => Fact::LakeAccess(self.lake_access()?),
+            EventType::LakeInventory => Fact::LakeInventory(self.lake_inventory()?),
+            EventType::WarehouseQuery => Fact::WarehouseQuery(self.warehouse_query()?),
         };
         let elsewhere = (self.present & !set(kind.fields())).count_ones();
         let fields_ignored = self.unknown.saturating_add(elsewhere);
@@ -121,18 +121,18 @@ impl<'a> Values<'a> {
         Ok(Decoded { id, occurred_at, fact, verdict, fields_ignored })
     }
 
-    fn kind(&self) -> Result<Kind, Refusal> {
+    fn kind(&self) -> Result<EventType, Refusal> {
         let name = self.text(Field::Type)?;
-        Kind::from_name(name).ok_or_else(|| {
-            let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        EventType::from_name(name).ok_or_else(|| {
+            let names: Vec<&str> = EventType::ALL.iter().map(|kind| kind.name()).collect();
             let detail = none_of(name, &names);
             Refusal::of_field(Reason::UnknownType, Field::Type.name(), detail)
         })
     }
 
     /// The identity that the text says, whatever else is wrong with it.
-    fn identity(&self) -> Option<Identity> {
-        let time_field = self.kind().map_or(Field::OccurredAt, Kind::time_field);
+    fn identity(&self) -> Option<EventIdentity> {
+        let time_field = self.kind().map_or(Field::OccurredAt, EventType::time_field);
         Some((self.time(time_field).ok()?, self.id().ok()??))
     }
 

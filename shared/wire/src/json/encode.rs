@@ -4,7 +4,7 @@ use domain::{Event, EventId, Fact, LakeAccess, LakeInventory, Timestamp, Warehou
 use uuid::Uuid;
 
 use super::{
-    field::{Field, Kind},
+    field::{EventType, Field},
     rfc3339::write_time,
 };
 
@@ -35,17 +35,17 @@ pub fn encode_lines(events: &[Event]) -> Vec<u8> {
 pub fn write_line(line: &mut Vec<u8>, event: &Event) {
     match &event.fact {
         Fact::LakeAccess(access) => {
-            begin(line, Kind::LakeAccess, event.id);
+            begin(line, EventType::LakeAccess, event.id);
             time(line, Field::OccurredAt, event.occurred_at);
             lake_access(line, access);
         }
         Fact::LakeInventory(inventory) => {
-            begin(line, Kind::LakeInventory, event.id);
+            begin(line, EventType::LakeInventory, event.id);
             lake_inventory(line, inventory);
             time(line, Field::AsOf, event.occurred_at);
         }
         Fact::WarehouseQuery(query) => {
-            begin(line, Kind::WarehouseQuery, event.id);
+            begin(line, EventType::WarehouseQuery, event.id);
             time(line, Field::OccurredAt, event.occurred_at);
             warehouse_query(line, query);
         }
@@ -99,7 +99,7 @@ fn warehouse_query(line: &mut Vec<u8>, query: &WarehouseQuery) {
     text(line, Field::Fingerprint, &query.fingerprint);
 }
 
-fn begin(line: &mut Vec<u8>, kind: Kind, id: EventId) {
+fn begin(line: &mut Vec<u8>, kind: EventType, id: EventId) {
     line.extend_from_slice(b"{\"type\":\"");
     line.extend_from_slice(kind.name().as_bytes());
     line.extend_from_slice(b"\",\"id\":\"");

@@ -67,13 +67,13 @@ pub(super) fn set(fields: &[Field]) -> u32 {
 
 /// The types of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EventType {
     LakeAccess,
     LakeInventory,
     WarehouseQuery,
 }
 
-impl Kind {
+impl EventType {
     /// Every type.
     pub(super) const ALL: &[Self] = &[Self::LakeAccess, Self::LakeInventory, Self::WarehouseQuery];
 

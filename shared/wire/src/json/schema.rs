@@ -18,7 +18,7 @@ mod tests {
     use super::*;
     use crate::{
         fixtures,
-        json::{Undecoded, decode_line, encode_line, field::Kind},
+        json::{Undecoded, decode_line, encode_line, field::EventType},
     };
 
     /// After every time that acceptance knows, so that nothing is dated ahead.
@@ -29,7 +29,7 @@ mod tests {
         jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
     }
 
-    fn definition(kind: Kind) -> Value {
+    fn definition(kind: EventType) -> Value {
         let schema: Value = serde_json::from_str(schema()).unwrap();
         schema["$defs"][kind.name()].clone()
     }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn schema_and_code_have_the_same_fields_with_title_and_description() {
-        for kind in Kind::ALL {
+        for kind in EventType::ALL {
             let definition = definition(*kind);
             let properties = definition["properties"].as_object().unwrap();
             let in_code: BTreeSet<&str> = kind.fields().iter().map(|field| field.name()).collect();
@@ -84,11 +84,11 @@ mod tests {
     fn schema_and_code_have_the_same_names_in_their_lists() {
         let of = |kind, field: &str| definition(kind)["properties"][field]["enum"].clone();
         let operations: Vec<&str> = Operation::ALL.iter().map(|value| value.name()).collect();
-        assert_eq!(of(Kind::LakeAccess, "operation"), json!(operations));
+        assert_eq!(of(EventType::LakeAccess, "operation"), json!(operations));
         let statements: Vec<&str> = Statement::ALL.iter().map(|value| value.name()).collect();
-        assert_eq!(of(Kind::WarehouseQuery, "statement"), json!(statements));
+        assert_eq!(of(EventType::WarehouseQuery, "statement"), json!(statements));
         let outcomes: Vec<&str> = Outcome::ALL.iter().map(|value| value.name()).collect();
-        for kind in [Kind::LakeAccess, Kind::WarehouseQuery] {
+        for kind in [EventType::LakeAccess, EventType::WarehouseQuery] {
             assert_eq!(of(kind, "outcome"), json!(outcomes));
         }
     }
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn what_the_schema_requires_is_what_the_code_misses_by_name() {
         let validator = validator();
-        for (kind, event) in Kind::ALL.iter().zip(fixtures::one_of_each()) {
+        for (kind, event) in EventType::ALL.iter().zip(fixtures::one_of_each()) {
             let whole: Map<String, Value> = serde_json::from_str(&encode_line(&event)).unwrap();
             let definition = definition(*kind);
             let required = names(definition["required"].as_array().unwrap());
@@ -207,18 +207,18 @@ mod tests {
                 value["type"].as_str().unwrap().to_owned()
             })
             .collect();
-        assert_eq!(kinds.len(), Kind::ALL.len(), "each type has an example");
+        assert_eq!(kinds.len(), EventType::ALL.len(), "each type has an example");
     }
 
     /// The text of the section that shows this type.
-    fn section(kind: Kind) -> &'static str {
+    fn section(kind: EventType) -> &'static str {
         let name = format!("always `{}`", kind.name());
         documentation().split("\n## ").find(|section| section.contains(&name)).unwrap()
     }
 
     #[test]
     fn the_documentation_has_a_row_for_every_field_and_for_nothing_else() {
-        for kind in Kind::ALL {
+        for kind in EventType::ALL {
             let rows = section(*kind).lines().filter_map(|line| line.strip_prefix("| `"));
             let documented: Vec<&str> = rows.map(|row| row.split('`').next().unwrap()).collect();
             let in_code: Vec<&str> = kind.fields().iter().map(|field| field.name()).collect();
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_documentation_names_every_value_unit_and_optional_field() {
-        for kind in Kind::ALL {
+        for kind in EventType::ALL {
             let definition = definition(*kind);
             let required = names(definition["required"].as_array().unwrap());
             for (name, property) in definition["properties"].as_object().unwrap() {

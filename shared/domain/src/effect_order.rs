@@ -8,7 +8,7 @@ use crate::stream::Mark;
 
 /// How far each effect on a stream has gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct EffectOrder {
     committed: Option<Mark>,
     /// The highest verdict number that is committed.
     given: u64,
@@ -29,7 +29,7 @@ pub enum OutOfOrder {
     PublishedBeforeCommit(u64, u64),
 }
 
-impl Progress {
+impl EffectOrder {
     /// Nothing happened yet, or a checkpoint is known.
     pub const fn new(committed: Option<Mark>) -> Self {
         Self { committed, given: 0 }
@@ -132,34 +132,34 @@ mod tests {
 
     #[test]
     fn a_checkpoint_goes_forward_and_in_a_new_epoch_it_begins_again() {
-        let mut progress = Progress::default();
+        let mut order = EffectOrder::default();
         for next in [mark(1, 0), mark(1, 5), mark(1, 5), mark(2, 0), mark(2, 1)] {
-            assert_eq!(progress.commit(next), Ok(()));
+            assert_eq!(order.commit(next), Ok(()));
         }
         for back in [mark(2, 0), mark(1, 9)] {
             let broken = OutOfOrder::CheckpointWentBack(mark(2, 1), back);
-            assert_eq!(progress.commit(back), Err(broken));
+            assert_eq!(order.commit(back), Err(broken));
         }
     }
 
     #[test]
     fn no_verdict_is_published_before_it_is_committed() {
-        let mut progress = Progress::default();
-        assert_eq!(progress.publish(0), Ok(()));
-        assert_eq!(progress.publish(1), Err(OutOfOrder::PublishedBeforeCommit(1, 0)));
-        progress.give(3);
-        assert_eq!(progress.publish(3), Ok(()));
-        assert_eq!(progress.publish(4), Err(OutOfOrder::PublishedBeforeCommit(4, 3)));
+        let mut order = EffectOrder::default();
+        assert_eq!(order.publish(0), Ok(()));
+        assert_eq!(order.publish(1), Err(OutOfOrder::PublishedBeforeCommit(1, 0)));
+        order.give(3);
+        assert_eq!(order.publish(3), Ok(()));
+        assert_eq!(order.publish(4), Err(OutOfOrder::PublishedBeforeCommit(4, 3)));
     }
 
     #[test]
     fn nothing_is_acknowledged_or_trimmed_before_it_is_committed() {
-        let mut progress = Progress::default();
-        assert_eq!(progress.acknowledge(1), Err(OutOfOrder::AcknowledgedBeforeCommit(1, 0)));
-        assert_eq!(progress.trim(2), Err(OutOfOrder::TrimmedBeforeCommit(2, 0)));
-        progress.commit(mark(1, 7)).unwrap();
-        assert_eq!(progress.acknowledge(7), Ok(()));
-        assert_eq!(progress.acknowledge(8), Err(OutOfOrder::AcknowledgedBeforeCommit(8, 7)));
+        let mut order = EffectOrder::default();
+        assert_eq!(order.acknowledge(1), Err(OutOfOrder::AcknowledgedBeforeCommit(1, 0)));
+        assert_eq!(order.trim(2), Err(OutOfOrder::TrimmedBeforeCommit(2, 0)));
+        order.commit(mark(1, 7)).unwrap();
+        assert_eq!(order.acknowledge(7), Ok(()));
+        assert_eq!(order.acknowledge(8), Err(OutOfOrder::AcknowledgedBeforeCommit(8, 7)));
     }
 
     #[test]
@@ -180,9 +180,9 @@ mod tests {
 
     #[test]
     fn the_message_of_the_checkpoint_itself_stays() {
-        let progress = Progress::new(Some(mark(1, 7)));
-        assert_eq!(progress.trim(7), Ok(()), "below it nothing is needed any more");
-        assert_eq!(progress.trim(8), Err(OutOfOrder::TrimmedBeforeCommit(8, 7)));
-        assert_eq!(Progress::default().trim(1), Ok(()), "nothing was deleted");
+        let order = EffectOrder::new(Some(mark(1, 7)));
+        assert_eq!(order.trim(7), Ok(()), "below it nothing is needed any more");
+        assert_eq!(order.trim(8), Err(OutOfOrder::TrimmedBeforeCommit(8, 7)));
+        assert_eq!(EffectOrder::default().trim(1), Ok(()), "nothing was deleted");
     }
 }
