@@ -254,15 +254,15 @@ impl Pipeline {
             Side::Lake => "lake",
             Side::Warehouse => "warehouse",
         };
-        let books = self.folder.path().join(format!("books-{}.json", self.started));
+        let expected = self.folder.path().join(format!("expected-{}.json", self.started));
         let (events, rate) = (traffic.events.to_string(), traffic.rate.to_string());
-        let file = books.display().to_string();
+        let file = expected.display().to_string();
         let arguments = [
             ["simulate", name],
             ["--events", &events],
             ["--rate", &rate],
             ["--format", traffic.format],
-            ["--books", &file],
+            ["--expected", &file],
             ["--seed", "7"],
             ["--run-id", run],
             ["--start-time", "2025-11-03T12:00:00Z"],
@@ -272,7 +272,7 @@ impl Pipeline {
             ["--duplicate-share", "0.02"],
         ];
         let process = self.process(arguments.as_flattened(), &[], free_port()?)?;
-        Ok(Simulator { process, books })
+        Ok(Simulator { process, expected })
     }
 
     /// Runs a tool to its end, with the settings of the services and this address of the archive.
@@ -455,11 +455,11 @@ pub struct Counter {
 pub struct Simulator {
     /// The process.
     pub process: Process,
-    books: PathBuf,
+    expected: PathBuf,
 }
 
 impl Simulator {
-    /// Waits until everything is acknowledged, and gives its books.
+    /// Waits until everything is acknowledged, and gives what it expects.
     ///
     /// # Errors
     ///
@@ -467,7 +467,7 @@ impl Simulator {
     pub async fn finish(mut self) -> Result<Value> {
         let status = self.process.wait().await?;
         ensure!(status.success(), "it ended with {status}:\n{}", self.process.log());
-        Ok(serde_json::from_slice(&fs::read(&self.books)?)?)
+        Ok(serde_json::from_slice(&fs::read(&self.expected)?)?)
     }
 }
 

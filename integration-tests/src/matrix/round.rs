@@ -75,8 +75,8 @@ pub struct Rested {
     pub pipeline: Pipeline,
     /// What the test's own producer sent.
     pub ledger: Ledger,
-    /// The books of the simulators that ended well: side, first and last id, books.
-    pub books: Vec<(Side, (EventId, EventId), Value)>,
+    /// What the simulators that ended well expect: side, first and last id, expectation.
+    pub expected: Vec<(Side, (EventId, EventId), Value)>,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Scrapes that were answered.
@@ -387,23 +387,23 @@ impl Round {
         self.nobody_ended()?;
         let resting = async {
             let ledger = self.producer.finish().await?;
-            let mut books = Vec::new();
+            let mut expected = Vec::new();
             for (side, run) in self.simulators {
                 let ids = run.ids();
-                books.push((side, ids, run.finish().await.context("a simulator")?));
+                expected.push((side, ids, run.finish().await.context("a simulator")?));
             }
             self.pipeline.rest().await?;
             let scrapes = self.watch.finish().await?;
             ensure!(scrapes > 0, "no scrape was answered");
-            Ok((ledger, books, scrapes))
+            Ok((ledger, expected, scrapes))
         };
         let rested = resting.await;
-        let (ledger, books, scrapes) =
+        let (ledger, expected, scrapes) =
             rested.with_context(|| keep_logs(self.pipeline.folder(), self.plan.seed))?;
         Ok(Rested {
             pipeline: self.pipeline,
             ledger,
-            books,
+            expected,
             faults: self.faults,
             scrapes,
             _networks: self.networks,

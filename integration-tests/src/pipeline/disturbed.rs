@@ -45,7 +45,7 @@ impl SimulatedRun {
         (EventId::sequenced(self.run, 0), EventId::sequenced(self.run, NUMBER_MAX))
     }
 
-    /// Asks it to end, waits until everything is acknowledged, and gives its books.
+    /// Asks it to end, waits until everything is acknowledged, and gives what it expects.
     ///
     /// # Errors
     ///
@@ -173,13 +173,13 @@ impl Pipeline {
         let start_time = format!("2025-11-03T{:02}:{minutes:02}:00Z", 12 + number / 60);
         let name = format!("matrix-{number}");
         let run = RunSeed::new(u64::from(number), start, Ok(&name), stream).run;
-        let books = self.folder.path().join(format!("books-{}.json", self.started));
-        let (file, rate) = (books.display().to_string(), rate.to_string());
+        let expected = self.folder.path().join(format!("expected-{}.json", self.started));
+        let (file, rate) = (expected.display().to_string(), rate.to_string());
         let arguments = [
             ["simulate", word],
             ["--rate", &rate],
             ["--format", "bincode"],
-            ["--books", &file],
+            ["--expected", &file],
             ["--seed", &seed],
             ["--run-id", &name],
             ["--start-time", &start_time],
@@ -188,6 +188,6 @@ impl Pipeline {
             ["--duplicate-share", "0.02"],
         ];
         let process = self.process(arguments.as_flattened(), &[], free_port()?)?;
-        Ok(SimulatedRun { simulator: Simulator { process, books }, side, run })
+        Ok(SimulatedRun { simulator: Simulator { process, expected }, side, run })
     }
 }

@@ -55,8 +55,8 @@ async fn publish_garbage(pipeline: &Pipeline) {
 
 /// A pipeline at rest after some seconds of traffic in which the archiver was killed.
 async fn after_traffic() -> Pipeline {
-    let books = ("ARCHIVER_BOOKS_INTERVAL_MS", "100");
-    let mut pipeline = Pipeline::start(&[books]).await.unwrap();
+    let expected = ("ARCHIVER_LEDGER_INTERVAL_MS", "100");
+    let mut pipeline = Pipeline::start(&[expected]).await.unwrap();
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();
     until("first scrape", async || Ok(pipeline.four()?.is_some())).await.unwrap();

@@ -161,7 +161,7 @@ fn unused(asked: &BTreeSet<String>, given: &BTreeSet<String>) -> Vec<String> {
 async fn running() -> (Pipeline, [Process; 2]) {
     // With a limit, so that its metrics are there.
     let settings =
-        [("ARCHIVER_BOOKS_INTERVAL_MS", "500"), ("ARCHIVER_DATABASE_LIMIT_BYTES", "500000000")];
+        [("ARCHIVER_LEDGER_INTERVAL_MS", "500"), ("ARCHIVER_DATABASE_LIMIT_BYTES", "500000000")];
     let mut pipeline = Pipeline::start(&settings).await.unwrap();
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();

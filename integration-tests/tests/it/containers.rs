@@ -94,9 +94,9 @@ async fn a_database_that_is_frozen_or_cut_off_is_waited_for_and_caught_up_with()
     container.connect().unwrap();
     archiver_is(&pipeline, true).await;
 
-    let books = simulator.finish().await.unwrap();
+    let expected = simulator.finish().await.unwrap();
     let shown = laws::hold(&pipeline).await;
-    laws::agree_with_the_books(&shown, &pipeline.database, &[books]);
+    laws::agree_with_the_simulators(&shown, &pipeline.database, &[expected]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,9 +123,9 @@ async fn a_broker_that_is_frozen_or_cut_off_loses_nothing_and_repeats_nothing() 
     container.connect().unwrap();
     more_is_archived(&pipeline).await;
 
-    let books = simulator.finish().await.unwrap();
+    let expected = simulator.finish().await.unwrap();
     let shown = laws::hold(&pipeline).await;
-    laws::agree_with_the_books(&shown, &pipeline.database, &[books]);
+    laws::agree_with_the_simulators(&shown, &pipeline.database, &[expected]);
 }
 
 /// Migrates, archives both sides, audits and verifies on a release.
@@ -138,10 +138,10 @@ async fn works_on(nats: &Image, postgres: &Image, release: &str) {
     let traffic = Traffic { events: 6_000, ..TRAFFIC };
     let lake = pipeline.simulate(Side::Lake, traffic).unwrap();
     let warehouse = pipeline.simulate(Side::Warehouse, traffic).unwrap();
-    let books = [lake.finish().await.unwrap(), warehouse.finish().await.unwrap()];
+    let expected = [lake.finish().await.unwrap(), warehouse.finish().await.unwrap()];
     // Rest, audit and verify are asked there.
     let shown = laws::hold(&pipeline).await;
-    laws::agree_with_the_books(&shown, &pipeline.database, &books);
+    laws::agree_with_the_simulators(&shown, &pipeline.database, &expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

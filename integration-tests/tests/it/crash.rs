@@ -48,12 +48,12 @@ async fn under_load(settings: &[(&str, &str)]) -> (Pipeline, [Simulator; 2]) {
 }
 
 async fn finish(pipeline: &Pipeline, simulators: [Simulator; 2]) -> Shown {
-    let mut books = Vec::new();
+    let mut expected = Vec::new();
     for simulator in simulators {
-        books.push(simulator.finish().await.unwrap());
+        expected.push(simulator.finish().await.unwrap());
     }
     let shown = laws::hold(pipeline).await;
-    laws::agree_with_the_books(&shown, &pipeline.database, &books);
+    laws::agree_with_the_simulators(&shown, &pipeline.database, &expected);
     shown
 }
 

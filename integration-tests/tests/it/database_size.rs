@@ -12,7 +12,7 @@ const EVENTS: u64 = 4_000;
 
 /// Settings that look often.
 const OFTEN: [(&str, &str); 2] =
-    [("ARCHIVER_BOOKS_INTERVAL_MS", "50"), ("ARCHIVER_DATABASE_SIZE_INTERVAL_MS", "50")];
+    [("ARCHIVER_LEDGER_INTERVAL_MS", "50"), ("ARCHIVER_DATABASE_SIZE_INTERVAL_MS", "50")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_archiver_shows_the_size_and_warns_near_the_limit() {

@@ -144,8 +144,8 @@ async fn a_full_disk_of_the_broker_is_told_by_every_service_and_nothing_is_lost_
 
     pipeline.nats.kill();
     pipeline.nats.restart().await.unwrap();
-    let books = simulator.finish().await.unwrap();
-    assert_eq!(books["published"], TRAFFIC.events);
+    let expected = simulator.finish().await.unwrap();
+    assert_eq!(expected["published"], TRAFFIC.events);
     let shown = laws::hold(&pipeline).await;
-    laws::agree_with_the_books(&shown, &pipeline.database, &[books]);
+    laws::agree_with_the_simulators(&shown, &pipeline.database, &[expected]);
 }

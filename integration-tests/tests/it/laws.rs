@@ -224,18 +224,18 @@ async fn keep_after(pipeline: &Pipeline, broker: &Broker) {
     }
 }
 
-/// What the simulators' books say must be shown and archived.
-pub(crate) fn agree_with_the_books(shown: &Shown, database: &Database, books: &[Value]) {
-    let published: u64 = books.iter().map(|books| books["published"].as_u64().unwrap()).sum();
+/// What the simulators expect must be shown and archived.
+pub(crate) fn agree_with_the_simulators(shown: &Shown, database: &Database, expected: &[Value]) {
+    let published: u64 = expected.iter().map(|one| one["published"].as_u64().unwrap()).sum();
     let rows = "select (select count(*) from lakegauge.lake_access)
         + (select count(*) from lakegauge.warehouse_query)";
     assert_eq!(database.number(rows).unwrap(), i64::try_from(published).unwrap());
     for (value, name) in shown.four.iter().zip(FOUR) {
-        let of_books = books.iter().find_map(|books| books["metrics"][name].as_f64());
-        if let Some(of_books) = of_books {
+        let of_simulators = expected.iter().find_map(|one| one["metrics"][name].as_f64());
+        if let Some(of_simulators) = of_simulators {
             assert!(
-                (value - of_books).abs() <= of_books.abs() * 1e-12,
-                "{name}: {value} {of_books}"
+                (value - of_simulators).abs() <= of_simulators.abs() * 1e-12,
+                "{name}: {value} {of_simulators}"
             );
         }
     }

@@ -75,10 +75,10 @@ async fn page_has(pipeline: &Pipeline, wanted: u16) -> String {
 }
 
 async fn nothing_is_lost(pipeline: &Pipeline, simulator: Simulator) {
-    let books = simulator.finish().await.unwrap();
-    assert_eq!(books["published"], TRAFFIC.events);
+    let expected = simulator.finish().await.unwrap();
+    assert_eq!(expected["published"], TRAFFIC.events);
     let shown = laws::hold(pipeline).await;
-    laws::agree_with_the_books(&shown, &pipeline.database, &[books]);
+    laws::agree_with_the_simulators(&shown, &pipeline.database, &[expected]);
 }
 
 /// No file that a service wrote holds a secret.

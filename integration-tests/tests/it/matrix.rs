@@ -127,8 +127,8 @@ async fn an_aggregator_that_slept_while_another_counted_and_the_stream_was_trimm
         Ok(position > Some(to_f64(slept_at + 100)))
     });
     awake.await.unwrap();
-    let books = [lake.finish().await.unwrap(), warehouse.finish().await.unwrap()];
-    laws::agree_with_the_books(&laws::hold(&pipeline).await, &pipeline.database, &books);
+    let expected = [lake.finish().await.unwrap(), warehouse.finish().await.unwrap()];
+    laws::agree_with_the_simulators(&laws::hold(&pipeline).await, &pipeline.database, &expected);
 }
 
 /// Prints the sum, also if a round fails, and how to run that again.
@@ -172,7 +172,7 @@ fn number(key: &str) -> Option<u64> {
 
 /// Checks a pipeline at rest against everything that is known of it.
 async fn laws_hold(rested: Rested, plan: Plan) -> Summary {
-    let Rested { mut pipeline, ledger, books, faults, scrapes, .. } = rested;
+    let Rested { mut pipeline, ledger, expected, faults, scrapes, .. } = rested;
     let _logs = Logs { seed: plan.seed, folder: pipeline.folder().to_owned() };
     let database = pipeline.database.clone();
     let archived = archived(&database);
@@ -201,8 +201,8 @@ async fn laws_hold(rested: Rested, plan: Plan) -> Summary {
     every_interval_has_its_sample(&pipeline).await;
     let four = pipeline.shown().await.unwrap();
     shown_is_what_the_rows_say(&database, four);
-    for (side, ids, books) in &books {
-        rows_are_what_the_books_say(&database, *side, *ids, books);
+    for (side, ids, expected) in &expected {
+        rows_are_what_the_simulators_expect(&database, *side, *ids, expected);
     }
     a_restart_changes_nothing(&mut pipeline, four).await;
     summary
@@ -283,12 +283,12 @@ fn shown_is_what_the_rows_say(database: &Database, four: [f64; 4]) {
     }
 }
 
-/// What a simulator's own books say is what the rows of its run say.
-fn rows_are_what_the_books_say(
+/// What a simulator expects is what the rows of its run say.
+fn rows_are_what_the_simulators_expect(
     database: &Database,
     side: Side,
     (first, last): (EventId, EventId),
-    books: &Value,
+    expected: &Value,
 ) {
     let of_run = format!("id between '{first}' and '{last}'");
     let (table, metric, sql) = match side {
@@ -303,8 +303,8 @@ fn rows_are_what_the_books_say(
         ),
     };
     let rows = format!("select count(*) from lakegauge.{table} where {of_run}");
-    assert_eq!(Some(unsigned(database, &rows)), books["published"].as_u64(), "{side:?} {first}");
-    assert_eq!(Some(unsigned(database, &sql)), books["metrics"][metric].as_u64(), "{metric}");
+    assert_eq!(Some(unsigned(database, &rows)), expected["published"].as_u64(), "{side:?} {first}");
+    assert_eq!(Some(unsigned(database, &sql)), expected["metrics"][metric].as_u64(), "{metric}");
 }
 
 fn unsigned(database: &Database, sql: &str) -> u64 {

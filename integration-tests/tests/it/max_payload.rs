@@ -195,10 +195,10 @@ async fn a_small_max_payload_that_gets_smaller_leaves_numbers_snapshots_and_trim
     saved.await.unwrap();
     let before = pipeline.part(Part::Aggregator).unwrap().metric(snapshot).unwrap();
     restart(&mut pipeline.nats, "64KB", "20KB").await;
-    let books = simulator.finish().await.unwrap();
-    assert_eq!(books["published"], TRAFFIC.events);
+    let expected = simulator.finish().await.unwrap();
+    assert_eq!(expected["published"], TRAFFIC.events);
     let shown = laws::hold(&pipeline).await;
-    laws::agree_with_the_books(&shown, &pipeline.database, &[books]);
+    laws::agree_with_the_simulators(&shown, &pipeline.database, &[expected]);
     let aggregator = pipeline.part(Part::Aggregator).unwrap();
     let later = async || Ok(aggregator.metric(snapshot).is_some_and(|position| position > before));
     until("a snapshot after the restart", later).await.unwrap();

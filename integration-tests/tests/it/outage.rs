@@ -61,10 +61,10 @@ async fn not_ready(pipeline: &Pipeline, part: Part) {
 }
 
 async fn nothing_is_lost(pipeline: &Pipeline, simulator: Simulator) {
-    let books = simulator.finish().await.unwrap();
-    assert_eq!(books["published"], traffic().events);
+    let expected = simulator.finish().await.unwrap();
+    assert_eq!(expected["published"], traffic().events);
     let shown = laws::hold(pipeline).await;
-    laws::agree_with_the_books(&shown, &pipeline.database, &[books]);
+    laws::agree_with_the_simulators(&shown, &pipeline.database, &[expected]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! The simulators against a real server: what their books say is what stands in the stream.
+//! The simulators against a real server: what they expect is what stands in the stream.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,8 +32,8 @@ fn context(lifecycle: &Lifecycle) -> (Context, Readiness) {
     (context, readiness)
 }
 
-/// Flags of the lake's simulator, with the server and a file for the books.
-fn flags(server: &NatsServer, books: &Path, given: &[(&str, &str)]) -> Flags {
+/// Flags of the lake's simulator, with the server and a file for what it expects.
+fn flags(server: &NatsServer, expected: &Path, given: &[(&str, &str)]) -> Flags {
     let mut flags = Flags::default();
     flags.set("NATS_URL", server.url());
     flags.set("NATS_REQUEST_TIMEOUT_MS", "1000");
@@ -41,7 +41,10 @@ fn flags(server: &NatsServer, books: &Path, given: &[(&str, &str)]) -> Flags {
         for (name, value) in given {
             flags.set(&format!("SIMULATE_{side}_{name}"), *value);
         }
-        flags.set(&format!("SIMULATE_{side}_BOOKS_FILE"), books.join(file).display().to_string());
+        flags.set(
+            &format!("SIMULATE_{side}_EXPECTED_FILE"),
+            expected.join(file).display().to_string(),
+        );
     }
     flags
 }
@@ -56,8 +59,8 @@ fn warehouse(flags: &Flags) -> simulator::warehouse::Config {
     simulator::warehouse::Config::load(&mut Settings::new(flags, &none)).expect("valid settings")
 }
 
-fn books(directory: &Path, file: &str) -> serde_json::Value {
-    let text = std::fs::read_to_string(directory.join(file)).expect("the books");
+fn expected(directory: &Path, file: &str) -> serde_json::Value {
+    let text = std::fs::read_to_string(directory.join(file)).expect("what it expects");
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -94,15 +97,16 @@ async fn fold(bus: &Bus, stream: Stream) -> (StreamState, u64) {
     (state, duplicates)
 }
 
-fn assert_lake(books: &serde_json::Value, state: &StreamState, duplicates: u64) {
+fn assert_lake(expected: &serde_json::Value, state: &StreamState, duplicates: u64) {
     let SampleValues::Lake { used_bytes, accesses, .. } = state.sample() else {
         panic!("a lake's stream")
     };
-    assert_eq!(books["published"], accesses);
-    assert_eq!(books["duplicates_sent"], duplicates);
-    assert_eq!(books["metrics"]["data_lake_numero_acessos"], accesses);
-    let in_books = books["metrics"]["data_lake_espaco_utilizado_bytes"].as_u64().expect("a count");
-    assert_eq!(i128::from(in_books), used_bytes);
+    assert_eq!(expected["published"], accesses);
+    assert_eq!(expected["duplicates_sent"], duplicates);
+    assert_eq!(expected["metrics"]["data_lake_numero_acessos"], accesses);
+    let expected_bytes =
+        expected["metrics"]["data_lake_espaco_utilizado_bytes"].as_u64().expect("a count");
+    assert_eq!(i128::from(expected_bytes), used_bytes);
     assert!(accesses > 0 && used_bytes > 0);
 }
 
@@ -132,9 +136,9 @@ async fn the_books_are_what_a_consumer_counts() {
 
     let bus = server.bus("test").await.expect("a connection");
     let (state, duplicates) = fold(&bus, Stream::lake(0)).await;
-    let lake_books = books(directory.path(), "lake.json");
-    assert_eq!(lake_books["published"], 30_000);
-    assert_lake(&lake_books, &state, duplicates);
+    let lake_expected = expected(directory.path(), "lake.json");
+    assert_eq!(lake_expected["published"], 30_000);
+    assert_lake(&lake_expected, &state, duplicates);
 
     let (state, duplicates) = fold(&bus, Stream::warehouse(0)).await;
     let SampleValues::Warehouse { queries_in_window, response_us_in_window, records } =
@@ -142,10 +146,10 @@ async fn the_books_are_what_a_consumer_counts() {
     else {
         panic!("a warehouse's stream")
     };
-    let warehouse_books = books(directory.path(), "warehouse.json");
-    assert_eq!(warehouse_books["published"], 30_000);
-    assert_eq!(warehouse_books["duplicates_sent"], duplicates);
-    let metrics = &warehouse_books["metrics"];
+    let warehouse_expected = expected(directory.path(), "warehouse.json");
+    assert_eq!(warehouse_expected["published"], 30_000);
+    assert_eq!(warehouse_expected["duplicates_sent"], duplicates);
+    let metrics = &warehouse_expected["metrics"];
     let number = |value: u128| u64::try_from(value).expect("a number that JSON can hold");
     assert_eq!(metrics["data_warehouse_registros_processados"], number(records));
     assert_eq!(metrics["data_warehouse_tempo_resposta_count"], queries_in_window);
@@ -180,7 +184,7 @@ async fn a_run_that_is_ended_early_leaves_books_of_all_that_it_published() {
     soon(running).await.expect("no panic").expect("it ends well");
     let (state, duplicates) = fold(&bus, Stream::lake(0)).await;
     assert!(duplicates > 0, "what was held back came at the end");
-    assert_lake(&books(directory.path(), "lake.json"), &state, duplicates);
+    assert_lake(&expected(directory.path(), "lake.json"), &state, duplicates);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,9 +207,9 @@ async fn a_server_that_dies_in_the_middle_is_waited_for() {
     soon(running).await.expect("no panic").expect("it ends well");
     let bus = server.bus("after").await.expect("a connection");
     let (state, duplicates) = fold(&bus, Stream::lake(0)).await;
-    let books = books(directory.path(), "lake.json");
-    assert_eq!(books["published"], 20_000);
-    assert_lake(&books, &state, duplicates);
+    let expected = expected(directory.path(), "lake.json");
+    assert_eq!(expected["published"], 20_000);
+    assert_lake(&expected, &state, duplicates);
 }
 
 #[tokio::test(flavor = "multi_thread")]

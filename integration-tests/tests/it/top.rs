@@ -24,7 +24,7 @@ fn table(text: &str) -> BTreeMap<&str, &str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn top_shows_what_is_scraped_and_the_letters_of_the_archive() {
-    let mut pipeline = Pipeline::start(&[("ARCHIVER_BOOKS_INTERVAL_MS", "200")]).await.unwrap();
+    let mut pipeline = Pipeline::start(&[("ARCHIVER_LEDGER_INTERVAL_MS", "200")]).await.unwrap();
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();
     let lake = pipeline.simulate(Side::Lake, TRAFFIC).unwrap();

@@ -209,7 +209,7 @@ fn what_a_start_left_half_made_or_with_wrong_modes_breaks_no_later_start() {
         (up.wait().unwrap().code(), up.said())
     };
     let first = run();
-    for folder in ["logs", "nats", "secrets", "prometheus", "books"] {
+    for folder in ["logs", "nats", "secrets", "prometheus", "expected"] {
         mode(&data.join(folder), 0o500);
     }
     mode(&cluster, 0o755);

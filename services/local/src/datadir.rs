@@ -59,7 +59,7 @@ impl DataDir {
             give_mode(&path, PRIVATE_DIR)?;
         }
         let dir = Self { path, _lock: lock };
-        for name in ["logs", "books", "nats", "prometheus", SECRETS] {
+        for name in ["logs", "expected", "nats", "prometheus", SECRETS] {
             private_dir(&dir.at(name))?;
         }
         for name in ["prometheus/targets", "prometheus/rules"] {

@@ -69,7 +69,7 @@ impl OwnParts<'_> {
         spec
     }
 
-    /// Both simulators, with where they write their books.
+    /// Both simulators, with where they write what they expect.
     pub(crate) fn simulators(&self) -> [(Spec, PathBuf); 2] {
         let ports = &self.config.ports;
         let lake = self.spec("lake-simulator", &["simulate", "lake"], ports.lake_admin);
@@ -82,16 +82,16 @@ impl OwnParts<'_> {
     }
 
     fn simulator(&self, mut spec: Spec, rate: u64) -> (Spec, PathBuf) {
-        let books = self.dir.at("books").join(format!("{}.json", spec.name));
-        // Books of an earlier run would be taken for this one's.
-        std::fs::remove_file(&books).unwrap_or_default();
+        let expected = self.dir.at("expected").join(format!("{}.json", spec.name));
+        // A report of an earlier run would be taken for this one's.
+        std::fs::remove_file(&expected).unwrap_or_default();
         spec.may_finish = true;
         let mut flag = |name: &str, value: OsString| {
             spec.arguments.push(name.into());
             spec.arguments.push(value);
         };
         flag("--rate", rate.to_string().into());
-        flag("--books", books.clone().into());
+        flag("--expected", expected.clone().into());
         if self.config.run_for.is_some() {
             // A run that is over soon has no day: what is asked for is what comes.
             flag("--daily-peak-over-trough", "1".into());
@@ -100,7 +100,7 @@ impl OwnParts<'_> {
             flag("--seed", seed.to_string().into());
         }
         flag("--scenario", self.config.scenario.into());
-        (spec, books)
+        (spec, expected)
     }
 
     fn spec(&self, name: &'static str, words: &[&str], admin_port: u16) -> Spec {

@@ -130,14 +130,14 @@ impl RunningParts {
         self.wait_ready("aggregator", ports.aggregator_admin).await
     }
 
-    /// Starts the simulators; the answer is where they will write their books.
+    /// Starts the simulators; the answer is where they will write what they expect.
     pub(crate) fn start_simulators(&mut self) -> anyhow::Result<Vec<PathBuf>> {
-        let mut books = Vec::new();
+        let mut reports = Vec::new();
         for (spec, file) in self.own_parts().simulators() {
             self.launch(spec)?;
-            books.push(file);
+            reports.push(file);
         }
-        Ok(books)
+        Ok(reports)
     }
 
     /// Stops parts of these names side by side, and notes how they ended.

@@ -156,7 +156,7 @@ async fn live(pipeline: &mut RunningParts, mut stop: Stop) -> anyhow::Result<Run
     let started = pipeline.clock.monotonic();
     let simulators = pipeline.config.simulators;
     let response_comparable = !ran_just_now(pipeline);
-    let books = if simulators { pipeline.start_simulators()? } else { Vec::new() };
+    let reports = if simulators { pipeline.start_simulators()? } else { Vec::new() };
 
     let ended = watch_run(pipeline, &mut stop, started).await;
     pipeline.console.settle();
@@ -169,7 +169,7 @@ async fn live(pipeline: &mut RunningParts, mut stop: Stop) -> anyhow::Result<Run
     pipeline.console.settle();
 
     let mut outcome = RunOutcome {
-        books: books.iter().filter_map(read_books).collect(),
+        reports: reports.iter().filter_map(read_report).collect(),
         simulators,
         response_comparable,
         seconds,
@@ -301,7 +301,7 @@ async fn drain(
     }
 }
 
-fn read_books(file: &PathBuf) -> Option<SimulatorReport> {
+fn read_report(file: &PathBuf) -> Option<SimulatorReport> {
     serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
 }
 

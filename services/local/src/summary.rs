@@ -12,7 +12,7 @@ use crate::readings::{ACCESSES, RECORDS, RESPONSE_MS, ScrapedMetrics, USED_GB};
 /// and a quotient may be written with fewer digits.
 const RESPONSE_TOLERANCE: f64 = 1e-9;
 
-/// A simulator's own books, written when it has drained.
+/// What a simulator expects of the metrics, written when it has drained.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 pub(crate) struct SimulatorReport {
     /// Distinct events that were acknowledged.
@@ -47,7 +47,7 @@ impl ArchivedTotals {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RunOutcome {
     /// One for each simulator; empty if none ran.
-    pub(crate) books: Vec<SimulatorReport>,
+    pub(crate) reports: Vec<SimulatorReport>,
     /// Whether simulators were wanted.
     pub(crate) simulators: bool,
     /// Growth since the start; nothing if it could not be counted.
@@ -91,17 +91,18 @@ impl Summary {
             healthy.push(format!("{part} died and was started again {restarts} times"));
         }
         let mut sums = Vec::new();
-        let books = if outcome.simulators { outcome.books } else { Vec::new() };
-        if outcome.simulators && books.len() < 2 {
-            sums.push("the books of a simulator are missing".to_owned());
+        let reports = if outcome.simulators { outcome.reports } else { Vec::new() };
+        if outcome.simulators && reports.len() < 2 {
+            sums.push("a simulator did not say what it expects".to_owned());
         }
-        let published = (!books.is_empty()).then(|| books.iter().map(|book| book.published).sum());
+        let published =
+            (!reports.is_empty()).then(|| reports.iter().map(|report| report.published).sum());
         match &outcome.archive {
             None => sums.push("the archive could not be counted".to_owned()),
             Some(archive) => sums.extend(archive_problems(archive, published)),
         }
         let metrics = outcome.four.map(|four| named(&four));
-        let model = (!books.is_empty()).then(|| model(&books));
+        let model = (!reports.is_empty()).then(|| model(&reports));
         match (&metrics, &model) {
             (None, _) => sums.push("the four metrics could not be read".to_owned()),
             (Some(metrics), Some(model)) => {
@@ -164,10 +165,9 @@ impl Summary {
                 of.as_ref().and_then(|of| of.get(name)).map(f64::to_string)
             };
             if let Some(shown) = value(&self.metrics) {
-                let by_books = value(&self.model).map_or_else(String::new, |model| {
-                    format!("  (the simulators' books: {model})")
-                });
-                text.push_str(&format!("  {name:<38} {shown}{by_books}\n"));
+                let by_simulators = value(&self.model)
+                    .map_or_else(String::new, |model| format!("  (the simulators expect {model})"));
+                text.push_str(&format!("  {name:<38} {shown}{by_simulators}\n"));
             }
         }
         for problem in &self.problems {
@@ -220,7 +220,7 @@ fn metric_problems(
             shown == expected
         };
         if !equal {
-            problems.push(format!("{name} is {shown}, by the books of the simulators {expected}"));
+            problems.push(format!("{name} is {shown}, and the simulators expect {expected}"));
         }
     }
     problems
@@ -235,11 +235,11 @@ fn named(four: &ScrapedMetrics) -> BTreeMap<&'static str, f64> {
     ])
 }
 
-/// The four by the books: each simulator accounts for its own two.
-fn model(books: &[SimulatorReport]) -> BTreeMap<&'static str, f64> {
+/// The four by the reports: each simulator accounts for its own two.
+fn model(reports: &[SimulatorReport]) -> BTreeMap<&'static str, f64> {
     [USED_GB, ACCESSES, RESPONSE_MS, RECORDS]
         .into_iter()
-        .map(|name| (name, books.iter().filter_map(|book| book.metrics.get(name)).sum()))
+        .map(|name| (name, reports.iter().filter_map(|report| report.metrics.get(name)).sum()))
         .collect()
 }
 
@@ -268,7 +268,7 @@ mod tests {
             metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         };
         RunOutcome {
-            books: vec![
+            reports: vec![
                 book(80, &[(USED_GB, 1.5), (ACCESSES, 80.0)]),
                 book(20, &[(RESPONSE_MS, 12.5), (RECORDS, 7.0)]),
             ],
@@ -306,7 +306,7 @@ mod tests {
             |outcome| outcome.archive.as_mut().unwrap().events -= 1,
             |outcome| outcome.archive.as_mut().unwrap().duplicates = 1,
             |outcome| outcome.archive.as_mut().unwrap().lag = 1,
-            |outcome| drop(outcome.books.pop()),
+            |outcome| drop(outcome.reports.pop()),
         ];
         for spoil in spoil {
             let mut outcome = good();
@@ -325,8 +325,8 @@ mod tests {
     }
 
     #[test]
-    fn without_simulators_nothing_is_compared_with_books() {
-        let outcome = RunOutcome { books: Vec::new(), simulators: false, ..good() };
+    fn without_simulators_nothing_is_compared_with_simulators() {
+        let outcome = RunOutcome { reports: Vec::new(), simulators: false, ..good() };
         let summary = Summary::of(outcome);
         assert!(summary.is_good(), "{:?}", summary.problems);
         assert_eq!((summary.published, summary.model), (None, None));

@@ -32,7 +32,7 @@ pub struct Emitted<N> {
     pub due: Timestamp,
     /// The event.
     pub event: Event,
-    /// What the books need of it.
+    /// What the oracle needs of it.
     pub note: Option<N>,
     /// Whether it was handed over before.
     pub again: bool,

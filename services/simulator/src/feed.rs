@@ -50,7 +50,7 @@ pub struct SealedMessage<N> {
     pub due: Timestamp,
     /// What goes out.
     pub sealed: Sealed,
-    /// What its acknowledgement means for the books.
+    /// What its acknowledgement means for the oracle.
     pub page: OraclePage<N>,
 }
 
@@ -82,7 +82,7 @@ pub struct MessageSource<M: Model> {
     reached: Timestamp,
     /// When the clock was read last, and events since.
     clock: (Timestamp, i64),
-    /// What the books need of the events in the packer.
+    /// What the oracle needs of the events in the packer.
     waiting: VecDeque<(bool, Option<M::Note>)>,
 }
 

@@ -1,4 +1,4 @@
-//! What a model is: one thing that happens after another, and the books of it.
+//! What a model is: one thing that happens after another, and the oracle beside it.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ pub struct Draft<N> {
     pub at: Timestamp,
     /// What happened.
     pub fact: Fact,
-    /// What the books need to know of it, where it is more than that it happened.
+    /// What the oracle needs to know of it, where it is more than that it happened.
     pub note: Option<N>,
 }
 
 /// A pure model of one side of the house.
 pub trait Model {
-    /// What its books need of one event.
+    /// What its oracle needs of one event.
     type Note: Clone + std::fmt::Debug;
-    /// Its books.
+    /// Its oracle.
     type Oracle: Oracle<Note = Self::Note>;
 
     /// Lets the next thing happen. Times ascend.
@@ -42,7 +42,7 @@ pub trait Oracle: Default {
     fn metrics(&self, published: u64) -> BTreeMap<&'static str, serde_json::Value>;
 }
 
-/// The part of the books that one message fills.
+/// The part of the oracle that one message fills.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OraclePage<N> {
     /// Events in it for the first time.
@@ -59,7 +59,7 @@ impl<N> Default for OraclePage<N> {
     }
 }
 
-/// The books of a run: only what the broker has acknowledged.
+/// What is expected of a run: only what the broker has acknowledged.
 #[derive(Clone, Debug, Default)]
 pub struct Expected<B> {
     /// Distinct events acknowledged.
@@ -67,7 +67,7 @@ pub struct Expected<B> {
     /// Events sent again, and acknowledged.
     pub duplicates_sent: u64,
     /// What the model knows.
-    pub books: B,
+    pub oracle: B,
 }
 
 impl<B: Oracle> Expected<B> {
@@ -75,15 +75,15 @@ impl<B: Oracle> Expected<B> {
     pub fn enter(&mut self, page: &OraclePage<B::Note>) {
         self.published += page.distinct;
         self.duplicates_sent += page.duplicates;
-        page.notes.iter().for_each(|note| self.books.enter(note));
+        page.notes.iter().for_each(|note| self.oracle.enter(note));
     }
 
-    /// The books as one JSON object.
+    /// As one JSON object.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "published": self.published,
             "duplicates_sent": self.duplicates_sent,
-            "metrics": self.books.metrics(self.published),
+            "metrics": self.oracle.metrics(self.published),
         })
     }
 }

@@ -47,17 +47,17 @@ where
     M::Oracle: Send + 'static,
 {
     /// Publishes until the feed ends or the service drains, then everything that is held back,
-    /// awaits every acknowledgement, and writes the books.
+    /// awaits every acknowledgement, and writes what it expects.
     pub(crate) async fn run(
         self,
         context: Context,
         bus: &BusConfig,
-        books: Option<&Path>,
+        file: Option<&Path>,
     ) -> anyhow::Result<()> {
         let connected = bus::service::connect(bus, &context).await.context("connecting to NATS")?;
         let Some(connected) = connected else {
             // Nothing was taken, so nothing has to be finished.
-            return write_books(books, &Expected::<M::Oracle>::default());
+            return write_expected(file, &Expected::<M::Oracle>::default());
         };
         let Context { clock, lifecycle, registry, readiness, not_ready } = context;
         not_ready.open();
@@ -82,13 +82,13 @@ where
         };
         shell.publish_all(self.feed, self.start, &lifecycle).await?;
         shell.flush().await?;
-        let ledger = &locked(&shell.accounts).ledger;
+        let expected = &locked(&shell.accounts).expected;
         tracing::info!(
-            published = ledger.published,
-            duplicates_sent = ledger.duplicates_sent,
+            published = expected.published,
+            duplicates_sent = expected.duplicates_sent,
             "everything is acknowledged"
         );
-        write_books(books, ledger)
+        write_expected(file, expected)
     }
 }
 
@@ -188,12 +188,12 @@ struct Accounts<M: Model> {
     /// By message id. The same bytes may be on their way twice: an event alone in its message, and
     /// the same event again.
     open: BTreeMap<String, OraclePage<M::Note>>,
-    ledger: Expected<M::Oracle>,
+    expected: Expected<M::Oracle>,
 }
 
 impl<M: Model> Default for Accounts<M> {
     fn default() -> Self {
-        Self { open: BTreeMap::new(), ledger: Expected::default() }
+        Self { open: BTreeMap::new(), expected: Expected::default() }
     }
 }
 
@@ -207,7 +207,7 @@ impl<M: Model> Accounts<M> {
 
     fn acknowledge(&mut self, message_id: &str) {
         if let Some(page) = self.open.remove(message_id) {
-            self.ledger.enter(&page);
+            self.expected.enter(&page);
         }
     }
 }
@@ -243,18 +243,18 @@ impl Gauges {
     }
 }
 
-fn write_books<B: crate::model::Oracle>(
+fn write_expected<B: crate::model::Oracle>(
     file: Option<&Path>,
-    ledger: &Expected<B>,
+    expected: &Expected<B>,
 ) -> anyhow::Result<()> {
     let Some(file) = file else { return Ok(()) };
-    let mut text = serde_json::to_string_pretty(&ledger.to_json())?;
+    let mut text = serde_json::to_string_pretty(&expected.to_json())?;
     text.push('\n');
     // In place at once: whoever waits for the file never sees a part of it.
     let partial = file.with_extension("partial");
     std::fs::write(&partial, text)
         .and_then(|()| std::fs::rename(&partial, file))
-        .with_context(|| format!("writing the books to {}", file.display()))
+        .with_context(|| format!("writing what is expected to {}", file.display()))
 }
 
 fn event_time(start: Timestamp, since: Duration) -> Timestamp {

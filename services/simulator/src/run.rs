@@ -136,7 +136,7 @@ where
     let subject = subject(&subjects, stream.partition, &common.source);
     let feed = origin.feed(model(&origin), &common, subject);
     let pacer = Emitter { feed, start: origin.start, stream };
-    pacer.run(context, &bus, common.books.as_deref()).await
+    pacer.run(context, &bus, common.expected.as_deref()).await
 }
 
 /// Twenty bits from a name and the stream, so that the two simulators of one name differ.

@@ -69,10 +69,10 @@ service_kit::settings! {
         /// Last token of the subject.
         #[setting(SOURCE, "source")]
         pub source: String = text,
-        /// File for the books at the end: what was acknowledged, and what the metrics must be by the
+        /// File for what is expected, written at the end: what was acknowledged, and what the metrics must be by the
         /// model's own knowledge, as JSON.
-        #[setting(BOOKS_FILE, "books")]
-        pub books: Option<PathBuf> = optional,
+        #[setting(EXPECTED_FILE, "expected")]
+        pub expected: Option<PathBuf> = optional,
         /// Events in a message at most.
         #[setting(BATCH_EVENTS_MAX, "batch-events-max", default = "100")]
         pub batch_events_max: usize = in_range(1..=10_000),

@@ -223,17 +223,17 @@ fn replay(events: &[&Event]) -> u64 {
 fn the_lakes_books_equal_a_naive_replay() {
     for flags in [BUSY, &[("EVENTS", "60000")]] {
         let config = lake_config(flags);
-        let messages = all(lake_feed(&config, origin(11, "books")));
-        let mut ledger = Expected::<lake::LakeBooks>::default();
+        let messages = all(lake_feed(&config, origin(11, "oracle")));
+        let mut expected = Expected::<lake::LakeOracle>::default();
         // Acknowledgements come in any order.
-        messages.iter().rev().for_each(|message| ledger.enter(&message.page));
+        messages.iter().rev().for_each(|message| expected.enter(&message.page));
         let events = read(&messages, Stream::lake(0));
         let distinct = distinct(&events);
-        assert_eq!(ledger.published, u64::try_from(distinct.len()).unwrap());
+        assert_eq!(expected.published, u64::try_from(distinct.len()).unwrap());
         let sent = u64::try_from(events.len()).unwrap();
-        assert_eq!(ledger.published + ledger.duplicates_sent, sent);
-        assert!(ledger.books.used_bytes() > 0);
-        assert_eq!(ledger.books.used_bytes(), replay(&distinct));
+        assert_eq!(expected.published + expected.duplicates_sent, sent);
+        assert!(expected.oracle.used_bytes() > 0);
+        assert_eq!(expected.oracle.used_bytes(), replay(&distinct));
     }
 }
 
@@ -267,9 +267,9 @@ fn only_objects_that_exist_are_deleted() {
 fn the_warehouses_books_equal_a_naive_replay() {
     let flags = [("EVENTS", "50000"), ("RATE", "300"), ("LATE_SHARE", "0.1")];
     let config = warehouse_config(&flags);
-    let messages = all(warehouse_feed(&config, origin(2, "books")));
-    let mut ledger = Expected::<warehouse::WarehouseBooks>::default();
-    messages.iter().rev().for_each(|message| ledger.enter(&message.page));
+    let messages = all(warehouse_feed(&config, origin(2, "oracle")));
+    let mut expected = Expected::<warehouse::WarehouseOracle>::default();
+    messages.iter().rev().for_each(|message| expected.enter(&message.page));
     let events = read(&messages, Stream::warehouse(0));
     let queries: Vec<(i64, u64, u64)> = distinct(&events)
         .into_iter()
@@ -285,10 +285,10 @@ fn the_warehouses_books_equal_a_naive_replay() {
     let window: Vec<u64> =
         queries.iter().filter(|query| query.0 > newest - 60).map(|query| query.1).collect();
     let rows: u128 = queries.iter().map(|query| u128::from(query.2)).sum();
-    assert_eq!(ledger.books.rows(), rows);
+    assert_eq!(expected.oracle.rows(), rows);
     let sum: u128 = window.iter().copied().map(u128::from).sum();
-    assert_eq!(ledger.books.responses(), (u64::try_from(window.len()).unwrap(), sum));
-    let metrics = ledger.books.metrics(ledger.published);
+    assert_eq!(expected.oracle.responses(), (u64::try_from(window.len()).unwrap(), sum));
+    let metrics = expected.oracle.metrics(expected.published);
     let mean_ms = metrics["data_warehouse_tempo_resposta_ms"].as_f64().unwrap();
     let expected_ms = to_f64(window.iter().sum()) / to_f64(length(&window)) / 1e3;
     assert!((mean_ms / expected_ms - 1.0).abs() < 1e-9, "{mean_ms} is not {expected_ms}");
@@ -432,17 +432,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn books_equal_a_replay_for_any_seed(seed in any::<u64>(), events in 1_u32..4_000) {
+    fn the_oracle_equals_a_replay_for_any_seed(seed in any::<u64>(), events in 1_u32..4_000) {
         let events = events.to_string();
         let mut flags = BUSY.to_vec();
         flags.retain(|(name, _)| *name != "EVENTS");
         flags.push(("EVENTS", &events));
         let config = lake_config(&flags);
         let messages = all(lake_feed(&config, origin(seed, "p")));
-        let mut ledger = Expected::<lake::LakeBooks>::default();
-        messages.iter().for_each(|message| ledger.enter(&message.page));
+        let mut expected = Expected::<lake::LakeOracle>::default();
+        messages.iter().for_each(|message| expected.enter(&message.page));
         let events = read(&messages, Stream::lake(0));
-        prop_assert_eq!(ledger.books.used_bytes(), replay(&distinct(&events)));
+        prop_assert_eq!(expected.oracle.used_bytes(), replay(&distinct(&events)));
     }
 }
 

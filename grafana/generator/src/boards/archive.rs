@@ -28,7 +28,7 @@ pub(super) fn board() -> Board {
             Variable::Warehouse,
             Variable::Tenant,
         ],
-        rows: vec![years(), windows(), raw(), books()],
+        rows: vec![years(), windows(), raw(), ledger()],
     }
 }
 
@@ -191,9 +191,9 @@ fn raw() -> Row {
     }
 }
 
-fn books() -> Row {
+fn ledger() -> Row {
     Row {
-        title: "The archive's own books",
+        title: "The archive's ledger",
         panels: vec![
             Panel::new(
                 Form::Table,

@@ -238,7 +238,7 @@ fn archive() -> Row {
             lines(
                 "The ledger",
                 "short",
-                "What the archive's books add up to since the first event; events = inserted + \
+                "What the archive's ledger adds up to since the first event; events = inserted + \
                  duplicates + dead.",
             )
             .ask("sum by (result) (lakegauge_archive_ledger_events)", "{{result}}"),

@@ -1,4 +1,4 @@
-//! What the books and the stream say against each other. Pure.
+//! What the ledger and the stream say against each other. Pure.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ pub(super) struct Reread {
     pub(super) other: Option<String>,
     /// What stands behind the checkpoint.
     pub(super) waiting: Option<WaitingMessages>,
-    /// By the place of a range in the books: messages that are there, and items in them.
+    /// By the place of a range in the ledger: messages that are there, and items in them.
     pub(super) ranges: BTreeMap<usize, (u64, u64)>,
 }
 
@@ -77,17 +77,17 @@ pub(super) struct Comparisons {
 
 /// The findings of one stream, in its order.
 pub(super) fn compare(
-    books: &StreamLedger,
+    ledger: &StreamLedger,
     reread: Option<&Reread>,
 ) -> (Vec<Finding>, Comparisons) {
-    let mut findings = Findings { stream: &books.stream, all: Vec::new() };
-    ledger(books, &mut findings);
-    ends(books, &mut findings);
+    let mut findings = Findings { stream: &ledger.stream, all: Vec::new() };
+    coverage(ledger, &mut findings);
+    ends(ledger, &mut findings);
     let mut compared = Comparisons::default();
-    contents(books, &mut findings, &mut compared);
-    totals(books, &mut findings);
+    contents(ledger, &mut findings, &mut compared);
+    totals(ledger, &mut findings);
     if let Some(reread) = reread {
-        stream(books, reread, &mut findings, &mut compared);
+        stream(ledger, reread, &mut findings, &mut compared);
     }
     (findings.all, compared)
 }
@@ -127,14 +127,14 @@ impl Findings<'_> {
 }
 
 /// Each epoch's ranges begin at its first message and follow one another, and each adds up.
-fn ledger(books: &StreamLedger, findings: &mut Findings<'_>) {
+fn coverage(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     let mut before = MessageRange::default();
-    for range in &books.ranges {
+    for range in &ledger.ranges {
         let messages = range.messages;
         let last = if messages.epoch == before.epoch {
             before.last
         } else {
-            begins_after(books, messages.epoch)
+            begins_after(ledger, messages.epoch)
         };
         let expected = last.saturating_add(1);
         if messages.first > expected {
@@ -167,23 +167,23 @@ fn ledger(books: &StreamLedger, findings: &mut Findings<'_>) {
 }
 
 /// The sequence before the first message of an epoch: a purged stream goes on counting.
-fn begins_after(books: &StreamLedger, epoch: u32) -> u64 {
-    books.next_after.range(..epoch).next_back().map_or(0, |(_, after)| *after)
+fn begins_after(ledger: &StreamLedger, epoch: u32) -> u64 {
+    ledger.next_after.range(..epoch).next_back().map_or(0, |(_, after)| *after)
 }
 
 /// Each epoch's ranges end where it was closed, the last one at the checkpoint.
-fn ends(books: &StreamLedger, findings: &mut Findings<'_>) {
+fn ends(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
-    for range in &books.ranges {
+    for range in &ledger.ranges {
         let end = ends.entry(range.messages.epoch).or_default();
         *end = (*end).max(range.messages.last);
     }
-    let mut expected = books.closed.clone();
-    if let Some(checkpoint) = books.checkpoint {
+    let mut expected = ledger.closed.clone();
+    if let Some(checkpoint) = ledger.checkpoint {
         expected.insert(checkpoint.epoch, checkpoint.sequence);
     }
     for (epoch, sequence) in &expected {
-        let end = ends.remove(epoch).unwrap_or_else(|| begins_after(books, *epoch));
+        let end = ends.remove(epoch).unwrap_or_else(|| begins_after(ledger, *epoch));
         if end < *sequence {
             findings.push(
                 Trouble::Skipped,
@@ -208,14 +208,14 @@ fn ends(books: &StreamLedger, findings: &mut Findings<'_>) {
 }
 
 /// Rows and letters are as many as the ledger says, and stand nowhere else.
-fn contents(books: &StreamLedger, findings: &mut Findings<'_>, compared: &mut Comparisons) {
-    for range in &books.ranges {
+fn contents(ledger: &StreamLedger, findings: &mut Findings<'_>, compared: &mut Comparisons) {
+    for range in &ledger.ranges {
         // A refused row whose letter was retried came in later.
         let expected = range.inserted + range.retried;
         if range.dropped {
             compared.ranges_dropped += 1;
         }
-        if books.samples.is_none() {
+        if ledger.samples.is_none() {
             let there = range.rows;
             if there < expected && !range.dropped {
                 let detail = format!("{} rows of {expected}", expected - there);
@@ -233,7 +233,7 @@ fn contents(books: &StreamLedger, findings: &mut Findings<'_>, compared: &mut Co
             findings.push(Trouble::Doubled, Some(range.messages), detail);
         }
     }
-    for outside in &books.outside {
+    for outside in &ledger.outside {
         findings.push(
             Trouble::Stray,
             Some(outside.messages),
@@ -243,16 +243,16 @@ fn contents(books: &StreamLedger, findings: &mut Findings<'_>, compared: &mut Co
 }
 
 /// What was inserted is there or was dropped.
-fn totals(books: &StreamLedger, findings: &mut Findings<'_>) {
-    let sum = |of: fn(&event_store::audit::BookRange) -> u64| -> u64 {
-        books.ranges.iter().map(of).sum()
+fn totals(ledger: &StreamLedger, findings: &mut Findings<'_>) {
+    let sum = |of: fn(&event_store::audit::LedgerRange) -> u64| -> u64 {
+        ledger.ranges.iter().map(of).sum()
     };
     let inserted = sum(|range| range.inserted + range.retried);
-    let (there, what) = match books.samples {
+    let (there, what) = match ledger.samples {
         Some(samples) => (samples, "samples"),
         // Without dropped days each range was compared by itself.
-        None if books.ranges.iter().any(|range| range.dropped) => {
-            (sum(|range| range.rows) + books.dropped_rows, "rows, dropped ones included,")
+        None if ledger.ranges.iter().any(|range| range.dropped) => {
+            (sum(|range| range.rows) + ledger.dropped_rows, "rows, dropped ones included,")
         }
         None => return,
     };
@@ -267,12 +267,12 @@ fn totals(books: &StreamLedger, findings: &mut Findings<'_>) {
 
 /// The stream is the one that was archived, reaches as far, and holds what the ledger took of it.
 fn stream(
-    books: &StreamLedger,
+    ledger: &StreamLedger,
     reread: &Reread,
     findings: &mut Findings<'_>,
     compared: &mut Comparisons,
 ) {
-    let Some(checkpoint) = books.checkpoint else { return };
+    let Some(checkpoint) = ledger.checkpoint else { return };
     if let Some(why) = &reread.other {
         findings.push(Trouble::OtherStream, None, why.clone());
         return;
@@ -303,10 +303,10 @@ fn stream(
         );
         findings.push(Trouble::Waiting, None, detail);
     }
-    for (place, range) in books.ranges.iter().enumerate() {
+    for (place, range) in ledger.ranges.iter().enumerate() {
         let messages = range.messages;
         let Some((read, items)) = reread.ranges.get(&place).copied() else { continue };
-        let lost = books.lost.iter().filter(|lost| lost.epoch == messages.epoch).map(|lost| {
+        let lost = ledger.lost.iter().filter(|lost| lost.epoch == messages.epoch).map(|lost| {
             let first = lost.first.max(messages.first);
             let last = lost.last.min(messages.last);
             (last + 1).saturating_sub(first)
@@ -336,12 +336,12 @@ fn stream(
 #[cfg(test)]
 mod tests {
     use domain::Mark;
-    use event_store::audit::{BookRange, Outside};
+    use event_store::audit::{LedgerRange, Outside};
 
     use super::*;
 
-    fn range(epoch: u32, first: u64, last: u64, inserted: u64, dead: u64) -> BookRange {
-        BookRange {
+    fn range(epoch: u32, first: u64, last: u64, inserted: u64, dead: u64) -> LedgerRange {
+        LedgerRange {
             messages: MessageRange { epoch, first, last },
             events: inserted + dead + 1,
             inserted,
@@ -349,11 +349,11 @@ mod tests {
             dead,
             rows: inserted,
             letters: dead,
-            ..BookRange::default()
+            ..LedgerRange::default()
         }
     }
 
-    fn books(ranges: Vec<BookRange>) -> StreamLedger {
+    fn ledger(ranges: Vec<LedgerRange>) -> StreamLedger {
         let last = ranges.last().unwrap().messages;
         let mark = Mark { epoch: last.epoch, sequence: last.last, broker_ns: 5, created_ns: 5 };
         StreamLedger {
@@ -365,14 +365,14 @@ mod tests {
     }
 
     fn whole() -> StreamLedger {
-        let mut books = books(vec![
+        let mut ledger = ledger(vec![
             range(1, 1, 10, 100, 0),
             range(1, 11, 20, 90, 2),
             range(2, 1, 5, 50, 0),
             range(2, 6, 9, 40, 1),
         ]);
-        books.closed.insert(1, 20);
-        books
+        ledger.closed.insert(1, 20);
+        ledger
     }
 
     fn reread() -> Reread {
@@ -381,10 +381,10 @@ mod tests {
     }
 
     fn troubles(
-        books: &StreamLedger,
+        ledger: &StreamLedger,
         reread: Option<&Reread>,
     ) -> Vec<(Trouble, Option<(u64, u64)>)> {
-        let (findings, _) = compare(books, reread);
+        let (findings, _) = compare(ledger, reread);
         let place = |finding: &Finding| Some((finding.first?, finding.last?));
         findings.iter().map(|finding| (finding.trouble, place(finding))).collect()
     }
@@ -399,93 +399,93 @@ mod tests {
 
     #[test]
     fn a_missing_row_and_one_too_many_name_their_range() {
-        let mut books = whole();
-        books.ranges[1].rows -= 1;
-        books.ranges[3].rows += 2;
+        let mut ledger = whole();
+        ledger.ranges[1].rows -= 1;
+        ledger.ranges[3].rows += 2;
         assert_eq!(
-            troubles(&books, None),
+            troubles(&ledger, None),
             [(Trouble::Missing, Some((11, 20))), (Trouble::Doubled, Some((6, 9)))]
         );
     }
 
     #[test]
     fn a_missing_letter_names_its_range() {
-        let mut books = whole();
-        books.ranges[1].letters -= 1;
-        assert_eq!(troubles(&books, None), [(Trouble::Missing, Some((11, 20)))]);
+        let mut ledger = whole();
+        ledger.ranges[1].letters -= 1;
+        assert_eq!(troubles(&ledger, None), [(Trouble::Missing, Some((11, 20)))]);
     }
 
     #[test]
     fn a_retried_letter_is_a_row_more_and_still_a_letter() {
-        let mut books = whole();
-        books.ranges[1].retried = 1;
-        books.ranges[1].rows += 1;
-        assert_eq!(troubles(&books, None), []);
-        books.ranges[1].rows -= 1;
-        assert_eq!(troubles(&books, None), [(Trouble::Missing, Some((11, 20)))]);
+        let mut ledger = whole();
+        ledger.ranges[1].retried = 1;
+        ledger.ranges[1].rows += 1;
+        assert_eq!(troubles(&ledger, None), []);
+        ledger.ranges[1].rows -= 1;
+        assert_eq!(troubles(&ledger, None), [(Trouble::Missing, Some((11, 20)))]);
     }
 
     #[test]
     fn a_range_that_is_gone_is_skipped_wherever_it_stood() {
         for (gone, place) in [(0, (1, 10)), (1, (11, 20)), (2, (1, 5)), (3, (6, 9))] {
-            let mut books = whole();
-            books.ranges.remove(gone);
-            assert_eq!(troubles(&books, None), [(Trouble::Skipped, Some(place))], "{gone}");
+            let mut ledger = whole();
+            ledger.ranges.remove(gone);
+            assert_eq!(troubles(&ledger, None), [(Trouble::Skipped, Some(place))], "{gone}");
         }
     }
 
     #[test]
     fn an_epoch_may_begin_behind_1_where_the_one_before_says_so() {
-        let mut books = whole();
-        books.next_after.insert(1, 3);
-        books.ranges[2].messages.first = 4;
-        assert_eq!(troubles(&books, None), []);
-        books.ranges.remove(2);
-        assert_eq!(troubles(&books, None), [(Trouble::Skipped, Some((4, 5)))]);
+        let mut ledger = whole();
+        ledger.next_after.insert(1, 3);
+        ledger.ranges[2].messages.first = 4;
+        assert_eq!(troubles(&ledger, None), []);
+        ledger.ranges.remove(2);
+        assert_eq!(troubles(&ledger, None), [(Trouble::Skipped, Some((4, 5)))]);
     }
 
     #[test]
     fn a_range_that_overlaps_and_numbers_that_do_not_add_up_are_found() {
-        let mut books = whole();
-        books.ranges[1].messages.first = 10;
-        books.ranges[2].duplicates = 0;
+        let mut ledger = whole();
+        ledger.ranges[1].messages.first = 10;
+        ledger.ranges[2].duplicates = 0;
         assert_eq!(
-            troubles(&books, None),
+            troubles(&ledger, None),
             [(Trouble::Doubled, Some((10, 20))), (Trouble::Unbalanced, Some((1, 5)))]
         );
     }
 
     #[test]
     fn what_stands_in_no_range_is_stray() {
-        let mut books = whole();
+        let mut ledger = whole();
         let messages = MessageRange { epoch: 2, first: 10, last: 11 };
-        books.outside.push(Outside { what: "rows", messages, count: 7 });
-        assert_eq!(troubles(&books, None), [(Trouble::Stray, Some((10, 11)))]);
-        let mut books = whole();
-        books.checkpoint = books.checkpoint.map(|mark| Mark { sequence: 5, ..mark });
-        assert_eq!(troubles(&books, None), [(Trouble::Stray, Some((6, 9)))]);
+        ledger.outside.push(Outside { what: "rows", messages, count: 7 });
+        assert_eq!(troubles(&ledger, None), [(Trouble::Stray, Some((10, 11)))]);
+        let mut ledger = whole();
+        ledger.checkpoint = ledger.checkpoint.map(|mark| Mark { sequence: 5, ..mark });
+        assert_eq!(troubles(&ledger, None), [(Trouble::Stray, Some((6, 9)))]);
     }
 
     #[test]
     fn dropped_days_are_counted_as_a_whole() {
-        let mut books = whole();
-        books.ranges[0].dropped = true;
-        books.ranges[0].rows = 30;
-        books.dropped_rows = 70;
-        let (findings, compared) = compare(&books, None);
+        let mut ledger = whole();
+        ledger.ranges[0].dropped = true;
+        ledger.ranges[0].rows = 30;
+        ledger.dropped_rows = 70;
+        let (findings, compared) = compare(&ledger, None);
         assert_eq!((findings, compared.ranges_dropped), (Vec::new(), 1));
-        books.ranges[0].rows = 29;
-        assert_eq!(troubles(&books, None), [(Trouble::Missing, None)]);
+        ledger.ranges[0].rows = 29;
+        assert_eq!(troubles(&ledger, None), [(Trouble::Missing, None)]);
     }
 
     #[test]
     fn samples_are_compared_as_a_whole() {
-        let mut books = whole();
-        books.ranges.iter_mut().for_each(|range| range.rows = 0);
-        books.samples = Some(280);
-        assert_eq!(troubles(&books, None), []);
-        books.samples = Some(279);
-        assert_eq!(troubles(&books, None), [(Trouble::Missing, None)]);
+        let mut ledger = whole();
+        ledger.ranges.iter_mut().for_each(|range| range.rows = 0);
+        ledger.samples = Some(280);
+        assert_eq!(troubles(&ledger, None), []);
+        ledger.samples = Some(279);
+        assert_eq!(troubles(&ledger, None), [(Trouble::Missing, None)]);
     }
 
     #[test]
@@ -504,10 +504,10 @@ mod tests {
         reread.ranges.insert(2, (2, 20));
         let (findings, compared) = compare(&whole(), Some(&reread));
         assert_eq!((findings, compared.ranges_read_again), (Vec::new(), 1));
-        let mut books = whole();
-        books.lost.push(MessageRange { epoch: 2, first: 1, last: 3 });
+        let mut ledger = whole();
+        ledger.lost.push(MessageRange { epoch: 2, first: 1, last: 3 });
         reread.ranges.insert(2, (2, 51));
-        let (findings, compared) = compare(&books, Some(&reread));
+        let (findings, compared) = compare(&ledger, Some(&reread));
         assert_eq!((findings, compared.ranges_read_again), (Vec::new(), 2));
     }
 

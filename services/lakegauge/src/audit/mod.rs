@@ -109,9 +109,9 @@ async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Resu
     let (mut streams, mut findings) = (Vec::new(), Vec::new());
     for name in view.streams() {
         let bar = bar(&format!("{name}: counting rows"));
-        let books = view.books(&name, |events| bar.inc(events)).await?;
+        let ledger = view.ledger(&name, |events| bar.inc(events)).await?;
         bar.finish_and_clear();
-        let (compared, found) = of_stream(&books, looked.as_ref(), &mut unchecked).await;
+        let (compared, found) = of_stream(&ledger, looked.as_ref(), &mut unchecked).await;
         if compared.ranges_dropped > 0 {
             unchecked.push(format!(
                 "{name}: the rows of {} ranges one by one, since retention dropped days of them; \
@@ -120,7 +120,7 @@ async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Resu
             ));
         }
         findings.extend(found);
-        streams.push(OfStream::new(&books, compared));
+        streams.push(OfStream::new(&ledger, compared));
     }
     let bar = bar("looking for identities that are there twice");
     findings.extend(compare::doubled(&view.doubled().await?));
@@ -151,22 +151,22 @@ async fn look(
 }
 
 async fn of_stream(
-    books: &StreamLedger,
+    ledger: &StreamLedger,
     looked: Option<&BrokerStatus>,
     unchecked: &mut Vec<String>,
 ) -> (Comparisons, Vec<Finding>) {
     let mut reread = None;
-    if let (Some(BrokerStatus { bus, before }), Some(_)) = (looked, books.checkpoint)
-        && let Some(before) = before.get(&books.stream)
+    if let (Some(BrokerStatus { bus, before }), Some(_)) = (looked, ledger.checkpoint)
+        && let Some(before) = before.get(&ledger.stream)
     {
-        let bar = bar(&format!("{}: reading messages again", books.stream));
-        match stream::reread(bus, before, books, |messages| bar.inc(messages)).await {
+        let bar = bar(&format!("{}: reading messages again", ledger.stream));
+        match stream::reread(bus, before, ledger, |messages| bar.inc(messages)).await {
             Ok(read) => reread = Some(read),
-            Err(error) => unchecked.push(format!("the stream {}: {error:#}", books.stream)),
+            Err(error) => unchecked.push(format!("the stream {}: {error:#}", ledger.stream)),
         }
         bar.finish_and_clear();
     }
-    let (findings, compared) = compare::compare(books, reread.as_ref());
+    let (findings, compared) = compare::compare(ledger, reread.as_ref());
     (compared, findings)
 }
 

@@ -93,28 +93,28 @@ impl From<MessageRange> for Span {
 }
 
 impl OfStream {
-    pub(super) fn new(books: &StreamLedger, compared: Comparisons) -> Self {
+    pub(super) fn new(ledger: &StreamLedger, compared: Comparisons) -> Self {
         let mut of = Self {
-            stream: books.stream.clone(),
-            epoch: books.checkpoint.map(|mark| mark.epoch),
-            sequence: books.checkpoint.map(|mark| mark.sequence),
-            ranges: spans(books),
+            stream: ledger.stream.clone(),
+            epoch: ledger.checkpoint.map(|mark| mark.epoch),
+            sequence: ledger.checkpoint.map(|mark| mark.sequence),
+            ranges: spans(ledger),
             transactions: 0,
             events: 0,
             inserted: 0,
             duplicates: 0,
             dead: 0,
-            rows: books.samples.unwrap_or(0),
+            rows: ledger.samples.unwrap_or(0),
             letters: 0,
             letters_retried: 0,
-            dropped_rows: books.dropped_rows,
-            declared_lost: books.lost.iter().copied().map(Span::from).collect(),
-            declared_lost_messages: books.lost.iter().map(|lost| lost.last - lost.first + 1).sum(),
+            dropped_rows: ledger.dropped_rows,
+            declared_lost: ledger.lost.iter().copied().map(Span::from).collect(),
+            declared_lost_messages: ledger.lost.iter().map(|lost| lost.last - lost.first + 1).sum(),
             ledger_digest: String::new(),
             compared,
         };
         let mut hasher = blake3::Hasher::new();
-        for range in &books.ranges {
+        for range in &ledger.ranges {
             of.transactions += 1;
             of.events += range.events;
             of.inserted += range.inserted;
@@ -145,9 +145,9 @@ impl OfStream {
 }
 
 /// Ranges of the ledger that follow one another, as one each.
-fn spans(books: &StreamLedger) -> Vec<Span> {
+fn spans(ledger: &StreamLedger) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
-    for range in &books.ranges {
+    for range in &ledger.ranges {
         let messages = range.messages;
         match spans.last_mut() {
             Some(span) if span.epoch == messages.epoch && span.last + 1 == messages.first => {

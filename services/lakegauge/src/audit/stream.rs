@@ -39,11 +39,11 @@ pub(super) async fn before(bus: &Bus, name: &str) -> anyhow::Result<Before> {
 pub(super) async fn reread(
     bus: &Bus,
     before: &Before,
-    books: &StreamLedger,
+    ledger: &StreamLedger,
     progress: impl Fn(u64),
 ) -> anyhow::Result<Reread> {
-    let name = &books.stream;
-    let mark = books.checkpoint.with_context(|| format!("{name} has no checkpoint"))?;
+    let name = &ledger.stream;
+    let mark = ledger.checkpoint.with_context(|| format!("{name} has no checkpoint"))?;
     let status = &before.status;
     let mut reread = Reread {
         first_sequence: status.first_sequence,
@@ -78,7 +78,7 @@ pub(super) async fn reread(
         if delivery.sequence <= mark.sequence {
             let items =
                 if is_events { wire::count_items(&delivery.headers, &delivery.payload) } else { 1 };
-            count(&mut reread, books, delivery.sequence, u64::try_from(items)?);
+            count(&mut reread, ledger, delivery.sequence, u64::try_from(items)?);
             progress(1);
         }
         if delivery.sequence >= mark.sequence || delivery.pending == 0 {
@@ -88,13 +88,13 @@ pub(super) async fn reread(
 }
 
 /// Counts a message to its range of the epoch that is archived now.
-fn count(reread: &mut Reread, books: &StreamLedger, sequence: u64, items: u64) {
-    let epoch = books.checkpoint.map_or(0, |mark| mark.epoch);
-    let behind = books
+fn count(reread: &mut Reread, ledger: &StreamLedger, sequence: u64, items: u64) {
+    let epoch = ledger.checkpoint.map_or(0, |mark| mark.epoch);
+    let behind = ledger
         .ranges
         .partition_point(|range| (range.messages.epoch, range.messages.first) <= (epoch, sequence));
     let Some(place) = behind.checked_sub(1) else { return };
-    let messages = books.ranges[place].messages;
+    let messages = ledger.ranges[place].messages;
     if messages.epoch == epoch && sequence <= messages.last {
         let (read, counted) = reread.ranges.entry(place).or_default();
         *read += 1;

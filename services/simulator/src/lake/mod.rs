@@ -1,20 +1,20 @@
-//! The lake: its model, its books, its settings.
+//! The lake: its model, its oracle, its settings.
 
-mod books;
 mod config;
 mod describe;
 mod model;
 mod objects;
+mod oracle;
 
 use domain::Stream;
 use service_kit::Context;
 use wire::Subjects;
 
-pub use books::{Change, LakeBooks};
 pub use config::{Config, LakeShape};
 pub use describe::describe;
 pub(crate) use model::push_hex;
 pub use model::{Lake, OBJECT_BYTES, READ_BYTES, WHOLE_READ_SHARE};
+pub use oracle::{Change, LakeOracle};
 
 /// Simulates a lake until all its events are published or the service drains.
 ///

@@ -7,8 +7,8 @@ use crate::{
     draw::{Choice, Draw, to_f64, to_u64},
     lake::{
         LakeShape,
-        books::{Change, LakeBooks},
         objects::{KeySlot, ObjectTable},
+        oracle::{Change, LakeOracle},
     },
     model::{Draft, Model},
     quantiles::Quantiles,
@@ -244,7 +244,7 @@ impl Lake {
 
 impl Model for Lake {
     type Note = Change;
-    type Oracle = LakeBooks;
+    type Oracle = LakeOracle;
 
     fn happen(&mut self, arrival: Arrival) -> Draft<Change> {
         let incident = self.scenario.incident(arrival.at);

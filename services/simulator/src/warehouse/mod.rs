@@ -1,19 +1,19 @@
-//! The warehouse: its model, its books, its settings.
+//! The warehouse: its model, its oracle, its settings.
 
-mod books;
 mod config;
 mod describe;
 mod model;
+mod oracle;
 mod tenants;
 
 use domain::Stream;
 use service_kit::Context;
 use wire::Subjects;
 
-pub use books::{Finished, WarehouseBooks};
 pub use config::{Config, WarehouseShape};
 pub use describe::describe;
 pub use model::{RUNTIME_EDGES_S, RUNTIME_PERCENT, Warehouse};
+pub use oracle::{Finished, WarehouseOracle};
 pub use tenants::TENANTS_MAX;
 
 /// Simulates a warehouse until all its events are published or the service drains.

@@ -10,7 +10,7 @@ use crate::{
     scenario::{Incident, Scenario},
     warehouse::{
         WarehouseShape,
-        books::{Finished, WarehouseBooks},
+        oracle::{Finished, WarehouseOracle},
         tenants::Tenants,
     },
 };
@@ -191,7 +191,7 @@ impl Warehouse {
 
 impl Model for Warehouse {
     type Note = Finished;
-    type Oracle = WarehouseBooks;
+    type Oracle = WarehouseOracle;
 
     fn happen(&mut self, arrival: Arrival) -> Draft<Finished> {
         let query = self.query(arrival.at, arrival.session);

@@ -1,4 +1,4 @@
-//! The books of the archive: what the ledger says beside what is there, of one moment.
+//! The ledger of the archive: what the ledger says beside what is there, of one moment.
 //!
 //! Counting is left to the server, by ranges of the ledger: ten million rows take seconds. What
 //! the numbers mean is for the caller.
@@ -52,7 +52,7 @@ pub struct StreamLedger {
     /// Where the epoch after each closed one begins: the sequence before its first message.
     pub next_after: BTreeMap<u32, u64>,
     /// The ledger in its order, each range with what is there of it.
-    pub ranges: Vec<BookRange>,
+    pub ranges: Vec<LedgerRange>,
     /// What stands where no range of the ledger is.
     pub outside: Vec<Outside>,
     /// Messages that were declared lost.
@@ -65,7 +65,7 @@ pub struct StreamLedger {
 
 /// A range of the ledger and what is there of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BookRange {
+pub struct LedgerRange {
     /// Its messages.
     pub messages: MessageRange,
     /// What the ledger says: events, letters and samples in them.
@@ -148,7 +148,7 @@ impl AuditView {
     /// # Errors
     ///
     /// The database failed, or knows no such stream.
-    pub async fn books(
+    pub async fn ledger(
         &mut self,
         name: &str,
         mut progress: impl FnMut(u64),
@@ -159,7 +159,7 @@ impl AuditView {
         };
         let checkpoint = checkpoint::load(&mut self.connection, stream).await?;
         let dropped = self.dropped(stream).await?;
-        let mut books = StreamLedger {
+        let mut ledger = StreamLedger {
             stream: name.to_owned(),
             checkpoint: checkpoint.map(|checkpoint| checkpoint.mark),
             closed: self.closed(stream, "sequence").await?,
@@ -169,19 +169,19 @@ impl AuditView {
             dropped_rows: dropped.iter().map(|dropped| dropped.rows).sum(),
             ..StreamLedger::default()
         };
-        for (from, to) in chunks(&books.ranges) {
-            self.count(stream, &mut books, from, to).await?;
-            progress(books.ranges[from..to].iter().map(|range| range.events).sum());
+        for (from, to) in chunks(&ledger.ranges) {
+            self.count(stream, &mut ledger, from, to).await?;
+            progress(ledger.ranges[from..to].iter().map(|range| range.events).sum());
         }
-        self.elsewhere(stream, &mut books).await?;
+        self.elsewhere(stream, &mut ledger).await?;
         if stream.side.is_none() {
             let samples = sqlx::query_scalar("select count(*) from lakegauge.sample")
                 .fetch_one(&mut self.connection)
                 .await
                 .doing(DOING)?;
-            books.samples = Some(unsigned(samples)?);
+            ledger.samples = Some(unsigned(samples)?);
         }
-        Ok(books)
+        Ok(ledger)
     }
 
     /// Identities that are there more than once. The keys see to it that there are none: this
@@ -253,7 +253,7 @@ impl AuditView {
         &mut self,
         stream: StreamId,
         dropped: &[Dropped],
-    ) -> Result<Vec<BookRange>, StoreError> {
+    ) -> Result<Vec<LedgerRange>, StoreError> {
         let rows = sqlx::query(
             "select epoch, first, last, events, inserted, duplicates, dead, occurred_from, \
              occurred_to from lakegauge.ledger where stream = $1 order by epoch, first, last",
@@ -266,7 +266,7 @@ impl AuditView {
             let from: Option<Timestamp> = read(row, "occurred_from")?;
             let to: Option<Timestamp> = read(row, "occurred_to")?;
             let occurred = from.zip(to);
-            Ok(BookRange {
+            Ok(LedgerRange {
                 messages: MessageRange::from_row(row)?,
                 events: read(row, "events")?,
                 inserted: read(row, "inserted")?,
@@ -275,7 +275,7 @@ impl AuditView {
                 dropped: occurred.is_some_and(|(from, to)| {
                     dropped.iter().any(|dropped| from < dropped.to && to >= dropped.from)
                 }),
-                ..BookRange::default()
+                ..LedgerRange::default()
             })
         };
         rows.iter().map(range).collect::<Result<_, _>>().doing(DOING)
@@ -285,11 +285,11 @@ impl AuditView {
     async fn count(
         &mut self,
         stream: StreamId,
-        books: &mut StreamLedger,
+        ledger: &mut StreamLedger,
         from: usize,
         to: usize,
     ) -> Result<(), StoreError> {
-        let ranges = &books.ranges;
+        let ranges = &ledger.ranges;
         let epoch = ranges[from].messages.epoch;
         let is_first = from == 0 || ranges[from - 1].messages.epoch != epoch;
         let low = if is_first { 0 } else { ranges[from].messages.first };
@@ -311,7 +311,7 @@ impl AuditView {
                 .await
                 .doing(DOING)?;
             for row in &rows {
-                take(books, what, (epoch, from), row)?;
+                take(ledger, what, (epoch, from), row)?;
             }
         }
         Ok(())
@@ -321,9 +321,9 @@ impl AuditView {
     async fn elsewhere(
         &mut self,
         stream: StreamId,
-        books: &mut StreamLedger,
+        ledger: &mut StreamLedger,
     ) -> Result<(), StoreError> {
-        let known: Vec<i32> = books
+        let known: Vec<i32> = ledger
             .ranges
             .iter()
             .map(|range| integer(range.messages.epoch))
@@ -345,7 +345,7 @@ impl AuditView {
             for row in &rows {
                 let messages = MessageRange::from_row(row).doing(DOING)?;
                 let count = read(row, "count").doing(DOING)?;
-                books.outside.push(Outside { what, messages, count });
+                ledger.outside.push(Outside { what, messages, count });
             }
         }
         Ok(())
@@ -390,7 +390,7 @@ fn statements(stream: StreamId) -> Vec<(&'static str, String)> {
 }
 
 fn take(
-    books: &mut StreamLedger,
+    ledger: &mut StreamLedger,
     what: &'static str,
     (epoch, from): (u32, usize),
     row: &PgRow,
@@ -399,7 +399,7 @@ fn take(
     let number = |column: &str| read::<u64>(row, column).doing(DOING);
     let (covered, retried, outside) = (number("covered")?, number("retried")?, number("outside")?);
     let place = usize::try_from(place).ok().and_then(|place| place.checked_sub(1));
-    if let Some(range) = place.and_then(|place| books.ranges.get_mut(from + place)) {
+    if let Some(range) = place.and_then(|place| ledger.ranges.get_mut(from + place)) {
         if what == "letters" {
             range.letters += covered;
             range.retried += retried;
@@ -409,13 +409,13 @@ fn take(
     }
     if outside > 0 {
         let messages = MessageRange { epoch, first: number("first")?, last: number("last")? };
-        books.outside.push(Outside { what, messages, count: outside });
+        ledger.outside.push(Outside { what, messages, count: outside });
     }
     Ok(())
 }
 
 /// Cuts the ledger into parts of one epoch each, by the places of their first and last range.
-fn chunks(ranges: &[BookRange]) -> Vec<(usize, usize)> {
+fn chunks(ranges: &[LedgerRange]) -> Vec<(usize, usize)> {
     let mut chunks: Vec<(usize, usize)> = Vec::new();
     let mut events = 0;
     for (place, range) in ranges.iter().enumerate() {
@@ -442,9 +442,9 @@ fn chunks(ranges: &[BookRange]) -> Vec<(usize, usize)> {
 mod tests {
     use super::*;
 
-    fn range(epoch: u32, events: u64) -> BookRange {
+    fn range(epoch: u32, events: u64) -> LedgerRange {
         let messages = MessageRange { epoch, ..MessageRange::default() };
-        BookRange { messages, events, ..BookRange::default() }
+        LedgerRange { messages, events, ..LedgerRange::default() }
     }
 
     #[test]

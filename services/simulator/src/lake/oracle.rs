@@ -1,4 +1,4 @@
-//! The lake's own books.
+//! What the lake itself knows that its metrics must be.
 
 use std::collections::BTreeMap;
 
@@ -19,20 +19,20 @@ pub struct Change {
 
 /// Used space and accesses as the model knows them.
 #[derive(Clone, Debug, Default)]
-pub struct LakeBooks {
+pub struct LakeOracle {
     /// By slot: number of the last change entered (0: none) and the bytes it left.
     objects: Vec<(u64, u64)>,
     used_bytes: u64,
 }
 
-impl LakeBooks {
+impl LakeOracle {
     /// Bytes stored by this run's writes and copies, less what was replaced and deleted.
     pub const fn used_bytes(&self) -> u64 {
         self.used_bytes
     }
 }
 
-impl Oracle for LakeBooks {
+impl Oracle for LakeOracle {
     type Note = Change;
 
     fn enter(&mut self, change: &Change) {

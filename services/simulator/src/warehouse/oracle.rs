@@ -1,4 +1,4 @@
-//! The warehouse's own books.
+//! What the warehouse itself knows that its metrics must be.
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,13 @@ pub struct Finished {
 
 /// Response time and rows as the model knows them.
 #[derive(Clone, Debug, Default)]
-pub struct WarehouseBooks {
+pub struct WarehouseOracle {
     rows: u128,
     /// Count and sum of response times by second; seconds that left the window are let go.
     seconds: BTreeMap<i64, (u64, u128)>,
 }
 
-impl WarehouseBooks {
+impl WarehouseOracle {
     /// Rows read or written.
     pub const fn rows(&self) -> u128 {
         self.rows
@@ -40,7 +40,7 @@ impl WarehouseBooks {
     }
 }
 
-impl Oracle for WarehouseBooks {
+impl Oracle for WarehouseOracle {
     type Note = Finished;
 
     fn enter(&mut self, finished: &Finished) {
