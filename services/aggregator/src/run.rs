@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{Bus, Newest, publishing::PublishMetrics};
-use domain::Stream;
+use domain::{SAMPLES, Stream};
 use event_store::{StoreError, StoreSettings};
 use service_kit::{Condition, Context, Jitter, Lifecycle, Readiness, http, random};
 use tokio::{sync::watch, task::JoinSet};
@@ -25,8 +25,6 @@ use crate::{
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// How late readiness may tell that the numbers are stale.
 const FRESHNESS_POLL: Duration = Duration::from_millis(500);
-/// The stream of samples.
-const SAMPLES: &str = "TELEMETRY";
 
 /// Runs the aggregator until it is told to drain.
 ///
@@ -230,8 +228,7 @@ impl Partition {
         jitter: &mut Jitter,
     ) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
-        let streams =
-            [Stream::lake(self.config.partition), Stream::warehouse(self.config.partition)];
+        let streams = Stream::of_partition(self.config.partition);
         for (stream, newest) in streams.into_iter().zip(&self.newest) {
             let task = StreamTask {
                 bus: self.bus.clone(),

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use anyhow::Context as _;
 use bus::{backlog::Watched, publishing::PublishMetrics};
-use domain::Stream;
+use domain::ArchivedStream;
 use service_kit::{Context, Jitter, random};
 use wire::Subjects;
 
@@ -18,11 +18,6 @@ use crate::{
     trim::TrimRules,
 };
 
-/// The stream that carries the samples of every aggregator.
-const SAMPLES: &str = "TELEMETRY";
-/// The partition whose archiver writes the samples.
-const SAMPLES_PARTITION: u16 = 0;
-
 /// Runs the archiver until it is told to drain.
 ///
 /// # Errors
@@ -34,7 +29,11 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     event_store::service::watch_login(&config.store, &context).context("metrics")?;
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
     let mut jitter = context.jitter();
-    for (name, stream) in streams(&config.partitions) {
+    for archived in ArchivedStream::of_partitions(&config.partitions) {
+        let (name, stream) = match archived {
+            ArchivedStream::Events(stream) => (archived.to_string(), Some(stream)),
+            ArchivedStream::Samples => (archived.to_string(), None),
+        };
         let task = StreamTask {
             bus: bus.clone(),
             store: config.store.clone(),
@@ -83,17 +82,4 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     context.not_ready.open();
     context.lifecycle.draining().await;
     Ok(())
-}
-
-fn streams(partitions: &[u16]) -> Vec<(String, Option<Stream>)> {
-    let mut streams = Vec::new();
-    for partition in partitions {
-        for stream in [Stream::lake(*partition), Stream::warehouse(*partition)] {
-            streams.push((stream.to_string(), Some(stream)));
-        }
-    }
-    if partitions.contains(&SAMPLES_PARTITION) {
-        streams.push((SAMPLES.to_owned(), None));
-    }
-    streams
 }
