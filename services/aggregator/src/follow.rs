@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use wire::Subjects;
 
 use crate::{
-    fold::{Message, StreamFold},
+    fold::StreamFold,
     gap::{self, Archived, GAP_POLL, GAP_POLLS_MAX, Gap},
     metrics::StreamMetrics,
     tenure::Tenure,
@@ -233,14 +233,7 @@ impl Follower {
             self.metrics.observe_sample();
         }
         RECEIVED.pass();
-        let message = Message {
-            sequence: delivery.sequence,
-            broker_ns: delivery.broker_ns,
-            subject: self.subjects.strip(&delivery.subject),
-            headers: &delivery.headers,
-            payload: &delivery.payload,
-        };
-        let counts = self.shared.lock().message(&message);
+        let counts = self.shared.lock().message(&delivery.message(&self.subjects));
         APPLIED.pass();
         self.metrics.observe_message(&counts, delivery.sequence);
         self.watched.moved(delivery.sequence);

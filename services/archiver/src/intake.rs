@@ -2,7 +2,7 @@
 
 use domain::{Judgement, Ladder, Mark, Position, Reason, Rules, Seen, Stream};
 use event_store::{Batch, BatchBuilder, Letter, Placed, Sources, StreamId};
-use wire::{Headers, Item, Place, RefusedItem, Subjects};
+use wire::{Item, Message, RefusedItem, Subjects};
 
 /// What a stream carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,17 +20,6 @@ impl Carries {
             Self::Samples => Ladder::none(),
         }
     }
-}
-
-/// A message as the broker gave it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Message<'a> {
-    pub(crate) sequence: u64,
-    pub(crate) broker_ns: i64,
-    /// Without the prefix.
-    pub(crate) subject: &'a str,
-    pub(crate) headers: &'a Headers,
-    pub(crate) payload: &'a [u8],
 }
 
 /// What became of the events of a message, for the metrics.
@@ -69,13 +58,7 @@ impl Intake {
     pub(crate) fn message(&mut self, message: &Message<'_>) -> Counts {
         let counts = match &self.carries {
             Carries::Events(stream, rules) => {
-                let place = Place {
-                    stream: *stream,
-                    sequence: message.sequence,
-                    broker_ns: message.broker_ns,
-                    subject: message.subject,
-                };
-                let reading = wire::read(&place, message.headers, message.payload, rules);
+                let reading = wire::read(*stream, message, rules);
                 self.events(message, reading.items)
             }
             Carries::Samples => self.sample(message),

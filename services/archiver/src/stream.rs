@@ -21,7 +21,7 @@ use wire::Subjects;
 use crate::{
     batcher::{BatchLimits, Batcher},
     committer::{Committer, waits},
-    intake::{Carries, Intake, Message},
+    intake::{Carries, Intake},
     meeting,
     metrics::StreamMetrics,
     steps::Steps,
@@ -418,13 +418,7 @@ impl Reading<'_> {
 
     fn message(&mut self, delivery: &Delivery) {
         RECEIVED.pass();
-        let counts = self.intake.message(&Message {
-            sequence: delivery.sequence,
-            broker_ns: delivery.broker_ns,
-            subject: self.task.subjects.strip(&delivery.subject),
-            headers: &delivery.headers,
-            payload: &delivery.payload,
-        });
+        let counts = self.intake.message(&delivery.message(&self.task.subjects));
         JUDGED.pass();
         for reason in counts.refused {
             self.task.metrics.observe_refusal(reason);

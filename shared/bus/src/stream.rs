@@ -7,7 +7,10 @@ use bytes::Bytes;
 use domain::Mark;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wire::headers::{CONTENT_TYPE, Headers};
+use wire::{
+    Message, Subjects,
+    headers::{CONTENT_TYPE, Headers},
+};
 
 use crate::{
     api::{self, PURGE_FAILED, STREAM_NOT_FOUND},
@@ -56,6 +59,19 @@ pub struct Delivery {
     pub payload: Bytes,
     /// How many messages stood behind it when the broker sent it; 0 for single messages.
     pub pending: u64,
+}
+
+impl Delivery {
+    /// The message without what only the delivery says of it, under its subject without the prefix.
+    pub fn message(&self, subjects: &Subjects) -> Message<'_> {
+        Message {
+            sequence: self.sequence,
+            broker_ns: self.broker_ns,
+            subject: subjects.strip(&self.subject),
+            headers: &self.headers,
+            payload: &self.payload,
+        }
+    }
 }
 
 /// Whether the message at a mark is the one that was handled.

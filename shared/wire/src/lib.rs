@@ -31,7 +31,7 @@ pub use format::Format;
 pub use headers::{Headers, Unreadable};
 pub use packer::{Packer, PackerLimits};
 pub use read::{
-    ITEMS_MAX, Item, Place, Raw, Reading, RefusedItem, count_items, decode, read, whole,
+    ITEMS_MAX, Item, Message, Raw, Reading, RefusedItem, count_items, decode, read, whole,
 };
 pub use sample::{decode_sample, encode_sample, read_sample};
 pub use seal::{Sealed, seal};
