@@ -9,9 +9,10 @@ use event_store::{
 };
 use prometheus::{IntGaugeVec, Opts, Registry};
 use service_kit::{
-    Clock, Lifecycle,
+    Clock,
     metrics::{clamped, registered},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::size::SizeWatch;
 
@@ -79,7 +80,7 @@ pub(crate) async fn look_forever(
     interval: Duration,
     metrics: BooksMetrics,
     mut size: SizeWatch,
-    (lifecycle, clock): (Lifecycle, Clock),
+    (drain, clock): (CancellationToken, Clock),
 ) -> anyhow::Result<()> {
     let mut books = None;
     let mut measured: Option<Duration> = None;
@@ -102,7 +103,7 @@ pub(crate) async fn look_forever(
             }
         }
         tokio::select! {
-            () = lifecycle.draining() => return Ok(()),
+            () = drain.cancelled() => return Ok(()),
             () = tokio::time::sleep(interval) => {}
         }
     }

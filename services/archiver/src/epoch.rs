@@ -3,12 +3,12 @@
 use std::sync::PoisonError;
 
 use anyhow::Context as _;
-use bus::{BusError, StreamStatus, until_answered};
+use bus::{BusError, StreamStatus};
 use domain::Mark;
 use event_store::Archive;
 use service_kit::FailPoint;
 
-use crate::stream::{Ended, StreamTask};
+use crate::stream::StreamTask;
 
 static EPOCH_BEGUN: FailPoint = FailPoint::new("archiver.epoch_begun");
 
@@ -83,43 +83,24 @@ impl StreamTask {
 
     /// The epoch in force, raised if the stream is not the one that the checkpoint speaks of.
     async fn epoch_in_force(&self, known: Option<Mark>) -> Result<u32, BusError> {
-        let epochs = self.bus.epochs();
-        let Some(known) = known else { return epochs.raise(&self.name, 0).await };
-        match self.bus.compare(&self.name, &known).await?.difference() {
-            // The entry may be gone with a bucket that was lost: never below the checkpoint.
-            None => epochs.raise(&self.name, known.epoch.saturating_sub(1)).await,
-            Some(why) => {
-                tracing::error!(stream = self.name, why, "the stream is another");
-                epochs.report(&self.name, known.epoch, self.newest.of(known.epoch)).await
-            }
+        if let Some(known) = known
+            && let Some(why) = self.bus.compare(&self.name, &known).await?.difference()
+        {
+            return self.epoch.end(known.epoch, 0, &why).await;
         }
-    }
-
-    /// Says that the stream is no longer the one that was read, until the broker has heard it:
-    /// forgotten, it could look the same from the checkpoint.
-    pub(crate) async fn report_other(&self, epoch: u32, why: String) -> anyhow::Result<Ended> {
-        tracing::error!(stream = self.name, epoch, why, "the stream is another");
-        let newest = self.newest.of(epoch);
-        let epochs = self.bus.epochs();
-        let report = || epochs.report(&self.name, epoch, newest);
-        let waits = "telling others that the epoch ended";
-        let told = until_answered(&self.name, waits, &self.lifecycle, report).await?;
-        Ok(told.map_or(Ended::Drained, |_epoch| Ended::Again(why)))
+        self.epoch.in_force(known.as_ref()).await
     }
 
     /// The last message that the epoch of the checkpoint is known to have had, by anybody.
     async fn newest_of(&self, known: &Mark, status: &StreamStatus) -> Result<u64, BusError> {
-        let reported = self.bus.epochs().newest(&self.name, known.epoch).await?.unwrap_or(0);
         let snapshot = match self.bus.snapshots().pointer(&self.name).await {
             Ok(pointer) => pointer.map(|(pointer, _)| pointer.mark),
             Err(BusError::Garbled { .. }) => None,
             Err(error) => return Err(error),
         };
         let snapshot = snapshot.filter(|mark| mark.epoch == known.epoch).map(|mark| mark.sequence);
-        Ok(reported
-            .max(snapshot.unwrap_or(0))
-            .max(self.newest.of(known.epoch))
-            .max(start_of(0, Some(known), status).sequence))
+        let seen = self.epoch.newest_of(known.epoch).await?;
+        Ok(seen.max(snapshot.unwrap_or(0)).max(start_of(0, Some(known), status).sequence))
     }
 }
 

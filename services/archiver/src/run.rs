@@ -1,9 +1,13 @@
 //! Wires the archiver: connections and one task a stream.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use bus::{backlog::Watched, publishing::PublishMetrics};
+use bus::{
+    StreamEpoch,
+    backlog::{BacklogWatch, SharedPosition},
+    publishing::PublishMetrics,
+};
 use domain::ArchivedStream;
 use service_kit::{Context, Jitter, random};
 use wire::Subjects;
@@ -34,6 +38,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             ArchivedStream::Events(stream) => (archived.to_string(), Some(stream)),
             ArchivedStream::Samples => (archived.to_string(), None),
         };
+        let position: Arc<SharedPosition> = Arc::default();
         let task = StreamTask {
             bus: bus.clone(),
             store: config.store.clone(),
@@ -54,14 +59,21 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
             publishing: publishing.of("verdicts", &name),
             readiness: context.readiness.clone(),
             condition: context.readiness.condition("archive"),
-            backlog: config.backlog,
-            backlog_condition: context.readiness.condition("backlog"),
-            watched: Watched::default(),
-            lifecycle: context.lifecycle.clone(),
+            backlog: BacklogWatch {
+                bus: bus.clone(),
+                stream: name.clone(),
+                position: Arc::clone(&position),
+                limits: config.backlog,
+                condition: context.readiness.condition("backlog"),
+                done: "archived",
+                clock: context.clock.clone(),
+            },
+            position,
+            drain: context.lifecycle.drain_token(),
             clock: context.clock.clone(),
             // So that a writer never takes another's checkpoint for its own.
             token: random::token().context("a token for the writer")?,
-            newest: bus::Newest::default(),
+            epoch: StreamEpoch::new(&bus, &name),
             closed: Mutex::default(),
             name,
         };
@@ -76,7 +88,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         limit_bytes: config.database_limit_bytes,
     };
     let size = SizeWatch::new(rules, &context.registry).context("metrics")?;
-    let until = (context.lifecycle.clone(), context.clock.clone());
+    let until = (context.lifecycle.drain_token(), context.clock.clone());
     let looking = books::look_forever(store, interval, books, size, until);
     context.lifecycle.spawn("books", looking);
     context.not_ready.open();

@@ -8,14 +8,15 @@ use std::{
 
 use anyhow::Context as _;
 use bus::{
-    Bus, BusError, Delivery, EpochWatch, Newest, Read, Reader, ReaderSettings,
-    backlog::{Backlog, BacklogLimits, Watched},
+    Bus, BusError, Delivery, EpochWatch, Read, Reader, ReaderSettings, StreamEpoch,
+    backlog::{BacklogWatch, SharedPosition},
     publishing::PublisherMetrics,
 };
 use domain::{Mark, Rules, Stream, verdict::Progress};
 use event_store::{Archive, Batch, StoreError, StoreSettings};
-use service_kit::{Backoff, Clock, Condition, FailPoint, Jitter, Lifecycle, News, Readiness};
+use service_kit::{Backoff, Clock, Condition, FailPoint, Jitter, News, Readiness};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use wire::Subjects;
 
 use crate::{
@@ -58,17 +59,15 @@ pub(crate) struct StreamTask {
     pub(crate) publishing: PublisherMetrics,
     pub(crate) readiness: Readiness,
     pub(crate) condition: Condition,
-    pub(crate) backlog: BacklogLimits,
-    /// Whether messages wait and none is archived.
-    pub(crate) backlog_condition: Condition,
+    pub(crate) backlog: BacklogWatch,
     /// How far is committed, for those who ask how far the stream reaches.
-    pub(crate) watched: Watched,
-    pub(crate) lifecycle: Lifecycle,
+    pub(crate) position: Arc<SharedPosition>,
+    pub(crate) drain: CancellationToken,
     pub(crate) clock: Clock,
     /// Tells this writer from every other.
     pub(crate) token: [u8; 16],
-    /// How far the stream was seen to reach.
-    pub(crate) newest: Newest,
+    /// Its epoch, and how far it was seen to reach.
+    pub(crate) epoch: StreamEpoch,
     /// The epoch closed last, and up to where it is archived or declared lost.
     pub(crate) closed: Mutex<Option<(u32, u64)>>,
 }
@@ -104,7 +103,9 @@ impl StreamTask {
         tokio::select! {
             ended = self.rounds(&mut jitter) => ended,
             never = self.watch_room() => match never {},
-            never = self.watch_backlog() => match never {},
+            never = self.backlog.run(|backlog| self.metrics.observe_backlog(backlog)) => {
+                match never {}
+            }
         }
     }
 
@@ -117,15 +118,6 @@ impl StreamTask {
             }
             tokio::time::sleep(self.trim_interval).await;
         }
-    }
-
-    /// Asks how much waits, whether or not something is read.
-    async fn watch_backlog(&self) -> Infallible {
-        let shown = (&self.backlog_condition, "archived");
-        let told = |backlog: &Backlog| self.metrics.observe_backlog(backlog);
-        self.bus
-            .watch_backlog(&self.name, &self.watched, self.backlog, shown, &self.clock, told)
-            .await
     }
 
     async fn rounds(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
@@ -149,7 +141,7 @@ impl StreamTask {
                 Err(error) => return Err(error.context(format!("stream {}", self.name))),
             }
             tokio::select! {
-                () = self.lifecycle.draining() => return Ok(()),
+                () = self.drain.cancelled() => return Ok(()),
                 () = tokio::time::sleep(backoff.next(jitter)) => {}
             }
         }
@@ -157,7 +149,7 @@ impl StreamTask {
 
     async fn round(&self, jitter: &mut Jitter) -> anyhow::Result<Ended> {
         let opened = tokio::select! {
-            () = self.lifecycle.draining() => return Ok(Ended::Drained),
+            () = self.drain.cancelled() => return Ok(Ended::Drained),
             opened = self.open() => opened?,
         };
         let Opened { mut archive, carries, at } = opened;
@@ -176,13 +168,13 @@ impl StreamTask {
         self.condition.pass(format!("{}: archiving", self.name));
         self.metrics.observe_position(mark.sequence);
         self.metrics.observe_verdicts(&at.verdicts);
-        self.watched.moved(mark.sequence);
+        self.position.moved(mark.sequence);
         let reader = self.bus.reader(ReaderSettings {
             acknowledge: true,
             ..ReaderSettings::new(&self.name, "archiver", mark.sequence)
         });
-        self.watched.reads(reader.progress());
-        let epochs = self.bus.epochs().watch(&self.name, self.epoch_check);
+        self.position.reads(reader.progress());
+        let epochs = self.bus.epochs().watch(&self.name, mark.epoch, self.epoch_check);
         let retention_days = match &carries {
             Carries::Events(_, rules) => rules.retention_days,
             Carries::Samples => 0,
@@ -244,7 +236,7 @@ impl StreamTask {
                 Ok(()) = waits.changed() => {
                     if let Some(holder) = waits.borrow_and_update().clone() {
                         let name = &self.name;
-                        self.watched.stands_by();
+                        self.position.stands_by();
                         self.condition.fail(format!(
                             "{name}: waiting for the lock that {holder} holds"
                         ));
@@ -336,14 +328,13 @@ impl Reading<'_> {
     }
 
     async fn read(&mut self) -> anyhow::Result<Ended> {
-        let epoch = self.commits.borrow().mark.epoch;
         let batches = self.batches.clone();
         loop {
             let now_ms = self.task.clock.monotonic_ms();
             let is_due = self.batcher.is_due(now_ms);
             let wait = self.batcher.poll_timeout().map(|at| at.saturating_sub(now_ms));
             tokio::select! {
-                () = self.task.lifecycle.draining() => return Ok(Ended::Drained),
+                () = self.task.drain.cancelled() => return Ok(Ended::Drained),
                 place = batches.reserve(), if is_due => match place {
                     Ok(place) => {
                         place.send(self.intake.seal());
@@ -359,17 +350,15 @@ impl Reading<'_> {
                         return Ok(Ended::Again("the committer ended".to_owned()));
                     }
                     let committed = self.commits.borrow_and_update().mark;
-                    self.task.watched.moved(committed.sequence);
+                    self.task.position.moved(committed.sequence);
                     // Only for `nats consumer report`: nothing depends on it.
                     if self.steps.may_acknowledge(committed.sequence) {
                         drop(self.reader.acknowledge(committed.sequence).await);
                     }
                     ACKNOWLEDGED.pass();
                 }
-                changed = self.epochs.changed() => {
-                    if let Some(now) = changed?.filter(|now| *now != epoch) {
-                        return Ok(Ended::Again(format!("epoch {now} is in force")));
-                    }
+                now = self.epochs.superseded() => {
+                    return Ok(Ended::Again(format!("epoch {} is in force", now?)));
                 }
                 read = self.reader.next(), if !self.batcher.is_full() => {
                     if let Some(ended) = self.take(read?).await? {
@@ -403,7 +392,7 @@ impl Reading<'_> {
                     Ok(compared) => Ok(compared.difference().map(Ended::Again)),
                     // The reader has a connection of its own, and what it gives next may be
                     // another stream's.
-                    Err(error) if error.recovery() == bus::Recovery::Retry => {
+                    Err(error) if error.is_transient() => {
                         Ok(Some(Ended::Again(format!("the stream can't be compared: {error}"))))
                     }
                     Err(error) => Err(error.into()),
@@ -411,7 +400,8 @@ impl Reading<'_> {
             }
             Read::Changed(why) => {
                 let epoch = self.commits.borrow().mark.epoch;
-                Ok(Some(self.task.report_other(epoch, why).await?))
+                let heard = self.task.epoch.end_until_heard(epoch, &why, &self.task.drain).await?;
+                Ok(Some(heard.map_or(Ended::Drained, |_epoch| Ended::Again(why))))
             }
         }
     }
@@ -426,14 +416,14 @@ impl Reading<'_> {
         self.batcher.push(self.task.clock.monotonic_ms(), counts.events);
         let newest = delivery.sequence.saturating_add(delivery.pending);
         let epoch = self.commits.borrow().mark.epoch;
-        self.task.newest.saw(epoch, newest);
+        self.task.epoch.saw(epoch, newest);
     }
 }
 
 /// Whether another round may succeed.
 pub(crate) fn passes(error: &anyhow::Error) -> bool {
     if let Some(error) = error.downcast_ref::<BusError>() {
-        return error.recovery() == bus::Recovery::Retry;
+        return error.is_transient();
     }
     error.downcast_ref::<StoreError>().is_some_and(|error| {
         // Fenced: the checkpoint is read again, and what is judged with it.
