@@ -1,6 +1,9 @@
 //! Messages to a batch: decoded, accepted, judged. Pure.
 
-use domain::{Judgement, Ladder, Mark, Position, Reason, Rules, Seen, Stream};
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use domain::{ArchivedStream, Judgement, Ladder, Mark, Position, Reason, Rules, Seen, Stream};
 use event_store::{Batch, BatchBuilder, Letter, Placed, Sources, StreamId};
 use wire::{Item, Message, RefusedItem, Subjects};
 
@@ -14,6 +17,29 @@ pub(crate) enum Carries {
 }
 
 impl Carries {
+    /// What a stream carries, by the rules in its metadata.
+    ///
+    /// # Errors
+    ///
+    /// Rules that this program does not know.
+    pub(crate) fn of(
+        stream: ArchivedStream,
+        metadata: &BTreeMap<String, String>,
+    ) -> anyhow::Result<Self> {
+        let ArchivedStream::Events(stream) = stream else { return Ok(Self::Samples) };
+        let rules = Rules::from_metadata(metadata)
+            .with_context(|| format!("the rules of stream {stream}"))?;
+        Ok(Self::Events(stream, rules))
+    }
+
+    /// How many days are kept; 0: all.
+    pub(crate) const fn retention_days(&self) -> u32 {
+        match self {
+            Self::Events(_, rules) => rules.retention_days,
+            Self::Samples => 0,
+        }
+    }
+
     pub(crate) fn ladder(&self) -> Ladder {
         match self {
             Self::Events(_, rules) => rules.windows.clone(),

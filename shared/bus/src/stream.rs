@@ -1,6 +1,6 @@
 //! What a stream holds, single messages of it, and trimming.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use async_nats::{HeaderMap, HeaderValue, jetstream};
 use bytes::Bytes;
@@ -175,6 +175,32 @@ impl Bus {
         }
         let stored = self.stored(&self.server_name(stream), Which::At(sequence)).await?;
         Ok(stored.map(|stored| stored.delivery(0)))
+    }
+
+    /// The first sequence of a range that was stored at or after a time in nanoseconds since 1970, by
+    /// bisection; the end of the range where none was. One that was deleted says nothing of its age,
+    /// and is taken to be older.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NoStream`], and what any request may meet.
+    pub async fn first_stored_since(
+        &self,
+        stream: &str,
+        since_ns: i64,
+        within: Range<u64>,
+    ) -> Result<u64, BusError> {
+        let Range { start: mut low, end: mut high } = within;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let message = self.message_at(stream, middle).await?;
+            if message.is_some_and(|message| message.broker_ns >= since_ns) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
     }
 
     /// The first message that the stream still has after a sequence.
