@@ -2,12 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use bus::backlog::{Backlog, BacklogLimits, WatchedPosition};
+use bus::backlog::{Backlog, BacklogLimits, BacklogWatch, SharedPosition};
 use bus::{Bus, Topology, TopologyOverrides};
 use domain::Rules;
 use integration_tests::nats::NatsServer;
@@ -49,18 +49,34 @@ async fn what_waits_is_what_is_stored_after_the_position() {
     assert_eq!(waits(3).await, 0);
 }
 
+fn watch(
+    bus: &Bus,
+    stream: &str,
+    position: &Arc<SharedPosition>,
+    limits: BacklogLimits,
+    readiness: &Readiness,
+) -> BacklogWatch {
+    BacklogWatch {
+        bus: bus.clone(),
+        stream: stream.to_owned(),
+        position: Arc::clone(position),
+        limits,
+        condition: readiness.condition("backlog"),
+        done: "counted",
+        clock: Clock::system(),
+    }
+}
+
 #[tokio::test]
 async fn a_position_that_stands_still_while_messages_wait_is_not_ready_and_says_why() {
     let (_server, bus, mut raw) = with_messages(3).await;
     let readiness = Readiness::default();
-    let condition = readiness.condition("backlog");
-    let (watched, clock, last) = (WatchedPosition::default(), Clock::system(), Mutex::new(None));
+    let (position, last) = (Arc::<SharedPosition>::default(), Mutex::new(None));
     let told = |backlog: &Backlog| *last.lock().unwrap() = Some(*backlog);
-    let shown = (&condition, "counted");
-    let watch = bus.watch_backlog("LAKE_0", &watched, LIMITS, shown, &clock, told);
+    let watch = watch(&bus, "LAKE_0", &position, LIMITS, &readiness);
     let course = async {
         until("a position that nobody knows", async || Ok(!readiness.is_ready())).await.unwrap();
-        watched.moved(0);
+        position.moved(0);
         until("a reader that gets nothing", async || {
             Ok(readiness
                 .describe()
@@ -69,18 +85,18 @@ async fn a_position_that_stands_still_while_messages_wait_is_not_ready_and_says_
         .await
         .unwrap();
         assert!(!readiness.is_ready());
-        watched.moved(3);
+        position.moved(3);
         until("nothing waits", async || Ok(readiness.is_ready())).await.unwrap();
         until("lag 0", async || Ok(last.lock().unwrap().and_then(|it| it.messages) == Some(0)))
             .await
             .unwrap();
         raw.publish("lake.access.0.x", "{}").await.unwrap();
         until("it waits", async || Ok(!readiness.is_ready())).await.unwrap();
-        watched.stands_by();
+        position.stands_by();
         until("it is another's", async || Ok(readiness.is_ready())).await.unwrap();
     };
     tokio::select! {
-        never = watch => match never {},
+        never = watch.run(told) => match never {},
         () = course => {}
     }
 }
@@ -89,16 +105,14 @@ async fn a_position_that_stands_still_while_messages_wait_is_not_ready_and_says_
 async fn who_has_not_heard_yet_how_much_waits_is_not_ready() {
     let (_server, bus, _raw) = with_messages(1).await;
     let readiness = Readiness::default();
-    let condition = readiness.condition("backlog");
-    let (watched, clock, looks) = (WatchedPosition::default(), Clock::system(), AtomicU64::new(0));
-    watched.moved(0);
+    let (position, looks) = (Arc::<SharedPosition>::default(), AtomicU64::new(0));
+    position.moved(0);
     let told = |_: &Backlog| {
         looks.fetch_add(1, Ordering::Relaxed);
     };
     let patient = BacklogLimits { stalled_after: Duration::from_secs(3_600), ..LIMITS };
-    let shown = (&condition, "counted");
-    let mut watch =
-        std::pin::pin!(bus.watch_backlog("NONE", &watched, patient, shown, &clock, told));
+    let watch = watch(&bus, "NONE", &position, patient, &readiness);
+    let mut watch = std::pin::pin!(watch.run(told));
     // Polled once: the first question is on its way.
     let begun = std::future::poll_fn(|context| Poll::Ready(watch.as_mut().poll(context)));
     assert!(begun.await.is_pending() && looks.load(Ordering::Relaxed) == 0);

@@ -253,11 +253,12 @@ async fn a_watch_sees_every_raise_also_across_a_killed_server() {
     let mut server = NatsServer::start().await.unwrap();
     let bus = bus_with_streams(&server).await;
     let other = server.bus("other").await.unwrap();
-    let mut watch = bus.epochs().watch("LAKE_0", Duration::from_millis(20));
-    assert_eq!(watch.current(), None);
+    let watch = |epoch| bus.epochs().watch("LAKE_0", epoch, Duration::from_millis(20));
+    let (mut before_1, mut before_2) = (watch(0), watch(1));
+    assert_eq!(bus.epochs().get("LAKE_0").await, Ok(None));
     other.epochs().raise("LAKE_0", 0).await.unwrap();
-    let changed = tokio::time::timeout(DEADLINE, watch.changed()).await.unwrap();
-    assert_eq!(changed, Ok(Some(1)));
+    let superseded = tokio::time::timeout(DEADLINE, before_1.superseded()).await.unwrap();
+    assert_eq!(superseded, Ok(1));
     server.kill();
     server.restart().await.unwrap();
     let raised = async {
@@ -269,6 +270,6 @@ async fn a_watch_sees_every_raise_also_across_a_killed_server() {
         }
     };
     assert_eq!(tokio::time::timeout(DEADLINE, raised).await.unwrap(), 2);
-    let changed = tokio::time::timeout(DEADLINE, watch.changed()).await.unwrap();
-    assert_eq!(changed, Ok(Some(2)));
+    let superseded = tokio::time::timeout(DEADLINE, before_2.superseded()).await.unwrap();
+    assert_eq!(superseded, Ok(2));
 }

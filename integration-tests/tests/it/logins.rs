@@ -246,10 +246,10 @@ async fn an_idle_lake_whose_broker_answers_is_never_stale() {
     pipeline.run(Part::Aggregator).unwrap();
     page_has(&pipeline, 200).await;
     let bus = pipeline.bus().await.unwrap();
-    let owners = bus.owners();
+    let leases = bus.leases();
     let beat = async || {
-        let owner = owners.get("aggregator.0").await.unwrap();
-        owner.claim.map_or(0, |claim| claim.beat)
+        let lease = leases.get("aggregator.0").await.unwrap();
+        lease.claim.map_or(0, |claim| claim.beat)
     };
     // Three renewals in a lease of 1.5 s: in so many of them the age is passed twice.
     let last = beat().await + 20;

@@ -12,7 +12,7 @@ use integration_tests::nats::{NatsServer, repository};
 use integration_tests::postgres::{Database, PostgresServer};
 use integration_tests::raw_nats::RawNats;
 use serde_json::Value;
-use wire::{Item, StreamPosition};
+use wire::{Item, Subjects};
 
 /// Far above what any condition here takes, and below what a person waits for.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -51,13 +51,7 @@ async fn messages(bus: &Bus, stream: Stream) -> Vec<Delivery> {
 /// Every item of a stream, as both services read it.
 async fn items(bus: &Bus, stream: Stream) -> Vec<Item> {
     let read = |delivery: Delivery| {
-        let place = StreamPosition {
-            stream,
-            sequence: delivery.sequence,
-            broker_ns: delivery.broker_ns,
-            subject: &delivery.subject,
-        };
-        wire::read(&place, &delivery.headers, &delivery.payload, &Rules::default()).items
+        wire::read(stream, &delivery.message(&Subjects::default()), &Rules::default()).items
     };
     messages(bus, stream).await.into_iter().flat_map(read).collect()
 }

@@ -9,7 +9,7 @@ use domain::{Applied, Rules, SampleValues, Stream, StreamState};
 use integration_tests::nats::NatsServer;
 use prometheus::Registry;
 use service_kit::{Clock, Context, Flags, Lifecycle, Readiness, Settings};
-use wire::{Item, StreamPosition};
+use wire::{Item, Subjects};
 
 /// Far above what any condition here takes, and below what a person waits for.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -79,13 +79,8 @@ async fn fold(bus: &Bus, stream: Stream) -> (StreamState, u64) {
             other @ (Read::Deleted { .. } | Read::Changed(_)) => panic!("{other:?}"),
         };
         reached = delivery.sequence;
-        let place = StreamPosition {
-            stream,
-            sequence: delivery.sequence,
-            broker_ns: delivery.broker_ns,
-            subject: &delivery.subject,
-        };
-        for item in wire::read(&place, &delivery.headers, &delivery.payload, state.rules()).items {
+        let message = delivery.message(&Subjects::default());
+        for item in wire::read(stream, &message, state.rules()).items {
             let Item::Event(event) = item else { panic!("{item:?}") };
             match state.apply(&event) {
                 Applied::Counted(_) => {}

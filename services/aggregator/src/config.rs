@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bus::{ReplayRun, backlog::BacklogLimits, service::BusConfig};
+use domain::Stream;
 use event_store::StoreSettings;
 use serde::Serialize;
 use service_kit::Settings;
@@ -73,6 +74,16 @@ service_kit::settings! {
         /// replay.<run>.sample; give it ports of its own as well.
         #[setting(AGGREGATOR_REPLAY, "replay")]
         pub(crate) replay: Option<ReplayRun> = optional,
+    }
+}
+
+impl Config {
+    /// The name of what is read of a stream: its own, or that of its replay.
+    pub(crate) fn name_of(&self, stream: Stream) -> String {
+        match &self.mode.replay {
+            Some(run) => run.stream(stream),
+            None => stream.to_string(),
+        }
     }
 }
 

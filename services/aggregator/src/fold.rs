@@ -4,22 +4,7 @@ use domain::{
     AppliedVerdict, Event, Mark, Position, Reason, Sample, Stream, StreamState, Timestamp, Verdict,
     lake::LakeEffect, state::Applied,
 };
-use wire::{Headers, Item, StreamPosition};
-
-/// A message as the broker gave it.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// The broker's sequence.
-    pub sequence: u64,
-    /// The broker's timestamp, in nanoseconds since 1970.
-    pub broker_ns: i64,
-    /// Subject, without the prefix.
-    pub subject: &'a str,
-    /// What its headers say.
-    pub headers: &'a Headers,
-    /// Body.
-    pub payload: &'a [u8],
-}
+use wire::{Item, Message};
 
 /// What became of the events of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,13 +104,7 @@ impl StreamFold {
             self.source = Source::Replay(passed);
             return counts;
         }
-        let place = StreamPosition {
-            stream: self.state.stream(),
-            sequence: message.sequence,
-            broker_ns: message.broker_ns,
-            subject: message.subject,
-        };
-        let reading = wire::read(&place, message.headers, message.payload, self.state.rules());
+        let reading = wire::read(self.state.stream(), message, self.state.rules());
         counts.fields_ignored = reading.fields_ignored;
         for item in reading.items {
             match item {
@@ -201,7 +180,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, SampleValues};
-    use wire::{Format, Sealed};
+    use wire::{Format, Headers, Sealed};
 
     use super::*;
 

@@ -3,16 +3,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bus::{
-    Bus, BusError, Delivery, EpochWatch, Newest, Publisher, Read, Reader, backlog::WatchedPosition,
+    Bus, BusError, Delivery, EpochWatch, Publisher, Read, Reader, StreamEpoch,
+    backlog::SharedPosition,
 };
 use domain::Stream;
 use event_store::StoreSettings;
-use service_kit::{FailPoint, Lifecycle, News};
+use service_kit::{FailPoint, News};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use wire::Subjects;
 
 use crate::{
-    fold::{Message, StreamFold},
+    fold::StreamFold,
     gap::{self, Archived, GAP_POLL, GAP_POLLS_MAX, Gap},
     metrics::StreamMetrics,
     tenure::Tenure,
@@ -59,6 +61,12 @@ pub(crate) enum Ended {
     Missed(Gap),
 }
 
+impl Ended {
+    fn superseded(epoch: u32, now: u32) -> Self {
+        Self::Epoch { why: format!("epoch {now} is in force"), epoch }
+    }
+}
+
 /// One stream and what is needed to follow it.
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -84,12 +92,12 @@ pub(crate) struct Follower {
     pub(crate) caught_up: watch::Sender<bool>,
     /// That sequence.
     pub(crate) target: u64,
-    /// How far the stream was seen to reach.
-    pub(crate) newest: Arc<Newest>,
+    /// Its epoch, and how far it was seen to reach.
+    pub(crate) epoch: Arc<StreamEpoch>,
     /// Whether the partition is ours: samples are its owner's.
     pub(crate) tenure: Tenure,
     /// How far is counted, for those who ask how far the stream reaches.
-    pub(crate) watched: Arc<WatchedPosition>,
+    pub(crate) position: Arc<SharedPosition>,
 }
 
 impl Follower {
@@ -102,33 +110,25 @@ impl Follower {
         &self,
         mut reader: Reader,
         mut epochs: EpochWatch,
-        lifecycle: &Lifecycle,
+        drain: &CancellationToken,
     ) -> anyhow::Result<Ended> {
         let mark = self.shared.lock().mark();
         let epoch = mark.epoch;
         self.metrics.observe_position(mark.sequence);
-        self.watched.moved(mark.sequence);
-        self.watched.reads(reader.progress());
+        self.position.moved(mark.sequence);
+        self.position.reads(reader.progress());
         self.metrics.observe_epoch(epoch);
         self.reached(mark.sequence);
-        self.newest.saw(epoch, mark.sequence);
+        self.epoch.saw(epoch, mark.sequence);
         loop {
             let read = tokio::select! {
-                () = lifecycle.draining() => return Ok(Ended::Drained),
-                changed = epochs.changed() => {
-                    match changed? {
-                        Some(now) if now != epoch => {
-                            let why = format!("epoch {now} is in force");
-                            return Ok(Ended::Epoch { why, epoch });
-                        }
-                        Some(_) | None => continue,
-                    }
-                }
+                () = drain.cancelled() => return Ok(Ended::Drained),
+                now = epochs.superseded() => return Ok(Ended::superseded(epoch, now?)),
                 read = reader.next() => read?,
             };
             match read {
                 Read::Message(delivery) => {
-                    self.newest.saw(epoch, delivery.sequence.saturating_add(delivery.pending));
+                    self.epoch.saw(epoch, delivery.sequence.saturating_add(delivery.pending));
                     if !self.message(&delivery).await? {
                         return Ok(Ended::Drained);
                     }
@@ -141,10 +141,10 @@ impl Follower {
                         )));
                     }
                     let gap = Gap { epoch, first, last };
-                    if let Some(ended) = self.missed(gap, &mut epochs, lifecycle).await? {
+                    if let Some(ended) = self.missed(gap, &mut epochs, drain).await? {
                         return Ok(ended);
                     }
-                    self.watched.moved(last);
+                    self.position.moved(last);
                     self.reached(last);
                 }
                 Read::Subscribed(_) => {
@@ -152,7 +152,7 @@ impl Follower {
                     // another stream's.
                     let mark = self.shared.lock().mark();
                     let compared =
-                        self.bus.compare_until_answered(&self.name, &mark, lifecycle).await?;
+                        self.bus.compare_until_answered(&self.name, &mark, drain).await?;
                     let Some(compared) = compared else { return Ok(Ended::Drained) };
                     if let Some(why) = compared.replacement() {
                         return Ok(Ended::Epoch { why, epoch });
@@ -170,7 +170,7 @@ impl Follower {
         match self.bus.stream(&self.name).await {
             Ok(status) => Ok(status.first_sequence > sequence),
             // Finding the state again asks until there is an answer.
-            Err(error) if error.recovery() == bus::Recovery::Retry => Ok(true),
+            Err(error) if error.is_transient() => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -181,7 +181,7 @@ impl Follower {
         &self,
         gap: Gap,
         epochs: &mut EpochWatch,
-        lifecycle: &Lifecycle,
+        drain: &CancellationToken,
     ) -> anyhow::Result<Option<Ended>> {
         let (stream, Gap { epoch, first, last }) = (self.stream, gap);
         let Some(store) = &self.store else {
@@ -207,13 +207,8 @@ impl Follower {
                 );
             }
             tokio::select! {
-                () = lifecycle.draining() => return Ok(Some(Ended::Drained)),
-                changed = epochs.changed() => {
-                    if let Some(now) = changed?.filter(|now| *now != epoch) {
-                        let why = format!("epoch {now} is in force");
-                        return Ok(Some(Ended::Epoch { why, epoch }));
-                    }
-                }
+                () = drain.cancelled() => return Ok(Some(Ended::Drained)),
+                now = epochs.superseded() => return Ok(Some(Ended::superseded(epoch, now?))),
                 () = tokio::time::sleep(GAP_POLL) => {}
             }
         }
@@ -235,17 +230,10 @@ impl Follower {
             self.metrics.observe_sample();
         }
         RECEIVED.pass();
-        let message = Message {
-            sequence: delivery.sequence,
-            broker_ns: delivery.broker_ns,
-            subject: self.subjects.strip(&delivery.subject),
-            headers: &delivery.headers,
-            payload: &delivery.payload,
-        };
-        let counts = self.shared.lock().message(&message);
+        let counts = self.shared.lock().message(&delivery.message(&self.subjects));
         APPLIED.pass();
         self.metrics.observe_message(&counts, delivery.sequence);
-        self.watched.moved(delivery.sequence);
+        self.position.moved(delivery.sequence);
         self.reached(delivery.sequence);
         Ok(true)
     }

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use anyhow::Context as _;
-use bus::{Bus, FoundSnapshot, Newest, StreamStatus};
+use bus::{Bus, FoundSnapshot, StreamEpoch, StreamStatus};
 use domain::{Mark, Rules, Stream, StreamState};
 use event_store::{StoreSettings, archive_side, read_checkpoint};
-use service_kit::Lifecycle;
+use tokio_util::sync::CancellationToken;
 use wire::snapshot::SnapshotError;
 
 use crate::{
@@ -106,8 +106,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) from_archive: bool,
     /// What the archive must have passed: messages that are gone from the middle of the stream.
     pub(crate) missed: Option<Gap>,
-    /// How far this process saw the stream reach.
-    pub(crate) newest: &'a Newest,
+    /// Its epoch, and how far it was seen to reach.
+    pub(crate) epoch: &'a StreamEpoch,
     /// Counts what is refused.
     pub(crate) metrics: &'a StreamMetrics,
 }
@@ -127,10 +127,10 @@ enum Looked {
 /// Rules that this program does not know; a rebuild that needs an archive where none is set.
 pub(crate) async fn find(
     sources: &Sources<'_>,
-    lifecycle: &Lifecycle,
+    drain: &CancellationToken,
 ) -> anyhow::Result<Option<Origin>> {
     loop {
-        match sources.look(lifecycle).await? {
+        match sources.look(drain).await? {
             Looked::Found(origin) => return Ok(Some(*origin)),
             Looked::Drained => return Ok(None),
             Looked::Again => {
@@ -141,7 +141,7 @@ pub(crate) async fn find(
 }
 
 impl Sources<'_> {
-    async fn look(&self, lifecycle: &Lifecycle) -> anyhow::Result<Looked> {
+    async fn look(&self, drain: &CancellationToken) -> anyhow::Result<Looked> {
         let (bus, stream, name) = (self.bus, self.stream, self.stream.to_string());
         self.meet().await?;
         let status = bus.stream(&name).await?;
@@ -189,7 +189,7 @@ impl Sources<'_> {
                         "snapshot refused: rebuilding from the archive"
                     );
                     if why.reason == Refusal::OtherStream {
-                        self.report_other(epoch, mark).await?;
+                        self.end(epoch, mark, &why.detail).await?;
                         return Ok(Looked::Again);
                     }
                 }
@@ -198,7 +198,7 @@ impl Sources<'_> {
         let store = self.store.context(
             "the state must be rebuilt from the archive: set DATABASE_URL for the aggregator",
         )?;
-        Ok(match rebuild::from_archive(self, store, &rules, epoch, lifecycle).await? {
+        Ok(match rebuild::from_archive(self, store, &rules, epoch, drain).await? {
             Rebuilt::Whole(fold) => origin(*fold, true),
             Rebuilt::Drained => Looked::Drained,
             Rebuilt::EpochMoved => Looked::Again,
@@ -225,13 +225,8 @@ impl Sources<'_> {
         let (bus, name) = (self.bus, self.stream.to_string());
         loop {
             let checkpoint = self.checkpoint().await;
-            let above = checkpoint.map_or(0, |mark| mark.epoch.saturating_sub(1));
-            let epoch = bus.epochs().raise(&name, above).await?;
-            let (seen_in, newest) = self.newest.last();
-            if seen_in < epoch {
-                // Others may have ended the epoch before they knew how far it reached.
-                bus.epochs().report(&name, seen_in, newest).await?;
-            }
+            let epoch = self.epoch.in_force(checkpoint.as_ref()).await?;
+            self.epoch.tell_of_ended(epoch).await?;
             let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.epoch == epoch) else {
                 return Ok(epoch);
             };
@@ -239,22 +234,18 @@ impl Sources<'_> {
                 return Ok(epoch);
             };
             if self.checkpoint().await == Some(checkpoint) {
-                tracing::error!(stream = name, why, "the stream is not the one that was archived");
-                return self.report_other(epoch, snapshot).await;
+                return self.end(epoch, snapshot, &why).await;
             }
             // It moved on, and what it had passed was trimmed; or the archiver found the same, and
             // its checkpoint is of the next epoch: all is asked again.
         }
     }
 
-    /// Says that the stream is another than in an epoch; returns the epoch that is in force then.
-    async fn report_other(&self, epoch: u32, snapshot: Option<Mark>) -> anyhow::Result<u32> {
+    /// Ends an epoch that a snapshot may know more of; returns the epoch that is in force then.
+    async fn end(&self, epoch: u32, snapshot: Option<Mark>, why: &str) -> anyhow::Result<u32> {
         self.metrics.observe_epoch_ended();
         let snapshot = snapshot.filter(|mark| mark.epoch == epoch).map(|mark| mark.sequence);
-        let newest = self.newest.of(epoch).max(snapshot.unwrap_or(0));
-        let now = self.bus.epochs().report(&self.stream.to_string(), epoch, newest).await?;
-        tracing::error!(stream = %self.stream, ended = epoch, epoch = now, "epoch raised");
-        Ok(now)
+        Ok(self.epoch.end(epoch, snapshot.unwrap_or(0), why).await?)
     }
 
     /// How far the archive reaches. It is no condition for starting: none, if it can't be asked.

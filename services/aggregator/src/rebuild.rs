@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use domain::{Applied, Mark, Rules};
 use event_store::{ArchiveView, StoreSettings, archive_side, read_checkpoint};
-use service_kit::{FailPoint, Lifecycle};
+use service_kit::FailPoint;
+use tokio_util::sync::CancellationToken;
 
 use crate::{fold::StreamFold, gap::Gap, origin::Sources};
 
@@ -45,10 +46,10 @@ pub(crate) async fn from_archive(
     store: &StoreSettings,
     rules: &Rules,
     epoch: u32,
-    lifecycle: &Lifecycle,
+    drain: &CancellationToken,
 ) -> anyhow::Result<Rebuilt> {
     let stream = sources.stream;
-    match archive_is_ahead(sources, store, epoch, lifecycle).await? {
+    match archive_is_ahead(sources, store, epoch, drain).await? {
         Awaited::Reached => {}
         Awaited::Drained => return Ok(Rebuilt::Drained),
         Awaited::EpochMoved => return Ok(Rebuilt::EpochMoved),
@@ -76,7 +77,7 @@ pub(crate) async fn from_archive(
                 Applied::Duplicate | Applied::TooOld => unexpected += 1,
             }
         }
-        if lifecycle.is_draining() {
+        if drain.is_cancelled() {
             return Ok(Rebuilt::Drained);
         }
     }
@@ -86,7 +87,7 @@ pub(crate) async fn from_archive(
     // The mark may be the broker's own, which says nothing of the archive: that the stream is still
     // the one that was archived is asked once more, after what may have taken long.
     let name = stream.to_string();
-    let compared = sources.bus.compare_until_answered(&name, &checkpoint, lifecycle).await?;
+    let compared = sources.bus.compare_until_answered(&name, &checkpoint, drain).await?;
     let Some(compared) = compared else { return Ok(Rebuilt::Drained) };
     if let Some(why) = compared.replacement() {
         tracing::warn!(%stream, why, "the stream became another while it was rebuilt");
@@ -125,7 +126,7 @@ async fn archive_is_ahead(
     sources: &Sources<'_>,
     store: &StoreSettings,
     epoch: u32,
-    lifecycle: &Lifecycle,
+    drain: &CancellationToken,
 ) -> anyhow::Result<Awaited> {
     let (bus, stream) = (sources.bus, sources.stream);
     let mut said = false;
@@ -145,7 +146,7 @@ async fn archive_is_ahead(
             tracing::warn!(%stream, epoch, first_sequence, ?mark, "waiting for the archiver");
         }
         tokio::select! {
-            () = lifecycle.draining() => return Ok(Awaited::Drained),
+            () = drain.cancelled() => return Ok(Awaited::Drained),
             () = tokio::time::sleep(CHECKPOINT_POLL) => {}
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bus::{Bus, BusError, Comparison, FoundSnapshot, ReplayRun, StreamStatus};
 use domain::{Mark, Position, Rules, Stream, StreamState};
-use service_kit::Lifecycle;
+use tokio_util::sync::CancellationToken;
 use wire::replay::read_replay;
 
 use crate::{fold::StreamFold, origin::Origin};
@@ -23,10 +23,10 @@ pub(crate) async fn find(
     bus: &Bus,
     run: &ReplayRun,
     stream: Stream,
-    lifecycle: &Lifecycle,
+    drain: &CancellationToken,
 ) -> anyhow::Result<Option<Origin>> {
     let name = run.stream(stream);
-    let Some(status) = stream_of_run(bus, &name, lifecycle).await? else { return Ok(None) };
+    let Some(status) = stream_of_run(bus, &name, drain).await? else { return Ok(None) };
     let live = bus.stream(&stream.to_string()).await?;
     let rules = Rules::from_metadata(&live.metadata)
         .with_context(|| format!("the rules of stream {stream}"))?;
@@ -55,7 +55,7 @@ pub(crate) async fn find(
 async fn stream_of_run(
     bus: &Bus,
     name: &str,
-    lifecycle: &Lifecycle,
+    drain: &CancellationToken,
 ) -> anyhow::Result<Option<StreamStatus>> {
     let mut said = false;
     loop {
@@ -68,7 +68,7 @@ async fn stream_of_run(
             tracing::warn!(stream = name, "waiting for the run: `lakegauge replay` makes it");
         }
         tokio::select! {
-            () = lifecycle.draining() => return Ok(None),
+            () = drain.cancelled() => return Ok(None),
             () = tokio::time::sleep(RUN_POLL) => {}
         }
     }

@@ -4,12 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bus::{Bus, Newest, publishing::PublishMetrics};
-use domain::Stream;
+use bus::{Bus, StreamEpoch, publishing::PublishMetrics};
+use domain::{SAMPLES, Stream};
 use event_store::{StoreError, StoreSettings};
-use service_kit::{Condition, Context, Jitter, Lifecycle, Readiness, http, random};
+use service_kit::{Condition, Context, Jitter, Readiness, http, random};
 use tokio::{sync::watch, task::JoinSet};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wire::Subjects;
 
 use crate::{
@@ -25,8 +25,6 @@ use crate::{
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// How late readiness may tell that the numbers are stale.
 const FRESHNESS_POLL: Duration = Duration::from_millis(500);
-/// The stream of samples.
-const SAMPLES: &str = "TELEMETRY";
 
 /// Runs the aggregator until it is told to drain.
 ///
@@ -60,10 +58,10 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
     if let Some(store) = config.store.clone() {
         event_store::service::watch_login(&store, &context).context("metrics")?;
-        let lifecycle = context.lifecycle.clone();
+        let drain = context.lifecycle.drain_token();
         context.lifecycle.spawn("the archive's address", async move {
             tokio::select! {
-                () = lifecycle.draining() => Ok(()),
+                () = drain.cancelled() => Ok(()),
                 looked = look_at_archive(store) => looked,
             }
         });
@@ -93,7 +91,10 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         (condition, metrics.clone()),
     );
     let (changed, shown) = watch::channel(());
-    let newest = [Arc::default(), Arc::default()];
+    let streams = Stream::of_partition(config.partition).map(|stream| {
+        let name = config.name_of(stream);
+        (stream, Arc::new(StreamEpoch::new(&bus, &name)))
+    });
     let readiness = context.readiness.clone();
     let partition = Partition {
         bus,
@@ -101,7 +102,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         board: board.clone(),
         metrics,
         publishing,
-        newest,
+        streams,
         changed,
         readiness,
     };
@@ -109,7 +110,8 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         (context.readiness.condition("caught up"), context.readiness.condition("numbers"));
     let ready = tokio::spawn(keep_ready(conditions, board, shown));
     context.not_ready.open();
-    let counted = partition.run(ownership, &context.lifecycle, &context.clock, &mut jitter).await;
+    let drain = context.lifecycle.drain_token();
+    let counted = partition.run(ownership, &drain, &context.clock, &mut jitter).await;
     ready.abort();
     counted
 }
@@ -179,10 +181,9 @@ struct Partition {
     board: Board,
     metrics: Metrics,
     publishing: PublishMetrics,
-    /// How far each stream, of the lake and of the warehouse, was seen to reach. It outlives a
-    /// tenure: what was seen before the partition was another's says how far a stream reached that
-    /// was made again meanwhile.
-    newest: [Arc<Newest>; 2],
+    /// The streams with their epochs. These outlive a tenure: what was seen before the partition was
+    /// another's says how far a stream reached that was made again meanwhile.
+    streams: [(Stream, Arc<StreamEpoch>); 2],
     changed: watch::Sender<()>,
     readiness: Readiness,
 }
@@ -192,61 +193,52 @@ impl Partition {
     async fn run(
         &self,
         mut ownership: Ownership,
-        lifecycle: &Lifecycle,
+        drain: &CancellationToken,
         clock: &service_kit::Clock,
         jitter: &mut Jitter,
     ) -> anyhow::Result<()> {
-        while let Some(tenure) = ownership.acquire(lifecycle).await? {
-            let (term, stop) = (Lifecycle::default(), Lifecycle::default());
+        while let Some(tenure) = ownership.acquire(drain).await? {
+            let (term, stop) = (drain.child_token(), CancellationToken::new());
             self.board.owned(Some(tenure.clone()));
             let streams = async {
                 let counted = self.count(&term, &tenure, clock, jitter).await;
-                stop.drain();
+                stop.cancel();
                 counted
             };
-            let drain = async {
-                tokio::select! {
-                    () = lifecycle.draining() => term.drain(),
-                    () = stop.draining() => {}
-                }
-            };
-            let (counted, (), held) =
-                tokio::join!(streams, drain, ownership.hold(&tenure, &term, &stop));
+            let (counted, held) = tokio::join!(streams, ownership.hold(&tenure, &term, &stop));
             self.board.owned(None);
             if matches!(held, Ok(Held::Kept)) {
                 ownership.release().await;
             }
             held?;
             counted?;
-            if lifecycle.is_draining() {
+            if drain.is_cancelled() {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Counts both streams until the term drains; one that fails drains it for the other.
+    /// Counts both streams until the term ends; one that fails ends it for the other.
     async fn count(
         &self,
-        term: &Lifecycle,
+        term: &CancellationToken,
         tenure: &Tenure,
         clock: &service_kit::Clock,
         jitter: &mut Jitter,
     ) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
-        let streams =
-            [Stream::lake(self.config.partition), Stream::warehouse(self.config.partition)];
-        for (stream, newest) in streams.into_iter().zip(&self.newest) {
+        for (stream, epoch) in &self.streams {
             let task = StreamTask {
                 bus: self.bus.clone(),
                 store: self.config.store.clone(),
-                stream,
-                newest: Arc::clone(newest),
+                stream: *stream,
+                epoch: Arc::clone(epoch),
                 board: self.board.clone(),
                 metrics: self.metrics.of_stream(&stream.to_string()),
                 publishing: self.publishing.of("samples", &stream.to_string()),
                 readiness: self.readiness.clone(),
-                lifecycle: term.clone(),
+                drain: term.clone(),
                 tenure: tenure.clone(),
                 clock: clock.clone(),
                 snapshot_interval: self.config.snapshot_interval,
@@ -257,8 +249,7 @@ impl Partition {
                 replay: self.config.mode.replay.clone(),
                 changed: self.changed.clone(),
                 backlog: self.config.backlog,
-                backlog_condition: self.readiness.condition("backlog"),
-                watched: Arc::default(),
+                position: Arc::default(),
             };
             tasks.spawn(task.run(Jitter::seeded(jitter.below(u64::MAX))));
         }
@@ -268,7 +259,7 @@ impl Partition {
             if counted.is_ok() {
                 counted = ended;
             }
-            term.drain();
+            term.cancel();
         }
         counted
     }

@@ -4,7 +4,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bus::{Bus, BusError, Publisher};
 use domain::Mark;
-use service_kit::{Clock, Condition, FailPoint, Lifecycle};
+use service_kit::{Clock, Condition, FailPoint};
+use tokio_util::sync::CancellationToken;
 
 use crate::{follow::Shared, metrics::StreamMetrics, tenure::Tenure};
 
@@ -113,12 +114,12 @@ impl Snapshotter {
         mut self,
         interval: Duration,
         mut unsaved: Unsaved,
-        stop: Lifecycle,
+        stop: CancellationToken,
     ) -> Result<(), BusError> {
         let mut wait = if self.stored.is_some() { interval } else { Duration::ZERO };
         loop {
             let draining = tokio::select! {
-                () = stop.draining() => true,
+                () = stop.cancelled() => true,
                 () = tokio::time::sleep(wait) => false,
                 never = unsaved.watch() => match never {},
             };
@@ -131,7 +132,7 @@ impl Snapshotter {
             match stored {
                 Ok(true) => unsaved.saved(),
                 Ok(false) => unsaved.why = "owning the partition is not renewed".to_owned(),
-                Err(error) if error.recovery() == bus::Recovery::Retry => {
+                Err(error) if error.is_transient() => {
                     self.metrics.observe_snapshot_failure();
                     tracing::warn!(%error, "snapshot not stored; the next one tries again");
                     unsaved.why = error.to_string();

@@ -1,19 +1,18 @@
 //! One stream's task: finds the state, follows it, and again after each change of epoch.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{
-    Bus, BusError, Newest, PublisherLimits, ReaderSettings, ReplayRun,
-    backlog::{Backlog, BacklogLimits, WatchedPosition},
+    Bus, BusError, PublisherLimits, ReaderSettings, ReplayRun, StreamEpoch,
+    backlog::{BacklogLimits, BacklogWatch, SharedPosition},
     publishing::{PublishWatch, PublisherMetrics},
-    until_answered,
 };
 use domain::Stream;
 use event_store::StoreSettings;
-use service_kit::{Backoff, Clock, Condition, Jitter, Lifecycle, News, Readiness};
+use service_kit::{Backoff, Clock, Jitter, News, Readiness};
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wire::Subjects;
 
 use crate::{
@@ -37,15 +36,15 @@ pub(crate) struct StreamTask {
     pub(crate) bus: Bus,
     pub(crate) store: Option<StoreSettings>,
     pub(crate) stream: Stream,
-    /// How far the stream was seen to reach.
-    pub(crate) newest: Arc<Newest>,
+    /// Its epoch, and how far it was seen to reach.
+    pub(crate) epoch: Arc<StreamEpoch>,
     pub(crate) board: Board,
     pub(crate) metrics: StreamMetrics,
     /// Of the samples.
     pub(crate) publishing: PublisherMetrics,
     pub(crate) readiness: Readiness,
-    /// Drains with the service, or when the partition is another's.
-    pub(crate) lifecycle: Lifecycle,
+    /// Cancelled when the service drains, or when the partition is another's.
+    pub(crate) drain: CancellationToken,
     pub(crate) tenure: Tenure,
     pub(crate) clock: Clock,
     pub(crate) snapshot_interval: Duration,
@@ -60,39 +59,37 @@ pub(crate) struct StreamTask {
     /// Told when what the board shows has changed.
     pub(crate) changed: watch::Sender<()>,
     pub(crate) backlog: BacklogLimits,
-    /// Whether messages wait and none is counted.
-    pub(crate) backlog_condition: Condition,
     /// How far is counted, for those who ask how far the stream reaches.
-    pub(crate) watched: Arc<WatchedPosition>,
+    pub(crate) position: Arc<SharedPosition>,
 }
 
 impl StreamTask {
-    /// Counts the stream until its lifecycle drains.
+    /// Counts the stream until it drains.
     ///
     /// # Errors
     ///
     /// What no retry can mend.
     pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
+        let backlog = BacklogWatch {
+            bus: self.bus.clone(),
+            stream: self.name(),
+            position: Arc::clone(&self.position),
+            limits: self.backlog,
+            condition: self.readiness.condition("backlog"),
+            done: "counted",
+            clock: self.clock.clone(),
+        };
         let counted = tokio::select! {
             counted = self.count(&mut jitter) => counted,
-            never = self.watch_backlog() => match never {},
+            never = backlog.run(|backlog| self.metrics.observe_backlog(backlog)) => match never {},
         };
         self.show(None);
         counted
     }
 
-    /// Asks how much waits, whether or not something is read.
-    async fn watch_backlog(&self) -> Infallible {
-        let shown = (&self.backlog_condition, "counted");
-        let told = |backlog: &Backlog| self.metrics.observe_backlog(backlog);
-        self.bus
-            .watch_backlog(&self.name(), &self.watched, self.backlog, shown, &self.clock, told)
-            .await
-    }
-
     async fn count(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
         let (mut from_archive, mut missed) = (self.from_archive, None);
-        while !self.lifecycle.is_draining() {
+        while !self.drain.is_cancelled() {
             let found = self.origin(jitter, from_archive, missed).await?;
             let Some(origin) = found else { return Ok(()) };
             // Asked for at start, not after each change of epoch.
@@ -106,8 +103,7 @@ impl StreamTask {
                 Ended::Drained => return Ok(()),
                 Ended::Epoch { why, epoch } => {
                     self.metrics.observe_epoch_ended();
-                    tracing::error!(stream = %self.stream, epoch, why, "the stream is another");
-                    self.report_other(epoch).await?;
+                    self.epoch.end_until_heard(epoch, &why, &self.drain).await?;
                 }
                 Ended::Missed(gap) => {
                     tracing::error!(
@@ -120,20 +116,6 @@ impl StreamTask {
                     tracing::warn!(stream = %self.stream, why, "starting again from what is stored");
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Says that the stream is another, and how far it reached, until the broker has heard it:
-    /// forgotten, the stream could look the same from the last snapshot.
-    async fn report_other(&self, epoch: u32) -> anyhow::Result<()> {
-        let newest = self.newest.of(epoch);
-        let (epochs, name) = (self.bus.epochs(), self.name());
-        let report = || epochs.report(&name, epoch, newest);
-        let waits = "telling others that the epoch ended";
-        let told = until_answered(&name, waits, &self.lifecycle, report).await?;
-        if let Some(now) = told {
-            tracing::error!(stream = %self.stream, ended = epoch, epoch = now, "epoch raised");
         }
         Ok(())
     }
@@ -152,14 +134,14 @@ impl StreamTask {
             stream: self.stream,
             from_archive,
             missed,
-            newest: &self.newest,
+            epoch: &self.epoch,
             metrics: &self.metrics,
         };
         let mut news = News::default();
         loop {
             let found = match &self.replay {
-                Some(run) => replayed::find(&self.bus, run, self.stream, &self.lifecycle).await,
-                None => origin::find(&sources, &self.lifecycle).await,
+                Some(run) => replayed::find(&self.bus, run, self.stream, &self.drain).await,
+                None => origin::find(&sources, &self.drain).await,
             };
             let error = match found {
                 Ok(origin) => return Ok(origin),
@@ -171,7 +153,7 @@ impl StreamTask {
                 tracing::warn!(stream = %self.stream, error, "not yet");
             }
             tokio::select! {
-                () = self.lifecycle.draining() => return Ok(None),
+                () = self.drain.cancelled() => return Ok(None),
                 () = tokio::time::sleep(backoff.next(jitter)) => {}
             }
         }
@@ -186,7 +168,7 @@ impl StreamTask {
         let mark = origin.fold.mark();
         let target = match self.bus.stream(&name).await {
             Ok(status) => status.last_sequence,
-            Err(error) if error.recovery() == bus::Recovery::Retry => {
+            Err(error) if error.is_transient() => {
                 return Ok(Ended::Superseded(format!("its last sequence is not known: {error}")));
             }
             Err(error) => return Err(error.into()),
@@ -199,7 +181,7 @@ impl StreamTask {
             self.readiness.condition("publisher"),
         );
         let reader = self.bus.reader(ReaderSettings::new(&name, "aggregator", mark.sequence));
-        let epochs = self.bus.epochs().watch(&name, self.epoch_check);
+        let epochs = self.bus.epochs().watch(&name, mark.epoch, self.epoch_check);
         let (caught_up, waiting) = watch::channel(false);
         let snapshotter = Snapshotter {
             bus: self.bus.clone(),
@@ -225,11 +207,11 @@ impl StreamTask {
             metrics: self.metrics.clone(),
             caught_up,
             target,
-            newest: Arc::clone(&self.newest),
+            epoch: Arc::clone(&self.epoch),
             tenure: self.tenure.clone(),
-            watched: Arc::clone(&self.watched),
+            position: Arc::clone(&self.position),
         };
-        let stop = Lifecycle::default();
+        let stop = CancellationToken::new();
         let unsaved = Unsaved::new(
             self.name(),
             self.clock.clone(),
@@ -239,17 +221,17 @@ impl StreamTask {
         let snapshots = snapshotter.run(self.snapshot_interval, unsaved, stop.clone());
         let snapshots = tokio::spawn(snapshots);
         let mut snapshots = AbortOnDropHandle::new(snapshots);
-        let lifecycle = &self.lifecycle;
+        let drain = &self.drain;
         let following = async move {
             let ended = tokio::select! {
-                ended = follower.follow(reader, epochs, lifecycle) => ended?,
+                ended = follower.follow(reader, epochs, drain) => ended?,
                 stored = &mut snapshots => return snapshots_ended(stored),
             };
             // With the follower goes the sender that `show_when` waits for.
             drop(follower);
             if ended == Ended::Drained {
                 // One more. In any other case there is nothing left to store.
-                stop.drain();
+                stop.cancel();
                 snapshots_ended(snapshots.await)?;
             }
             Ok(ended)
@@ -264,7 +246,7 @@ impl StreamTask {
     /// Shows the state once it has caught up; ends with the follower at the latest.
     async fn show_when(&self, mut waiting: watch::Receiver<bool>, shared: Shared) {
         tokio::select! {
-            () = self.lifecycle.draining() => {}
+            () = self.drain.cancelled() => {}
             reached = waiting.wait_for(|caught_up| *caught_up) => {
                 if reached.is_ok() {
                     tracing::info!(stream = %self.stream, "caught up");
@@ -303,7 +285,7 @@ fn snapshots_ended(
 /// Whether an error passes by itself.
 fn passes(error: &anyhow::Error) -> bool {
     if let Some(error) = error.downcast_ref::<BusError>() {
-        return error.recovery() == bus::Recovery::Retry;
+        return error.is_transient();
     }
     error.downcast_ref::<event_store::StoreError>().is_some_and(|error| {
         matches!(

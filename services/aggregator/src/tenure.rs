@@ -13,9 +13,10 @@ use std::sync::{
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::{Bus, BusError, Claim, Owner, Owners};
-use service_kit::{Clock, Lifecycle, readiness::Condition};
+use bus::{Bus, BusError, Claim, LeaseEntry, Leases};
+use service_kit::{Clock, readiness::Condition};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
@@ -37,7 +38,7 @@ impl Waiting {
     }
 
     /// Whether the owner as it was seen at a time may be replaced by the holder of a token.
-    pub(crate) fn may_take(&mut self, now_ms: u64, owner: &Owner, token: &str) -> bool {
+    pub(crate) fn may_take(&mut self, now_ms: u64, owner: &LeaseEntry, token: &str) -> bool {
         let is_free =
             owner.claim.as_ref().is_none_or(|claim| claim.is_released || claim.token == token);
         match self.seen {
@@ -69,8 +70,8 @@ struct Inner {
     /// When the last renewal that succeeded was asked for.
     renewed_ms: AtomicU64,
     renewed: Notify,
-    /// Drains when the partition is another's.
-    lost: Lifecycle,
+    /// Cancelled when the partition is another's.
+    lost: CancellationToken,
 }
 
 impl Tenure {
@@ -80,7 +81,7 @@ impl Tenure {
             lease_ms,
             renewed_ms: AtomicU64::new(asked_ms),
             renewed: Notify::new(),
-            lost: Lifecycle::default(),
+            lost: CancellationToken::new(),
         }))
     }
 
@@ -96,7 +97,7 @@ impl Tenure {
 
     /// Whether the partition is another's.
     pub(crate) fn is_lost(&self) -> bool {
-        self.0.lost.is_draining()
+        self.0.lost.is_cancelled()
     }
 
     /// Waits until the partition is certain to be ours, or another's.
@@ -107,7 +108,7 @@ impl Tenure {
                 return true;
             }
             tokio::select! {
-                () = self.0.lost.draining() => return false,
+                () = self.0.lost.cancelled() => return false,
                 () = renewed => {}
             }
         }
@@ -126,7 +127,7 @@ impl Tenure {
 /// Takes a partition, keeps it and gives it back.
 #[derive(Debug)]
 pub(crate) struct Ownership {
-    owners: Owners,
+    leases: Leases,
     /// What is owned.
     thing: String,
     claim: Claim,
@@ -158,7 +159,7 @@ impl Ownership {
         (condition, metrics): (Condition, Metrics),
     ) -> Self {
         Self {
-            owners: bus.owners(),
+            leases: bus.leases(),
             thing,
             claim: Claim { holder, token, beat: 0, is_released: false },
             revision: 0,
@@ -176,7 +177,7 @@ impl Ownership {
     /// What only a person can change.
     pub(crate) async fn acquire(
         &mut self,
-        lifecycle: &Lifecycle,
+        drain: &CancellationToken,
     ) -> anyhow::Result<Option<Tenure>> {
         self.metrics.observe_owner(false);
         let mut waiting = Waiting::new(self.lease_ms());
@@ -203,7 +204,7 @@ impl Ownership {
                         waits_for = Some(holder);
                     }
                 }
-                Err(error) if error.recovery() == bus::Recovery::Retry => {
+                Err(error) if error.is_transient() => {
                     waiting.lost_sight();
                     self.condition
                         .fail(format!("the owner of {} is not known: {error}", self.thing));
@@ -211,7 +212,7 @@ impl Ownership {
                 Err(error) => return Err(error).context("owning the partition"),
             }
             tokio::select! {
-                () = lifecycle.draining() => return Ok(None),
+                () = drain.cancelled() => return Ok(None),
                 () = tokio::time::sleep(self.interval()) => {}
             }
         }
@@ -223,7 +224,7 @@ impl Ownership {
         waiting: &mut Waiting,
         now_ms: u64,
     ) -> Result<Option<String>, BusError> {
-        let owner = self.owners.get(&self.thing).await?;
+        let owner = self.leases.get(&self.thing).await?;
         if waiting.may_take(now_ms, &owner, &self.claim.token) {
             self.revision = owner.revision;
             match self.set(false).await {
@@ -236,20 +237,20 @@ impl Ownership {
         Ok(Some(owner.claim.map_or_else(|| "another".to_owned(), |claim| claim.holder)))
     }
 
-    /// Renews until told to stop, or until the partition is another's: then drains `term`.
+    /// Renews until told to stop, or until the partition is another's: then cancels `term`.
     ///
     /// # Errors
     ///
-    /// What only a person can change; then `term` drains too.
+    /// What only a person can change; then `term` is cancelled too.
     pub(crate) async fn hold(
         &mut self,
         tenure: &Tenure,
-        term: &Lifecycle,
-        stop: &Lifecycle,
+        term: &CancellationToken,
+        stop: &CancellationToken,
     ) -> anyhow::Result<Held> {
         loop {
             tokio::select! {
-                () = stop.draining() => return Ok(Held::Kept),
+                () = stop.cancelled() => return Ok(Held::Kept),
                 () = tokio::time::sleep(self.interval()) => {}
             }
             let asked_ms = self.clock.monotonic_ms();
@@ -259,13 +260,13 @@ impl Ownership {
                     self.condition.pass(format!("this process owns {}", self.thing));
                 }
                 Ok(Some(holder)) => {
-                    tenure.0.lost.drain();
-                    term.drain();
+                    tenure.0.lost.cancel();
+                    term.cancel();
                     self.metrics.observe_ownership_lost();
                     tracing::error!(thing = self.thing, holder, "the partition is another's now");
                     return Ok(Held::Lost);
                 }
-                Err(error) if error.recovery() == bus::Recovery::Retry => {
+                Err(error) if error.is_transient() => {
                     if !tenure.is_current() {
                         self.condition.fail(format!(
                             "owning {} could not be renewed in time, so samples and snapshots \
@@ -276,8 +277,8 @@ impl Ownership {
                     tracing::warn!(thing = self.thing, %error, "ownership not renewed yet");
                 }
                 Err(error) => {
-                    tenure.0.lost.drain();
-                    term.drain();
+                    tenure.0.lost.cancel();
+                    term.cancel();
                     return Err(error).context("keeping the partition");
                 }
             }
@@ -293,7 +294,7 @@ impl Ownership {
                 Err(error) => return Err(error),
             }
             // Ours all the same, if the bucket was made again or is an older copy of itself.
-            let owner = self.owners.get(&self.thing).await?;
+            let owner = self.leases.get(&self.thing).await?;
             match owner.claim {
                 Some(claim) if claim.token != self.claim.token && !claim.is_released => {
                     return Ok(Some(claim.holder));
@@ -315,7 +316,7 @@ impl Ownership {
     async fn set(&mut self, is_released: bool) -> Result<(), BusError> {
         self.claim.beat += 1;
         self.claim.is_released = is_released;
-        self.revision = self.owners.set(&self.thing, &self.claim, self.revision).await?;
+        self.revision = self.leases.set(&self.thing, &self.claim, self.revision).await?;
         Ok(())
     }
 
@@ -332,9 +333,9 @@ impl Ownership {
 mod tests {
     use super::*;
 
-    fn owner(token: &str, revision: u64, is_released: bool) -> Owner {
+    fn owner(token: &str, revision: u64, is_released: bool) -> LeaseEntry {
         let (holder, token) = ("a machine".to_owned(), token.to_owned());
-        Owner { claim: Some(Claim { holder, token, beat: 1, is_released }), revision }
+        LeaseEntry { claim: Some(Claim { holder, token, beat: 1, is_released }), revision }
     }
 
     #[test]
@@ -353,7 +354,7 @@ mod tests {
     #[test]
     fn what_nobody_has_or_was_given_back_is_taken_at_once() {
         let mut waiting = Waiting::new(1_000);
-        assert!(waiting.may_take(0, &Owner::default(), "ours"));
+        assert!(waiting.may_take(0, &LeaseEntry::default(), "ours"));
         assert!(waiting.may_take(0, &owner("other", 7, true), "ours"));
         assert!(waiting.may_take(0, &owner("ours", 7, false), "ours"));
     }
@@ -382,7 +383,7 @@ mod tests {
         tenure.renew(1_000);
         assert!(waits.await.unwrap());
         clock.advance(Duration::from_secs(1));
-        tenure.0.lost.drain();
+        tenure.0.lost.cancel();
         assert!(!tenure.is_confirmed().await);
     }
 }

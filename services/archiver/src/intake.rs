@@ -1,8 +1,11 @@
 //! Messages to a batch: decoded, accepted, judged. Pure.
 
-use domain::{Judgement, Ladder, Mark, Position, Reason, Rules, Seen, Stream};
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use domain::{ArchivedStream, Judgement, Ladder, Mark, Position, Reason, Rules, Seen, Stream};
 use event_store::{Batch, BatchBuilder, Letter, Placed, Sources, StreamId};
-use wire::{Headers, Item, RefusedItem, StreamPosition, Subjects};
+use wire::{Item, Message, RefusedItem, Subjects};
 
 /// What a stream carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,23 +17,35 @@ pub(crate) enum Carries {
 }
 
 impl Carries {
+    /// What a stream carries, by the rules in its metadata.
+    ///
+    /// # Errors
+    ///
+    /// Rules that this program does not know.
+    pub(crate) fn of(
+        stream: ArchivedStream,
+        metadata: &BTreeMap<String, String>,
+    ) -> anyhow::Result<Self> {
+        let ArchivedStream::Events(stream) = stream else { return Ok(Self::Samples) };
+        let rules = Rules::from_metadata(metadata)
+            .with_context(|| format!("the rules of stream {stream}"))?;
+        Ok(Self::Events(stream, rules))
+    }
+
+    /// How many days are kept; 0: all.
+    pub(crate) const fn retention_days(&self) -> u32 {
+        match self {
+            Self::Events(_, rules) => rules.retention_days,
+            Self::Samples => 0,
+        }
+    }
+
     pub(crate) fn ladder(&self) -> Ladder {
         match self {
             Self::Events(_, rules) => rules.windows.clone(),
             Self::Samples => Ladder::none(),
         }
     }
-}
-
-/// A message as the broker gave it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Message<'a> {
-    pub(crate) sequence: u64,
-    pub(crate) broker_ns: i64,
-    /// Without the prefix.
-    pub(crate) subject: &'a str,
-    pub(crate) headers: &'a Headers,
-    pub(crate) payload: &'a [u8],
 }
 
 /// What became of the events of a message, for the metrics.
@@ -69,13 +84,7 @@ impl Intake {
     pub(crate) fn message(&mut self, message: &Message<'_>) -> Counts {
         let counts = match &self.carries {
             Carries::Events(stream, rules) => {
-                let place = StreamPosition {
-                    stream: *stream,
-                    sequence: message.sequence,
-                    broker_ns: message.broker_ns,
-                    subject: message.subject,
-                };
-                let reading = wire::read(&place, message.headers, message.payload, rules);
+                let reading = wire::read(*stream, message, rules);
                 self.events(message, reading.items)
             }
             Carries::Samples => self.sample(message),

@@ -8,20 +8,14 @@
 //! in the same transaction, and what is not is read again.
 
 mod batcher;
-mod books;
-mod committer;
 mod config;
-mod epoch;
 mod intake;
+mod ledger;
 mod meeting;
 mod metrics;
-mod retention;
 mod run;
 mod size;
-mod steps;
 mod stream;
-mod trim;
-mod verdicts;
 
 pub use config::Config;
 pub use run::run;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use bus::backlog::Backlog;
+use bus::{
+    backlog::Backlog,
+    publishing::{PublishMetrics, PublisherMetrics},
+};
 use domain::{Reason, verdict::VerdictProgress};
 use event_store::Appended;
 use prometheus::{
@@ -39,6 +42,7 @@ pub(crate) struct Metrics {
     epoch: IntGaugeVec,
     epochs_begun: IntCounterVec,
     alarms: IntCounterVec,
+    publishing: PublishMetrics,
 }
 
 impl Metrics {
@@ -162,7 +166,13 @@ impl Metrics {
                  archive did not publish, or whose forerunners were deleted.",
                 &["stream", "alarm"],
             )?,
+            publishing: PublishMetrics::register(registry)?,
         })
+    }
+
+    /// Those of the publisher of a stream's verdicts.
+    pub(crate) fn of_publisher(&self, stream: &str) -> PublisherMetrics {
+        self.publishing.of("verdicts", stream)
     }
 
     pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {

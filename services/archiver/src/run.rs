@@ -1,27 +1,10 @@
-//! Wires the archiver: connections and one task a stream.
-
-use std::sync::Mutex;
+//! Wires the archiver: connections, one task a stream, and the watch of the ledger.
 
 use anyhow::Context as _;
-use bus::{backlog::WatchedPosition, publishing::PublishMetrics};
-use domain::Stream;
-use service_kit::{Context, Jitter, random};
-use wire::Subjects;
+use domain::ArchivedStream;
+use service_kit::Context;
 
-use crate::{
-    batcher::BatchLimits,
-    books::{self, BooksMetrics},
-    config::Config,
-    metrics::Metrics,
-    size::{SizeRules, SizeWatch},
-    stream::StreamTask,
-    trim::TrimRules,
-};
-
-/// The stream that carries the samples of every aggregator.
-const SAMPLES: &str = "TELEMETRY";
-/// The partition whose archiver writes the samples.
-const SAMPLES_PARTITION: u16 = 0;
+use crate::{config::Config, ledger::LedgerWatch, metrics::Metrics, stream::StreamTask};
 
 /// Runs the archiver until it is told to drain.
 ///
@@ -30,70 +13,16 @@ const SAMPLES_PARTITION: u16 = 0;
 /// What no retry can mend: refused logins, unknown rules, a database of another version.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new(&context.registry).context("metrics")?;
-    let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
     event_store::service::watch_login(&config.store, &context).context("metrics")?;
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
     let mut jitter = context.jitter();
-    for (name, stream) in streams(&config.partitions) {
-        let task = StreamTask {
-            bus: bus.clone(),
-            store: config.store.clone(),
-            stream,
-            limits: BatchLimits {
-                events_max: config.batch_events_max,
-                age_ms_max: config.batch_age_ms_max,
-            },
-            trim_rules: TrimRules {
-                keep: config.keep,
-                await_snapshot: stream.is_some() && config.await_aggregator,
-            },
-            trim_interval: config.trim_interval,
-            retention_interval: config.retention_interval,
-            epoch_check: config.epoch_check,
-            subjects: Subjects::new(&config.bus.settings.subject_prefix),
-            metrics: metrics.of_stream(&name),
-            publishing: publishing.of("verdicts", &name),
-            readiness: context.readiness.clone(),
-            condition: context.readiness.condition("archive"),
-            backlog: config.backlog,
-            backlog_condition: context.readiness.condition("backlog"),
-            watched: WatchedPosition::default(),
-            lifecycle: context.lifecycle.clone(),
-            clock: context.clock.clone(),
-            // So that a writer never takes another's checkpoint for its own.
-            token: random::token().context("a token for the writer")?,
-            newest: bus::Newest::default(),
-            closed: Mutex::default(),
-            name,
-        };
-        task.condition.fail(format!("{}: opening the archive", task.name));
-        let jitter = Jitter::seeded(jitter.below(u64::MAX));
-        context.lifecycle.spawn("stream", task.run(jitter));
+    for stream in ArchivedStream::of_partitions(&config.partitions) {
+        let task = StreamTask::new(&context, &config, &bus, &metrics, stream)?;
+        context.lifecycle.spawn("stream", task.run(jitter.fork()));
     }
-    let books = BooksMetrics::new(&context.registry).context("metrics")?;
-    let (store, interval) = (config.store.clone(), config.books_interval);
-    let rules = SizeRules {
-        interval: config.database_size_interval,
-        limit_bytes: config.database_limit_bytes,
-    };
-    let size = SizeWatch::new(rules, &context.registry).context("metrics")?;
-    let until = (context.lifecycle.clone(), context.clock.clone());
-    let looking = books::look_forever(store, interval, books, size, until);
-    context.lifecycle.spawn("books", looking);
+    let ledger = LedgerWatch::new(&config, &context).context("metrics")?;
+    context.lifecycle.spawn("ledger", ledger.run());
     context.not_ready.open();
     context.lifecycle.draining().await;
     Ok(())
-}
-
-fn streams(partitions: &[u16]) -> Vec<(String, Option<Stream>)> {
-    let mut streams = Vec::new();
-    for partition in partitions {
-        for stream in [Stream::lake(*partition), Stream::warehouse(*partition)] {
-            streams.push((stream.to_string(), Some(stream)));
-        }
-    }
-    if partitions.contains(&SAMPLES_PARTITION) {
-        streams.push((SAMPLES.to_owned(), None));
-    }
-    streams
 }

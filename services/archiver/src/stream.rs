@@ -1,80 +1,79 @@
-//! The shell around one stream: opens its archive, reads, commits, acknowledges.
+//! One stream: opens its archive, then runs the tasks of a round until one of them ends it.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod committer;
+mod epoch;
+mod order_guard;
+mod reading;
+mod retention;
+mod retry;
+mod trim;
+mod verdicts;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{
-    Bus, BusError, Delivery, EpochWatch, Newest, Read, Reader, ReaderSettings,
-    backlog::{Backlog, BacklogLimits, WatchedPosition},
-    publishing::PublisherMetrics,
+    Bus, ReaderSettings, StreamEpoch,
+    backlog::{BacklogWatch, SharedPosition},
+    publishing::{PublishWatch, PublisherMetrics},
 };
-use domain::{Mark, Rules, Stream, verdict::VerdictProgress};
-use event_store::{Archive, Batch, StoreError, StoreSettings};
-use service_kit::{Backoff, Clock, Condition, FailPoint, Jitter, Lifecycle, News, Readiness};
+use domain::{ArchivedStream, Mark, Rules, verdict::VerdictProgress};
+use event_store::{Archive, StreamId};
+use service_kit::{Backoff, Clock, Condition, Context, Jitter, News, Readiness, random};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use wire::Subjects;
 
+use self::{
+    committer::Committer,
+    epoch::{ClosedEpoch, EpochOpener},
+    order_guard::OrderGuard,
+    reading::Reading,
+    retention::Retention,
+    trim::{TrimRules, Trimmer},
+    verdicts::{Outgoing, VerdictPublisher},
+};
 use crate::{
     batcher::{BatchLimits, Batcher},
-    committer::{Committer, waits},
-    intake::{Carries, Intake, Message},
+    config::Config,
+    intake::{Carries, Intake},
     meeting,
-    metrics::StreamMetrics,
-    steps::Steps,
-    trim::{self, TrimRules, Trimmed},
-    verdicts,
+    metrics::{Metrics, StreamMetrics},
 };
 
-/// First and longest pause before what failed is tried again.
-pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
-
-static RECEIVED: FailPoint = FailPoint::new("archiver.received");
-static JUDGED: FailPoint = FailPoint::new("archiver.judged");
-static SEALED: FailPoint = FailPoint::new("archiver.sealed");
-static ACKNOWLEDGED: FailPoint = FailPoint::new("archiver.acknowledged");
+/// What every task on one stream shares: which stream it is, and where it shows how it is doing.
+#[derive(Clone, Debug)]
+struct StreamContext {
+    /// The name of the stream, without the prefix.
+    name: String,
+    bus: Bus,
+    clock: Clock,
+    /// Cancelled when the service drains.
+    drain: CancellationToken,
+    metrics: StreamMetrics,
+}
 
 /// One stream and what is needed to archive it.
 #[derive(Debug)]
 pub(crate) struct StreamTask {
-    pub(crate) bus: Bus,
-    pub(crate) store: StoreSettings,
-    /// Its name, without the prefix.
-    pub(crate) name: String,
-    /// Which events it carries; none: samples.
-    pub(crate) stream: Option<Stream>,
-    pub(crate) limits: BatchLimits,
-    pub(crate) trim_rules: TrimRules,
-    pub(crate) trim_interval: Duration,
-    pub(crate) retention_interval: Duration,
-    pub(crate) epoch_check: Duration,
-    pub(crate) subjects: Subjects,
-    pub(crate) metrics: StreamMetrics,
+    context: StreamContext,
+    stream: ArchivedStream,
+    config: Config,
     /// Of the verdicts.
-    pub(crate) publishing: PublisherMetrics,
-    pub(crate) readiness: Readiness,
-    pub(crate) condition: Condition,
-    pub(crate) backlog: BacklogLimits,
-    /// Whether messages wait and none is archived.
-    pub(crate) backlog_condition: Condition,
-    /// How far is committed, for those who ask how far the stream reaches.
-    pub(crate) watched: WatchedPosition,
-    pub(crate) lifecycle: Lifecycle,
-    pub(crate) clock: Clock,
+    publishing: PublisherMetrics,
+    readiness: Readiness,
+    /// Whether the archive is written.
+    condition: Condition,
+    backlog: BacklogWatch,
+    /// How far is committed.
+    position: Arc<SharedPosition>,
+    epoch: StreamEpoch,
     /// Tells this writer from every other.
-    pub(crate) token: [u8; 16],
-    /// How far the stream was seen to reach.
-    pub(crate) newest: Newest,
-    /// The epoch closed last, and up to where it is archived or declared lost.
-    pub(crate) closed: Mutex<Option<(u32, u64)>>,
+    token: [u8; 16],
 }
 
-/// What ended one round.
-pub(crate) enum Ended {
+/// Why a round ended.
+enum RoundEnd {
     Drained,
     /// Start again from the checkpoint.
     Again(String),
@@ -82,9 +81,9 @@ pub(crate) enum Ended {
 
 /// How far a stream is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Committed {
-    pub(crate) mark: Mark,
-    pub(crate) verdicts: VerdictProgress,
+struct Committed {
+    mark: Mark,
+    verdicts: VerdictProgress,
 }
 
 /// The archive of a stream at a position in an epoch that is in force.
@@ -92,129 +91,163 @@ struct Opened {
     archive: Archive,
     carries: Carries,
     at: Committed,
+    closed: Option<ClosedEpoch>,
 }
 
 impl StreamTask {
+    /// A task on a stream, which is not ready before its archive is open.
+    ///
+    /// # Errors
+    ///
+    /// The operating system gives no randomness.
+    pub(crate) fn new(
+        service: &Context,
+        config: &Config,
+        bus: &Bus,
+        metrics: &Metrics,
+        stream: ArchivedStream,
+    ) -> anyhow::Result<Self> {
+        let name = stream.to_string();
+        let condition = service.readiness.condition("archive");
+        condition.fail(format!("{name}: opening the archive"));
+        let position: Arc<SharedPosition> = Arc::default();
+        let backlog = BacklogWatch {
+            bus: bus.clone(),
+            stream: name.clone(),
+            position: Arc::clone(&position),
+            limits: config.backlog,
+            condition: service.readiness.condition("backlog"),
+            done: "archived",
+            clock: service.clock.clone(),
+        };
+        Ok(Self {
+            stream,
+            config: config.clone(),
+            publishing: metrics.of_publisher(&name),
+            readiness: service.readiness.clone(),
+            condition,
+            backlog,
+            position,
+            epoch: StreamEpoch::new(bus, &name),
+            // So that a writer never takes another's checkpoint for its own.
+            token: random::token().context("a token for the writer")?,
+            context: StreamContext {
+                bus: bus.clone(),
+                clock: service.clock.clone(),
+                drain: service.lifecycle.drain_token(),
+                metrics: metrics.of_stream(&name),
+                name,
+            },
+        })
+    }
+
     /// Archives the stream until the service drains.
     ///
     /// # Errors
     ///
     /// What only a person can change.
     pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
+        let metrics = &self.context.metrics;
         tokio::select! {
             ended = self.rounds(&mut jitter) => ended,
-            never = self.watch_room() => match never {},
-            never = self.watch_backlog() => match never {},
+            never = self.context.watch_room(self.config.trim_interval) => match never {},
+            never = self.backlog.run(|backlog| metrics.observe_backlog(backlog)) => match never {},
         }
-    }
-
-    /// Shows how full the stream is. Asked whether or not there is a database: without one it fills.
-    async fn watch_room(&self) -> Infallible {
-        loop {
-            match self.bus.stream(&self.name).await {
-                Ok(status) => self.metrics.observe_stream(status.bytes, status.max_bytes),
-                Err(error) => tracing::debug!(stream = self.name, %error, "can't look at the room"),
-            }
-            tokio::time::sleep(self.trim_interval).await;
-        }
-    }
-
-    /// Asks how much waits, whether or not something is read.
-    async fn watch_backlog(&self) -> Infallible {
-        let shown = (&self.backlog_condition, "archived");
-        let told = |backlog: &Backlog| self.metrics.observe_backlog(backlog);
-        self.bus
-            .watch_backlog(&self.name, &self.watched, self.backlog, shown, &self.clock, told)
-            .await
     }
 
     async fn rounds(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
-        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
-        let mut news = News::default();
+        let stream = &self.context.name;
+        let (mut backoff, mut news) = (Backoff::default(), News::default());
         loop {
             match self.round(jitter).await {
-                Ok(Ended::Drained) => return Ok(()),
-                Ok(Ended::Again(why)) => {
-                    tracing::warn!(stream = self.name, why, "starting again from the checkpoint");
+                Ok(RoundEnd::Drained) => return Ok(()),
+                Ok(RoundEnd::Again(why)) => {
+                    tracing::warn!(stream, why, "starting again from the checkpoint");
                     backoff.reset();
                     news.is_over();
                 }
-                Err(error) if passes(&error) => {
+                Err(error) if retry::passes(&error) => {
                     let error = format!("{error:#}");
-                    self.condition.fail(format!("{}: {error}", self.name));
+                    self.condition.fail(format!("{stream}: {error}"));
                     if news.is_new(&error) {
-                        tracing::warn!(stream = self.name, error, "waiting");
+                        tracing::warn!(stream, error, "waiting");
                     }
                 }
-                Err(error) => return Err(error.context(format!("stream {}", self.name))),
+                Err(error) => return Err(error.context(format!("stream {stream}"))),
             }
             tokio::select! {
-                () = self.lifecycle.draining() => return Ok(()),
+                () = self.context.drain.cancelled() => return Ok(()),
                 () = tokio::time::sleep(backoff.next(jitter)) => {}
             }
         }
     }
 
-    async fn round(&self, jitter: &mut Jitter) -> anyhow::Result<Ended> {
+    async fn round(&self, jitter: &mut Jitter) -> anyhow::Result<RoundEnd> {
         let opened = tokio::select! {
-            () = self.lifecycle.draining() => return Ok(Ended::Drained),
+            () = self.context.drain.cancelled() => return Ok(RoundEnd::Drained),
             opened = self.open() => opened?,
         };
-        let Opened { mut archive, carries, at } = opened;
-        let mark = at.mark;
+        let Opened { mut archive, carries, at, closed } = opened;
         let seen = match &carries {
             Carries::Events(_, rules) => archive.seen(rules).await?,
             Carries::Samples => domain::Seen::new(&Rules::default()),
         };
         let sources = archive.sources().await?;
-        tracing::info!(
-            stream = self.name,
-            epoch = mark.epoch,
-            sequence = mark.sequence,
-            "archiving after the checkpoint"
-        );
-        self.condition.pass(format!("{}: archiving", self.name));
-        self.metrics.observe_position(mark.sequence);
-        self.metrics.observe_verdicts(&at.verdicts);
-        self.watched.moved(mark.sequence);
-        let reader = self.bus.reader(ReaderSettings {
+        self.show(&at);
+        let context = &self.context;
+        let reader = context.bus.reader(ReaderSettings {
             acknowledge: true,
-            ..ReaderSettings::new(&self.name, "archiver", mark.sequence)
+            ..ReaderSettings::new(&context.name, "archiver", at.mark.sequence)
         });
-        self.watched.reads(reader.progress());
-        let epochs = self.bus.epochs().watch(&self.name, self.epoch_check);
-        let retention_days = match &carries {
-            Carries::Events(_, rules) => rules.retention_days,
-            Carries::Samples => 0,
-        };
-        let ladder = carries.ladder();
-        let id = archive.stream();
-        let intake = Intake::new(id, carries, seen, sources, mark);
+        self.position.reads(reader.progress());
         let (batches, to_commit) = mpsc::channel(1);
         let (committed, commits) = watch::channel(at);
-        let steps = Steps::new(&at, self.metrics.clone());
-        let seed = jitter.below(u64::MAX);
-        let verdicts = verdicts::publish(self, id, commits.clone(), &steps, seed);
-        let jitter = Jitter::seeded(jitter.below(u64::MAX));
-        let committer = Committer {
-            task: self,
-            archive,
-            committed,
-            steps: &steps,
-            retention_days,
-            ladder,
-            jitter,
+        let guard = &OrderGuard::new(&at, context.metrics.clone());
+        let verdicts = self.verdicts(archive.stream(), commits.clone(), guard, jitter.fork());
+        let trimmer = Trimmer {
+            context,
+            rules: TrimRules {
+                keep: self.config.keep,
+                await_snapshot: self.config.await_aggregator
+                    && self.stream != ArchivedStream::Samples,
+            },
+            interval: self.config.trim_interval,
+            closed,
+            commits: commits.clone(),
+            guard,
+            condition: self.readiness.condition("trimming"),
         };
-        let trimming = self.trim_forever(commits.clone(), &steps);
+        let retention =
+            Retention { context, days: carries.retention_days(), ladder: carries.ladder() };
         let reading = Reading {
-            task: self,
+            context,
+            subjects: Subjects::new(&self.config.bus.settings.subject_prefix),
             reader,
-            epochs,
-            intake,
-            batcher: Batcher::new(self.limits),
+            epoch: &self.epoch,
+            epochs: context.bus.epochs().watch(
+                &context.name,
+                at.mark.epoch,
+                self.config.epoch_check,
+            ),
+            intake: Intake::new(archive.stream(), carries, seen, sources, at.mark),
+            batcher: Batcher::new(BatchLimits {
+                events_max: self.config.batch_events_max,
+                age_ms_max: self.config.batch_age_ms_max,
+            }),
             batches,
             commits,
-            steps: &steps,
+            position: &self.position,
+            guard,
+        };
+        let committer = Committer {
+            context,
+            archive,
+            committed,
+            guard,
+            retention,
+            retention_interval: self.config.retention_interval,
+            condition: &self.condition,
+            jitter: jitter.fork(),
         };
         tokio::select! {
             // In this order: what is committed is never overtaken by the end of trimming.
@@ -226,25 +259,25 @@ impl StreamTask {
             }
             failed = verdicts => match failed? {},
             // What is being committed is committed or not: the checkpoint tells.
-            why = trimming => Ok(Ended::Again(why)),
+            why = trimmer.run() => Ok(RoundEnd::Again(why)),
         }
     }
 
     /// Opens the archive, and makes its epoch the one in force.
     async fn open(&self) -> anyhow::Result<Opened> {
+        let (name, bus, store) = (&self.context.name, &self.context.bus, &self.config.store);
         let waiting_for = Arc::new(watch::Sender::new(None));
         let mut waits = waiting_for.subscribe();
         // Before the lock: who is refused does not wait until another ends.
-        let broker = meeting::join(&self.bus, &self.store, &self.name).await?;
-        let opening = Archive::open(&self.store, &self.name, self.token, waiting_for, Some(broker));
+        let broker = meeting::join(bus, store, name).await?;
+        let opening = Archive::open(store, name, self.token, waiting_for, Some(broker));
         tokio::pin!(opening);
         let mut archive = loop {
             tokio::select! {
                 opened = &mut opening => break opened?,
                 Ok(()) = waits.changed() => {
                     if let Some(holder) = waits.borrow_and_update().clone() {
-                        let name = &self.name;
-                        self.watched.stands_by();
+                        self.position.stands_by();
                         self.condition.fail(format!(
                             "{name}: waiting for the lock that {holder} holds"
                         ));
@@ -253,196 +286,69 @@ impl StreamTask {
             }
         };
         // After the lock: either side may be another by now.
-        meeting::join(&self.bus, &self.store, &self.name).await?;
-        let status = self.bus.stream(&self.name).await?;
-        let carries = match self.stream {
-            Some(stream) => {
-                let rules = Rules::from_metadata(&status.metadata)
-                    .with_context(|| format!("the rules of stream {stream}"))?;
-                Carries::Events(stream, rules)
-            }
-            None => Carries::Samples,
-        };
-        self.enter_epoch(&mut archive, &status).await?;
+        meeting::join(bus, store, name).await?;
+        let status = bus.stream(name).await?;
+        let carries = Carries::of(self.stream, &status.metadata)?;
+        let epochs = EpochOpener { context: &self.context, epoch: &self.epoch };
+        let closed = epochs.open(&mut archive, &status).await?;
         let checkpoint = archive.checkpoint().context("an opened archive has a checkpoint")?;
         let at = Committed { mark: checkpoint.mark, verdicts: checkpoint.verdicts() };
-        Ok(Opened { archive, carries, at })
+        Ok(Opened { archive, carries, at, closed })
     }
 
-    /// Trims until the stream looks like another; says how. Whether it is shows the checkpoint in
-    /// the archive: another archiver may have taken over and trimmed since ours.
-    async fn trim_forever(&self, commits: watch::Receiver<Committed>, steps: &Steps) -> String {
-        let condition = self.readiness.condition("trimming");
-        let mut failures = 0_u64;
+    /// Shows where the round begins.
+    fn show(&self, at: &Committed) {
+        let StreamContext { name, metrics, .. } = &self.context;
+        let Mark { epoch, sequence, .. } = at.mark;
+        tracing::info!(stream = name, epoch, sequence, "archiving after the checkpoint");
+        self.condition.pass(format!("{name}: archiving"));
+        metrics.observe_epoch(epoch);
+        metrics.observe_position(sequence);
+        metrics.observe_verdicts(&at.verdicts);
+        self.position.moved(sequence);
+    }
+
+    /// Publishes verdicts for ever. No sample is too old to judge.
+    async fn verdicts(
+        &self,
+        id: StreamId,
+        commits: watch::Receiver<Committed>,
+        guard: &OrderGuard,
+        jitter: Jitter,
+    ) -> anyhow::Result<Infallible> {
+        let ArchivedStream::Events(stream) = self.stream else {
+            return std::future::pending().await;
+        };
+        let outgoing = Outgoing::new(&self.context.bus);
+        let condition = self.readiness.condition("publisher");
+        let watch = PublishWatch::new(outgoing.progress(), self.publishing.clone(), condition);
+        let subjects = Subjects::new(&self.config.bus.settings.subject_prefix);
+        let publisher = VerdictPublisher {
+            context: &self.context,
+            store: &self.config.store,
+            stream,
+            id,
+            subjects,
+            guard,
+            outgoing,
+            jitter,
+        };
+        tokio::select! {
+            ended = publisher.run(commits) => ended,
+            never = watch.run() => match never {},
+        }
+    }
+}
+
+impl StreamContext {
+    /// Shows how full the stream is. Asked whether or not there is a database: without one it fills.
+    async fn watch_room(&self, interval: Duration) -> Infallible {
         loop {
-            tokio::time::sleep(self.trim_interval).await;
-            let mark = commits.borrow().mark;
-            match self.bus.compare(&self.name, &mark).await.map(bus::Comparison::difference) {
-                Ok(Some(why)) => return why,
-                Ok(None) => {}
-                Err(error) => tracing::debug!(stream = self.name, %error, "can't compare yet"),
+            match self.bus.stream(&self.name).await {
+                Ok(status) => self.metrics.observe_stream(status.bytes, status.max_bytes),
+                Err(error) => tracing::debug!(stream = self.name, %error, "can't look at the room"),
             }
-            if let Ok(Some(news)) = self.late_news().await {
-                return news;
-            }
-            let now_us = self.clock.now_us();
-            let trimmed =
-                trim::trim(&self.bus, &self.name, &mark, &self.trim_rules, now_us, steps).await;
-            match trimmed {
-                Ok(Trimmed { below, held }) => {
-                    tracing::debug!(stream = self.name, below, "trimmed as far as is allowed");
-                    self.metrics.observe_trim(below);
-                    match held {
-                        Some(why) => condition.fail(why),
-                        None => condition.pass(format!("{}: as far as is allowed", self.name)),
-                    }
-                    failures = 0;
-                }
-                Err(error) => {
-                    failures += 1;
-                    if failures == 1 {
-                        tracing::warn!(stream = self.name, %error, "not trimmed yet");
-                    } else {
-                        // An answer that was lost once says nothing.
-                        condition.fail(format!("{} is not trimmed: {error}", self.name));
-                    }
-                }
-            }
+            tokio::time::sleep(interval).await;
         }
     }
-}
-
-/// Reads, judges and hands batches over.
-struct Reading<'a> {
-    task: &'a StreamTask,
-    reader: Reader,
-    epochs: EpochWatch,
-    intake: Intake,
-    batcher: Batcher,
-    batches: mpsc::Sender<Batch>,
-    commits: watch::Receiver<Committed>,
-    steps: &'a Steps,
-}
-
-impl Reading<'_> {
-    async fn run(mut self) -> anyhow::Result<Ended> {
-        let ended = self.read().await?;
-        if matches!(ended, Ended::Drained) && !self.batcher.is_empty() {
-            // What was read is finished; a committer that is gone says itself why.
-            let batch = self.intake.seal();
-            drop(self.batches.send(batch).await);
-        }
-        Ok(ended)
-    }
-
-    async fn read(&mut self) -> anyhow::Result<Ended> {
-        let epoch = self.commits.borrow().mark.epoch;
-        let batches = self.batches.clone();
-        loop {
-            let now_ms = self.task.clock.monotonic_ms();
-            let is_due = self.batcher.is_due(now_ms);
-            let wait = self.batcher.poll_timeout().map(|at| at.saturating_sub(now_ms));
-            tokio::select! {
-                () = self.task.lifecycle.draining() => return Ok(Ended::Drained),
-                place = batches.reserve(), if is_due => match place {
-                    Ok(place) => {
-                        place.send(self.intake.seal());
-                        SEALED.pass();
-                        self.batcher.flush();
-                    }
-                    Err(_) => return Ok(Ended::Again("the committer ended".to_owned())),
-                },
-                () = tokio::time::sleep(Duration::from_millis(wait.unwrap_or(0))),
-                    if wait.is_some() && !is_due => {}
-                changed = self.commits.changed() => {
-                    if changed.is_err() {
-                        return Ok(Ended::Again("the committer ended".to_owned()));
-                    }
-                    let committed = self.commits.borrow_and_update().mark;
-                    self.task.watched.moved(committed.sequence);
-                    // Only for `nats consumer report`: nothing depends on it.
-                    if self.steps.may_acknowledge(committed.sequence) {
-                        drop(self.reader.acknowledge(committed.sequence).await);
-                    }
-                    ACKNOWLEDGED.pass();
-                }
-                changed = self.epochs.changed() => {
-                    if let Some(now) = changed?.filter(|now| *now != epoch) {
-                        return Ok(Ended::Again(format!("epoch {now} is in force")));
-                    }
-                }
-                read = self.reader.next(), if !self.batcher.is_full() => {
-                    if let Some(ended) = self.take(read?).await? {
-                        return Ok(ended);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn take(&mut self, read: Read) -> anyhow::Result<Option<Ended>> {
-        match read {
-            Read::Message(delivery) => {
-                self.message(&delivery);
-                Ok(None)
-            }
-            Read::Deleted { first, last } => {
-                tracing::error!(
-                    stream = self.task.name,
-                    first,
-                    last,
-                    "deleted before they were archived: declared lost"
-                );
-                self.task.metrics.observe_loss(last - first + 1);
-                self.intake.lost(first, last);
-                Ok(None)
-            }
-            Read::Subscribed(_) => {
-                let mark = self.commits.borrow().mark;
-                match self.task.bus.compare(&self.task.name, &mark).await {
-                    Ok(compared) => Ok(compared.difference().map(Ended::Again)),
-                    // The reader has a connection of its own, and what it gives next may be
-                    // another stream's.
-                    Err(error) if error.recovery() == bus::Recovery::Retry => {
-                        Ok(Some(Ended::Again(format!("the stream can't be compared: {error}"))))
-                    }
-                    Err(error) => Err(error.into()),
-                }
-            }
-            Read::Changed(why) => {
-                let epoch = self.commits.borrow().mark.epoch;
-                Ok(Some(self.task.report_other(epoch, why).await?))
-            }
-        }
-    }
-
-    fn message(&mut self, delivery: &Delivery) {
-        RECEIVED.pass();
-        let counts = self.intake.message(&Message {
-            sequence: delivery.sequence,
-            broker_ns: delivery.broker_ns,
-            subject: self.task.subjects.strip(&delivery.subject),
-            headers: &delivery.headers,
-            payload: &delivery.payload,
-        });
-        JUDGED.pass();
-        for reason in counts.refused {
-            self.task.metrics.observe_refusal(reason);
-        }
-        self.batcher.push(self.task.clock.monotonic_ms(), counts.events);
-        let newest = delivery.sequence.saturating_add(delivery.pending);
-        let epoch = self.commits.borrow().mark.epoch;
-        self.task.newest.saw(epoch, newest);
-    }
-}
-
-/// Whether another round may succeed.
-pub(crate) fn passes(error: &anyhow::Error) -> bool {
-    if let Some(error) = error.downcast_ref::<BusError>() {
-        return error.recovery() == bus::Recovery::Retry;
-    }
-    error.downcast_ref::<StoreError>().is_some_and(|error| {
-        // Fenced: the checkpoint is read again, and what is judged with it.
-        matches!(error, StoreError::Fenced { .. }) || waits(error.recovery())
-    })
 }

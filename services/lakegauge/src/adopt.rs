@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bus::{Bus, Topology, service::BusConfig};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use domain::{
-    ArchiveSide, Pipeline,
+    ArchiveSide, Pipeline, SAMPLES,
     adoption::{Adoption, BrokerFacts, CannotAdopt, adoption},
 };
 use event_store::{Adopting, StoreSettings};
@@ -16,8 +16,6 @@ use service_kit::logs::LogConfig;
 use crate::{addresses::DatabaseLogin, command};
 
 const CONFIRM: &str = "confirm";
-/// The stream of samples; it has no events, and an epoch of its own.
-const SAMPLES: &str = "TELEMETRY";
 
 /// Every setting that is read here.
 pub(crate) fn settings() -> Vec<Setting> {
@@ -100,6 +98,7 @@ async fn adopt(config: &BusConfig, store: &StoreSettings, confirmed: bool) -> an
     bus.make_buckets(&config.topology).await?;
     let pipeline = Pipeline { id: bus.adopted_id(&needed)?, partitions, rules: needed.rules };
     if needed.is_strange {
+        // It has no events, and an epoch of its own.
         let samples = SAMPLES.to_owned();
         for name in shown.streams.keys().chain([&samples]) {
             let above = holdings.epochs.get(name).copied().unwrap_or(0);

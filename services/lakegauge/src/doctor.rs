@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bus::{Bus, BusError};
 use clap::{ArgMatches, Command};
-use domain::{ArchiveSide, BrokerSide, Rules};
+use domain::{ArchiveSide, BrokerSide, Rules, Stream};
 use event_store::{ServerFacts, StoreError, StoreSettings};
 use service_kit::{Clock, Setting, SettingProblem, Settings};
 
@@ -18,8 +18,6 @@ use crate::{
 /// Streams that a reader and a writer need, and those that keep snapshots and pointers.
 const STREAMS: &[&str] =
     &["LAKE_0", "WAREHOUSE_0", "TELEMETRY", "KV_LAKEGAUGE", "OBJ_LAKEGAUGE_SNAPSHOTS"];
-/// Those that are counted and archived.
-const EVENT_STREAMS: [&str; 2] = ["LAKE_0", "WAREHOUSE_0"];
 /// A stream that is fuller than this is close to holding producers up.
 const FULL_PERCENT: u64 = 80;
 /// Oldest PostgreSQL that is supported: 15.0.
@@ -222,15 +220,16 @@ async fn look(bus: &Bus, stream: &str) -> Result<bus::StreamStatus, BusError> {
 async fn of_backlog(bus: &Bus, store: &StoreSettings) -> anyhow::Result<Vec<Check>> {
     let now_us = Clock::system().now_us();
     let mut findings = Vec::new();
-    for stream in EVENT_STREAMS {
-        let archived = event_store::read_checkpoint(store, stream).await?;
-        let counted = bus.snapshots().pointer(stream).await?.map(|(pointer, _)| pointer.mark);
+    for stream in Stream::of_partition(0) {
+        let stream = stream.to_string();
+        let archived = event_store::read_checkpoint(store, &stream).await?;
+        let counted = bus.snapshots().pointer(&stream).await?.map(|(pointer, _)| pointer.mark);
         for (mark, done, part) in
             [(archived, "archived", "archiver"), (counted, "counted", "aggregator")]
         {
             let after = mark.map_or(0, |mark| mark.sequence);
-            let waiting = WaitingMessages::look(bus, stream, after, now_us).await?;
-            findings.push(of_waiting(stream, after, waiting, done, part));
+            let waiting = WaitingMessages::look(bus, &stream, after, now_us).await?;
+            findings.push(of_waiting(&stream, after, waiting, done, part));
         }
     }
     Ok(findings)

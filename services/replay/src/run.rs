@@ -140,7 +140,7 @@ pub async fn replay(
 /// sides.
 async fn declare(target: &Target, streams: &[Stream], filter: &Filter) -> anyhow::Result<()> {
     let Target { bus, run, stream_max_bytes, .. } = target;
-    let mut all = vec![Stream::lake(0), Stream::warehouse(0)];
+    let mut all = Stream::of_partition(0).to_vec();
     all.extend(streams);
     all.sort_unstable();
     all.dedup();

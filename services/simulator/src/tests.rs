@@ -7,7 +7,7 @@ use domain::{
 };
 use proptest::prelude::*;
 use service_kit::{Flags, Settings};
-use wire::{Format, Item, StreamPosition};
+use wire::{Format, Item};
 
 use crate::{
     RunSeed,
@@ -78,14 +78,14 @@ fn all<M: Model>(mut feed: MessageSource<M>) -> Vec<SealedMessage<M::Note>> {
 fn read<N>(messages: &[SealedMessage<N>], stream: Stream) -> Vec<Event> {
     let rules = Rules::default();
     let read_one = |message: &SealedMessage<N>| {
-        let place = StreamPosition {
-            stream,
+        let delivered = wire::Message {
             sequence: 1,
             broker_ns: message.due.0 * 1_000,
             subject: &message.sealed.subject,
+            headers: &wire::Headers::of(message.sealed.content_type),
+            payload: &message.sealed.payload,
         };
-        let headers = wire::Headers::of(message.sealed.content_type);
-        let items = wire::read(&place, &headers, &message.sealed.payload, &rules).items;
+        let items = wire::read(stream, &delivered, &rules).items;
         items.into_iter().map(|item| match item {
             Item::Event(event) => event,
             other @ (Item::Verdict(_) | Item::Refused(_)) => panic!("{other:?}"),

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use domain::Mark;
-use service_kit::{Lifecycle, News};
+use service_kit::News;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::Bus,
@@ -15,16 +16,16 @@ use crate::{
 /// Between two attempts, while the broker does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks until the broker answers, however long it is away. `None`: the service drains. What waits is
-/// logged, once for each reason.
+/// Asks until the broker answers, however long it is away. `None`: `drain` was cancelled meanwhile.
+/// What waits is logged, once for each reason.
 ///
 /// # Errors
 ///
 /// What no retry can mend.
-pub async fn until_answered<T, F>(
+pub(crate) async fn until_answered<T, F>(
     stream: &str,
     waits: &str,
-    lifecycle: &Lifecycle,
+    drain: &CancellationToken,
     ask: impl Fn() -> F,
 ) -> Result<Option<T>, BusError>
 where
@@ -41,7 +42,7 @@ where
             tracing::warn!(stream, waits, error, "the broker does not answer yet: asking again");
         }
         tokio::select! {
-            () = lifecycle.draining() => return Ok(None),
+            () = drain.cancelled() => return Ok(None),
             () = tokio::time::sleep(PAUSE) => {}
         }
     }
@@ -49,7 +50,8 @@ where
 
 impl Bus {
     /// Whether a stream is still the one of a mark, asked until the broker answers: what is read
-    /// before that is known may be another stream's. `None`: the service drains.
+    /// before that is known may be another stream's. `None`: `drain` was
+    /// cancelled meanwhile.
     ///
     /// # Errors
     ///
@@ -58,10 +60,10 @@ impl Bus {
         &self,
         stream: &str,
         mark: &Mark,
-        lifecycle: &Lifecycle,
+        drain: &CancellationToken,
     ) -> Result<Option<Comparison>, BusError> {
         let waits = "reading on";
-        until_answered(stream, waits, lifecycle, || self.compare(stream, mark)).await
+        until_answered(stream, waits, drain, || self.compare(stream, mark)).await
     }
 }
 
@@ -77,19 +79,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_is_asked_until_there_is_an_answer_and_no_longer_than_the_service_lives() {
-        let lifecycle = Lifecycle::default();
+        let drain = CancellationToken::new();
         let answers = RefCell::new(vec![Ok(7), Err(unanswered()), Err(unanswered())]);
         let ask = || std::future::ready(answers.borrow_mut().pop().unwrap());
-        let answered = until_answered("LAKE_0", "a test", &lifecycle, ask).await;
+        let answered = until_answered("LAKE_0", "a test", &drain, ask).await;
         assert_eq!(answered, Ok(Some(7)));
         assert!(answers.borrow().is_empty());
         let (what, detail) = ("a pointer".to_owned(), "another one's".to_owned());
         let forbidden = BusError::Superseded { what, detail };
         let ask = || std::future::ready(Err::<u8, _>(forbidden.clone()));
-        let ended = until_answered("LAKE_0", "a test", &lifecycle, ask).await;
+        let ended = until_answered("LAKE_0", "a test", &drain, ask).await;
         assert_eq!(ended, Err(forbidden));
-        lifecycle.drain();
+        drain.cancel();
         let ask = || std::future::ready(Err::<u8, _>(unanswered()));
-        assert_eq!(until_answered("LAKE_0", "a test", &lifecycle, ask).await, Ok(None));
+        assert_eq!(until_answered("LAKE_0", "a test", &drain, ask).await, Ok(None));
     }
 }

@@ -60,48 +60,138 @@ impl Standstill {
     }
 }
 
-/// A position that one task moves and another watches, with how its reader is doing.
+/// The position of a reader, which one task moves and another watches.
 #[derive(Debug, Default)]
-pub struct WatchedPosition(Mutex<WatchedState>);
+pub struct SharedPosition(Mutex<Shared>);
 
 #[derive(Debug, Default)]
-struct WatchedState {
-    position: Option<u64>,
-    stands_by: bool,
+struct Shared {
+    position: ReadPosition,
     reader: Option<Arc<ReaderProgress>>,
 }
 
-impl WatchedPosition {
+/// How far a stream is read.
+#[derive(Clone, Copy, Debug, Default)]
+enum ReadPosition {
+    /// The position to read after was not found yet.
+    #[default]
+    Unknown,
+    /// Another process reads: it is not ours to be late.
+    StandsBy,
+    /// Everything up to this sequence was taken.
+    After(u64),
+}
+
+impl SharedPosition {
     /// The position is known, or moved.
     pub fn moved(&self, position: u64) {
-        let mut state = self.state();
-        (state.position, state.stands_by) = (Some(position), false);
+        self.shared().position = ReadPosition::After(position);
     }
 
     /// Another process moves the position: it is not ours to be late.
     pub fn stands_by(&self) {
-        let mut state = self.state();
-        (state.position, state.stands_by) = (None, true);
+        self.shared().position = ReadPosition::StandsBy;
     }
 
     /// Another reader reads on.
     pub fn reads(&self, reader: Arc<ReaderProgress>) {
-        self.state().reader = Some(reader);
+        self.shared().reader = Some(reader);
     }
 
-    /// The position; nothing: another process moves it.
-    fn position(&self) -> Option<Option<u64>> {
-        let state = self.state();
-        (!state.stands_by).then_some(state.position)
+    fn position(&self) -> ReadPosition {
+        self.shared().position
     }
 
     fn trouble(&self) -> Option<String> {
-        self.state().reader.as_ref().and_then(|reader| reader.trouble())
+        self.shared().reader.as_ref().and_then(|reader| reader.trouble())
     }
 
-    fn state(&self) -> MutexGuard<'_, WatchedState> {
+    fn shared(&self) -> MutexGuard<'_, Shared> {
         // Its changes are whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks how much waits behind a position, and keeps a condition true to it.
+#[derive(Debug)]
+pub struct BacklogWatch {
+    /// The connection.
+    pub bus: Bus,
+    /// The stream, without the prefix.
+    pub stream: String,
+    /// The position.
+    pub position: Arc<SharedPosition>,
+    /// How often it asks, and what is too long.
+    pub limits: BacklogLimits,
+    /// Fails while messages wait for too long, or nobody knows whether any do.
+    pub condition: Condition,
+    /// What does not happen to messages that wait: `archived`.
+    pub done: &'static str,
+    /// Says how long.
+    pub clock: Clock,
+}
+
+impl BacklogWatch {
+    /// Asks for ever, and tells what each look found.
+    pub async fn run(&self, told: impl Fn(&Backlog)) -> Infallible {
+        let mut standstill = Standstill::default();
+        let (mut was_well, mut is_known) = (true, false);
+        // Ready with nothing to do would be a guess until somebody has looked.
+        self.condition.fail(format!("{}: nobody has said yet how many messages wait", self.stream));
+        loop {
+            let looked = self.look().await;
+            // It may have moved while the answer was on its way.
+            let position = match self.position.position() {
+                ReadPosition::After(sequence) => sequence,
+                ReadPosition::Unknown | ReadPosition::StandsBy => 0,
+            };
+            let messages = looked.as_ref().ok().copied();
+            let stalled = standstill.observe(self.clock.monotonic_ms(), position, messages);
+            told(&Backlog { messages, stalled });
+            is_known |= messages.is_some();
+            let is_well = stalled < self.limits.stalled_after;
+            if is_well && is_known {
+                let waiting = messages.map_or("?".to_owned(), |count| count.to_string());
+                self.condition.pass(format!("{}: {waiting} messages wait", self.stream));
+            } else {
+                let why = self.why(position, &looked, stalled);
+                if was_well && !is_well {
+                    tracing::error!(why, "a stream stands still");
+                }
+                self.condition.fail(why);
+            }
+            was_well = is_well;
+            tokio::time::sleep(self.limits.check).await;
+        }
+    }
+
+    /// How many messages wait; none where another process is the one to take them.
+    async fn look(&self) -> Result<u64, String> {
+        match self.position.position() {
+            ReadPosition::After(sequence) => {
+                let waiting = self.bus.stored_after(&self.stream, sequence).await;
+                waiting.map_err(|error| error.to_string())
+            }
+            ReadPosition::Unknown => Err("the position to read after was not found yet".to_owned()),
+            ReadPosition::StandsBy => Ok(0),
+        }
+    }
+
+    fn why(&self, position: u64, looked: &Result<u64, String>, stalled: Duration) -> String {
+        let (stream, done, seconds) = (&self.stream, self.done, stalled.as_secs());
+        let what = match looked {
+            Ok(messages) => format!(
+                "{stream}: {messages} messages wait behind message {position}, and none was {done} \
+                 for {seconds} s"
+            ),
+            Err(error) => {
+                format!("{stream}: for {seconds} s nobody knows whether messages wait: {error}")
+            }
+        };
+        match self.position.trouble() {
+            Some(trouble) => format!("{what}; the reader says: {trouble}"),
+            None => what,
+        }
     }
 }
 
@@ -133,82 +223,6 @@ impl Bus {
             return Ok(held.after(after).min(held.messages).max(1));
         }
         Ok(ask(true).await?.after(after))
-    }
-
-    /// Asks for ever how many messages wait after a watched position, tells, and keeps a condition
-    /// true to it. `done` says what does not happen to them: `archived`.
-    pub async fn watch_backlog(
-        &self,
-        stream: &str,
-        watched: &WatchedPosition,
-        limits: BacklogLimits,
-        (condition, done): (&Condition, &str),
-        clock: &Clock,
-        told: impl Fn(&Backlog),
-    ) -> Infallible {
-        let mut standstill = Standstill::default();
-        let (mut was_well, mut is_known) = (true, false);
-        // Ready with nothing to do would be a guess until somebody has looked.
-        condition.fail(format!("{stream}: nobody has said yet how many messages wait"));
-        loop {
-            let looked = self.look(stream, watched).await;
-            // It may have moved while the answer was on its way.
-            let position = watched.position().flatten().unwrap_or(0);
-            let messages = looked.as_ref().ok().copied();
-            let stalled = standstill.observe(clock.monotonic_ms(), position, messages);
-            told(&Backlog { messages, stalled });
-            is_known |= messages.is_some();
-            let is_well = stalled < limits.stalled_after;
-            if is_well && !is_known {
-                condition.fail(why(stream, position, &looked, stalled, done, watched.trouble()));
-            } else if is_well {
-                let waiting = messages.map_or("?".to_owned(), |count| count.to_string());
-                condition.pass(format!("{stream}: {waiting} messages wait"));
-            } else {
-                let why = why(stream, position, &looked, stalled, done, watched.trouble());
-                if was_well {
-                    tracing::error!(why, "a stream stands still");
-                }
-                condition.fail(why);
-            }
-            was_well = is_well;
-            tokio::time::sleep(limits.check).await;
-        }
-    }
-
-    /// How many messages wait; none where another process is the one to take them.
-    async fn look(&self, stream: &str, watched: &WatchedPosition) -> Result<u64, String> {
-        match watched.position() {
-            Some(Some(position)) => {
-                self.stored_after(stream, position).await.map_err(|error| error.to_string())
-            }
-            Some(None) => Err("the position to read after was not found yet".to_owned()),
-            None => Ok(0),
-        }
-    }
-}
-
-fn why(
-    stream: &str,
-    position: u64,
-    looked: &Result<u64, String>,
-    stalled: Duration,
-    done: &str,
-    trouble: Option<String>,
-) -> String {
-    let seconds = stalled.as_secs();
-    let what = match looked {
-        Ok(messages) => format!(
-            "{stream}: {messages} messages wait behind message {position}, and none was {done} for \
-             {seconds} s"
-        ),
-        Err(error) => {
-            format!("{stream}: for {seconds} s nobody knows whether messages wait: {error}")
-        }
-    };
-    match trouble {
-        Some(trouble) => format!("{what}; the reader says: {trouble}"),
-        None => what,
     }
 }
 

@@ -1,11 +1,6 @@
 //! Epochs: one number per stream, raised by compare-and-set when the stream is another one.
 
-use std::{
-    fmt::Display,
-    str::FromStr,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use service_kit::FailPoint;
 use tokio::sync::watch;
@@ -28,54 +23,27 @@ pub struct Epochs {
     bus: Bus,
 }
 
-/// Follows the epoch of one stream until it is dropped.
+/// Waits for the end of the epoch in which a stream is read.
 #[derive(Debug)]
 pub struct EpochWatch {
-    values: watch::Receiver<Option<u32>>,
+    epoch: u32,
+    in_force: watch::Receiver<Option<u32>>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// The last message that a stream is known to have had in an epoch, as far as this process saw:
-/// what stands between it and the checkpoint when the epoch ends is lost.
-#[derive(Debug, Default)]
-pub struct Newest(Mutex<(u32, u64)>);
-
-impl Newest {
-    /// A message of an epoch was seen, or said to be there by the broker.
-    pub fn saw(&self, epoch: u32, sequence: u64) {
-        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *newest = (epoch, sequence).max(*newest);
-    }
-
-    /// The last of an epoch; 0 if none was seen.
-    pub fn of(&self, epoch: u32) -> u64 {
-        let newest = self.last();
-        if newest.0 == epoch { newest.1 } else { 0 }
-    }
-
-    /// The last of all, with its epoch.
-    pub fn last(&self) -> (u32, u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl EpochWatch {
-    /// The epoch as it was seen last; nothing if none is set, or none was seen yet.
-    pub fn current(&self) -> Option<u32> {
-        *self.values.borrow()
-    }
-
-    /// Waits for another epoch than the one given last.
+    /// Waits until another epoch than the one that is read is in force; gives it. Cancelling the call
+    /// loses nothing.
     ///
     /// # Errors
     ///
     /// [`BusError::Ended`] if its task is gone.
-    pub async fn changed(&mut self) -> Result<Option<u32>, BusError> {
-        self.values
-            .changed()
-            .await
-            .map_err(|_| BusError::Ended { what: "watching an epoch".to_owned() })?;
-        Ok(*self.values.borrow_and_update())
+    pub async fn superseded(&mut self) -> Result<u32, BusError> {
+        let is_other = |now: &Option<u32>| now.is_some_and(|now| now != self.epoch);
+        let now = self.in_force.wait_for(is_other).await;
+        now.ok()
+            .and_then(|now| *now)
+            .ok_or(BusError::Ended { what: "watching an epoch".to_owned() })
     }
 }
 
@@ -146,27 +114,22 @@ impl Epochs {
         bucket::forget(&self.bus, &key(stream)).await
     }
 
-    /// Follows the epoch of a stream by asking for it: a watch of the client can be lost without
-    /// an error, a question can't. `interval` is the longest time in which a change is noticed.
-    pub fn watch(&self, stream: &str, interval: Duration) -> EpochWatch {
-        let (sender, values) = watch::channel(None);
+    /// Watches for the end of the epoch in which a stream is read, by asking: a watch of the client
+    /// can be lost without an error, a question can't. `interval` is the longest time in which a
+    /// change is noticed.
+    pub fn watch(&self, stream: &str, epoch: u32, interval: Duration) -> EpochWatch {
+        let (sender, in_force) = watch::channel(None);
         let (epochs, stream) = (self.clone(), stream.to_owned());
         let task = tokio::spawn(async move {
             loop {
                 match epochs.get(&stream).await {
-                    Ok(epoch) => {
-                        sender.send_if_modified(|value| {
-                            let is_new = *value != epoch;
-                            *value = epoch;
-                            is_new
-                        });
-                    }
+                    Ok(epoch) => drop(sender.send_replace(epoch)),
                     Err(error) => tracing::debug!(%error, "can't ask for the epoch"),
                 }
                 tokio::time::sleep(interval).await;
             }
         });
-        EpochWatch { values, _task: AbortOnDropHandle::new(task) }
+        EpochWatch { epoch, in_force, _task: AbortOnDropHandle::new(task) }
     }
 
     async fn keep_newest(&self, stream: &str, epoch: u32, newest: u64) -> Result<u64, BusError> {
@@ -225,19 +188,4 @@ fn newest_key(stream: &str, epoch: u32) -> String {
 
 fn key(stream: &str) -> String {
     format!("epoch.{stream}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_seen_in_one_epoch_says_nothing_of_another() {
-        let newest = Newest::default();
-        newest.saw(1, 50);
-        newest.saw(1, 20);
-        assert_eq!((newest.of(1), newest.of(2)), (50, 0));
-        newest.saw(2, 3);
-        assert_eq!((newest.of(1), newest.of(2)), (0, 3));
-    }
 }

@@ -181,6 +181,11 @@ impl From<Mismatch> for BusError {
 }
 
 impl BusError {
+    /// Whether it passes by itself, so that the same may be tried again.
+    pub fn is_transient(&self) -> bool {
+        self.recovery() == Recovery::Retry
+    }
+
     /// What to do about it.
     pub fn recovery(&self) -> Recovery {
         match self {

@@ -46,7 +46,7 @@ impl Purpose {
             Self::Snapshots
         } else if name.starts_with("REPLAY_") {
             Self::Replay
-        } else if name == "TELEMETRY" {
+        } else if name == domain::SAMPLES {
             Self::Samples
         } else {
             Self::Events

@@ -15,9 +15,6 @@ use crate::{
     topology::{Topology, TopologyOverrides},
 };
 
-/// First and longest pause before the server is asked again.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 /// How late readiness may tell that the connection was lost or stands again.
 const CONNECTION_POLL: Duration = Duration::from_millis(500);
 
@@ -94,8 +91,7 @@ fn rules_from(text: &str) -> Result<(Rules, BTreeMap<String, String>), String> {
 /// What only a person can change.
 pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus>, BusError> {
     let mut jitter = context.jitter();
-    let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST)
-        .expect("the first pause is shorter than the longest");
+    let mut backoff = Backoff::default();
     let condition = context.readiness.condition("nats");
     let gauges = ConnectionGauges::register(&context.registry)
         .map_err(|error| BusError::Setting { key: "metrics", detail: error.to_string() })?;

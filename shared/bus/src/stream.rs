@@ -1,13 +1,16 @@
 //! What a stream holds, single messages of it, and trimming.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use async_nats::{HeaderMap, HeaderValue, jetstream};
 use bytes::Bytes;
 use domain::Mark;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wire::headers::{CONTENT_TYPE, Headers};
+use wire::{
+    Message, Subjects,
+    headers::{CONTENT_TYPE, Headers},
+};
 
 use crate::{
     api::{self, PURGE_FAILED, STREAM_NOT_FOUND},
@@ -56,6 +59,19 @@ pub struct Delivery {
     pub payload: Bytes,
     /// How many messages stood behind it when the broker sent it; 0 for single messages.
     pub pending: u64,
+}
+
+impl Delivery {
+    /// The message without what only the delivery says of it, under its subject without the prefix.
+    pub fn message(&self, subjects: &Subjects) -> Message<'_> {
+        Message {
+            sequence: self.sequence,
+            broker_ns: self.broker_ns,
+            subject: subjects.strip(&self.subject),
+            headers: &self.headers,
+            payload: &self.payload,
+        }
+    }
 }
 
 /// Whether the message at a mark is the one that was handled.
@@ -159,6 +175,32 @@ impl Bus {
         }
         let stored = self.stored(&self.server_name(stream), Which::At(sequence)).await?;
         Ok(stored.map(|stored| stored.delivery(0)))
+    }
+
+    /// The first sequence of a range that was stored at or after a time in nanoseconds since 1970, by
+    /// bisection; the end of the range where none was. One that was deleted says nothing of its age,
+    /// and is taken to be older.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NoStream`], and what any request may meet.
+    pub async fn first_stored_since(
+        &self,
+        stream: &str,
+        since_ns: i64,
+        within: Range<u64>,
+    ) -> Result<u64, BusError> {
+        let Range { start: mut low, end: mut high } = within;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let message = self.message_at(stream, middle).await?;
+            if message.is_some_and(|message| message.broker_ns >= since_ns) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
     }
 
     /// The first message that the stream still has after a sequence.

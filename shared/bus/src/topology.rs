@@ -212,7 +212,7 @@ fn event_stream(config: &Map<String, Value>) -> Option<domain::Stream> {
 }
 
 fn is_samples(config: &Map<String, Value>) -> bool {
-    config.get("name").and_then(Value::as_str) == Some("TELEMETRY")
+    config.get("name").and_then(Value::as_str) == Some(domain::SAMPLES)
 }
 
 impl Declaration {

@@ -46,7 +46,7 @@ pub use sample::{Sample, SampleValues};
 pub use seen::{Judgement, Seen};
 pub use sketch::Sketch;
 pub use state::{Applied, SideMetrics, StreamState};
-pub use stream::{Mark, Position, Stream};
+pub use stream::{ArchivedStream, Mark, Position, SAMPLES, Stream};
 pub use time::Timestamp;
 pub use verdict::{AppliedVerdict, Verdict};
 pub use window::{WindowKey, WindowSums, Windows};

@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::{event::Side, time::Timestamp};
 
+/// Name of the stream that carries the samples of every aggregator.
+pub const SAMPLES: &str = "TELEMETRY";
+
 /// One partition of one side: what is folded, checkpointed and snapshotted alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stream {
@@ -22,6 +25,11 @@ impl Stream {
     /// The warehouse's stream of a partition.
     pub const fn warehouse(partition: u16) -> Self {
         Self { side: Side::Warehouse, partition }
+    }
+
+    /// Every stream of a partition.
+    pub const fn of_partition(partition: u16) -> [Self; 2] {
+        [Self::lake(partition), Self::warehouse(partition)]
     }
 
     /// The stream with this name.
@@ -45,6 +53,35 @@ impl fmt::Display for Stream {
             Side::Warehouse => "WAREHOUSE",
         };
         write!(f, "{side}_{}", self.partition)
+    }
+}
+
+/// A stream that the archive keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ArchivedStream {
+    /// The events of one partition of one side.
+    Events(Stream),
+    /// The samples of all partitions.
+    Samples,
+}
+
+impl ArchivedStream {
+    /// The streams that the archiver of these partitions writes. The samples are written by the one
+    /// that has partition 0.
+    pub fn of_partitions(partitions: &[u16]) -> Vec<Self> {
+        let events = partitions.iter().flat_map(|partition| Stream::of_partition(*partition));
+        let samples = partitions.contains(&0).then_some(Self::Samples);
+        events.map(Self::Events).chain(samples).collect()
+    }
+}
+
+/// Its name in JetStream, in the archive and in labels.
+impl fmt::Display for ArchivedStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Events(stream) => stream.fmt(f),
+            Self::Samples => f.write_str(SAMPLES),
+        }
     }
 }
 
@@ -97,6 +134,16 @@ mod tests {
         assert!(before.is_before_first());
         assert!(!Mark { broker_ns: 1, ..before }.is_before_first());
         assert_eq!(Mark { broker_ns: 7_999, ..before }.broker_time(), Timestamp(7));
+    }
+
+    #[test]
+    fn the_samples_are_written_by_the_archiver_of_partition_0() {
+        let names = |partitions: &[u16]| {
+            let streams = ArchivedStream::of_partitions(partitions).into_iter();
+            streams.map(|stream| stream.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[0]), ["LAKE_0", "WAREHOUSE_0", "TELEMETRY"]);
+        assert_eq!(names(&[1, 2]), ["LAKE_1", "WAREHOUSE_1", "LAKE_2", "WAREHOUSE_2"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use domain::{
 };
 use proptest::{collection::vec, prelude::*};
 use wire::{
-    Format, Item, MESSAGE_BYTES_MAX, Sealed, StreamPosition, Subjects, seal, seal_verdicts,
+    Format, Item, MESSAGE_BYTES_MAX, Message, Sealed, Subjects, seal, seal_verdicts,
     snapshot::{decode_state, encode_state},
 };
 
@@ -216,15 +216,14 @@ impl World {
         let sealed = self.log.get(usize::try_from(sequence - 1).unwrap())?;
         let Some(sealed) = sealed else { return Some(Vec::new()) };
         let broker_ns = at(self.epoch, sequence).broker_ns;
-        let place =
-            StreamPosition { stream: STREAM, sequence, broker_ns, subject: &sealed.subject };
-        let items = wire::read(
-            &place,
-            &wire::Headers::of(sealed.content_type),
-            &sealed.payload,
-            &self.rules,
-        );
-        Some(items.items)
+        let message = Message {
+            sequence,
+            broker_ns,
+            subject: &sealed.subject,
+            headers: &wire::Headers::of(sealed.content_type),
+            payload: &sealed.payload,
+        };
+        Some(wire::read(STREAM, &message, &self.rules).items)
     }
 
     fn aggregator_reads(&mut self) {

@@ -11,6 +11,13 @@ pub struct Backoff {
     attempts: u32,
 }
 
+/// Pauses from 100 ms to 5 s, for a server that is away.
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: Duration::from_millis(100), longest: Duration::from_secs(5), attempts: 0 }
+    }
+}
+
 /// Why a backoff can't be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBackoff {
@@ -68,6 +75,11 @@ impl Jitter {
     /// The sequence that belongs to this seed.
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// Another sequence, which this one determines.
+    pub fn fork(&mut self) -> Self {
+        Self(self.below(u64::MAX))
     }
 
     /// A number below the bound; 0 for a bound of 0.

@@ -39,6 +39,12 @@ impl Lifecycle {
         self.drain.is_cancelled()
     }
 
+    /// A token that is cancelled when draining begins. To cancel it does not drain the service: it is
+    /// for what ends with the service, or before.
+    pub fn drain_token(&self) -> CancellationToken {
+        self.drain.child_token()
+    }
+
     /// Begins to drain. Nothing happens the second time.
     pub fn drain(&self) {
         self.drain.cancel();

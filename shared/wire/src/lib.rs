@@ -31,7 +31,7 @@ pub use format::Format;
 pub use headers::{Headers, Unreadable};
 pub use packer::{Packer, PackerLimits};
 pub use read::{
-    Contents, ITEMS_MAX, Item, Raw, RefusedItem, StreamPosition, count_items, decode, read, whole,
+    Contents, ITEMS_MAX, Item, Message, Raw, RefusedItem, count_items, decode, read, whole,
 };
 pub use sample::{decode_sample, encode_sample, read_sample};
 pub use seal::{Sealed, seal};

@@ -16,17 +16,19 @@ use crate::{
 /// megabyte of line breaks from becoming half a million dead letters.
 pub const ITEMS_MAX: usize = 20_000;
 
-/// Where a message stands, as the broker says.
+/// A message as the broker gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamPosition<'a> {
-    /// The stream.
-    pub stream: Stream,
+pub struct Message<'a> {
     /// The broker's sequence.
     pub sequence: u64,
     /// The broker's timestamp, in nanoseconds since 1970.
     pub broker_ns: i64,
     /// The subject, without the prefix.
     pub subject: &'a str,
+    /// What its headers say, or that they can't be read.
+    pub headers: &'a Headers,
+    /// Its body.
+    pub payload: &'a [u8],
 }
 
 /// What a message holds.
@@ -77,12 +79,8 @@ pub struct Raw<'a> {
 /// Total: whatever the bytes are, it answers, and the same bytes at the same place give the same
 /// answer. An event without an id gets one from its place. Where verdicts travel nothing but
 /// verdicts is read.
-pub fn read(
-    place: &StreamPosition<'_>,
-    headers: &Headers,
-    payload: &[u8],
-    rules: &Rules,
-) -> Contents {
+pub fn read(stream: Stream, message: &Message<'_>, rules: &Rules) -> Contents {
+    let Message { sequence, broker_ns, subject, headers, payload } = *message;
     let decoded = headers.content_type().and_then(|form| decode_live(form, payload));
     let raw = match decoded {
         Ok(raw) => raw,
@@ -91,16 +89,19 @@ pub fn read(
             return Contents { items, fields_ignored: 0 };
         }
     };
-    let is_late = Subjects::is_late(place.subject, place.stream);
+    let is_late = Subjects::is_late(subject, stream);
+    let broker_time = Timestamp::from_nanos(broker_ns);
     let mut reading = Contents { items: Vec::with_capacity(raw.len()), fields_ignored: 0 };
     for (index, Raw { bytes, decoded }) in (0..).zip(raw) {
         reading.items.push(match decoded {
-            Ok(decoded) if is_late => late(place, decoded, bytes, rules),
+            Ok(decoded) if is_late => late(stream, decoded, bytes, rules),
             Ok(decoded) => {
                 reading.fields_ignored += u64::from(decoded.fields_ignored);
-                let of_place =
-                    || derived::of_place(place.stream, place.sequence, index, place.broker_ns);
-                judged(place, decoded.or_id(of_place), bytes, rules)
+                let event = decoded.or_id(|| derived::of_place(stream, sequence, index, broker_ns));
+                match accept(&event, stream, broker_time, rules) {
+                    Ok(()) => Item::Event(event),
+                    Err(refusal) => refused(refusal, bytes, Some(event.identity())),
+                }
             }
             Err(undecoded) => refused(undecoded.refusal, bytes, undecoded.identity),
         });
@@ -207,20 +208,12 @@ fn json_items(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     Ok(lines.filter(|line| !line.is_empty()).collect())
 }
 
-fn judged(place: &StreamPosition<'_>, event: Event, bytes: &[u8], rules: &Rules) -> Item {
-    let broker_time = Timestamp::from_nanos(place.broker_ns);
-    match accept(&event, place.stream, broker_time, rules) {
-        Ok(()) => Item::Event(event),
-        Err(refusal) => refused(refusal, bytes, Some(event.identity())),
-    }
-}
-
 /// A verdict, which has a number and an id.
 ///
 /// Its event was accepted at its own place. When that was is not said, so all but the times
 /// relative to the broker's is looked at again: an event that has passed the retention while its
 /// verdict waited is in the archive and counts.
-fn late(place: &StreamPosition<'_>, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Item {
+fn late(stream: Stream, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Item {
     let identity = decoded.id.map(|id| (decoded.occurred_at, id));
     let missing = |field| {
         let refusal = Refusal::of_field(Reason::MissingField, field, "every verdict has one");
@@ -229,7 +222,7 @@ fn late(place: &StreamPosition<'_>, decoded: Decoded, bytes: &[u8], rules: &Rule
     let Some(number) = decoded.verdict else { return missing("verdict") };
     let Some(id) = decoded.id else { return missing("id") };
     let event = decoded.or_id(|| id);
-    match accept(&event, place.stream, event.occurred_at, rules) {
+    match accept(&event, stream, event.occurred_at, rules) {
         Ok(()) => Item::Verdict(Verdict { number, event }),
         Err(refusal) => refused(refusal, bytes, identity),
     }
@@ -246,15 +239,18 @@ mod tests {
     use super::*;
     use crate::{fixtures, fixtures::AT, seal};
 
-    const LAKE: StreamPosition<'static> = StreamPosition {
-        stream: Stream { side: domain::Side::Lake, partition: 0 },
-        sequence: 7,
-        broker_ns: AT.0 * 1_000,
-        subject: "lake.access.0.test",
-    };
+    const LAKE: Stream = Stream::lake(0);
+    const SUBJECT: &str = "lake.access.0.test";
+    const BROKER_NS: i64 = AT.0 * 1_000;
+
+    fn read_with(headers: &Headers, payload: &[u8]) -> Contents {
+        let (sequence, broker_ns, subject) = (7, BROKER_NS, SUBJECT);
+        let message = Message { sequence, broker_ns, subject, headers, payload };
+        read(LAKE, &message, &Rules::default())
+    }
 
     fn read_lake(content_type: Option<&str>, payload: &[u8]) -> Contents {
-        read(&LAKE, &content_type.into(), payload, &Rules::default())
+        read_with(&content_type.into(), payload)
     }
 
     fn refusals(reading: &Contents) -> Vec<Option<(Reason, Option<&'static str>)>> {
@@ -308,8 +304,8 @@ mod tests {
     #[test]
     fn a_message_whose_headers_cannot_be_read_is_one_letter_that_holds_all_its_bytes() {
         let payload = format!("{}\n{}", line("a"), line("b"));
-        let headers = Headers::read(LAKE.subject, b"NATS/1.0\r\nx: Jo\xe3o\r\n\r\n");
-        let reading = read(&LAKE, &headers, payload.as_bytes(), &Rules::default());
+        let headers = Headers::read(SUBJECT, b"NATS/1.0\r\nx: Jo\xe3o\r\n\r\n");
+        let reading = read_with(&headers, payload.as_bytes());
         assert_eq!(refusals(&reading), [Some((Reason::UnreadableHeaders, None))]);
         assert_eq!(count_items(&headers, payload.as_bytes()), 1);
         let Item::Refused(item) = &reading.items[0] else { panic!("it was read") };
@@ -331,7 +327,7 @@ mod tests {
                 prop_assert_eq!(counted, events.len());
                 prop_assert_eq!(reading.fields_ignored, 0);
                 for (item, event) in reading.items.iter().zip(&events) {
-                    let accepted = accept(event, LAKE.stream, AT, &Rules::default());
+                    let accepted = accept(event, LAKE, AT, &Rules::default());
                     match item {
                         Item::Event(read) => {
                             prop_assert_eq!(read, event);
@@ -440,7 +436,7 @@ mod tests {
         let reading = read_lake(None, payload.as_bytes());
         for (index, item) in (0..).zip(&reading.items) {
             let Item::Event(event) = item else { panic!("{item:?}") };
-            assert_eq!(event.id, derived::of_place(LAKE.stream, 7, index, LAKE.broker_ns));
+            assert_eq!(event.id, derived::of_place(LAKE, 7, index, BROKER_NS));
         }
     }
 

@@ -185,14 +185,14 @@ mod tests {
         for headers in [Headers::of("application/json"), Headers::default()] {
             assert!(read_replay(&headers, &sealed.payload).is_err());
         }
-        let place = crate::StreamPosition {
-            stream: domain::Stream::lake(0),
+        let message = crate::Message {
             sequence: 1,
             broker_ns: fixtures::AT.0 * 1_000,
             subject: "lake.access.0.x",
+            headers: &Headers::of(CONTENT_TYPE),
+            payload: &sealed.payload,
         };
-        let rules = domain::Rules::default();
-        let reading = crate::read(&place, &Headers::of(CONTENT_TYPE), &sealed.payload, &rules);
+        let reading = crate::read(domain::Stream::lake(0), &message, &domain::Rules::default());
         assert!(matches!(&reading.items[..], [crate::Item::Refused(_)]), "{reading:?}");
         // People may look at it all the same.
         let raw = crate::decode(&Headers::of(CONTENT_TYPE), &sealed.payload).unwrap();

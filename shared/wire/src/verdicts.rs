@@ -53,13 +53,14 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::{Contents, Item, Message, fixtures, read, seal};
     use crate::{Headers, MESSAGE_BYTES_MAX};
-    use crate::{Item, StreamPosition, fixtures, read, seal};
 
     const STREAM: Stream = Stream::lake(0);
 
-    fn place(subject: &str) -> StreamPosition<'_> {
-        StreamPosition { stream: STREAM, sequence: 7, broker_ns: fixtures::AT.0 * 1_000, subject }
+    fn read_at(subject: &str, headers: &Headers, payload: &[u8], rules: &Rules) -> Contents {
+        let (sequence, broker_ns) = (7, fixtures::AT.0 * 1_000);
+        read(STREAM, &Message { sequence, broker_ns, subject, headers, payload }, rules)
     }
 
     fn numbered(first: u64, events: Vec<domain::Event>) -> Vec<Verdict> {
@@ -71,8 +72,7 @@ mod tests {
     }
 
     fn read_late(sealed: &Sealed, rules: &Rules) -> Vec<Item> {
-        let place = place("lake.late.0");
-        read(&place, &Headers::of(sealed.content_type), &sealed.payload, rules).items
+        read_at("lake.late.0", &Headers::of(sealed.content_type), &sealed.payload, rules).items
     }
 
     fn refusal(item: &Item) -> (Reason, Option<&'static str>) {
@@ -150,14 +150,13 @@ mod tests {
         assert_eq!(refusal(&items[0]), (Reason::WrongStream, None));
         let sealed = seal_lake(&numbered(1, vec![event]), 0);
         let text = String::from_utf8(sealed.payload.to_vec()).unwrap();
-        let place = place("lake.late.0");
         for (from, to, field) in [
             ("\"verdict\":1", "\"verdict\":-1", "verdict"),
             ("\"verdict\":1", "\"verdict\":\"1\"", "verdict"),
             ("\"id\"", "\"no_id\"", "id"),
         ] {
-            let items =
-                read(&place, &Headers::default(), text.replace(from, to).as_bytes(), &rules).items;
+            let text = text.replace(from, to);
+            let items = read_at("lake.late.0", &Headers::default(), text.as_bytes(), &rules).items;
             assert_eq!(refusal(&items[0]), (Reason::MissingField, Some(field)), "{to}");
         }
     }
@@ -166,12 +165,8 @@ mod tests {
     fn elsewhere_the_number_is_a_field_that_is_ignored() {
         let event = fixtures::access_of("k");
         let sealed = seal_lake(&numbered(1, vec![event.clone()]), 0);
-        let reading = read(
-            &place("lake.access.0.x"),
-            &Headers::default(),
-            &sealed.payload,
-            &Rules::default(),
-        );
+        let reading =
+            read_at("lake.access.0.x", &Headers::default(), &sealed.payload, &Rules::default());
         assert_eq!(reading.items, [Item::Event(event)]);
         assert_eq!(reading.fields_ignored, 1);
     }

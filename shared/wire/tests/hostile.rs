@@ -12,7 +12,7 @@ use domain::{
 };
 use peak_alloc::PeakAlloc;
 use proptest::{collection::vec, prelude::*, sample::Index};
-use wire::{Format, StreamPosition, Subjects, seal, snapshot};
+use wire::{Format, Message, Subjects, seal, snapshot};
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
@@ -190,11 +190,12 @@ fn peak<T>(call: impl FnOnce() -> T) -> (T, usize) {
 fn read_every_way(payload: &[u8]) {
     let rules = Rules::default();
     let (_, taken) = peak(|| {
-        for stream in [Stream::lake(0), Stream::warehouse(0)] {
-            let (sequence, broker_ns) = (7, AT.0 * 1_000);
-            let place = StreamPosition { stream, sequence, broker_ns, subject: "lake.access.0.x" };
+        for stream in Stream::of_partition(0) {
+            let (sequence, broker_ns, subject) = (7, AT.0 * 1_000, "lake.access.0.x");
             for content_type in [None, Some("application/x-bincode; v=1"), Some("text/plain")] {
-                drop(wire::read(&place, &content_type.into(), payload, &rules));
+                let headers = &content_type.into();
+                let message = Message { sequence, broker_ns, subject, headers, payload };
+                drop(wire::read(stream, &message, &rules));
             }
         }
         drop(wire::decode_sample(payload));

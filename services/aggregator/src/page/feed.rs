@@ -63,7 +63,7 @@ impl Feed {
             // What is shown next may be another state.
             None => recent.clear(),
         }
-        let streams = [Stream::lake(self.partition), Stream::warehouse(self.partition)];
+        let streams = Stream::of_partition(self.partition);
         let condition = HealthFacts {
             parts: self.readiness.parts(),
             streams: streams

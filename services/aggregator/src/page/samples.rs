@@ -68,24 +68,12 @@ impl Samples {
         }
     }
 
-    /// The sequence before the first message that was stored in the last hour, by halving.
+    /// The sequence before the first message that was stored in the last hour.
     async fn position_an_hour_ago(&self) -> anyhow::Result<u64> {
         let since_ns = (self.clock.now_us() - HISTORY_S * 1_000_000).saturating_mul(1_000);
         let status = self.bus.stream(&self.name).await?;
-        let (mut low, mut high) = (status.first_sequence, status.last_sequence.saturating_add(1));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            // One that is gone was trimmed, as all before it.
-            let is_older = match self.bus.message_at(&self.name, middle).await? {
-                Some(message) => message.broker_ns < since_ns,
-                None => true,
-            };
-            if is_older {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low.saturating_sub(1))
+        let within = status.first_sequence..status.last_sequence.saturating_add(1);
+        let first = self.bus.first_stored_since(&self.name, since_ns, within).await?;
+        Ok(first.saturating_sub(1))
     }
 }

@@ -1,4 +1,4 @@
-//! Owners: who may do what only one may do, in an entry that changes hands by compare-and-set.
+//! Leases: who may do what only one may do, in an entry that changes hands by compare-and-set.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,9 +9,9 @@ use crate::{
     error::BusError,
 };
 
-/// The owners of everything that has one.
+/// The leases of everything that only one may have.
 #[derive(Clone, Debug)]
-pub struct Owners {
+pub struct Leases {
     bus: Bus,
 }
 
@@ -28,34 +28,34 @@ pub struct Claim {
     pub is_released: bool,
 }
 
-/// What [`Owners::get`] found.
+/// What [`Leases::get`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// None: nobody ever claimed it, or the entry can't be read, which is nobody's claim.
+pub struct LeaseEntry {
+    /// `None`: nobody ever claimed it, or the entry can't be read, which is nobody's claim.
     pub claim: Option<Claim>,
-    /// To be given to [`Owners::set`]; changes with each renewal.
+    /// To be given to [`Leases::set`]; changes with each renewal.
     pub revision: u64,
 }
 
 impl Bus {
-    /// The owners.
-    pub fn owners(&self) -> Owners {
-        Owners { bus: self.clone() }
+    /// The leases.
+    pub fn leases(&self) -> Leases {
+        Leases { bus: self.clone() }
     }
 }
 
-impl Owners {
-    /// Who owns a thing: letters, digits, `_` and `-`.
+impl Leases {
+    /// Who has a thing: letters, digits, `_` and `-`.
     ///
     /// # Errors
     ///
     /// [`BusError::Mismatch`] in a broker that is not the one that this connection began with,
     /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
-    pub async fn get(&self, thing: &str) -> Result<Owner, BusError> {
+    pub async fn get(&self, thing: &str) -> Result<LeaseEntry, BusError> {
         self.bus.same_pipeline().await?;
         let entry = bucket::entry(&self.bus, &key(thing)).await?;
         let claim = entry.value.and_then(|value| serde_json::from_slice(&value).ok());
-        Ok(Owner { claim, revision: entry.revision })
+        Ok(LeaseEntry { claim, revision: entry.revision })
     }
 
     /// Claims, renews or gives back, provided that nobody changed the entry since `revision`;
@@ -63,9 +63,9 @@ impl Owners {
     ///
     /// # Errors
     ///
-    /// [`BusError::Superseded`] if somebody did: ask again who. And as [`Owners::get`].
+    /// [`BusError::Superseded`] if somebody did: ask again who. And as [`Leases::get`].
     pub async fn set(&self, thing: &str, claim: &Claim, revision: u64) -> Result<u64, BusError> {
-        let what = what(thing);
+        let what = format!("owner of {thing}");
         let value: Bytes = serde_json::to_vec(claim)
             .map_err(|error| BusError::Garbled { what: what.clone(), detail: error.to_string() })?
             .into();
@@ -75,8 +75,4 @@ impl Owners {
 
 fn key(thing: &str) -> String {
     format!("owner.{thing}")
-}
-
-fn what(thing: &str) -> String {
-    format!("owner of {thing}")
 }

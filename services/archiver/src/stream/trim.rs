@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use bus::{Bus, BusError, Comparison, StreamStatus};
+use bus::{BusError, Comparison, StreamStatus};
 use domain::Mark;
-use service_kit::FailPoint;
+use service_kit::{Condition, FailPoint};
+use tokio::sync::watch;
 
-use crate::steps::Steps;
+use super::{ClosedEpoch, Committed, OrderGuard, StreamContext};
 
 /// Part of a stream's room, in percent, above which the time that is kept no longer counts: half
 /// of the room is left for what comes while a service is down.
@@ -25,60 +26,132 @@ static TRIMMED: FailPoint = FailPoint::new("archiver.trimmed");
 
 /// What trimming must respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TrimRules {
+pub(super) struct TrimRules {
     /// Messages younger than this stay as long as there is room.
-    pub(crate) keep: Duration,
+    pub(super) keep: Duration,
     /// Whether the aggregator's snapshot must have passed a message: of event streams, where an
     /// aggregator is wanted.
-    pub(crate) await_snapshot: bool,
+    pub(super) await_snapshot: bool,
 }
 
 /// What became of an attempt to trim.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trimmed {
+struct Trimmed {
     /// Below this sequence nothing is left, if something was deleted.
-    pub(crate) below: Option<u64>,
+    below: Option<u64>,
     /// Why a stream that is nearly full could not be trimmed.
-    pub(crate) held: Option<String>,
+    held: Option<String>,
 }
 
-/// Trims a stream as far as is allowed.
-///
-/// # Errors
-///
-/// What the broker may answer; trimming again later is always right.
-pub(crate) async fn trim(
-    bus: &Bus,
-    stream: &str,
-    checkpoint: &Mark,
-    rules: &TrimRules,
-    now_us: i64,
-    steps: &Steps,
-) -> Result<Trimmed, BusError> {
-    let status = bus.stream(stream).await?;
-    let allowed = allowed(bus, stream, checkpoint, rules).await?;
-    let nothing = Trimmed { below: None, held: held(stream, &status, allowed, checkpoint) };
-    let Some(allowed) = allowed.filter(|allowed| status.first_sequence < *allowed) else {
-        return Ok(nothing);
-    };
-    let below = match short_of_space(&status, allowed) {
-        Some(below) => below,
-        None => older_than(bus, stream, &status, allowed, now_us, rules.keep).await?,
-    };
-    if below <= status.first_sequence {
-        return Ok(nothing);
+/// Trims a stream as far as is allowed, again and again.
+pub(super) struct Trimmer<'a> {
+    pub(super) context: &'a StreamContext,
+    pub(super) rules: TrimRules,
+    pub(super) interval: Duration,
+    /// The epoch that was closed last.
+    pub(super) closed: Option<ClosedEpoch>,
+    pub(super) commits: watch::Receiver<Committed>,
+    pub(super) guard: &'a OrderGuard,
+    /// Whether a stream that is nearly full can be trimmed.
+    pub(super) condition: Condition,
+}
+
+impl Trimmer<'_> {
+    /// Trims until the stream looks like another, or more is known of the epoch that was closed; says
+    /// how. Whether the stream is another shows the checkpoint in the archive: another archiver may
+    /// have taken over and trimmed since ours.
+    pub(super) async fn run(self) -> String {
+        let StreamContext { name: stream, bus, .. } = self.context;
+        let mut failures = 0_u64;
+        loop {
+            tokio::time::sleep(self.interval).await;
+            let checkpoint = self.commits.borrow().mark;
+            match bus.compare(stream, &checkpoint).await.map(Comparison::difference) {
+                Ok(Some(why)) => return why,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(stream, %error, "can't compare yet"),
+            }
+            if let Some(closed) = &self.closed
+                && let Ok(Some(newest)) = closed.late_news(self.context).await
+            {
+                return format!("epoch {} had messages up to {newest}", closed.epoch());
+            }
+            match self.trim(&checkpoint).await {
+                Ok(trimmed) => {
+                    self.tell(trimmed);
+                    failures = 0;
+                }
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        tracing::warn!(stream, %error, "not trimmed yet");
+                    } else {
+                        // An answer that was lost once says nothing.
+                        self.condition.fail(format!("{stream} is not trimmed: {error}"));
+                    }
+                }
+            }
+        }
     }
-    // The message at the checkpoint is compared last: nothing of another stream is deleted.
-    if bus.compare(stream, checkpoint).await? != Comparison::Same {
-        return Ok(nothing);
+
+    fn tell(&self, Trimmed { below, held }: Trimmed) {
+        let stream = &self.context.name;
+        tracing::debug!(stream, below, "trimmed as far as is allowed");
+        self.context.metrics.observe_trim(below);
+        match held {
+            Some(why) => self.condition.fail(why),
+            None => self.condition.pass(format!("{stream}: as far as is allowed")),
+        }
     }
-    COMPARED.pass();
-    if !steps.may_trim(below) {
-        return Ok(nothing);
+
+    /// Trims once. To trim again later is always right.
+    async fn trim(&self, checkpoint: &Mark) -> Result<Trimmed, BusError> {
+        let StreamContext { name: stream, bus, .. } = self.context;
+        let status = bus.stream(stream).await?;
+        let allowed = self.allowed(checkpoint).await?;
+        let nothing = Trimmed { below: None, held: held(stream, &status, allowed, checkpoint) };
+        let Some(allowed) = allowed.filter(|allowed| status.first_sequence < *allowed) else {
+            return Ok(nothing);
+        };
+        let below = match short_of_space(&status, allowed) {
+            Some(below) => below,
+            None => self.first_kept(&status, allowed).await?,
+        };
+        if below <= status.first_sequence {
+            return Ok(nothing);
+        }
+        // The message at the checkpoint is compared last: nothing of another stream is deleted.
+        if bus.compare(stream, checkpoint).await? != Comparison::Same {
+            return Ok(nothing);
+        }
+        COMPARED.pass();
+        if !self.guard.may_trim(below) {
+            return Ok(nothing);
+        }
+        bus.trim(stream, below).await?;
+        TRIMMED.pass();
+        Ok(Trimmed { below: Some(below), held: None })
     }
-    bus.trim(stream, below).await?;
-    TRIMMED.pass();
-    Ok(Trimmed { below: Some(below), held: None })
+
+    /// The sequence up to which (exclusive) every reader has passed, if all are in one epoch.
+    async fn allowed(&self, checkpoint: &Mark) -> Result<Option<u64>, BusError> {
+        let StreamContext { name: stream, bus, .. } = self.context;
+        if bus.epochs().get(stream).await? != Some(checkpoint.epoch) {
+            return Ok(None);
+        }
+        if !self.rules.await_snapshot {
+            return Ok(Some(checkpoint.sequence));
+        }
+        let snapshot = bus.snapshots().pointer(stream).await?;
+        Ok(passed_by_both(checkpoint, snapshot.map(|(pointer, _)| pointer.mark)))
+    }
+
+    /// The first sequence that is young enough to be kept, by bisection on the broker's timestamps.
+    async fn first_kept(&self, status: &StreamStatus, allowed: u64) -> Result<u64, BusError> {
+        let StreamContext { name: stream, bus, clock, .. } = self.context;
+        let keep_us = i64::try_from(self.rules.keep.as_micros()).unwrap_or(i64::MAX);
+        let since_ns = clock.now_us().saturating_sub(keep_us).saturating_mul(1_000);
+        bus.first_stored_since(stream, since_ns, status.first_sequence..allowed).await
+    }
 }
 
 /// Why nothing may be trimmed of a stream that is nearly full.
@@ -103,23 +176,6 @@ fn held(
     ))
 }
 
-/// The sequence up to which (exclusive) every reader has passed, if all are in one epoch.
-async fn allowed(
-    bus: &Bus,
-    stream: &str,
-    checkpoint: &Mark,
-    rules: &TrimRules,
-) -> Result<Option<u64>, BusError> {
-    if bus.epochs().get(stream).await? != Some(checkpoint.epoch) {
-        return Ok(None);
-    }
-    if !rules.await_snapshot {
-        return Ok(Some(checkpoint.sequence));
-    }
-    let snapshot = bus.snapshots().pointer(stream).await?;
-    Ok(passed_by_both(checkpoint, snapshot.map(|(pointer, _)| pointer.mark)))
-}
-
 /// The sequence up to which (exclusive) archive and aggregator both have what the stream holds;
 /// `None` where no snapshot speaks of this stream in this epoch.
 fn passed_by_both(checkpoint: &Mark, snapshot: Option<Mark>) -> Option<u64> {
@@ -139,34 +195,6 @@ fn short_of_space(status: &StreamStatus, allowed: u64) -> Option<u64> {
     let excess = u128::from(status.bytes - half) * u128::from(status.messages);
     let messages = u64::try_from(excess.div_ceil(u128::from(status.bytes))).unwrap_or(u64::MAX);
     Some(status.first_sequence.saturating_add(messages).min(allowed))
-}
-
-/// The first sequence that is younger than what is kept, by bisection on the broker's timestamps.
-async fn older_than(
-    bus: &Bus,
-    stream: &str,
-    status: &StreamStatus,
-    allowed: u64,
-    now_us: i64,
-    keep: Duration,
-) -> Result<u64, BusError> {
-    let keep_us = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
-    let since_ns = now_us.saturating_sub(keep_us).saturating_mul(1_000);
-    let (mut low, mut high) = (status.first_sequence, allowed);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        // One that was deleted says nothing of its age; the ones below it are older.
-        let young = bus
-            .message_at(stream, middle)
-            .await?
-            .is_some_and(|message| message.broker_ns >= since_ns);
-        if young {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    Ok(low)
 }
 
 #[cfg(test)]

@@ -5,51 +5,52 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use domain::{EffectOrder, OutOfOrder};
 
-use crate::{metrics::StreamMetrics, stream::Committed};
+use super::Committed;
+use crate::metrics::StreamMetrics;
 
-/// The steps of one round on one stream. A step out of order is refused, and an alarm.
+/// The effects of one round on one stream. One out of order is refused, and an alarm.
 #[derive(Debug)]
-pub(crate) struct Steps {
+pub(super) struct OrderGuard {
     order: Mutex<EffectOrder>,
     metrics: StreamMetrics,
 }
 
-impl Steps {
+impl OrderGuard {
     /// Goes on after a checkpoint.
-    pub(crate) fn new(checkpoint: &Committed, metrics: StreamMetrics) -> Self {
+    pub(super) fn new(checkpoint: &Committed, metrics: StreamMetrics) -> Self {
         let mut order = EffectOrder::new(Some(checkpoint.mark));
         order.give(checkpoint.verdicts.given);
         Self { order: Mutex::new(order), metrics }
     }
 
     /// A transaction was committed. It is too late to refuse one that went back.
-    pub(crate) fn committed(&self, now: &Committed) {
-        let step = {
+    pub(super) fn committed(&self, now: &Committed) {
+        let effect = {
             let mut order = self.order();
             order.give(now.verdicts.given);
             order.commit(now.mark)
         };
-        let _alarm_only = self.is_in_order(step);
+        let _alarm_only = self.is_in_order(effect);
     }
 
     /// Whether verdicts up to a number may be published.
-    pub(crate) fn may_publish(&self, number: u64) -> bool {
-        let step = self.order().publish(number);
-        self.is_in_order(step)
+    pub(super) fn may_publish(&self, number: u64) -> bool {
+        let effect = self.order().publish(number);
+        self.is_in_order(effect)
     }
 
     /// Whether the broker may be told that everything up to a sequence is done.
-    pub(crate) fn may_acknowledge(&self, sequence: u64) -> bool {
+    pub(super) fn may_acknowledge(&self, sequence: u64) -> bool {
         self.is_in_order(self.order().acknowledge(sequence))
     }
 
     /// Whether everything below a sequence may be deleted.
-    pub(crate) fn may_trim(&self, below: u64) -> bool {
+    pub(super) fn may_trim(&self, below: u64) -> bool {
         self.is_in_order(self.order().trim(below))
     }
 
-    fn is_in_order(&self, step: Result<(), OutOfOrder>) -> bool {
-        let Err(broken) = step else { return true };
+    fn is_in_order(&self, effect: Result<(), OutOfOrder>) -> bool {
+        let Err(broken) = effect else { return true };
         self.metrics.observe_out_of_order();
         tracing::error!(%broken, "a step out of order was refused");
         debug_assert!(false, "{broken}");
