@@ -58,50 +58,6 @@ give() {
   mv "$2.new" "$2"
 }
 
-# Standard input as base64 for addresses, without its padding.
-base64url() { base64 -w 0 | tr '+/' '-_' | tr -d '='; }
-
-# HMAC-SHA-256 of a text under a key of at most 64 characters (RFC 2104), as octal escapes.
-hmac() {
-  inner=
-  outer=
-  place=0
-  for byte in $(printf '%s' "$1" | od -An -v -tu1) $(yes 0 | head -n 64); do
-    [ "$place" -lt 64 ] || break
-    inner="$inner\\$(printf %o $((byte ^ 54)) | sed 's/^.$/0&/; s/^..$/0&/')"
-    outer="$outer\\$(printf %o $((byte ^ 92)) | sed 's/^.$/0&/; s/^..$/0&/')"
-    place=$((place + 1))
-  done
-  # shellcheck disable=SC2059 # The text is the format: escapes of bytes that printf makes.
-  digest=$({
-    printf "$inner"
-    printf '%s' "$2"
-  } | sha256sum | octal)
-  # shellcheck disable=SC2059
-  {
-    printf "$outer"
-    printf "$digest"
-  } | sha256sum | octal
-}
-
-# The digest that sha256sum prints, as octal escapes.
-octal() {
-  cut -c1-64 | sed 's/../0x& /g' | tr ' ' '\n' | while read -r byte; do
-    [ -z "$byte" ] || printf '\\%03o' "$((byte))"
-  done
-}
-
-# A token that PostgREST takes for a role, for ten years.
-rest_key() {
-  now=$(date +%s)
-  header=$(printf '{"alg":"HS256","typ":"JWT"}' | base64url)
-  claims=$(printf '{"role":"%s","iss":"lakegauge","iat":%d,"exp":%d}' \
-    "$1" "$now" $((now + 315360000)) | base64url)
-  signed="$header.$claims"
-  # shellcheck disable=SC2059
-  printf '%s.%s\n' "$signed" "$(printf "$(hmac "$(password jwt)" "$signed")" | base64url)"
-}
-
 mkdir -p "$kept"
 chmod 711 /secrets
 
@@ -124,14 +80,9 @@ case ${1:-} in
     exit 0
     ;;
   rest-key)
-    case ${2:-} in
-      anon | authenticated | service_role) rest_key "$2" ;;
-      *)
-        echo "error: rest-key needs anon, authenticated or service_role" >&2
-        exit 64
-        ;;
-    esac
-    exit 0
+    shift
+    password jwt | lakegauge rest-key "$@"
+    exit
     ;;
   *)
     echo "error: unknown argument '$1'" >&2

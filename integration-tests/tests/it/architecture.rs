@@ -44,7 +44,7 @@ const OWNERS: &[(&str, &str)] =
 /// Crates that do no I/O, and what they therefore never use.
 const PURE: &[&str] = &["domain", "wire"];
 const IMPURE: &[&str] =
-    &["tokio", "tracing", "rand", "rand_chacha", "hyper", "async-nats", "sqlx", "rustix"];
+    &["tokio", "tracing", "rand", "rand_chacha", "hyper", "axum", "async-nats", "sqlx", "rustix"];
 
 /// Normal dependencies of every crate of ours, by name.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -46,6 +46,7 @@ const CASES: &[(&str, i32)] = &[
     ("dead-letters drop 1 --note x", STOPPED),
     ("doctor", STOPPED),
     ("healthcheck", STOPPED),
+    ("rest-key anon", STOPPED),
     ("settings", STOPPED),
     ("completions bash", STOPPED),
     ("simulate lake", DONE),

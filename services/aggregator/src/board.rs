@@ -1,11 +1,13 @@
 //! What the metrics port answers from: the states of both sides, once they have caught up.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::{Router, extract::State, http::StatusCode, routing::get};
 use domain::{Side, SideMetrics};
-use service_kit::http::{Answer, Asked};
+use service_kit::http;
 
 use crate::{
     exposition,
@@ -84,32 +86,43 @@ impl Board {
         shown.lake.is_some() && shown.warehouse.is_some()
     }
 
-    /// Answers `/metrics`, `/readyz` and `/livez`.
-    pub(crate) fn answer(&self, asked: &Asked) -> Answer {
-        match asked.path.as_str() {
-            "/livez" => Answer::ok("ok\n"),
-            "/metrics" | "/readyz" if !self.is_complete() => not_yet(),
-            "/metrics" | "/readyz" => match self.stale() {
-                Some(stale) => Answer::unavailable(format!("{stale}\n")),
-                None if asked.path == "/readyz" => Answer::ok("ok\n"),
-                None => self.text().map_or_else(not_yet, Answer::metrics),
-            },
-            _ => Answer::not_found(),
+    /// The routes `/metrics`, `/readyz` and `/livez`.
+    pub(crate) fn routes(self) -> Router {
+        Router::new()
+            .route("/livez", get("ok\n"))
+            .route(
+                "/readyz",
+                get(|State(board): State<Self>| ready(board.may_be_shown().map(|()| "ok\n"))),
+            )
+            .route(
+                "/metrics",
+                get(|State(board): State<Self>| ready(board.text().map(http::metrics))),
+            )
+            .with_state(self)
+    }
+
+    /// An error, which is what is answered instead, as long as the numbers may not be shown.
+    fn may_be_shown(&self) -> Result<(), NotShown> {
+        if !self.is_complete() {
+            return Err(not_yet());
         }
+        self.stale()
+            .map_or(Ok(()), |stale| Err((StatusCode::SERVICE_UNAVAILABLE, format!("{stale}\n"))))
     }
 
     /// The metrics. A fold waits while its own values are copied, not while they are written.
-    fn text(&self) -> Option<String> {
-        let (lake, warehouse) = self.both()?;
+    fn text(&self) -> Result<String, NotShown> {
+        self.may_be_shown()?;
+        let (lake, warehouse) = self.both().ok_or_else(not_yet)?;
         let mut families = match lake.lock().state().metrics() {
             SideMetrics::Lake(lake) => exposition::lake_families(lake),
-            SideMetrics::Warehouse(_) => return None,
+            SideMetrics::Warehouse(_) => return Err(not_yet()),
         };
         families.extend(match warehouse.lock().state().metrics() {
             SideMetrics::Warehouse(warehouse) => exposition::warehouse_families(warehouse),
-            SideMetrics::Lake(_) => return None,
+            SideMetrics::Lake(_) => return Err(not_yet()),
         });
-        Some(exposition::encode(families))
+        Ok(exposition::encode(families))
     }
 
     /// The sums that the page shows; none until both sides are shown, or while they are stale.
@@ -139,8 +152,12 @@ impl Board {
     }
 }
 
-fn not_yet() -> Answer {
-    Answer::unavailable("catching up: counters that began at 0 would show a burst that never was\n")
+/// 503 with the reason.
+type NotShown = (StatusCode, String);
+
+fn not_yet() -> NotShown {
+    let why = "catching up: counters that began at 0 would show a burst that never was\n";
+    (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
 }
 
 #[cfg(test)]
@@ -149,7 +166,7 @@ mod tests {
     use service_kit::Clock;
 
     use super::*;
-    use crate::fold::StreamFold;
+    use crate::{ask::ask, fold::StreamFold};
 
     const STALE_AFTER: Duration = Duration::from_secs(30);
 
@@ -158,40 +175,40 @@ mod tests {
         Shared::new(StreamFold::new(StreamState::new(stream, Rules::default()), mark))
     }
 
-    fn status(board: &Board, path: &str) -> u16 {
-        board.answer(&Asked { path: path.to_owned(), query: String::new() }).status
+    async fn status(board: &Board, path: &str) -> u16 {
+        ask(board.clone().routes(), path).await.0
     }
 
-    #[test]
-    fn nothing_is_shown_until_both_sides_have_caught_up() {
+    #[tokio::test]
+    async fn nothing_is_shown_until_both_sides_have_caught_up() {
         let board = Board::new(STALE_AFTER);
-        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (503, 503));
+        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (503, 503));
         board.show(Side::Lake, Some(shared(Stream::lake(0))));
-        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (503, 503));
+        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (503, 503));
         board.show(Side::Warehouse, Some(shared(Stream::warehouse(0))));
-        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (200, 200));
+        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (200, 200));
         board.show(Side::Lake, None);
-        assert_eq!((status(&board, "/metrics"), status(&board, "/livez")), (503, 200));
+        assert_eq!((status(&board, "/metrics").await, status(&board, "/livez").await), (503, 200));
     }
 
-    #[test]
-    fn numbers_whose_owner_does_not_reach_the_broker_are_not_ready_until_it_does() {
+    #[tokio::test]
+    async fn numbers_whose_owner_does_not_reach_the_broker_are_not_ready_until_it_does() {
         let (board, clock) = (Board::new(STALE_AFTER), Clock::manual(0));
         board.show(Side::Lake, Some(shared(Stream::lake(0))));
         board.show(Side::Warehouse, Some(shared(Stream::warehouse(0))));
         let tenure = Tenure::new(clock.clone(), 3_000, 0);
         board.owned(Some(tenure.clone()));
         clock.advance(STALE_AFTER - Duration::from_millis(1));
-        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (200, 200));
+        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (200, 200));
         assert!(board.figures().is_some());
         clock.advance(Duration::from_millis(1));
-        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (503, 503));
-        assert_eq!(status(&board, "/livez"), 200);
+        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (503, 503));
+        assert_eq!(status(&board, "/livez").await, 200);
         assert!(board.figures().is_none(), "the page would show them as live");
         let said = board.stale().unwrap().to_string();
         assert!(said.contains("last reached 30 s ago"), "{said}");
         tenure.renew(clock.monotonic_ms());
-        assert_eq!((status(&board, "/metrics"), status(&board, "/readyz")), (200, 200));
+        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (200, 200));
         clock.advance(STALE_AFTER);
         board.owned(None);
         assert_eq!(board.stale(), None, "another owner's are not ours to judge");

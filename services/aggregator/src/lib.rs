@@ -9,6 +9,8 @@
 //! mark, and the next process folds the same.
 
 pub mod api;
+#[cfg(test)]
+mod ask;
 mod board;
 mod config;
 pub mod exposition;

@@ -49,10 +49,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     };
     let (page, looking) = feed.start();
     let _looking = AbortOnDropHandle::new(tokio::spawn(looking));
-    let answers = board.clone();
-    http::serve(listener, move |asked| {
-        page.answer(asked).unwrap_or_else(|| answers.answer(asked).into())
-    });
+    http::serve(listener, page.routes().merge(board.clone().routes()));
     tracing::info!(address = %config.metrics_addr, "metrics port open");
 
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };

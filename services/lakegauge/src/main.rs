@@ -17,6 +17,7 @@ mod migrate;
 mod publish;
 mod readable;
 mod replay;
+mod rest_key;
 mod said;
 mod schema;
 mod services;

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 
 use crate::{
     adopt, audit, completions, dead_letters, decode, doctor, env_example, healthcheck, migrate,
-    publish, replay, schema, streams, tail, top, up,
+    publish, replay, rest_key, schema, streams, tail, top, up,
 };
 
 /// A subcommand that is no service: it does one thing and ends.
@@ -31,6 +31,7 @@ const TOOLS: &[Tool] = &[
     Tool { command: dead_letters::command, run: dead_letters::run },
     Tool { command: doctor::command, run: doctor::run },
     Tool { command: healthcheck::command, run: healthcheck::run },
+    Tool { command: rest_key::command, run: rest_key::run },
     Tool { command: env_example::command, run: env_example::run },
     Tool { command: completions::command, run: completions::run },
 ];

@@ -1,8 +1,11 @@
 //! From settings to a running simulator.
 
+use std::hash::Hasher as _;
+
 use anyhow::Context as _;
 use bus::service::BusConfig;
 use domain::{Run, Stream, Timestamp};
+use fnv::FnvHasher;
 use rand::{TryRng, rngs::SysRng};
 use service_kit::Context;
 use wire::{Packer, PackerLimits, Subjects};
@@ -147,12 +150,7 @@ fn salt_of(name: &str, stream: Stream) -> u32 {
 
 /// FNV-1a of a name and the stream.
 fn hash_of(name: &str, stream: Stream) -> u64 {
-    stream
-        .to_string()
-        .bytes()
-        .chain(*b"/")
-        .chain(name.bytes())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+    let mut hasher = FnvHasher::default();
+    hasher.write(format!("{stream}/{name}").as_bytes());
+    hasher.finish()
 }

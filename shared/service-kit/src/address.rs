@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
+
 /// The longest port in digits: 65535.
 const PORT_DIGITS_MAX: usize = 5;
 
@@ -172,24 +174,17 @@ fn place_parts(place: &str) -> Result<(String, Option<u16>), AddressProblem> {
 
 /// Text of an address, where `%40` stands for `@`.
 fn decoded(text: &str) -> Result<String, AddressProblem> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    let digit = |byte: Option<u8>| {
-        let digit = char::from(byte?).to_digit(16)?;
-        u8::try_from(digit).ok()
+    // The decoder takes a percent sign that begins no escape as it is.
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     };
-    while let Some(byte) = rest.next() {
-        let byte = if byte == b'%' {
-            let (high, low) = (digit(rest.next()), digit(rest.next()));
-            high.zip(low).map(|(high, low)| high << 4 | low).ok_or(AddressProblem::Escape)?
-        } else {
-            byte
-        };
-        bytes.push(byte);
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err(AddressProblem::Escape);
     }
-    let text = String::from_utf8(bytes).map_err(|_| AddressProblem::Escape)?;
+    let text = percent_decode_str(text).decode_utf8().map_err(|_| AddressProblem::Escape)?;
     // Servers take a NUL for the end of a name.
-    if text.contains('\0') { Err(AddressProblem::Control) } else { Ok(text) }
+    if text.contains('\0') { Err(AddressProblem::Control) } else { Ok(text.into_owned()) }
 }
 
 #[cfg(test)]

@@ -1,89 +1,109 @@
 //! The admin port: `/livez`, `/readyz` and `/metrics` of the service itself.
 
 use std::fmt::Write as _;
+use std::future::ready;
 
+use axum::Router;
+use axum::extract::RawQuery;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
 
 use crate::Readiness;
-use crate::http::{Answer, Asked};
 use crate::lifecycle::Lifecycle;
 
-/// What the admin port answers.
+/// The routes of the admin port.
 ///
 /// `/livez` is 200 as long as the process can answer; `/readyz` is 200 when the service does its
 /// job, otherwise 503 with the reasons, and lists every part with `?verbose`.
-pub fn answer(
-    asked: &Asked,
-    readiness: &Readiness,
-    lifecycle: &Lifecycle,
-    registry: &Registry,
-) -> Answer {
-    match asked.path.as_str() {
-        "/livez" => Answer::ok("ok\n"),
-        "/readyz" => {
-            let ready = readiness.is_ready() && !lifecycle.is_draining();
-            let mut body = String::new();
-            if !ready || asked.query.split('&').any(|part| part == "verbose") {
-                body = readiness.describe();
-                if lifecycle.is_draining() {
-                    body.push_str("[-]lifecycle draining\n");
-                }
-            }
-            // Writing into a string can't fail.
-            writeln!(body, "{}", if ready { "ready" } else { "not ready" }).unwrap_or_default();
-            if ready { Answer::ok(body) } else { Answer::unavailable(body) }
+pub fn routes(readiness: Readiness, lifecycle: Lifecycle, registry: Registry) -> Router {
+    Router::new()
+        .route("/", get("/livez\n/readyz\n/readyz?verbose\n/metrics\n"))
+        .route("/livez", get("ok\n"))
+        .route(
+            "/readyz",
+            get(move |RawQuery(query)| {
+                let query = query.unwrap_or_default();
+                let is_verbose = query.split('&').any(|part| part == "verbose");
+                ready(readyz(&readiness, &lifecycle, is_verbose))
+            }),
+        )
+        .route("/metrics", get(move || ready(metrics(&registry))))
+}
+
+fn readyz(readiness: &Readiness, lifecycle: &Lifecycle, is_verbose: bool) -> (StatusCode, String) {
+    let is_ready = readiness.is_ready() && !lifecycle.is_draining();
+    let mut body = String::new();
+    if !is_ready || is_verbose {
+        body = readiness.describe();
+        if lifecycle.is_draining() {
+            body.push_str("[-]lifecycle draining\n");
         }
-        "/metrics" => match TextEncoder::new().encode_to_string(&registry.gather()) {
-            Ok(text) => Answer::metrics(text),
-            Err(error) => Answer {
-                status: 500,
-                content_type: crate::http::PLAIN,
-                body: format!("metrics can't be written: {error}\n"),
-            },
-        },
-        "/" => Answer::ok("/livez\n/readyz\n/readyz?verbose\n/metrics\n"),
-        _ => Answer::not_found(),
+    }
+    // Writing into a string can't fail.
+    writeln!(body, "{}", if is_ready { "ready" } else { "not ready" }).unwrap_or_default();
+    (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
+}
+
+fn metrics(registry: &Registry) -> Response {
+    match TextEncoder::new().encode_to_string(&registry.gather()) {
+        Ok(text) => crate::http::metrics(text),
+        Err(error) => {
+            let body = format!("metrics can't be written: {error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
     use super::*;
 
-    fn ask(path: &str, query: &str) -> Asked {
-        Asked { path: path.to_owned(), query: query.to_owned() }
+    /// Status and text of the answer to a request.
+    async fn ask(routes: &Router, path: &str) -> (u16, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = routes.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    #[test]
-    fn readyz_says_what_is_missing_and_livez_is_well_meanwhile() {
-        let (readiness, lifecycle, registry) =
-            (Readiness::default(), Lifecycle::default(), Registry::new());
+    fn parts() -> (Readiness, Lifecycle, Router) {
+        let (readiness, lifecycle) = (Readiness::default(), Lifecycle::default());
+        let routes = routes(readiness.clone(), lifecycle.clone(), Registry::new());
+        (readiness, lifecycle, routes)
+    }
+
+    #[tokio::test]
+    async fn readyz_says_what_is_missing_and_livez_is_well_meanwhile() {
+        let (readiness, _lifecycle, routes) = parts();
         let latch = readiness.latch("caught up");
-        let not_ready = answer(&ask("/readyz", ""), &readiness, &lifecycle, &registry);
-        assert_eq!(not_ready.status, 503);
-        assert_eq!(not_ready.body, "[-]caught up not yet\nnot ready\n");
-        assert_eq!(answer(&ask("/livez", ""), &readiness, &lifecycle, &registry).status, 200);
+        let not_ready = "[-]caught up not yet\nnot ready\n".to_owned();
+        assert_eq!(ask(&routes, "/readyz").await, (503, not_ready));
+        assert_eq!(ask(&routes, "/livez").await.0, 200);
         latch.open();
-        let ready = answer(&ask("/readyz", ""), &readiness, &lifecycle, &registry);
-        assert_eq!((ready.status, ready.body.as_str()), (200, "ready\n"));
+        assert_eq!(ask(&routes, "/readyz").await, (200, "ready\n".to_owned()));
     }
 
-    #[test]
-    fn a_draining_service_is_alive_and_not_ready() {
-        let (readiness, lifecycle, registry) =
-            (Readiness::default(), Lifecycle::default(), Registry::new());
+    #[tokio::test]
+    async fn a_draining_service_is_alive_and_not_ready() {
+        let (_readiness, lifecycle, routes) = parts();
         lifecycle.drain();
-        assert_eq!(answer(&ask("/readyz", ""), &readiness, &lifecycle, &registry).status, 503);
-        assert_eq!(answer(&ask("/livez", ""), &readiness, &lifecycle, &registry).status, 200);
+        assert_eq!(ask(&routes, "/readyz").await.0, 503);
+        assert_eq!(ask(&routes, "/livez").await.0, 200);
     }
 
-    #[test]
-    fn readyz_lists_every_part_when_asked() {
-        let (readiness, lifecycle, registry) =
-            (Readiness::default(), Lifecycle::default(), Registry::new());
+    #[tokio::test]
+    async fn readyz_lists_every_part_when_asked() {
+        let (readiness, _lifecycle, routes) = parts();
         let nats = readiness.condition("nats");
         nats.pass("connected");
-        let ready = answer(&ask("/readyz", "verbose"), &readiness, &lifecycle, &registry);
-        assert_eq!(ready.body, "[+]nats connected\nready\n");
+        let (_, listed) = ask(&routes, "/readyz?verbose").await;
+        assert_eq!(listed, "[+]nats connected\nready\n");
     }
 }

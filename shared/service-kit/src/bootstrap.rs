@@ -185,8 +185,8 @@ async fn supervise<C>(
         address = %listener.local_addr().context("the admin port has no address")?,
         "admin port open"
     );
-    let (answers, drains, metrics) = (readiness.clone(), lifecycle.clone(), registry.clone());
-    http::serve(listener, move |asked| admin::answer(asked, &answers, &drains, &metrics));
+    let routes = admin::routes(readiness.clone(), lifecycle.clone(), registry.clone());
+    http::serve(listener, routes);
 
     let context = Context {
         clock: Clock::system(),

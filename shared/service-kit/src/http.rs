@@ -1,50 +1,41 @@
-//! Answers plain HTTP requests from a function; enough for metrics, health and a page.
+//! Serves routes over plain HTTP, to readers who may be many, slow or idle.
+//!
+//! axum's own server bounds neither connections nor waiting, so the connections are accepted here.
 
-mod patience;
-
-use std::convert::Infallible;
-use std::fmt;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::Frame;
+use axum::Router;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
 
-use patience::Patient;
-
-/// Text that is no metrics.
-pub const PLAIN: &str = "text/plain; charset=utf-8";
-/// Prometheus' text format. Prometheus 3 refuses an answer without it.
-pub const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// A page.
-pub const HTML: &str = "text/html; charset=utf-8";
-/// A style sheet.
-pub const CSS: &str = "text/css; charset=utf-8";
-/// A script.
-pub const SCRIPT: &str = "text/javascript; charset=utf-8";
-/// A drawing.
-pub const SVG: &str = "image/svg+xml";
-/// For programs.
-pub const JSON: &str = "application/json";
-/// Server-sent events.
-pub const EVENTS: &str = "text/event-stream";
+/// The media type of Prometheus' text format. Prometheus 3 refuses an answer without it.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a browser may do with an answer: show what this port serves, and nothing of anybody else.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                               img-src 'self'; connect-src 'self'; base-uri 'none'; \
                               form-action 'none'; frame-ancestors 'none'";
+/// Headers of every answer.
+const HEADERS: [(header::HeaderName, HeaderValue); 4] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY)),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
 
 /// Open connections at one time; one more waits in the kernel's queue. A scraper needs one.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -59,74 +50,9 @@ const HEADERS_WAIT: Duration = Duration::from_secs(10);
 /// Pause after the kernel refused a connection (no file handles): they may be freed again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is answered to one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// Media type, such as [`PLAIN`] or [`METRICS`].
-    pub content_type: &'static str,
-    /// What is sent, whole.
-    pub body: String,
-}
-
-impl Answer {
-    /// 200 with plain text.
-    pub fn ok(body: impl Into<String>) -> Self {
-        Self { status: 200, content_type: PLAIN, body: body.into() }
-    }
-
-    /// 200 with metrics in the text format.
-    pub fn metrics(body: String) -> Self {
-        Self { status: 200, content_type: METRICS, body }
-    }
-
-    /// 503 with the reason.
-    pub fn unavailable(body: impl Into<String>) -> Self {
-        Self { status: 503, content_type: PLAIN, body: body.into() }
-    }
-
-    /// 404.
-    pub fn not_found() -> Self {
-        Self { status: 404, content_type: PLAIN, body: "no such page\n".to_owned() }
-    }
-}
-
-/// A body whose parts are sent as they come.
-///
-/// The next part is asked for only when the reader has taken enough of those before it.
-pub type Parts = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
-
-/// What is answered: whole, or as it comes.
-pub enum Reply {
-    /// At once.
-    Whole(Answer),
-    /// 200, of this media type, until the parts end or the reader goes.
-    Stream(&'static str, Parts),
-}
-
-impl From<Answer> for Reply {
-    fn from(answer: Answer) -> Self {
-        Self::Whole(answer)
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Whole(answer) => f.debug_tuple("Whole").field(answer).finish(),
-            Self::Stream(kind, _) => f.debug_tuple("Stream").field(kind).finish_non_exhaustive(),
-        }
-    }
-}
-
-/// The path and query of a GET or HEAD request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Path with its leading slash.
-    pub path: String,
-    /// What follows the question mark, undecoded; empty without one.
-    pub query: String,
+/// 200 with metrics in Prometheus' text format.
+pub fn metrics(text: String) -> Response {
+    ([(header::CONTENT_TYPE, METRICS)], text).into_response()
 }
 
 /// Binds an address, so that a port that is taken is an error at start.
@@ -148,24 +74,21 @@ pub async fn bind(purpose: &str, address: SocketAddr) -> anyhow::Result<TcpListe
     })
 }
 
-/// Answers requests on the listener by the function until the process ends.
+/// Serves the routes on the listener until the process ends: compressed for clients that ask for it,
+/// with 404 for other paths and 405 for other methods than GET and HEAD.
 ///
-/// It is not tracked by the lifecycle: a service that drains must still be observable.
-pub fn serve<F, R>(listener: TcpListener, answer: F)
-where
-    F: Fn(&Asked) -> R + Send + Sync + 'static,
-    R: Into<Reply> + 'static,
-{
-    let answer = Arc::new(answer);
+/// The server is not tracked by the lifecycle: a service that drains must still be observable.
+pub fn serve(listener: TcpListener, routes: Router) {
+    let service = TowerToHyperService::new(complete(routes));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
         // The semaphore is never closed, so the loop ends with the runtime only.
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let answer = Arc::clone(&answer);
+                    let service = service.clone();
                     tokio::spawn(async move {
-                        serve_connection(stream, answer).await;
+                        serve_connection(stream, service).await;
                         drop(place);
                     });
                 }
@@ -178,111 +101,134 @@ where
     });
 }
 
-async fn serve_connection<F, R>(stream: TcpStream, answer: Arc<F>)
-where
-    F: Fn(&Asked) -> R + Send + Sync + 'static,
-    R: Into<Reply> + 'static,
-{
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = respond(request.method(), request.uri(), &*answer);
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
+/// The routes with what is the same for all of them.
+fn complete(routes: Router) -> Router {
+    routes
+        .fallback(refuse)
+        .method_not_allowed_fallback(refuse)
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        .layer(map_response(|mut response: Response| {
+            response.headers_mut().extend(HEADERS);
+            ready(response)
+        }))
+}
+
+/// The answer where no route fits.
+fn refuse(method: Method) -> impl Future<Output = (StatusCode, &'static str)> {
+    ready(if method == Method::GET || method == Method::HEAD {
+        (StatusCode::NOT_FOUND, "no such page\n")
+    } else {
+        (StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n")
+    })
+}
+
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    service: TowerToHyperService<Router>,
+) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(TAKING_WAIT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WAIT)
         .max_buf_size(WAITING_BYTES_MAX)
-        .serve_connection(TokioIo::new(Patient::new(stream, TAKING_WAIT)), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection ended early");
     }
 }
 
-fn respond<R: Into<Reply>>(
-    method: &Method,
-    uri: &hyper::Uri,
-    answer: &(impl Fn(&Asked) -> R + ?Sized),
-) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
-    let reply = if method == Method::GET || method == Method::HEAD {
-        let query = uri.query().unwrap_or_default().to_owned();
-        answer(&Asked { path: uri.path().to_owned(), query }).into()
-    } else {
-        let body = "GET and HEAD only\n".to_owned();
-        Answer { status: 405, content_type: PLAIN, body }.into()
-    };
-    let (status, content_type, body) = match reply {
-        Reply::Whole(answer) => {
-            let status = StatusCode::from_u16(answer.status);
-            let body = Full::new(Bytes::from(answer.body)).boxed_unsync();
-            (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), answer.content_type, body)
-        }
-        Reply::Stream(content_type, parts) => {
-            let frames = parts.map(|part| Ok(Frame::data(part)));
-            (StatusCode::OK, content_type, StreamBody::new(frames).boxed_unsync())
-        }
-    };
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        (header::CONTENT_TYPE, content_type),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ] {
-        headers.insert(name, header::HeaderValue::from_static(value));
-    }
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use axum::body::{Body, Bytes};
+    use axum::extract::RawQuery;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinHandle;
+    use tokio::time::{sleep, timeout};
+
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const CLOSE: &str = "HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    async fn serve_here(routes: Router) -> SocketAddr {
+        let listener = bind("tests", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        serve(listener, routes);
+        address
+    }
 
     async fn request(address: SocketAddr, text: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await.unwrap();
-        response
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        String::from_utf8_lossy(&response).into_owned()
     }
 
     #[tokio::test]
-    async fn a_request_is_answered_by_the_function() {
-        let listener = bind("tests", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        serve(listener, |asked| match asked.path.as_str() {
-            "/here" => Answer::metrics(format!("query={}\n", asked.query)),
-            _ => Answer::not_found(),
-        });
-        let close = "HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        let found = request(address, &format!("GET /here?a=b {close}")).await;
+    async fn a_request_is_answered_by_its_route() {
+        let address = serve_here(Router::new().route(
+            "/here",
+            get(|RawQuery(query)| ready(metrics(format!("query={}\n", query.unwrap())))),
+        ))
+        .await;
+        let found = request(address, &format!("GET /here?a=b {CLOSE}")).await;
         assert!(found.starts_with("HTTP/1.1 200"), "{found}");
         assert!(found.contains("content-type: text/plain; version=0.0.4"), "{found}");
         assert!(found.ends_with("query=a=b\n"), "{found}");
-        let missing = request(address, &format!("GET /there {close}")).await;
+        let head = request(address, &format!("HEAD /here?a=b {CLOSE}")).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(head.contains("content-length: 10\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        let missing = request(address, &format!("GET /there {CLOSE}")).await;
         assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
-        let refused = request(address, &format!("DELETE /here {close}")).await;
-        assert!(refused.starts_with("HTTP/1.1 405"), "{refused}");
+        assert!(missing.ends_with("\r\n\r\nno such page\n"), "{missing}");
+        for path in ["/here", "/there"] {
+            let refused = request(address, &format!("DELETE {path} {CLOSE}")).await;
+            assert!(refused.starts_with("HTTP/1.1 405"), "{refused}");
+            assert!(refused.ends_with("\r\n\r\nGET and HEAD only\n"), "{refused}");
+        }
+        for answer in [found, head, missing] {
+            assert!(answer.contains("content-security-policy: default-src 'none'"), "{answer}");
+            assert!(answer.contains("cache-control: no-store"), "{answer}");
+        }
     }
 
     #[tokio::test]
-    async fn parts_are_sent_as_they_come_and_a_browser_may_ask_nobody_else() {
-        let listener = bind("tests", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-        let address = listener.local_addr().unwrap();
+    async fn an_answer_is_compressed_only_for_a_client_that_asks_for_it() {
+        let text = "lakegauge 1\n".repeat(1_000);
+        let length = text.len();
+        let routes = Router::new().route("/", get(move || ready(metrics(text))));
+        let address = serve_here(routes).await;
+        let plain = request(address, &format!("GET / {CLOSE}")).await;
+        assert!(plain.len() > length && !plain.contains("content-encoding"), "{plain}");
+        let asking = CLOSE.replacen("host: x", "host: x\r\naccept-encoding: gzip", 1);
+        let packed = request(address, &format!("GET / {asking}")).await;
+        assert!(packed.contains("content-encoding: gzip\r\n"), "{packed}");
+        assert!(packed.contains("content-type: text/plain; version=0.0.4"), "{packed}");
+        assert!(packed.len() < length / 4, "{}", packed.len());
+    }
+
+    #[tokio::test]
+    async fn parts_are_sent_as_they_come() {
         let (give, given) = tokio::sync::mpsc::channel::<Bytes>(1);
-        let given = std::sync::Mutex::new(Some(given));
-        serve(listener, move |_| {
-            let given = given.lock().unwrap().take().unwrap();
-            let parts = futures_util::stream::unfold(given, |mut given| async move {
-                Some((given.recv().await?, given))
-            });
-            Reply::Stream(EVENTS, Box::pin(parts))
-        });
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let given = Arc::new(std::sync::Mutex::new(Some(given)));
+        let routes = Router::new().route(
+            "/",
+            get(async move || {
+                let given = given.lock().unwrap().take().unwrap();
+                let parts = futures_util::stream::unfold(given, |mut given| async move {
+                    Some((Ok::<_, Infallible>(given.recv().await?), given))
+                });
+                ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(parts))
+            }),
+        );
+        let mut stream = TcpStream::connect(serve_here(routes).await).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\n\r\n";
+        stream.write_all(request).await.unwrap();
         let mut read = String::new();
         // The second part does not exist yet when the first arrives.
         for part in ["first", "second"] {
@@ -295,7 +241,85 @@ mod tests {
             }
         }
         assert!(read.contains("content-type: text/event-stream"), "{read}");
-        assert!(read.contains("content-security-policy: default-src 'none'"), "{read}");
+    }
+
+    /// Asks over a connection that stays open.
+    async fn ask_again(stream: &mut TcpStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        read_answer(stream).await;
+    }
+
+    async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) {
+        let mut response = Vec::new();
+        while !response.ends_with(b"answer") {
+            assert_ne!(stream.read_buf(&mut response).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_client_more_than_there_are_places_for_waits_until_another_leaves() {
+        let address = serve_here(Router::new().route("/", get("answer"))).await;
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            ask_again(&mut client).await;
+            clients.push(client);
+        }
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        waiting.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        for client in &mut clients {
+            ask_again(client).await;
+        }
+        let read = waiting.try_read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(read, Err(io::ErrorKind::WouldBlock));
+        clients.pop();
+        read_answer(&mut waiting).await;
+    }
+
+    /// A client's end of a connection that holds a few bytes, and the server's work on the other.
+    fn connect() -> (DuplexStream, JoinHandle<()>) {
+        let (ours, theirs) = duplex(16);
+        let routes = complete(Router::new().route("/", get("answer")));
+        (ours, tokio::spawn(serve_connection(theirs, TowerToHyperService::new(routes))))
+    }
+
+    /// Waits until a connection is given up, which must happen after this wait.
+    async fn given_up_after(wait: Duration, mut served: JoinHandle<()>) {
+        let second = Duration::from_secs(1);
+        assert!(timeout(wait - second, &mut served).await.is_err(), "earlier");
+        timeout(2 * second, served).await.expect("later").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_send_its_headers_is_given_up() {
+        let (mut stream, served) = connect();
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        given_up_after(HEADERS_WAIT, served).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_stays_idle_after_an_answer_is_given_up() {
+        let (mut stream, served) = connect();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        read_answer(&mut stream).await;
+        given_up_after(HEADERS_WAIT, served).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_given_up_and_one_that_takes_slowly_is_not() {
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let (mut stream, served) = connect();
+        stream.write_all(request).await.unwrap();
+        given_up_after(TAKING_WAIT, served).await;
+
+        let (mut stream, served) = connect();
+        stream.write_all(request).await.unwrap();
+        let mut response = Vec::new();
+        while !response.ends_with(b"answer") {
+            sleep(TAKING_WAIT - Duration::from_secs(1)).await;
+            assert_ne!(stream.read_buf(&mut response).await.unwrap(), 0);
+        }
+        served.await.unwrap();
     }
 
     #[tokio::test]

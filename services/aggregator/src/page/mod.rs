@@ -7,11 +7,18 @@ mod history;
 mod now;
 mod samples;
 
-use std::sync::Arc;
+use std::{convert::Infallible, future::ready, sync::Arc};
 
-use bytes::Bytes;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::{MethodRouter, get},
+};
 use futures_util::stream;
-use service_kit::http::{self, Answer, Asked, Reply};
+use service_kit::http;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub(crate) use feed::Feed;
@@ -28,6 +35,9 @@ const ICON: &str = include_str!("icon.svg");
 
 /// Pages that are kept up to date at one time. Half of the connections: the rest is for scrapes.
 const VIEWERS_MAX: usize = http::CONNECTIONS_MAX / 2;
+/// Media types of scripts and of what programs read.
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const JSON: &str = "application/json";
 /// How long a browser waits before it connects again, in milliseconds.
 const RETRY_MS: u32 = 2_000;
 
@@ -57,39 +67,44 @@ impl Page {
         Self { shown, places: Arc::new(Semaphore::new(VIEWERS_MAX)) }
     }
 
-    /// The answer to a request; none if the path is not the page's.
-    pub(crate) fn answer(&self, asked: &Asked) -> Option<Reply> {
-        let file =
-            |content_type, body: &str| Answer { status: 200, content_type, body: body.into() };
-        let answer = match asked.path.as_str() {
-            "/" => file(http::HTML, INDEX),
-            "/page.css" => file(http::CSS, STYLE),
-            "/page.js" => file(http::SCRIPT, SCRIPT),
-            "/words.js" => file(http::SCRIPT, WORDS),
-            "/plot.js" => file(http::SCRIPT, PLOT),
-            "/icon.svg" => file(http::SVG, ICON),
-            "/api/now" => {
-                let shown = self.shown.borrow();
-                let status = if shown.is_ready { 200 } else { 503 };
-                Answer { status, content_type: http::JSON, body: shown.now.clone() }
-            }
-            "/api/history" => file(http::JSON, &self.shown.borrow().history),
-            "/events" => return Some(self.events()),
-            _ => return None,
-        };
-        Some(answer.into())
+    /// The routes of the page's files, of its numbers, and of what keeps it up to date.
+    pub(crate) fn routes(self) -> Router {
+        Router::new()
+            .route("/", file("text/html; charset=utf-8", INDEX))
+            .route("/page.css", file("text/css; charset=utf-8", STYLE))
+            .route("/page.js", file(JAVASCRIPT, SCRIPT))
+            .route("/words.js", file(JAVASCRIPT, WORDS))
+            .route("/plot.js", file(JAVASCRIPT, PLOT))
+            .route("/icon.svg", file("image/svg+xml", ICON))
+            .route("/api/now", get(|State(page): State<Self>| ready(page.now())))
+            .route("/api/history", get(|State(page): State<Self>| ready(page.history())))
+            .route("/events", get(|State(page): State<Self>| ready(page.events())))
+            .with_state(self)
     }
 
-    fn events(&self) -> Reply {
+    fn now(&self) -> Response {
+        let shown = self.shown.borrow();
+        let status = if shown.is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, [(CONTENT_TYPE, JSON)], shown.now.clone()).into_response()
+    }
+
+    fn history(&self) -> Response {
+        ([(CONTENT_TYPE, JSON)], self.shown.borrow().history.to_string()).into_response()
+    }
+
+    fn events(&self) -> Response {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Answer::unavailable(format!(
-                "{VIEWERS_MAX} pages are kept up to date already: close one\n"
-            ))
-            .into();
+            let full = format!("{VIEWERS_MAX} pages are kept up to date already: close one\n");
+            return (StatusCode::SERVICE_UNAVAILABLE, full).into_response();
         };
         let viewer = Viewer { shown: self.shown.clone(), seen: None, _place: place };
-        Reply::Stream(http::EVENTS, Box::pin(stream::unfold(viewer, Viewer::next)))
+        let parts = Body::from_stream(stream::unfold(viewer, Viewer::next));
+        ([(CONTENT_TYPE, "text/event-stream")], parts).into_response()
     }
+}
+
+fn file(media_type: &'static str, text: &'static str) -> MethodRouter<Page> {
+    get(([(CONTENT_TYPE, media_type)], text))
 }
 
 /// Who looks at the page. One that is slow misses what was in between: nothing waits for it.
@@ -101,7 +116,7 @@ struct Viewer {
 }
 
 impl Viewer {
-    async fn next(mut self) -> Option<(Bytes, Self)> {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         let mut text = String::new();
         if self.seen.is_none() {
             text.push_str(&format!("retry: {RETRY_MS}\n\n"));
@@ -115,38 +130,27 @@ impl Viewer {
             self.seen = Some(shown.history_revision);
         }
         text.push_str(&format!("event: now\ndata: {}\n\n", shown.now));
-        Some((Bytes::from(text), self))
+        Some((Ok(Bytes::from(text)), self))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::BodyDataStream;
     use futures_util::StreamExt as _;
-    use service_kit::http::Parts;
 
     use super::*;
+    use crate::ask::ask;
 
     fn page() -> (watch::Sender<Arc<Shown>>, Page) {
         let (sender, shown) = watch::channel(Arc::new(Shown::default()));
         (sender, Page::new(shown))
     }
 
-    fn asked(path: &str) -> Asked {
-        Asked { path: path.to_owned(), query: String::new() }
-    }
-
-    fn whole(page: &Page, path: &str) -> Answer {
-        match page.answer(&asked(path)) {
-            Some(Reply::Whole(answer)) => answer,
-            other => panic!("{path}: {other:?}"),
-        }
-    }
-
-    fn events(page: &Page) -> Parts {
-        match page.answer(&asked("/events")) {
-            Some(Reply::Stream(http::EVENTS, parts)) => parts,
-            other => panic!("{other:?}"),
-        }
+    fn events(page: &Page) -> BodyDataStream {
+        let response = page.events();
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+        response.into_body().into_data_stream()
     }
 
     fn shown(now: &str, history: &str, history_revision: u64) -> Arc<Shown> {
@@ -154,8 +158,8 @@ mod tests {
         Arc::new(Shown { is_ready: true, now, history, history_revision })
     }
 
-    #[test]
-    fn every_file_that_a_file_names_is_served_and_none_of_another_host() {
+    #[tokio::test]
+    async fn every_file_that_a_file_names_is_served_and_none_of_another_host() {
         let (_feed, page) = page();
         for file in [INDEX, STYLE, SCRIPT, WORDS, PLOT] {
             let is_namespace = |text: &str| text.starts_with("http://www.w3.org/");
@@ -187,19 +191,20 @@ mod tests {
         }
         assert!(named.len() >= 5, "{named:?}");
         for name in named {
-            assert_eq!(whole(&page, &format!("/{name}")).status, 200, "{name}");
+            let (status, ..) = ask(page.clone().routes(), &format!("/{name}")).await;
+            assert_eq!(status, 200, "{name}");
         }
-        assert!(page.answer(&asked("/metrics")).is_none());
     }
 
-    #[test]
-    fn scripts_are_told_whether_the_numbers_may_be_shown() {
+    #[tokio::test]
+    async fn scripts_are_told_whether_the_numbers_may_be_shown() {
         let (feed, page) = page();
-        assert_eq!(whole(&page, "/api/now").status, 503);
+        let routes = page.routes();
+        assert_eq!(ask(routes.clone(), "/api/now").await.0, 503);
         feed.send_replace(shown("{}", "[]", 1));
-        let answer = whole(&page, "/api/now");
-        assert_eq!((answer.status, answer.content_type), (200, http::JSON));
-        assert_eq!(whole(&page, "/api/history").body, "[]");
+        let (status, media_type, _) = ask(routes.clone(), "/api/now").await;
+        assert_eq!((status, media_type.as_str()), (200, JSON));
+        assert_eq!(ask(routes, "/api/history").await.2, "[]");
     }
 
     #[tokio::test]
@@ -207,7 +212,10 @@ mod tests {
         let (feed, page) = page();
         feed.send_replace(shown("1", "[1]", 1));
         let mut events = events(&page);
-        let mut next = async || String::from_utf8(events.next().await.unwrap().to_vec()).unwrap();
+        let mut next = async || {
+            let part = events.next().await.unwrap().unwrap();
+            String::from_utf8(part.to_vec()).unwrap()
+        };
         let first = next().await;
         assert_eq!(first, "retry: 2000\n\nevent: history\ndata: [1]\n\nevent: now\ndata: 1\n\n");
         feed.send_replace(shown("2", "[1]", 1));
@@ -222,8 +230,8 @@ mod tests {
     #[test]
     fn there_are_places_for_so_many_viewers_and_one_that_leaves_makes_room() {
         let (_feed, page) = page();
-        let mut viewers: Vec<Parts> = (0..VIEWERS_MAX).map(|_| events(&page)).collect();
-        assert_eq!(whole(&page, "/events").status, 503);
+        let mut viewers: Vec<BodyDataStream> = (0..VIEWERS_MAX).map(|_| events(&page)).collect();
+        assert_eq!(page.events().status(), 503);
         viewers.pop();
         drop(events(&page));
     }
