@@ -84,4 +84,12 @@ mod tests {
         assert_eq!(batcher.poll_timeout(), Some(105));
         assert!(!batcher.is_due(104) && batcher.is_due(105));
     }
+
+    #[test]
+    fn a_message_without_events_begins_a_batch_that_falls_due() {
+        let mut batcher = Batcher::new(LIMITS);
+        assert!(batcher.is_empty() && !batcher.is_full());
+        batcher.push(100, 0);
+        assert!(!batcher.is_empty() && batcher.is_due(105));
+    }
 }

@@ -158,3 +158,75 @@ impl LedgerWatch {
         Ok(Looked { totals, size })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use event_store::totals::LedgerTotals;
+    use prometheus::TextEncoder;
+
+    use super::*;
+
+    #[test]
+    fn every_sum_of_the_ledger_is_a_metric_of_its_stream() {
+        let registry = Registry::new();
+        let metrics = LedgerMetrics::new(&registry).unwrap();
+        let stream = || "LAKE_0".to_owned();
+        let ledger = LedgerTotals { inserted: 1, duplicates: 2, dead: 3, gaps: 4 };
+        let mut totals = ArchiveTotals {
+            ledger: [(stream(), ledger)].into(),
+            lost_messages: [(stream(), 5)].into(),
+            open_letters: [((stream(), Reason::Undecodable), 6)].into(),
+        };
+        metrics.observe(&totals);
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for line in [
+            "ledger_events{result=\"inserted\",stream=\"LAKE_0\"} 1",
+            "ledger_events{result=\"duplicate\",stream=\"LAKE_0\"} 2",
+            "ledger_events{result=\"dead\",stream=\"LAKE_0\"} 3",
+            "ledger_gaps{stream=\"LAKE_0\"} 4",
+            "declared_lost_messages{stream=\"LAKE_0\"} 5",
+            "dead_letters_open{reason=\"undecodable\",stream=\"LAKE_0\"} 6",
+        ] {
+            assert!(text.contains(&format!("lakegauge_archive_{line}\n")), "{line} of\n{text}");
+        }
+        totals.open_letters.clear();
+        metrics.observe(&totals);
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let closed = "dead_letters_open{reason=\"undecodable\",stream=\"LAKE_0\"} 0\n";
+        assert!(text.contains(closed), "letters that were closed are no longer open:\n{text}");
+    }
+
+    /// Watches a database that nobody answers for: port 1 of this machine.
+    fn of_no_database(drain: CancellationToken) -> LedgerWatch {
+        let registry = Registry::new();
+        let rules = SizeRules { interval: Duration::from_secs(60), limit_bytes: None };
+        LedgerWatch {
+            store: StoreSettings::new("postgres://nobody@127.0.0.1:1/nothing", "test"),
+            interval: Duration::from_secs(3_600),
+            metrics: LedgerMetrics::new(&registry).unwrap(),
+            size: SizeWatch::new(rules, &registry).unwrap(),
+            drain,
+            clock: Clock::manual(0),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_cannot_be_read_is_an_error_and_not_empty() {
+        let mut reader = None;
+        let watch = of_no_database(CancellationToken::new());
+        assert!(watch.look(&mut reader, true).await.is_err());
+        assert!(reader.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_does_not_end_the_looking_before_the_service_drains() {
+        let drain = CancellationToken::new();
+        let mut looking = std::pin::pin!(of_no_database(drain.clone()).run());
+        tokio::select! {
+            biased;
+            ended = &mut looking => panic!("it ended by itself: {ended:?}"),
+            () = std::future::ready(()) => drain.cancel(),
+        }
+        looking.await.unwrap();
+    }
+}

@@ -122,6 +122,11 @@ impl Growth {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
+
     use super::*;
 
     const MB: u64 = 1_000_000;
@@ -150,10 +155,103 @@ mod tests {
     }
 
     #[test]
+    fn a_size_of_exactly_six_hours_ago_still_counts() {
+        let hours = growth(&[(0, 0), (21_600, 216 * MB)]);
+        assert_eq!(hours.seconds_until(226 * MB).to_bits(), 1_000.0_f64.to_bits());
+    }
+
+    #[test]
+    fn a_full_database_has_no_time_left_however_short_it_was_watched() {
+        assert_eq!(growth(&[(0, MB)]).seconds_until(MB).to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
     fn too_short_a_time_is_no_answer_and_a_database_that_shrinks_never_gets_there() {
         assert!(growth(&[]).seconds_until(MB).is_nan());
         assert!(growth(&[(0, MB / 2)]).seconds_until(MB).is_nan());
         assert!(growth(&[(0, 0), (599, MB / 2)]).seconds_until(MB).is_nan());
         assert!(growth(&[(0, MB / 2), (600, MB / 4)]).seconds_until(MB).is_infinite());
+    }
+
+    fn watch(limit_bytes: Option<u64>) -> (SizeWatch, Registry) {
+        let registry = Registry::new();
+        let rules = SizeRules { interval: Duration::from_secs(60), limit_bytes };
+        (SizeWatch::new(rules, &registry).unwrap(), registry)
+    }
+
+    fn said(registry: &Registry, name: &str) -> Option<f64> {
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == name)?;
+        Some(family.get_metric()[0].get_gauge().get_value())
+    }
+
+    #[test]
+    fn the_size_is_told_as_a_whole_and_for_each_event_that_is_still_there() {
+        let (mut watch, registry) = watch(None);
+        let each = |registry: &Registry| said(registry, "lakegauge_archive_event_bytes").unwrap();
+        assert!(each(&registry).is_nan(), "nothing was measured");
+        watch.observe(0, DatabaseSize { bytes: 9_000, dropped_rows: 30 }, 50);
+        assert_eq!(said(&registry, "lakegauge_archive_database_bytes"), Some(9_000.0));
+        assert_eq!(each(&registry).to_bits(), 450.0_f64.to_bits());
+        watch.observe(1, DatabaseSize { bytes: 9_000, dropped_rows: 50 }, 50);
+        assert!(each(&registry).is_nan(), "every event was dropped");
+        let without = ["limit_bytes", "time_to_limit_seconds"];
+        for name in without.map(|name| format!("lakegauge_archive_database_{name}")) {
+            assert_eq!(said(&registry, &name), None, "no limit is set");
+        }
+    }
+
+    #[test]
+    fn the_time_to_the_limit_is_told_where_one_is_set() {
+        let (mut watch, registry) = watch(Some(10 * MB));
+        let size = |bytes| DatabaseSize { bytes, dropped_rows: 0 };
+        let time = |registry: &Registry| {
+            said(registry, "lakegauge_archive_database_time_to_limit_seconds").unwrap()
+        };
+        let limit = said(&registry, "lakegauge_archive_database_limit_bytes");
+        assert_eq!(limit.map(f64::to_bits), Some(1e7_f64.to_bits()));
+        assert!(time(&registry).is_nan());
+        watch.observe(0, size(MB), 1);
+        watch.observe(1_000, size(2 * MB), 1);
+        assert_eq!(time(&registry).to_bits(), 8_000.0_f64.to_bits());
+    }
+
+    /// Counts the warnings of one thread.
+    #[derive(Clone, Debug, Default)]
+    struct Warnings(Arc<AtomicU64>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_database_that_is_nearly_full_is_said_once_until_it_has_room_again() {
+        let (mut watch, _registry) = watch(Some(100 * MB));
+        let warnings = Warnings::default();
+        let told = tracing::subscriber::with_default(warnings.clone(), || {
+            [89 * MB, 90 * MB, 95 * MB, 50 * MB, 100 * MB, 90 * MB - 1].map(|bytes| {
+                watch.observe(0, DatabaseSize { bytes, dropped_rows: 0 }, 1);
+                warnings.0.load(Ordering::Relaxed)
+            })
+        });
+        assert_eq!(told, [0, 1, 1, 1, 2, 2]);
     }
 }
