@@ -149,3 +149,117 @@ fn letter(position: Position, broker_ns: i64, refused: RefusedItem, source: Opti
     let RefusedItem { refusal, bytes, header_bytes, identity } = refused;
     Letter { position, broker_ns, refusal, bytes, header_bytes, identity, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::{
+        Event, EventId, Fact, LakeAccess, Operation, Outcome, Run, Sample, SampleValues, Timestamp,
+    };
+    use wire::{Format, Headers, Sealed};
+
+    use super::*;
+
+    const START_NS: i64 = 1_700_000_000_000_000_000;
+    const BEFORE: Mark = Mark { epoch: 3, sequence: 10, broker_ns: START_NS, created_ns: 5 };
+
+    fn write(number: u64) -> Event {
+        let fact = Fact::LakeAccess(LakeAccess {
+            bucket: "raw".to_owned(),
+            key: "key".to_owned(),
+            operation: Operation::Write,
+            bytes: number,
+            object_bytes: None,
+            sequencer: None,
+            duration_us: 1,
+            outcome: Outcome::Ok,
+            principal: String::new(),
+        });
+        let id = EventId::sequenced(Run::new(1, 1), number);
+        Event { id, occurred_at: Timestamp(START_NS / 1_000), fact }
+    }
+
+    fn intake(stream: &str, carries: Carries) -> Intake {
+        let seen = Seen::new(&Rules::default());
+        Intake::new(StreamId::new(1, stream), carries, seen, Sources::default(), BEFORE)
+    }
+
+    fn of_events() -> Intake {
+        intake("LAKE_0", Carries::Events(Stream::lake(0), Rules::default()))
+    }
+
+    /// Adds a message whose broker timestamp is that many seconds after the mark.
+    fn add(intake: &mut Intake, sequence: u64, second: i64, sealed: &Sealed) -> Counts {
+        intake.message(&Message {
+            sequence,
+            broker_ns: START_NS + second * 1_000_000_000,
+            subject: &sealed.subject,
+            headers: &Headers::of(sealed.content_type),
+            payload: &sealed.payload,
+        })
+    }
+
+    fn rows(batch: &Batch) -> usize {
+        batch.copies().iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    #[test]
+    fn every_event_of_a_message_goes_into_the_batch_that_ends_with_it() {
+        let mut intake = of_events();
+        let events: Vec<_> = (0..3).map(write).collect();
+        let sealed = wire::seal("lake.access.0.test", Format::Json, &events);
+        let counts = add(&mut intake, 12, 2, &sealed);
+        assert_eq!(counts, Counts { events: 3, refused: Vec::new() });
+        let batch = intake.seal();
+        assert_eq!(batch.events(), 3);
+        assert!(rows(&batch) > 0, "they are new");
+        let after = Mark { sequence: 12, broker_ns: START_NS + 2_000_000_000, ..BEFORE };
+        assert_eq!(batch.after(), after);
+        assert_eq!(intake.builder.before(), Some(after), "where the next batch begins");
+    }
+
+    #[test]
+    fn an_event_that_was_in_an_earlier_batch_is_a_duplicate_in_the_next() {
+        let mut intake = of_events();
+        let sealed = wire::seal("lake.access.0.test", Format::Bincode, &[write(1), write(2)]);
+        add(&mut intake, 11, 0, &sealed);
+        intake.seal();
+        assert_eq!(add(&mut intake, 12, 0, &sealed).events, 2);
+        let batch = intake.seal();
+        assert_eq!((batch.events(), rows(&batch)), (2, 0));
+    }
+
+    #[test]
+    fn an_event_that_is_refused_goes_in_as_a_letter_beside_the_others() {
+        let mut intake = of_events();
+        let mut sealed = wire::seal("lake.access.0.test", Format::Json, &[write(1)]);
+        sealed.payload = [&sealed.payload, b"\n{}".as_slice()].concat().into();
+        let counts = add(&mut intake, 11, 0, &sealed);
+        assert_eq!((counts.events, counts.refused.len()), (2, 1));
+        assert_eq!(intake.seal().events(), 2);
+    }
+
+    #[test]
+    fn a_sample_is_one_event_of_its_batch_and_so_is_one_that_is_refused() {
+        let mut intake = intake("SAMPLES", Carries::Samples);
+        let values =
+            SampleValues::Warehouse { queries_in_window: 1, response_us_in_window: 2, records: 3 };
+        let sample =
+            Sample { stream: Stream::warehouse(0), epoch: 1, sequence: 9, broker_ns: 0, values };
+        let sealed = wire::encode_sample("sample.0".to_owned(), &sample);
+        let counts = add(&mut intake, 11, 0, &sealed);
+        assert_eq!(counts, Counts { events: 1, refused: Vec::new() });
+        let garbage = Sealed { payload: b"garbage".as_slice().into(), ..sealed };
+        let counts = add(&mut intake, 12, 1, &garbage);
+        assert_eq!(counts, Counts { events: 1, refused: vec![Reason::Undecodable] });
+        let batch = intake.seal();
+        assert_eq!((batch.events(), batch.after().sequence), (2, 12));
+    }
+
+    #[test]
+    fn events_add_to_the_windows_of_their_rules_and_samples_to_none() {
+        let rules = Rules::default();
+        let windows = rules.windows.clone();
+        assert_eq!(Carries::Events(Stream::lake(0), rules).ladder(), windows);
+        assert_eq!(Carries::Samples.ladder(), Ladder::none());
+    }
+}

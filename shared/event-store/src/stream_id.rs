@@ -14,7 +14,8 @@ pub struct StreamId {
 }
 
 impl StreamId {
-    pub(crate) fn new(id: i16, name: &str) -> Self {
+    /// The stream that has this number under this name.
+    pub fn new(id: i16, name: &str) -> Self {
         Self { id, side: Stream::from_name(name).map(|stream| stream.side) }
     }
 
