@@ -16,6 +16,7 @@ pub(super) fn difference(kept: &StreamState, folded: &StreamState) -> Option<Str
         return None;
     }
     let metrics = match (kept.metrics(), folded.metrics()) {
+        (kept, folded) if kept == folded => None,
         (SideMetrics::Lake(kept), SideMetrics::Lake(folded)) => lake(kept, folded),
         (SideMetrics::Warehouse(kept), SideMetrics::Warehouse(folded)) => warehouse(kept, folded),
         (SideMetrics::Lake(_), SideMetrics::Warehouse(_))
@@ -147,7 +148,12 @@ fn seen(kept: &Seen, folded: &Seen) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use domain::{
-        Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, Stream, Timestamp,
+        Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, Statement, Stream,
+        Timestamp,
+        lake::LakeState,
+        objects::{Object, Version, object_key},
+        runs::Runs,
+        seen::Derived,
     };
 
     use super::*;
@@ -194,5 +200,213 @@ mod tests {
             let said = difference(&kept, &state(&other)).unwrap();
             assert!(said.starts_with(words), "{said}");
         }
+    }
+
+    /// What is said of two states of the lake that were equal before this change of one.
+    fn of_lake(change: impl Fn(&mut LakeState)) -> String {
+        let kept = state(&[write(1, "a", 5)]);
+        let SideMetrics::Lake(lake) = kept.metrics() else { unreachable!() };
+        let mut folded = lake.clone();
+        change(&mut folded);
+        said_of(&kept, kept.seen().clone(), 0, SideMetrics::Lake(folded))
+    }
+
+    /// The same of two states of a warehouse without a query.
+    fn of_warehouse(change: impl Fn(&mut WarehouseState)) -> String {
+        let kept = StreamState::new(Stream::warehouse(0), Rules::default());
+        let mut folded = WarehouseState::new(&Rules::default());
+        change(&mut folded);
+        said_of(&kept, kept.seen().clone(), 0, SideMetrics::Warehouse(folded))
+    }
+
+    /// The same of two states of the lake that differ in their sets.
+    fn of_seen(runs: Runs, derived: Derived) -> String {
+        let kept = StreamState::new(Stream::lake(0), Rules::default());
+        said_of(&kept, Seen::restore(runs, derived), 0, kept.metrics().clone())
+    }
+
+    fn said_of(kept: &StreamState, seen: Seen, verdicts: u64, metrics: SideMetrics) -> String {
+        let rules = kept.rules().clone();
+        let folded = StreamState::restore(kept.stream(), rules, seen, verdicts, metrics);
+        difference(kept, &folded).unwrap()
+    }
+
+    #[test]
+    fn each_sum_of_the_lake_is_named() {
+        let accesses = of_lake(|lake| lake.accesses = 3);
+        assert_eq!(accesses, "accesses: snapshot 1, archive 3");
+        let newest = of_lake(|lake| lake.newest = Timestamp(7));
+        assert_eq!(newest, "newest event: snapshot Timestamp(1000000), archive Timestamp(7)");
+        let label = of_lake(|lake| {
+            lake.labels.label("new");
+        });
+        assert_eq!(label, "label of bucket \"new\": snapshot nothing, archive 2");
+        let other_rules = Rules { sample_interval_s: 20, ..Rules::default() };
+        let interval = of_lake(|lake| {
+            *lake = LakeState::new(&other_rules);
+            lake.apply(&write(1, "a", 5));
+            lake.buckets.values_mut().for_each(|sums| sums.space.slots = [(0, 5)].into());
+        });
+        assert_eq!(interval, "the lake's metrics");
+    }
+
+    #[test]
+    fn each_sum_of_a_bucket_is_named_with_its_bucket() {
+        let of = |change: fn(&mut BucketSums)| {
+            of_lake(|lake| lake.buckets.values_mut().for_each(change))
+        };
+        for (said, expected) in [
+            (
+                of(|raw| *raw.accesses.entry((Operation::Write, Outcome::Ok)).or_default() += 1),
+                "accesses of (Write, Ok): snapshot 1, archive 2",
+            ),
+            (
+                of(|raw| *raw.transferred.entry(Operation::Write).or_default() += 1),
+                "bytes of Write: snapshot 5, archive 6",
+            ),
+            (of(|raw| raw.space.tracked += 1), "used bytes: snapshot 5, archive 6"),
+            (
+                of(|raw| _ = raw.space.slots.insert(7, 8)),
+                "bytes from second 7: snapshot nothing, archive 8",
+            ),
+            (
+                of(|raw| (raw.space.tracked, raw.space.offset) = (6, -1)),
+                "an empty entry or its space",
+            ),
+        ] {
+            assert_eq!(said, format!("bucket raw, {expected}"));
+        }
+        let identity = write(1, "a", 5).identity();
+        let inventory = of_lake(|lake| {
+            lake.buckets.values_mut().for_each(|raw| raw.space.inventory = Some((identity, 9)));
+        });
+        let expected = format!("snapshot None, archive {:?}", Some((identity, 9)));
+        assert_eq!(inventory, format!("bucket raw, inventory: {expected}"));
+        let other = of_lake(|lake| {
+            let sums = BucketSums {
+                accesses: [((Operation::Read, Outcome::Ok), 4)].into(),
+                ..Default::default()
+            };
+            lake.buckets.insert(domain::labels::OTHER, sums);
+        });
+        assert_eq!(other, "bucket other, accesses of (Read, Ok): snapshot nothing, archive 4");
+    }
+
+    #[test]
+    fn the_first_key_is_named_whichever_side_has_it() {
+        let labelled = |names: [&str; 2]| {
+            let mut lake = LakeState::new(&Rules::default());
+            lake.labels.label(names[0]);
+            lake.labels.label(names[1]);
+            let (rules, seen) = (Rules::default(), Seen::new(&Rules::default()));
+            StreamState::restore(Stream::lake(0), rules, seen, 0, SideMetrics::Lake(lake))
+        };
+        let (first, second) = (labelled(["both", "a"]), labelled(["both", "b"]));
+        assert_eq!(
+            difference(&first, &second).unwrap(),
+            "label of bucket \"a\": snapshot 2, archive nothing"
+        );
+        assert_eq!(
+            difference(&second, &first).unwrap(),
+            "label of bucket \"a\": snapshot nothing, archive 2"
+        );
+    }
+
+    #[test]
+    fn what_is_known_of_objects_is_named() {
+        let key = object_key("raw", "a");
+        let objects_max = Rules::default().objects_max;
+        let of = |kept: Option<&Object>, floor: Option<Version>, forgotten| {
+            let kept: BTreeMap<_, _> =
+                kept.map(|object| (key, object.clone())).into_iter().collect();
+            of_lake(|lake| {
+                lake.objects =
+                    Objects::restore(objects_max, kept.clone(), floor.clone(), forgotten);
+            })
+        };
+        let write = write(1, "a", 5);
+        let version = Version { occurred_at: write.occurred_at, sequencer: None, id: write.id };
+        let object = Object { version: version.clone(), bytes: Some(5), label: 1 };
+        assert_eq!(of(None, None, 0), "number of objects: snapshot 1, archive 0");
+        let floor = of(Some(&object), Some(version.clone()), 0);
+        let expected = format!("snapshot None, archive {:?}", Some(version));
+        assert_eq!(floor, format!("floor of objects: {expected}"));
+        let forgotten = of(Some(&object), None, 2);
+        assert_eq!(forgotten, "forgotten objects: snapshot 0, archive 2");
+        let deleted = Object { bytes: None, ..object.clone() };
+        let said = of(Some(&deleted), None, 0);
+        let key = u128::from_be_bytes(key);
+        assert_eq!(said, format!("object {key:032x}: snapshot {object:?}, archive {deleted:?}"));
+    }
+
+    #[test]
+    fn each_sum_of_the_warehouses_is_named() {
+        let records = of_warehouse(|state| state.records = 3);
+        assert_eq!(records, "records: snapshot 0, archive 3");
+        let newest = of_warehouse(|state| state.newest = Timestamp(7));
+        assert_eq!(newest, "newest query: snapshot Timestamp(0), archive Timestamp(7)");
+        let second = of_warehouse(|state| _ = state.responses.seconds.insert(9, (1, 2)));
+        let expected = "second 9: snapshot nothing, archive (1, 2)";
+        assert_eq!(second, format!("count and sum of response times in {expected}"));
+        let label = of_warehouse(|state| _ = state.labels.label("etl"));
+        assert_eq!(label, "label of warehouse \"etl\": snapshot nothing, archive 1");
+        let labels_max = of_warehouse(|state| {
+            *state = WarehouseState::new(&Rules { labels_max: 7, ..Rules::default() });
+        });
+        assert_eq!(labels_max, "the warehouse's metrics");
+        let sums = |sums: &WarehouseSums| {
+            of_warehouse(|state| {
+                state.warehouses.insert(domain::labels::OTHER, sums.clone());
+            })
+        };
+        let queries = [((Statement::Select, Outcome::Ok), 2)].into();
+        let queries = sums(&WarehouseSums { queries, ..WarehouseSums::default() });
+        assert_eq!(queries, "warehouse other (Select, Ok): snapshot nothing, archive 2");
+        let hits = WarehouseSums { cache_hits: 1, ..WarehouseSums::default() };
+        let expected = format!("snapshot {:?}, archive {hits:?}", WarehouseSums::default());
+        assert_eq!(sums(&hits), format!("warehouse other: {expected}"));
+    }
+
+    #[test]
+    fn what_differs_in_the_sets_is_named_where_the_metrics_are_equal() {
+        let rules = Rules::default();
+        let runs = || Runs::new(rules.runs_max, rules.holes_per_run_max);
+        let derived = || Derived::new(rules.derived_ids_max);
+        let run = Run::new(1, 1);
+        let restored = |kept, floor| {
+            let (runs_max, holes_max) = (rules.runs_max, rules.holes_per_run_max);
+            Runs::restore(runs_max, holes_max, kept, floor)
+        };
+        let floor = of_seen(restored([].into(), Some(run)), derived());
+        assert_eq!(floor, format!("floor of runs: snapshot None, archive {:?}", Some(run)));
+        let mut judged = runs();
+        judged.judge(run, 0);
+        let expected = format!("snapshot nothing, archive {:?}", judged.kept()[&run]);
+        let numbers = of_seen(judged, derived());
+        assert_eq!(numbers, format!("numbers seen of run {run:?}: {expected}"));
+        let identity = (Timestamp(5), EventId::from_bytes([7; 16]));
+        let ids_max = rules.derived_ids_max;
+        let floor = of_seen(runs(), Derived::restore(ids_max, [].into(), Some(identity)));
+        let expected = format!("snapshot None, archive {:?}", Some(identity));
+        assert_eq!(floor, format!("floor of derived ids: {expected}"));
+        let one = of_seen(runs(), Derived::restore(ids_max, [identity].into(), None));
+        assert_eq!(one, format!("derived id {identity:?}: only in the archive"));
+    }
+
+    #[test]
+    fn states_of_other_streams_rules_or_verdicts_are_told_apart() {
+        let new = |stream, rules| StreamState::new(stream, rules);
+        let kept = new(Stream::lake(0), Rules::default());
+        let verdicts = said_of(&kept, kept.seen().clone(), 3, kept.metrics().clone());
+        assert_eq!(verdicts, "verdicts: snapshot 0, archive 3");
+        let of = |other: &StreamState| difference(&kept, other).unwrap();
+        let stream = of(&new(Stream::lake(1), Rules::default()));
+        let expected = format!("{:?}, archive {:?}", Stream::lake(0), Stream::lake(1));
+        assert_eq!(stream, format!("stream: snapshot {expected}"));
+        let rules = Rules { retention_days: 3, ..Rules::default() };
+        let expected = format!("rules: snapshot {:?}, archive {rules:?}", Rules::default());
+        assert_eq!(of(&new(Stream::lake(0), rules)), expected);
+        let side = of(&new(Stream::warehouse(0), Rules::default()));
+        assert_eq!(side, "they are of two sides");
     }
 }
