@@ -170,7 +170,9 @@ impl Pacer {
 
 #[cfg(test)]
 mod tests {
-    use domain::{EventId, LakeAccess, LakeInventory, Operation, Outcome};
+    use domain::{
+        EventId, LakeAccess, LakeInventory, Operation, Outcome, Statement, WarehouseQuery,
+    };
 
     use super::*;
 
@@ -216,6 +218,89 @@ mod tests {
         assert!(!filter.takes(&inventory("a")));
         assert!(filter.takes_stream(Stream::lake(0)) && !filter.takes_stream(Stream::warehouse(0)));
         assert_ne!(filter.to_string(), everything.to_string());
+    }
+
+    fn query(warehouse: &str) -> Event {
+        let fact = Fact::WarehouseQuery(WarehouseQuery {
+            warehouse: warehouse.to_owned(),
+            database: String::new(),
+            statement: Statement::Select,
+            queued_us: 0,
+            executed_us: 1,
+            rows_processed: 0,
+            rows_returned: 0,
+            bytes_scanned: 0,
+            cache_hit: false,
+            outcome: Outcome::Ok,
+            principal: String::new(),
+            fingerprint: String::new(),
+        });
+        Event { fact, ..access(5, "a") }
+    }
+
+    #[test]
+    fn names_of_buckets_and_of_warehouses_are_one_kind() {
+        let buckets = Filter { buckets: ["a".to_owned()].into(), ..Filter::default() };
+        let warehouses = Filter { warehouses: ["a".to_owned()].into(), ..Filter::default() };
+        let events = [access(5, "a"), inventory("a"), query("a"), query("b")];
+        assert_eq!(events.each_ref().map(|event| buckets.takes(event)), [true, true, false, false]);
+        let taken = events.each_ref().map(|event| warehouses.takes(event));
+        assert_eq!(taken, [false, false, true, false]);
+        let both = Filter { buckets: buckets.buckets, ..warehouses };
+        assert_eq!(events.each_ref().map(|event| both.takes(event)), [true, true, true, false]);
+    }
+
+    #[test]
+    fn each_kind_is_that_of_its_events_and_is_in_the_streams_of_its_side() {
+        let events = [access(5, "a"), inventory("a"), query("a")];
+        for (place, (_, kind)) in EventKind::NAMES.into_iter().enumerate() {
+            let filter = Filter { kinds: [kind].into(), ..Filter::default() };
+            for (other, event) in events.iter().enumerate() {
+                assert_eq!(filter.takes(event), place == other, "{kind:?} of {event:?}");
+            }
+            let is_query = kind == EventKind::Query;
+            assert_eq!(filter.takes_stream(Stream::warehouse(0)), is_query, "{kind:?}");
+            assert_eq!(filter.takes_stream(Stream::lake(0)), !is_query, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_replayed_if_it_is_named_and_has_events_of_a_kind_asked_for() {
+        let filter = Filter {
+            streams: [Stream::lake(1), Stream::warehouse(1)].into(),
+            kinds: [EventKind::Query].into(),
+            ..Filter::default()
+        };
+        assert!(filter.takes_stream(Stream::warehouse(1)));
+        for other in [Stream::warehouse(0), Stream::lake(1), Stream::lake(0)] {
+            assert!(!filter.takes_stream(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_filter_says_all_that_it_asks_for() {
+        assert_eq!(Filter::default().to_string(), "everything");
+        let filter = Filter {
+            since: Some(Timestamp(5)),
+            until: Some(Timestamp(7)),
+            kinds: [EventKind::Query, EventKind::Access].into(),
+            buckets: ["b, c".to_owned()].into(),
+            warehouses: ["etl".to_owned()].into(),
+            sources: ["spark".to_owned()].into(),
+            streams: [Stream::lake(0)].into(),
+        };
+        assert_eq!(
+            filter.to_string(),
+            "since 5, until 7, kind Access, kind Query, bucket \"b, c\", warehouse \"etl\", \
+             source \"spark\", stream LAKE_0"
+        );
+    }
+
+    #[test]
+    fn events_leave_together_at_the_end_of_the_twenty_milliseconds_that_hold_them() {
+        let mut pacer = Pacer::new(Speed::Times(1));
+        let due = [0, 1, 20_000, 20_001, 40_000, 50_000].map(|us| pacer.due_us(Timestamp(us), 0));
+        assert_eq!(due, [0, 20_000, 20_000, 40_000, 40_000, 60_000]);
     }
 
     #[test]

@@ -92,6 +92,9 @@ mod tests {
         assert_eq!((check.compared, check.differing), (4, 2));
         assert_eq!((check.lost, check.before_base), (1, 1));
         let first = check.first.unwrap();
-        assert!(first.starts_with("sample of WAREHOUSE_0 at epoch 2, sequence 11: "), "{first}");
+        let (place, values) = first.split_once(": ").unwrap();
+        assert_eq!(place, "sample of WAREHOUSE_0 at epoch 2, sequence 11");
+        let (kept, folded) = values.split_once(", archive ").unwrap();
+        assert!(kept.contains("records: 6") && folded.contains("records: 5"), "{first}");
     }
 }

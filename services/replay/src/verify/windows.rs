@@ -259,6 +259,22 @@ mod tests {
     }
 
     #[test]
+    fn each_sum_that_differs_is_named_and_an_action_by_its_side() {
+        let window = "warehouse window of 10 s from 1970-01-01T00:00:00Z, raw select ok: ";
+        let rows = WindowSums::default();
+        for (kept, words) in [
+            (WindowSums { bytes: 1, ..rows.clone() }, "bytes: window 1, rows 0"),
+            (WindowSums { rows: 2, ..rows.clone() }, "rows: window 2, rows 0"),
+            (WindowSums { duration_us: 3, ..rows.clone() }, "duration_us: window 3, rows 0"),
+            (WindowSums { cache_hits: 4, ..rows.clone() }, "cache_hits: window 4, rows 0"),
+        ] {
+            let kept = vec![WindowRow { key: key(0), sums: kept }];
+            let compared = compare("warehouse", [(key(0), rows.clone())], kept, &[]);
+            assert_eq!(compared.first.unwrap(), format!("{window}{words}"));
+        }
+    }
+
+    #[test]
     fn a_window_whose_rows_were_dropped_is_not_compared_and_the_next_one_is() {
         let kept = vec![row(0, 7, 0), row(10, 7, 0), row(20, 7, 0), row(30, 7, 0)];
         let at = |second: i64| Timestamp(second * MICROS_PER_SECOND);
@@ -282,5 +298,42 @@ mod tests {
                 from = end;
             }
         }
+    }
+
+    /// Start and length of the span that holds this second.
+    fn span(spans: &Spans, second: i64) -> (i64, i64) {
+        let (start, end) = spans.next(Timestamp(second * MICROS_PER_SECOND));
+        (start.second(), end.second() - start.second())
+    }
+
+    #[test]
+    fn the_windows_are_compared_from_year_one_on() {
+        assert_eq!(wire::json::format_second(EARLIEST).as_deref(), Some("0001-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn the_first_span_is_the_shortest_that_every_length_divides() {
+        for (lengths_s, start, length) in
+            [(&[10, 60, 3_600][..], 3_600, 3_600), (&[4, 6], 4_992, 12), (&[7], 4_998, 7)]
+        {
+            assert_eq!(span(&Spans::new(lengths_s), 5_000), (start, length), "{lengths_s:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_is_longer_after_few_rows_and_shorter_after_many_up_to_a_day() {
+        let mut spans = Spans::new(&[2_700]);
+        let mut units = |rows| {
+            spans.had(rows);
+            span(&spans, 0).1 / 2_700
+        };
+        assert_eq!(units(SPAN_ROWS + 1), 1, "there is none shorter");
+        assert_eq!([units(0), units(SPAN_ROWS / 4 - 1)], [2, 4]);
+        assert_eq!([units(SPAN_ROWS / 4), units(SPAN_ROWS)], [4, 4]);
+        assert_eq!(units(SPAN_ROWS + 1), 2);
+        assert_eq!([(); 5].map(|()| units(0)), [4, 8, 16, 32, 32], "a day has 32");
+        let mut hours = Spans::new(&[3_600]);
+        (0..9).for_each(|_| hours.had(0));
+        assert_eq!(span(&hours, 0).1, 57_600, "twice as long would be more than a day");
     }
 }
