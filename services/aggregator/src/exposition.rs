@@ -373,6 +373,50 @@ mod tests {
     }
 
     #[test]
+    fn every_sum_has_a_series_in_the_unit_of_its_name() {
+        let mut missed = write(2, "raw", 40);
+        let Fact::LakeAccess(access) = &mut missed.fact else { unreachable!() };
+        (access.operation, access.outcome) = (Operation::Read, Outcome::NotFound);
+        let events =
+            [write(1, "raw", 2_500), missed, query(3, "etl", 2_499_500), query(4, "etl", 500)];
+        let text = text(&events, &Rules::default());
+        for (series, expected) in [
+            ("lake_accesses_total{bucket=\"raw\",operation=\"read\",outcome=\"not_found\"}", "1"),
+            ("lake_transferred_bytes_total{bucket=\"raw\",operation=\"read\"}", "40"),
+            ("lake_transferred_bytes_total{bucket=\"raw\",operation=\"write\"}", "2500"),
+            ("lake_forgotten_objects", "0"),
+            ("lake_tracked_objects", "1"),
+            ("lake_newest_event_timestamp_seconds", "2"),
+            ("warehouse_response_window_seconds", "2.501"),
+            ("warehouse_response_window_queries", "2"),
+            ("warehouse_newest_event_timestamp_seconds", "4"),
+            ("warehouse_response_duration_seconds_sum{warehouse=\"etl\"}", "2.501"),
+            ("warehouse_response_duration_seconds_count{warehouse=\"etl\"}", "2"),
+            ("warehouse_queries_total{warehouse=\"etl\",statement=\"select\",outcome=\"ok\"}", "2"),
+            ("warehouse_queued_seconds_total{warehouse=\"etl\"}", "0.001"),
+            ("warehouse_records_processed_total{warehouse=\"etl\"}", "20"),
+            ("warehouse_bytes_scanned_total{warehouse=\"etl\"}", "10"),
+            ("warehouse_cache_hits_total{warehouse=\"etl\"}", "2"),
+        ] {
+            assert_eq!(value(&text, &format!("data_{series}")), expected, "{series}");
+        }
+    }
+
+    #[test]
+    fn objects_beyond_the_bound_are_said_to_be_forgotten() {
+        let events = ["a", "b", "c"].map(|key| {
+            let mut event = write(1, "raw", 1);
+            let Fact::LakeAccess(access) = &mut event.fact else { unreachable!() };
+            access.key = key.to_owned();
+            event
+        });
+        let rules = Rules { objects_max: 2, ..Rules::default() };
+        let text = text(&events, &rules);
+        assert_eq!(value(&text, "data_lake_forgotten_objects"), "1");
+        assert_eq!(value(&text, "data_lake_tracked_objects"), "2");
+    }
+
+    #[test]
     fn used_space_is_right_after_more_bytes_than_64_bits_hold_have_come_and_gone() {
         let mut events = Vec::new();
         for number in 0..2_100 {

@@ -179,7 +179,10 @@ impl Counts {
 mod tests {
     use std::sync::LazyLock;
 
-    use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, SampleValues};
+    use domain::{
+        Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Outcome, Rules, Run,
+        SampleValues,
+    };
     use wire::{Format, Headers, Sealed};
 
     use super::*;
@@ -306,6 +309,55 @@ mod tests {
         assert_eq!(fold.state().verdicts(), 3);
         let SampleValues::Lake { accesses, .. } = fold.state().sample() else { unreachable!() };
         assert_eq!(accesses, 3);
+    }
+
+    #[test]
+    fn a_replay_says_what_it_passed_and_how_far_it_has_read() {
+        let limits = wire::replay::ReplayLimits::default();
+        let mut packer = wire::replay::ReplayPacker::new("replay.r.lake.0".to_owned(), limits);
+        for number in 0..3 {
+            packer.push(Position { epoch: 1, sequence: number, index: 0 }, &write(number));
+        }
+        let sealed = packer.flush().unwrap();
+        let live = fold();
+        let passed = Position { epoch: 1, sequence: 1, index: 0 };
+        let mut fold = StreamFold::of_replay(live.state, live.mark, Some(passed));
+        let counts = fold.message(&message(&sealed, 4, 2));
+        assert_eq!((counts.counted, counts.duplicates), (1, 2));
+        let broker_ns = START_NS + 2 * SECOND_NS;
+        assert_eq!(fold.mark(), Mark { sequence: 4, broker_ns, ..live.mark });
+        assert_eq!(fold.stream(), Stream::lake(0));
+    }
+
+    fn derived(second: i64, fact: Fact) -> Event {
+        let occurred_at = Timestamp(START_NS / 1_000 + second * 1_000_000);
+        let id = EventId::from_bytes([u8::try_from(second).unwrap(); 16]);
+        Event { id, occurred_at, fact }
+    }
+
+    #[test]
+    fn an_event_that_is_too_old_to_judge_is_said_and_not_counted() {
+        let rules = Rules { derived_ids_max: 1, ..Rules::default() };
+        let state = StreamState::new(Stream::lake(0), rules);
+        let mut fold = StreamFold::new(state, fold().mark);
+        let events = [3, 4, 2, 1].map(|second| derived(second, write(0).fact));
+        let sealed = wire::seal("lake.access.0.test", Format::Json, &events);
+        let counts = fold.message(&message(&sealed, 1, 9));
+        assert_eq!((counts.counted, counts.too_old, counts.duplicates), (2, 2, 0));
+    }
+
+    #[test]
+    fn an_inventory_that_lost_is_an_effect_and_what_was_only_counted_is_none() {
+        let mut fold = fold();
+        let inventory = |second: i64| {
+            let fact = LakeInventory { bucket: "raw".to_owned(), objects: 1, bytes: 100 };
+            derived(second, Fact::LakeInventory(fact))
+        };
+        let events = [inventory(60), inventory(30), inventory(90)];
+        let sealed = wire::seal("lake.inventory.0.test", Format::Json, &events);
+        let counts = fold.message(&message(&sealed, 1, 100));
+        assert_eq!(counts.counted, 3);
+        assert_eq!(counts.effects, [LakeEffect::InventoryOutdated]);
     }
 
     #[test]
