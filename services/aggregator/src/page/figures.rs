@@ -200,12 +200,108 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
+    use domain::{
+        Operation, Rules, Statement, Timestamp, lake::BucketSums, objects::Objects, space::Space,
+        warehouse::WarehouseSums,
+    };
+
     use super::*;
 
     fn responses(counts: &[(usize, u64)]) -> QueryFigures {
         let mut figures = QueryFigures::default();
         counts.iter().for_each(|(bucket, count)| figures.responses[*bucket] = *count);
         figures
+    }
+
+    #[test]
+    fn the_figures_of_the_lake_are_the_sums_of_its_state() {
+        let mut lake = LakeState::new(&Rules::default());
+        (lake.accesses, lake.newest) = (9, Timestamp(7));
+        let sums = BucketSums {
+            accesses: [
+                ((Operation::Write, Outcome::Ok), 4),
+                ((Operation::Read, Outcome::Denied), 2),
+                ((Operation::Read, Outcome::NotFound), 1),
+            ]
+            .into(),
+            transferred: [(Operation::Write, 10), (Operation::Read, 20)].into(),
+            space: Space { tracked: 40, offset: -5, ..Space::default() },
+        };
+        let label = lake.labels.label("raw");
+        lake.buckets.insert(label, sums);
+        let bucket = BucketFigures { used_bytes: 35, accesses: 7, failed: 3, transferred: 30 };
+        let figures = LakeFigures {
+            used_bytes: 35,
+            accesses: 9,
+            is_estimate: false,
+            newest_us: 7,
+            buckets: [("raw".to_owned(), bucket)].into(),
+        };
+        assert_eq!(LakeFigures::of(&lake), figures);
+        lake.objects = Objects::restore(1, [].into(), None, 1);
+        assert!(LakeFigures::of(&lake).is_estimate, "an object was forgotten");
+    }
+
+    #[test]
+    fn the_figures_of_the_warehouses_are_the_sums_of_their_state() {
+        let mut state = WarehouseState::new(&Rules::default());
+        (state.records, state.newest) = (9, Timestamp(7));
+        state.responses.seconds = [(3, (1, 20)), (4, (2, 30))].into();
+        let sums = WarehouseSums {
+            queries: [
+                ((Statement::Select, Outcome::Ok), 4),
+                ((Statement::Select, Outcome::Timeout), 2),
+                ((Statement::Insert, Outcome::Denied), 1),
+            ]
+            .into(),
+            responses: [6; RESPONSE_BOUNDS_US.len() + 1],
+            response_us: 5,
+            queued_us: 4,
+            records: 3,
+            scanned: 2,
+            cache_hits: 1,
+        };
+        let label = state.labels.label("etl");
+        state.warehouses.insert(label, sums);
+        let queries = QueryFigures {
+            queries: 7,
+            failed: 3,
+            records: 3,
+            cache_hits: 1,
+            queued_us: 4,
+            response_us: 5,
+            responses: [6; RESPONSE_BOUNDS_US.len() + 1],
+        };
+        let figures = WarehouseFigures {
+            window: (3, 50),
+            records: 9,
+            newest_us: 7,
+            warehouses: [("etl".to_owned(), queries)].into(),
+        };
+        assert_eq!(WarehouseFigures::of(&state), figures);
+    }
+
+    #[test]
+    fn sums_of_all_warehouses_add_up_and_those_since_earlier_ones_are_the_rest() {
+        let times = |times: u64| QueryFigures {
+            queries: times,
+            failed: 2 * times,
+            records: 3 * u128::from(times),
+            cache_hits: 4 * times,
+            queued_us: 5 * u128::from(times),
+            response_us: 6 * u128::from(times),
+            responses: std::array::from_fn(|_| 7 * times),
+        };
+        let warehouses = [("one".to_owned(), times(10)), ("two".to_owned(), times(4))].into();
+        let all = WarehouseFigures { warehouses, ..WarehouseFigures::default() }.all();
+        assert_eq!(all, times(14));
+        assert_eq!(all.since(&times(3)), times(11));
+        assert_eq!(times(3).since(&all), QueryFigures::default(), "of a state that was reset");
+    }
+
+    #[test]
+    fn the_least_quantile_is_the_lower_boundary_of_the_first_bucket_with_queries() {
+        assert_eq!(responses(&[(3, 100)]).quantile_us(0.0), Some(25_000.0));
     }
 
     #[test]

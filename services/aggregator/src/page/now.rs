@@ -208,7 +208,7 @@ fn warehouses(figures: &Figures, recent: &Recent, now_ms: u64) -> List<Warehouse
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::page::figures::{LakeFigures, WarehouseFigures};
@@ -288,5 +288,112 @@ mod tests {
         let now = written(Some((&many, &Recent::default())), 0);
         assert_eq!(now["buckets"]["total"], 200);
         assert_eq!(now["buckets"]["top"].as_array().unwrap().len(), LISTED_MAX);
+    }
+
+    #[test]
+    fn the_health_of_parts_and_streams_is_told_with_the_age_of_the_last_snapshot() {
+        let stream = |snapshot_at_s| metrics::StreamHealth {
+            lag_messages: 1.0,
+            position: 2.0,
+            counted: 3.0,
+            duplicates: 4.0,
+            too_old: 5.0,
+            dead_letters: 6.0,
+            epoch: 7.0,
+            snapshot_at_s,
+        };
+        let part = PartState { name: "archive", is_ok: false, detail: "away".to_owned() };
+        // The last was stored in the future: the clocks of two machines differ.
+        let streams = [None, Some(58.5), Some(200.0)].map(|at| (Stream::lake(0), stream(at)));
+        let condition =
+            HealthFacts { parts: vec![part], streams: streams.into(), ..HealthFacts::default() };
+        let text = write(100_000_000, 5, &Links::default(), condition, None);
+        let now: Value = serde_json::from_str(&text).unwrap();
+        let health = &now["health"];
+        assert_eq!(health["parts"], json!([{ "name": "archive", "ok": false, "detail": "away" }]));
+        assert_eq!(
+            health["streams"][1],
+            json!({
+                "name": "LAKE_0",
+                "lag_messages": 1.0,
+                "position": 2.0,
+                "counted": 3.0,
+                "duplicates": 4.0,
+                "too_old": 5.0,
+                "dead_letters": 6.0,
+                "epoch": 7.0,
+                "snapshot_age_s": 41.5,
+            })
+        );
+        assert_eq!(health["streams"][0]["snapshot_age_s"], Value::Null);
+        assert_eq!(health["streams"][2]["snapshot_age_s"], 0.0);
+    }
+
+    #[test]
+    fn the_newest_event_of_a_side_is_told_in_milliseconds_and_none_before_the_first() {
+        let mut figures = figures(1);
+        figures.lake.newest_us = 5_000_000;
+        let now = written(Some((&figures, &Recent::default())), 0);
+        assert_eq!(now["newest_ms"], json!({ "lake": 5_000, "warehouse": null }));
+        figures.warehouse.newest_us = -1;
+        let now = written(Some((&figures, &Recent::default())), 0);
+        assert_eq!(now["newest_ms"]["warehouse"], Value::Null);
+    }
+
+    #[test]
+    fn used_space_that_shrinks_has_a_rate_below_zero() {
+        let mut recent = Recent::default();
+        let (then, mut now) = (figures(1), figures(21));
+        recent.push(0, &then);
+        now.lake.used_bytes -= 600;
+        now.warehouse.records += 50;
+        let now = written(Some((&now, &recent)), 10_000);
+        assert_eq!(
+            now["rates"],
+            json!({ "used_bytes": -60.0, "accesses": 400.0, "records": 5.0, "queries": 120.0 })
+        );
+    }
+
+    #[test]
+    fn what_came_in_the_last_minute_is_told_of_each_bucket_and_warehouse() {
+        let mut recent = Recent::default();
+        let (then, mut now) = (figures(1), figures(3));
+        recent.push(0, &then);
+        now.lake.buckets.get_mut("large").unwrap().transferred = 500;
+        let now = written(Some((&now, &recent)), 10_000);
+        assert_eq!(
+            now["buckets"]["top"][0],
+            json!({
+                "name": "large",
+                "used_bytes": 9.0,
+                "accesses_per_s": 20.0,
+                "transferred_bytes_per_s": 50.0,
+                "failed_share": 0.05,
+            })
+        );
+        assert_eq!(
+            now["warehouses"]["top"],
+            json!([{
+                "name": "etl",
+                "queries_per_s": 12.0,
+                "records_per_s": 0.2,
+                "p95_ms": 48.75,
+                "failed_share": 0.0,
+            }])
+        );
+        assert_eq!(
+            (&now["responses"]["span_s"], &now["responses"]["queries"]),
+            (&10.into(), &120.into())
+        );
+    }
+
+    #[test]
+    fn a_share_of_nothing_is_none() {
+        assert_eq!((share(0, 0), share(1, 4)), (None, Some(0.25)));
+        let figures = figures(1);
+        let mut recent = Recent::default();
+        recent.push(0, &figures);
+        let responses = responses(&figures, &recent, 10_000);
+        assert_eq!((responses.queries, responses.queued_share), (0, None));
     }
 }
