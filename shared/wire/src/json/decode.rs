@@ -480,6 +480,15 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_no_object_is_refused_with_what_is_wanted() {
+        for line in ["7", "\"text\"", "null", "true"] {
+            let refusal = decode_line(line.as_bytes()).unwrap_err().refusal;
+            assert_eq!(refusal.reason, Reason::Undecodable, "{line}");
+            assert!(refusal.detail.contains("expected an event as a JSON object"), "{refusal:?}");
+        }
+    }
+
+    #[test]
     fn a_wrong_field_leaves_the_identity_and_a_wrong_id_does_not() {
         let identity = fixtures::one_of_each()[0].identity();
         assert_eq!(with("bytes", "-1").unwrap_err().identity, Some(identity));

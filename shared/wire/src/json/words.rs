@@ -104,4 +104,11 @@ mod tests {
         );
         assert_eq!(none_of("x", &["a", "b"]), "\"x\" is none of a, b");
     }
+
+    #[test]
+    fn only_the_beginning_of_a_long_value_is_quoted_and_that_is_shown() {
+        let whole = "é".repeat(QUOTE_CHARS_MAX);
+        assert_eq!(quote(&whole), format!("\"{whole}\""));
+        assert_eq!(quote(&format!("{whole}.")), format!("\"{whole}\"…"));
+    }
 }
