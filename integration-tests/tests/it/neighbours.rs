@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use domain::{Rules, Seen};
 use integration_tests::executable::{Ended, finish, lakegauge};
-use integration_tests::pipeline::until;
 use integration_tests::postgres::{ADMIN, Database, OWNER, PostgresServer};
+use integration_tests::waiting::until;
 
 use crate::store_events::{access, append, inventory, message, open, query};
 

@@ -5,7 +5,8 @@
 use bus::{Bus, PublisherLimits};
 use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Stream, Timestamp, Verdict};
 use integration_tests::executable;
-use integration_tests::pipeline::{Four, Part, Pipeline, until};
+use integration_tests::pipeline::{Four, Part, Pipeline};
+use integration_tests::waiting::until;
 use service_kit::Clock;
 use wire::{Format, MESSAGE_BYTES_MAX, Sealed, Subjects, seal, seal_verdicts};
 
