@@ -179,7 +179,7 @@ impl Counts {
 mod tests {
     use std::sync::LazyLock;
 
-    use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, SampleValues};
+    use domain::{Event, EventId, Fact, LakeAccess, Operation, Rules, Run, SampleValues};
     use wire::{Format, Headers, Sealed};
 
     use super::*;
@@ -194,15 +194,10 @@ mod tests {
 
     fn write(number: u64) -> Event {
         let fact = Fact::LakeAccess(LakeAccess {
-            bucket: "raw".to_owned(),
             key: format!("key-{}", number % 3),
             operation: Operation::Write,
             bytes: number + 1,
-            object_bytes: None,
-            sequencer: None,
-            duration_us: 1,
-            outcome: Outcome::Ok,
-            principal: String::new(),
+            ..test_support::lake_access()
         });
         let micros = START_NS / 1_000 + i64::try_from(number).unwrap();
         Event {
