@@ -23,6 +23,7 @@ COPY shared/wire/Cargo.toml shared/wire/
 COPY shared/bus/Cargo.toml shared/bus/
 COPY shared/event-store/Cargo.toml shared/event-store/
 COPY shared/service-kit/Cargo.toml shared/service-kit/
+COPY shared/test-support/Cargo.toml shared/test-support/
 COPY services/simulator/Cargo.toml services/simulator/
 COPY services/aggregator/Cargo.toml services/aggregator/
 COPY services/archiver/Cargo.toml services/archiver/

@@ -9,6 +9,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
+/// Settings that the environment of the tests must not lend to the executable.
+const SETTINGS: &[&str] =
+    &["NATS_", "DATABASE_", "SUPABASE_", "UP_", "LAKEGAUGE_", "ADMIN_", "LOG_"];
+
 /// A run of `lakegauge` that ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -98,6 +102,18 @@ pub fn finish(mut command: Command, input: &[u8]) -> Result<Ended> {
         stdout: String::from_utf8(output.stdout)?,
         stderr: String::from_utf8(output.stderr)?,
     })
+}
+
+/// Takes the settings of the tests' own environment from a command, but the name of the broker's
+/// executable.
+pub fn without_settings(command: &mut Command) -> &mut Command {
+    for (key, _) in std::env::vars_os() {
+        let name = key.to_string_lossy();
+        if name != "NATS_SERVER_BIN" && SETTINGS.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(&key);
+        }
+    }
+    command
 }
 
 #[cfg(test)]

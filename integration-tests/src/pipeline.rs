@@ -1,35 +1,30 @@
 //! The whole pipeline for a test: servers of its own, and the services as processes of their own.
 
 mod disturbed;
-mod pages;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bus::{Bus, ReplayRun};
 use domain::Side;
 use event_store::read_checkpoint;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use service_kit::{Clock, fail_points};
+use service_kit::fail_points;
 use tempfile::TempDir;
 
 pub use disturbed::{Networks, SimulatedRun};
-pub use pages::{four, get, metric};
 
 use crate::executable::{Ended, finish, lakegauge};
+use crate::http;
 use crate::nats::NatsServer;
 use crate::ports::free_port;
 use crate::postgres::{Database, PostgresServer};
+use crate::process::Process;
+use crate::waiting::until;
 
-/// Longest wait for a condition. Far above what any takes: a busy machine is slow, not broken.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks at a condition.
-const POLL: Duration = Duration::from_millis(20);
 /// The streams of events.
 pub const STREAMS: [&str; 2] = ["LAKE_0", "WAREHOUSE_0"];
 /// The stream of samples.
@@ -75,14 +70,6 @@ pub struct Traffic {
     pub rate: u64,
     /// `json` or `bincode`.
     pub format: &'static str,
-}
-
-/// A service that runs, or ran. Killed when it is dropped.
-#[derive(Debug)]
-pub struct Process {
-    child: Child,
-    log: PathBuf,
-    admin: u16,
 }
 
 /// NATS, PostgreSQL, and the services that were started.
@@ -206,11 +193,7 @@ impl Pipeline {
     ///
     /// It is not running.
     pub fn kill(&mut self, part: Part) -> Result<()> {
-        let mut process = self.parts.remove(&part).context("it is not running")?;
-        ensure!(process.child.try_wait()?.is_none(), "it had ended by itself:\n{}", process.log());
-        process.child.kill()?;
-        process.child.wait()?;
-        Ok(())
+        self.parts.remove(&part).context("it is not running")?.kill()
     }
 
     /// Ends a service as an operator would, and waits until it has.
@@ -220,8 +203,8 @@ impl Pipeline {
     /// It does not end, or not with status 0.
     pub async fn stop(&mut self, part: Part) -> Result<()> {
         let mut process = self.parts.remove(&part).context("it is not running")?;
-        kill_process(Pid::from_child(&process.child), Signal::TERM)?;
-        let status = process.wait().await?;
+        process.terminate()?;
+        let status = process.ended().await?;
         ensure!(status.success(), "{part:?} ended with {status}:\n{}", process.log());
         Ok(())
     }
@@ -349,19 +332,14 @@ impl Pipeline {
     ) -> Result<Process> {
         self.started += 1;
         let log = self.folder.path().join(format!("log-{}", self.started));
-        let output = File::create(&log)?;
-        let child = Command::new(lakegauge()?)
+        let mut command = Command::new(lakegauge()?);
+        command
             .args(arguments)
             .env_clear()
             .envs(self.settings.iter().map(|(key, value)| (key, value)))
             .envs(environment.iter().copied())
-            .env("ADMIN_ADDR", format!("127.0.0.1:{admin}"))
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .context("can't start lakegauge")?;
-        Ok(Process { child, log, admin })
+            .env("ADMIN_ADDR", format!("127.0.0.1:{admin}"));
+        Process::start_with(command, log, admin)
     }
 
     /// The four metrics; none while they are refused (503) or nobody listens.
@@ -465,107 +443,31 @@ impl Simulator {
     ///
     /// It does not end, or not with status 0.
     pub async fn finish(mut self) -> Result<Value> {
-        let status = self.process.wait().await?;
+        let status = self.process.ended().await?;
         ensure!(status.success(), "it ended with {status}:\n{}", self.process.log());
         Ok(serde_json::from_slice(&fs::read(&self.expected)?)?)
     }
 }
 
-impl Process {
-    /// Everything it has written.
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// The port of `/metrics`, `/readyz` and `/livez`.
-    pub const fn admin(&self) -> u16 {
-        self.admin
-    }
-
-    fn log_end(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
-    }
-
-    /// One series of the admin port, by name and labels as they stand on the page.
-    pub fn metric(&self, series: &str) -> Option<f64> {
-        metric(self.admin, series)
-    }
-
-    /// The port of its `/livez`, `/readyz` and `/metrics`.
-    pub fn admin_port(&self) -> u16 {
-        self.admin
-    }
-
-    /// What `/readyz` answers; none if nobody does.
-    pub fn readiness(&self) -> Option<(u16, String)> {
-        get(self.admin, "/readyz?verbose").ok()
-    }
-
-    /// Waits until it is ready: some of what makes it so is asked for in its own time, and comes
-    /// after what it has done already.
-    ///
-    /// # Errors
-    ///
-    /// It is not in time; what it says is in the text.
-    pub async fn ready(&self) -> Result<()> {
-        let ready = until("readiness", async || {
-            Ok(self.readiness().is_some_and(|(status, _)| status == 200))
-        });
-        ready.await.with_context(|| format!("{:?}", self.readiness()))
-    }
-
-    /// Whether it has not ended.
-    ///
-    /// # Errors
-    ///
-    /// The system does not say.
-    pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// It does not end in time; what it wrote last is in the text.
-    pub async fn wait(&mut self) -> Result<ExitStatus> {
-        let child = &mut self.child;
-        let mut ended = None;
-        let waited = until("its end", async || {
-            ended = child.try_wait()?;
-            Ok(ended.is_some())
-        })
-        .await;
-        waited.with_context(|| self.log_end())?;
-        ended.context("it has not ended")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// Waits for a condition.
+/// The four metrics at a port; none while they are refused (503) or nobody listens.
 ///
 /// # Errors
 ///
-/// It does not come true in time, or can't be looked at.
-pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let clock = Clock::system();
-    let deadline = clock.monotonic() + PATIENCE;
-    while clock.monotonic() < deadline {
-        if condition().await? {
-            return Ok(());
-        }
-        tokio::time::sleep(POLL).await;
+/// Anything in between.
+pub fn four(port: u16) -> Result<Option<Four>> {
+    let Ok((status, page)) = http::get(port, "/metrics") else { return Ok(None) };
+    if status == 503 {
+        return Ok(None);
     }
-    bail!("no {what} after {} s", PATIENCE.as_secs())
+    ensure!(status == 200, "status {status}");
+    let mut four = Four::default();
+    for (value, name) in four.iter_mut().zip(FOUR) {
+        let mut series = page.lines().filter(|line| line.starts_with(name));
+        let line = series.next().with_context(|| format!("no {name}:\n{page}"))?;
+        ensure!(series.next().is_none(), "{name} more than once");
+        *value = line.strip_prefix(name).context("its name")?.trim().parse()?;
+    }
+    Ok(Some(four))
 }
 
 /// A sequence as metrics show it; exact far beyond what a test reaches.

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use bus::{Bus, Publisher, PublisherLimits};
 use bytes::Bytes;
 use domain::{
-    Event, EventId, EventIdentity, Fact, LakeAccess, Operation, Outcome, Run, Side, Statement,
-    Timestamp, WarehouseQuery,
+    Event, EventId, EventIdentity, Fact, LakeAccess, Operation, Outcome, Run, Side, Timestamp,
+    WarehouseQuery,
 };
 use service_kit::Clock;
 use simulator::draw::Draw;
@@ -344,27 +344,24 @@ impl Maker {
             operation,
             bytes,
             object_bytes: self.draw.chance(0.5).then_some(bytes / 2),
-            sequencer: None,
             duration_us: self.draw.below(1_000_000),
             outcome: if self.draw.chance(0.05) { Outcome::Timeout } else { Outcome::Ok },
             principal: "matrix".to_owned(),
+            ..test_support::lake_access()
         })
     }
 
     fn query(&mut self) -> Fact {
         Fact::WarehouseQuery(WarehouseQuery {
             warehouse: format!("warehouse-{}", self.draw.below(WAREHOUSES)),
-            database: "dw".to_owned(),
-            statement: Statement::Select,
             queued_us: self.draw.below(10_000),
             executed_us: self.draw.below(1_000_000),
             rows_processed: self.draw.below(100_000),
             rows_returned: self.draw.below(1_000),
             bytes_scanned: self.draw.below(1 << 30),
             cache_hit: self.draw.chance(0.1),
-            outcome: Outcome::Ok,
             principal: "matrix".to_owned(),
-            fingerprint: "f".to_owned(),
+            ..test_support::warehouse_query()
         })
     }
 }

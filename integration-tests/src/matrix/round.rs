@@ -17,10 +17,12 @@ use crate::matrix::points::{Needs, Point};
 use crate::matrix::producer::Producer;
 use crate::matrix::watch::Watch;
 use crate::nats::{NatsServer, Profile};
-use crate::pipeline::{Networks, Part, Pipeline, Process, STREAMS, SimulatedRun, until};
+use crate::pipeline::{Networks, Part, Pipeline, STREAMS, SimulatedRun};
+use crate::process::Process;
 use crate::proxy::{Proxy, Weather};
 use crate::raw_nats::RawNats;
 use crate::unreadable;
+use crate::waiting::until;
 
 /// Settings of the services: every wait is short, so that a stopped process outlasts them all, and
 /// streams are trimmed as far as they may be.

@@ -16,7 +16,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::pipeline::{Four, Part, STREAMS, four, get, metric};
+use crate::http::{get, metric};
+use crate::pipeline::{Four, Part, STREAMS, four};
 use crate::raw_nats::RawNats;
 
 /// Between two looks at the order of effects.

@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use bus::{Bus, BusSettings};
 use domain::{EventId, Run, Side, Stream, Timestamp, id::NUMBER_MAX};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use simulator::RunSeed;
 
-use crate::pipeline::{Part, Pipeline, Process, Simulator};
+use crate::pipeline::{Part, Pipeline, Simulator};
 use crate::ports::free_port;
+use crate::process::Process;
 use crate::proxy::Proxy;
 
 /// 2025-11-03T12:00:00Z, in microseconds since 1970: when the first simulated run begins.
@@ -51,7 +52,7 @@ impl SimulatedRun {
     ///
     /// It does not end, or not with status 0.
     pub async fn finish(self) -> Result<Value> {
-        kill_process(Pid::from_child(&self.simulator.process.child), Signal::TERM)?;
+        self.simulator.process.terminate()?;
         self.simulator.finish().await
     }
 }
@@ -113,7 +114,7 @@ impl Pipeline {
     ///
     /// It is not running.
     pub fn pause(&self, part: Part) -> Result<()> {
-        Ok(kill_process(Pid::from_child(&self.part(part)?.child), Signal::STOP)?)
+        self.part(part)?.signal(Signal::STOP)
     }
 
     /// `kill -CONT`.
@@ -122,7 +123,7 @@ impl Pipeline {
     ///
     /// It is not running.
     pub fn resume(&self, part: Part) -> Result<()> {
-        Ok(kill_process(Pid::from_child(&self.part(part)?.child), Signal::CONT)?)
+        self.part(part)?.signal(Signal::CONT)
     }
 
     /// Takes a service that was started, to look at its end.
@@ -141,7 +142,7 @@ impl Pipeline {
     /// The system does not say.
     pub fn take_ended(&mut self, part: Part) -> Result<Option<String>> {
         let process = self.parts.get_mut(&part).context("it is not running")?;
-        let Some(status) = process.child.try_wait()? else { return Ok(None) };
+        let Some(status) = process.exit_status()? else { return Ok(None) };
         let said = format!("{part:?} ended by itself with {status}:\n{}", process.log_end());
         self.parts.remove(&part);
         Ok(Some(said))

@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &["domain"]),
     ("service-kit", &[]),
     ("boards", &[]),
+    ("test-support", &["domain"]),
     ("bus", &["domain", "wire", "service-kit"]),
     ("event-store", &["domain", "wire", "service-kit"]),
     ("simulator", &["domain", "wire", "bus", "service-kit"]),

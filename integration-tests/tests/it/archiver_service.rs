@@ -10,7 +10,7 @@ use event_store::ArchiveView;
 use integration_tests::{
     nats::NatsServer,
     postgres::{Database, PostgresServer},
-    service::Service,
+    process::Process,
 };
 use wire::{Format, Sealed, Subjects, seal};
 
@@ -52,14 +52,14 @@ impl Pipeline {
         Self { nats, postgres, database, bus, settings }
     }
 
-    fn archiver_with(&self, more: &[(&str, &str)]) -> Service {
+    fn archiver_with(&self, more: &[(&str, &str)]) -> Process {
         let mut settings: Vec<(&str, &str)> =
             self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         settings.extend(more);
-        Service::start(&["archive"], &settings).unwrap()
+        Process::start(&["archive"], &settings).unwrap()
     }
 
-    fn archiver(&self) -> Service {
+    fn archiver(&self) -> Process {
         self.archiver_with(&[])
     }
 
@@ -91,7 +91,7 @@ impl Pipeline {
     }
 
     /// Waits until the checkpoint of a stream is its last message.
-    async fn archived(&self, stream: &str, archiver: &Service) {
+    async fn archived(&self, stream: &str, archiver: &Process) {
         let last = self.bus.stream(stream).await.unwrap().last_sequence;
         let sql =
             format!("select sequence from lakegauge_api.checkpoint where stream = '{stream}'");
@@ -134,7 +134,7 @@ impl Pipeline {
     }
 }
 
-async fn until(service: &Service, what: &str, mut condition: impl FnMut() -> bool) {
+async fn until(service: &Process, what: &str, mut condition: impl FnMut() -> bool) {
     let tries = DEADLINE.as_millis() / POLL.as_millis();
     for _ in 0..tries {
         if condition() {
@@ -142,11 +142,11 @@ async fn until(service: &Service, what: &str, mut condition: impl FnMut() -> boo
         }
         tokio::time::sleep(POLL).await;
     }
-    panic!("waited in vain for {what}; the service wrote:\n{}", service.log().unwrap());
+    panic!("waited in vain for {what}; the service wrote:\n{}", service.log());
 }
 
 /// Waits until the lake's stream could have been trimmed several times from now on.
-async fn several_trims(archiver: &Service) {
+async fn several_trims(archiver: &Process) {
     let trims = || archiver.metric("lakegauge_archiver_trims_total{stream=\"LAKE_0\"}");
     let mut wanted = None;
     until(archiver, "several chances to trim", || {
@@ -213,7 +213,7 @@ async fn an_archiver_that_starts_before_the_database_waits_for_it() {
     pipeline.postgres.start_again().unwrap();
     pipeline.archived("LAKE_0", &archiver).await;
     pipeline.check(1_000);
-    assert!(!archiver.has_ended().unwrap());
+    assert!(archiver.is_running().unwrap());
 }
 
 #[tokio::test]
@@ -277,7 +277,8 @@ async fn the_same_events_published_again_are_duplicates_after_a_restart_too() {
     let all = events(0..3_000);
     pipeline.publish(&all).await;
     pipeline.archived("LAKE_0", &archiver).await;
-    assert!(archiver.terminate().unwrap().success(), "{}", archiver.log().unwrap());
+    archiver.terminate().unwrap();
+    assert!(archiver.ended().await.unwrap().success(), "{}", archiver.log());
     archiver.start_again().unwrap();
     // In other messages, so that the broker does not know them.
     let subjects = Subjects::new("");

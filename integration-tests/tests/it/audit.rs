@@ -5,7 +5,8 @@
 use bus::PublisherLimits;
 use domain::Side;
 use integration_tests::executable;
-use integration_tests::pipeline::{Part, Pipeline, Traffic, until};
+use integration_tests::pipeline::{Part, Pipeline, Traffic};
+use integration_tests::waiting::until;
 use serde_json::Value;
 use wire::Sealed;
 

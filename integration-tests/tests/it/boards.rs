@@ -8,8 +8,10 @@ use std::fs;
 use std::path::Path;
 
 use boards::Query;
-use integration_tests::pipeline::{Part, Pipeline, Process, until};
+use integration_tests::pipeline::{Part, Pipeline};
+use integration_tests::process::Process;
 use integration_tests::prometheus::{Prometheus, Target};
+use integration_tests::waiting::until;
 
 /// The login that stands for Grafana's: a member of lakegauge_reader and of nothing else.
 const GRAFANA: &str = "lakegauge_test_reader";
@@ -177,10 +179,10 @@ fn targets(pipeline: &Pipeline, simulators: &[Process; 2]) -> Vec<Target> {
     let admin = |service, port| Target { service, port, four: false };
     vec![
         Target { service: "aggregator", port: pipeline.metrics_port(), four: true },
-        admin("aggregator", pipeline.part(Part::Aggregator).unwrap().admin()),
-        admin("archiver", pipeline.part(Part::Archiver).unwrap().admin()),
-        admin("lake-simulator", simulators[0].admin()),
-        admin("warehouse-simulator", simulators[1].admin()),
+        admin("aggregator", pipeline.part(Part::Aggregator).unwrap().admin_port()),
+        admin("archiver", pipeline.part(Part::Archiver).unwrap().admin_port()),
+        admin("lake-simulator", simulators[0].admin_port()),
+        admin("warehouse-simulator", simulators[1].admin_port()),
     ]
 }
 

@@ -11,8 +11,8 @@ use bus::backlog::{Backlog, BacklogLimits, BacklogWatch, SharedPosition};
 use bus::{Bus, Topology, TopologyOverrides};
 use domain::Rules;
 use integration_tests::nats::NatsServer;
-use integration_tests::pipeline::until;
 use integration_tests::raw_nats::RawNats;
+use integration_tests::waiting::until;
 use serde_json::json;
 use service_kit::{Clock, Readiness};
 

@@ -5,10 +5,10 @@
 
 use integration_tests::http::value;
 use integration_tests::nats::{NatsServer, Profile, repository};
-use integration_tests::pipeline::until;
 use integration_tests::postgres::PostgresServer;
+use integration_tests::process::Process;
 use integration_tests::raw_nats::RawNats;
-use integration_tests::running::{Running, get};
+use integration_tests::waiting::until;
 
 /// Every user of the file.
 const USERS: [&str; 7] = [
@@ -56,7 +56,6 @@ fn login(nats: &NatsServer, user: &str, inbox: &str) -> Vec<(&'static str, Strin
         ("NATS_INBOX_PREFIX", format!("_INBOX_{inbox}")),
         ("NATS_REQUEST_TIMEOUT_MS", "2000".to_owned()),
         ("LOG_FORMAT", "json".to_owned()),
-        ("ADMIN_ADDR", "127.0.0.1:0".to_owned()),
         ("METRICS_ADDR", "127.0.0.1:0".to_owned()),
         ("SNAPSHOT_INTERVAL_MS", "300".to_owned()),
         ("ARCHIVER_TRIM_INTERVAL_MS", "200".to_owned()),
@@ -64,16 +63,16 @@ fn login(nats: &NatsServer, user: &str, inbox: &str) -> Vec<(&'static str, Strin
     ]
 }
 
-fn start(words: &[&str], settings: &[(&'static str, String)]) -> Running {
+fn start(words: &[&str], settings: &[(&'static str, String)]) -> Process {
     let settings: Vec<(&str, &str)> =
         settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
-    Running::start(words, &settings).unwrap()
+    Process::start(words, &settings).unwrap()
 }
 
 /// The streams, as the one-shot service of Compose makes them.
 fn make_streams(nats: &NatsServer) {
     let mut streams = start(&["streams"], &login(nats, "admin", "admin"));
-    assert!(streams.wait().unwrap().success(), "{}", streams.said());
+    assert!(streams.wait().unwrap().success(), "{}", streams.log());
 }
 
 #[tokio::test]
@@ -100,28 +99,26 @@ async fn every_service_does_its_work_with_its_own_login() {
     }
 
     // Archived, then trimmed up to a snapshot; the samples as well.
-    let admin = archiver.wait_until_ready().unwrap();
+    archiver.wait_until_ready().unwrap();
     for stream in ["LAKE_0", "WAREHOUSE_0"] {
         let series = format!("lakegauge_archiver_trimmed_below{{stream=\"{stream}\"}}");
-        until(&series, async || Ok(value(&get(admin, "/metrics")?.1, &series) > Some(0.0)))
-            .await
-            .unwrap();
+        until(&series, async || Ok(archiver.metric(&series) > Some(0.0))).await.unwrap();
     }
 
     // Begins at its snapshot, so that it has to read one.
     aggregator.wait_until_ready().unwrap();
     aggregator.terminate().unwrap();
-    assert!(aggregator.wait().unwrap().success(), "{}", aggregator.said());
+    assert!(aggregator.wait().unwrap().success(), "{}", aggregator.log());
     let refused = "Permissions Violation";
-    assert!(!aggregator.said().contains(refused), "{}", aggregator.said());
+    assert!(!aggregator.log().contains(refused), "{}", aggregator.log());
     let mut aggregator = start(&["aggregate"], &with("aggregator", read()));
     aggregator.wait_until_ready().unwrap();
-    assert!(aggregator.said().contains("snapshot loaded"), "{}", aggregator.said());
+    assert!(aggregator.log().contains("snapshot loaded"), "{}", aggregator.log());
 
     for service in [&mut lake, &mut warehouse, &mut aggregator, &mut archiver] {
         service.terminate().unwrap();
         let status = service.wait().unwrap();
-        let said = service.said();
+        let said = service.log();
         assert!(status.success() && !said.contains(refused), "{status}: {said}");
     }
 }
@@ -180,7 +177,7 @@ async fn the_doctor_names_the_permission_that_is_missing() {
     let doctor = |settings: &[(&'static str, String)]| {
         let mut doctor = start(&["doctor"], settings);
         let status = doctor.wait().unwrap();
-        (status.success(), doctor.said())
+        (status.success(), doctor.log())
     };
     // Each may look at the streams.
     let (well, said) = doctor(&login(&nats, "archiver", "archiver"));
@@ -214,7 +211,7 @@ async fn a_service_that_the_server_lets_read_nothing_is_not_ready_and_says_what_
         &["simulate", "lake", "--events", "500", "--rate", "5000"],
         &login(&nats, "lake_simulator", "lake_simulator"),
     );
-    assert!(lake.wait().unwrap().success(), "{}", lake.said());
+    assert!(lake.wait().unwrap().success(), "{}", lake.log());
     let services = [
         ("archive", "archiver", "archived", database.archiver_url()),
         ("aggregate", "aggregator", "counted", database.reader_url()),
@@ -227,16 +224,16 @@ async fn a_service_that_the_server_lets_read_nothing_is_not_ready_and_says_what_
             ("STALLED_AFTER_MS", "500".to_owned()),
         ]);
         let mut service = start(&[word], &settings);
-        let admin = service.wait_for_admin_port().unwrap();
+        service.wait_for_line("admin port open").unwrap();
         let waits = format!("wait behind message 0, and none was {done}");
         until("the reason", async || {
-            let (status, told) = get(admin, "/readyz?verbose")?;
+            let (status, told) = service.get("/readyz?verbose")?;
             Ok(status == 503 && told.contains("LAKE_0") && told.contains(&waits))
         })
         .await
         .unwrap();
         let lag = format!("lakegauge_{user}_lag_messages{{stream=\"LAKE_0\"}}");
-        let page = get(admin, "/metrics").unwrap().1;
+        let page = service.get("/metrics").unwrap().1;
         assert!(value(&page, &lag) > Some(0.0), "{page}");
     }
 }

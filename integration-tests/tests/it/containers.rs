@@ -11,9 +11,10 @@ use event_store::{StoreError, StoreSettings};
 use integration_tests::docker::{self, Container, Image, Recipe};
 use integration_tests::executable;
 use integration_tests::nats::NatsServer;
-use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, until};
+use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic};
 use integration_tests::postgres::{ARCHIVER, Database, OWNER, PostgresServer, READER};
 use integration_tests::servers::{NATS, POSTGRES as POSTGRES_17};
+use integration_tests::waiting::until;
 use tempfile::TempDir;
 
 use crate::laws;

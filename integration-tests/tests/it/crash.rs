@@ -8,8 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use domain::Side;
-use integration_tests::pipeline::{Four, Part, Pipeline, STREAMS, Simulator, Traffic, four, until};
+use integration_tests::pipeline::{Four, Part, Pipeline, STREAMS, Simulator, Traffic, four};
 use integration_tests::raw_nats::RawNats;
+use integration_tests::waiting::until;
 use serde_json::json;
 use tokio::sync::OnceCell;
 

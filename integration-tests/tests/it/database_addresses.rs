@@ -8,9 +8,9 @@ use std::process::Command;
 
 use integration_tests::executable::{Ended, finish, lakegauge};
 use integration_tests::nats::NatsServer;
-use integration_tests::pipeline::until;
 use integration_tests::postgres::{Database, OWNER, PostgresServer};
-use integration_tests::running::{Running, get};
+use integration_tests::process::Process;
+use integration_tests::waiting::until;
 use tempfile::TempDir;
 
 const SECRET: &str = "hunter2";
@@ -53,8 +53,8 @@ pub(crate) fn refuses(words: &[&str], url: &str, status: i32, said: &[&str]) {
 /// That a service ends with one message, which says this and no secret.
 pub(crate) fn ends(word: &str, settings: &[(&str, &str)], status: i32, said: &[&str]) {
     let mut service = start(word, settings);
-    assert_eq!(service.wait().unwrap().code(), Some(status), "{word}: {}", service.said());
-    let output = service.said();
+    assert_eq!(service.wait().unwrap().code(), Some(status), "{word}: {}", service.log());
+    let output = service.log();
     let why: Vec<&str> =
         output.lines().filter(|line| line.contains("ERROR") || line.contains("error:")).collect();
     // Each stream may find out by itself before the first of them ends the service.
@@ -66,10 +66,9 @@ pub(crate) fn ends(word: &str, settings: &[(&str, &str)], status: i32, said: &[&
     assert!(!output.contains(SECRET), "{word}: {output}");
 }
 
-fn start(word: &str, settings: &[(&str, &str)]) -> Running {
-    let ports = [("ADMIN_ADDR", "127.0.0.1:0"), ("METRICS_ADDR", "127.0.0.1:0")];
-    let settings: Vec<(&str, &str)> = ports.into_iter().chain(settings.iter().copied()).collect();
-    Running::start(&[word], &settings).unwrap()
+fn start(word: &str, settings: &[(&str, &str)]) -> Process {
+    let port = [("METRICS_ADDR", "127.0.0.1:0")];
+    Process::start(&[word], &[&port, settings].concat()).unwrap()
 }
 
 /// That the aggregator, which needs the archive for a rebuild only, says this and does its job.
@@ -80,7 +79,7 @@ pub(crate) fn goes_on(nats: &str, url: &str, said: &[&str]) {
         assert_eq!(line.matches(part).count(), 1, "{part:?}: {line}");
     }
     aggregator.wait_until_ready().unwrap();
-    assert!(!aggregator.said().contains(SECRET), "{}", aggregator.said());
+    assert!(!aggregator.log().contains(SECRET), "{}", aggregator.log());
 }
 
 async fn servers() -> (NatsServer, PostgresServer, Database) {
@@ -133,7 +132,7 @@ async fn tls_to_a_host_that_is_not_local_is_raised_and_said() {
     let mut archiver = start("archive", &[("NATS_URL", &nats.url()), ("DATABASE_URL", FAR)]);
     archiver.wait_for_line(raised).unwrap();
     archiver.wait_for_line("can't connect to u@203.0.113.5:1/postgres: ").unwrap();
-    assert!(!archiver.said().contains(SECRET), "{}", archiver.said());
+    assert!(!archiver.log().contains(SECRET), "{}", archiver.log());
 }
 
 #[tokio::test]
@@ -171,16 +170,14 @@ async fn an_unreachable_host_fails_tools_and_lets_services_wait_where_it_can_be_
     let nats = NatsServer::start().await.unwrap();
     let mut archiver = start("archive", &[("NATS_URL", &nats.url()), ("DATABASE_URL", NOBODY)]);
     let line = archiver.wait_for_line("\"waiting\"").unwrap();
-    let open = archiver.wait_for_line("admin port open").unwrap();
-    let open: serde_json::Value = serde_json::from_str(&open).unwrap();
-    let admin = open["address"].as_str().unwrap().parse().unwrap();
-    let (status, ready) = get(admin, "/readyz?verbose").unwrap();
+    archiver.wait_for_line("admin port open").unwrap();
+    let (status, ready) = archiver.get("/readyz?verbose").unwrap();
     assert_eq!(status, 503, "{ready}");
     for part in said {
         assert_eq!(line.matches(part).count(), 1, "{part:?}: {line}");
         assert!(ready.contains(part), "{part:?}: {ready}");
     }
-    assert!(!archiver.said().contains(SECRET), "{}", archiver.said());
+    assert!(!archiver.log().contains(SECRET), "{}", archiver.log());
     goes_on(&nats.url(), NOBODY, &said);
 }
 

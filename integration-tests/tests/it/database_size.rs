@@ -1,7 +1,8 @@
 //! The size of the database is watched: in all, for each event, and against a limit.
 
 use domain::Side;
-use integration_tests::pipeline::{Part, Pipeline, Traffic, until};
+use integration_tests::pipeline::{Part, Pipeline, Traffic};
+use integration_tests::waiting::until;
 
 const BYTES: &str = "lakegauge_archive_database_bytes";
 const EVENT_BYTES: &str = "lakegauge_archive_event_bytes";

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bus::{Bus, PublisherLimits, Topology, TopologyOverrides};
 use domain::{Rules, Side};
 use integration_tests::nats::{NatsServer, Profile};
-use integration_tests::pipeline::{Part, Pipeline, Traffic, until};
+use integration_tests::pipeline::{Part, Pipeline, Traffic};
+use integration_tests::waiting::until;
 use wire::Sealed;
 
 use crate::laws;

@@ -10,8 +10,9 @@ use bus::PublisherLimits;
 use domain::{Event, Timestamp};
 use integration_tests::executable::{finish, lakegauge};
 use integration_tests::nats::NatsServer;
-use integration_tests::pipeline::{Part, Pipeline, until};
+use integration_tests::pipeline::{Part, Pipeline};
 use integration_tests::postgres::{OWNER, PostgresServer};
+use integration_tests::waiting::until;
 use wire::{Format, Sealed, Subjects, seal};
 
 use crate::database_addresses::{TOOLS, ends, goes_on, refuses};

@@ -5,8 +5,9 @@
 
 use bus::{Bus, PublisherLimits, Topology, TopologyOverrides};
 use domain::{Event, Rules, Stream};
-use integration_tests::pipeline::{Part, Pipeline, until};
+use integration_tests::pipeline::{Part, Pipeline};
 use integration_tests::raw_nats::RawNats;
+use integration_tests::waiting::until;
 use serde_json::json;
 use service_kit::Clock;
 use tempfile::TempDir;

@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use bus::PublisherLimits;
 use domain::{Event, Fact, Operation, Outcome, Stream, accept::QUANTITY_MAX};
 use integration_tests::http;
-use integration_tests::pipeline::{Part, Pipeline, get, until};
+use integration_tests::http::get;
+use integration_tests::pipeline::{Part, Pipeline};
+use integration_tests::waiting::until;
 use wire::{Format, seal};
 
 use crate::laws;

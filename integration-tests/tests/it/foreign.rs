@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
 use domain::Side;
-use integration_tests::pipeline::{Part, Pipeline, Traffic, until};
+use integration_tests::pipeline::{Part, Pipeline, Traffic};
 use integration_tests::raw_nats::RawNats;
+use integration_tests::waiting::until;
 use serde_json::Value;
 
 const HAND_WRITTEN: &str = r#"{"type":"lake.access","occurred_at":"2025-11-03T06:43:00.123456Z",

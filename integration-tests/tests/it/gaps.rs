@@ -5,10 +5,11 @@
 use bus::PublisherLimits;
 use domain::Stream;
 use event_store::read_checkpoint;
-use integration_tests::pipeline::{Part, Pipeline, four, until};
+use integration_tests::pipeline::{Part, Pipeline, four};
 use integration_tests::ports::free_port;
+use integration_tests::process::Process;
 use integration_tests::raw_nats::RawNats;
-use integration_tests::service::Service;
+use integration_tests::waiting::until;
 use serde_json::json;
 use wire::{Format, Subjects, seal};
 
@@ -106,12 +107,12 @@ async fn without_an_archive_a_deleted_message_is_said_to_be_missing() {
     let metrics = free_port().unwrap();
     let (nats, address) = (pipeline.nats.url(), format!("127.0.0.1:{metrics}"));
     let settings = [("NATS_URL", nats.as_str()), ("METRICS_ADDR", &address)];
-    let aggregator = Service::start(&["aggregate"], &settings).unwrap();
+    let aggregator = Process::start(&["aggregate"], &settings).unwrap();
     let shown = until("the metrics", async || {
         Ok(four(metrics)?.is_some_and(|[_, accesses, ..]| accesses.total_cmp(&12.0).is_eq()))
     });
-    shown.await.unwrap_or_else(|error| panic!("{error}\n{}", aggregator.log().unwrap()));
-    let log = aggregator.log().unwrap();
+    shown.await.unwrap_or_else(|error| panic!("{error}\n{}", aggregator.log()));
+    let log = aggregator.log();
     assert!(log.contains("the numbers are without them"), "{log}");
     pipeline.stop(Part::Archiver).await.unwrap();
 }

@@ -11,9 +11,11 @@ use domain::{Mismatch, Rules, Side, Stream, pipeline::PIPELINE_KEY};
 use event_store::archive_side;
 use integration_tests::executable::{Ended, finish, lakegauge};
 use integration_tests::nats::NatsServer;
-use integration_tests::pipeline::{Part, Pipeline, Process, Traffic, until};
+use integration_tests::pipeline::{Part, Pipeline, Traffic};
+use integration_tests::process::Process;
 use integration_tests::raw_nats::RawNats;
 use integration_tests::up::{FREE_PORTS, scratch};
+use integration_tests::waiting::until;
 use serde_json::json;
 
 use crate::laws::{self, Broker};
@@ -55,7 +57,7 @@ async fn publish(pipeline: &mut Pipeline, run: &str) {
 
 /// What a process said that ended because sides don't belong together.
 async fn refused(mut process: Process) -> String {
-    let status = process.wait().await.unwrap();
+    let status = process.ended().await.unwrap();
     let log = process.log();
     assert_eq!(status.code(), Some(REFUSED), "{log}");
     log

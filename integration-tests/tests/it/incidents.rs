@@ -8,8 +8,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use integration_tests::{
-    pipeline::{Part, Pipeline, Process, until},
+    pipeline::{Part, Pipeline},
+    process::Process,
     prometheus::{Prometheus, Target},
+    waiting::until,
 };
 use service_kit::Clock;
 
@@ -92,7 +94,7 @@ struct Watch {
 
 async fn watched(pipeline: &Pipeline) -> Watch {
     // The simulators are not among them: one that was ended is no incident of the pipeline.
-    let admin = |part| pipeline.part(part).unwrap().admin();
+    let admin = |part| pipeline.part(part).unwrap().admin_port();
     let targets = [
         Target { service: "aggregator", port: pipeline.metrics_port(), four: true },
         Target { service: "aggregator", port: admin(Part::Aggregator), four: false },

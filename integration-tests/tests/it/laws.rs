@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use bus::FoundSnapshot;
 use domain::{Rules, SampleValues, Stream, StreamState, state::Applied};
 use event_store::{ArchiveView, Counted, tally};
-use integration_tests::pipeline::{FOUR, Part, Pipeline, until};
+use integration_tests::pipeline::{FOUR, Part, Pipeline};
 use integration_tests::postgres::Database;
+use integration_tests::waiting::until;
 use serde_json::Value;
 
 /// Windows, rows and metrics of a pipeline at rest: what must not depend on what happened.

@@ -8,10 +8,13 @@ use std::path::Path;
 use bus::BusSettings;
 use domain::Side;
 use event_store::read_checkpoint;
+use integration_tests::http::get;
 use integration_tests::logins::{SecretFile, rotate as rotate_archive, user, users, with};
 use integration_tests::nats::{NatsServer, Profile};
 use integration_tests::operator::Operator;
-use integration_tests::pipeline::{Part, Pipeline, Process, Simulator, Traffic, get, until};
+use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic};
+use integration_tests::process::Process;
+use integration_tests::waiting::until;
 use nkeys::KeyPair;
 use service_kit::Secret;
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bus::{Bus, BusError, PublisherLimits, ReaderSettings, Recovery, Topology, TopologyOverrides};
 use domain::{Event, Fact, Rules, Side, Timestamp};
 use integration_tests::nats::{NatsServer, Profile};
-use integration_tests::pipeline::{Part, Pipeline, Traffic, until};
+use integration_tests::pipeline::{Part, Pipeline, Traffic};
+use integration_tests::process::Process;
 use integration_tests::raw_nats::RawNats;
-use integration_tests::running::Running;
+use integration_tests::waiting::until;
 use service_kit::Clock;
 use wire::json::encode_line;
 use wire::{Format, Headers, PAYLOAD_BYTES_MIN, Sealed, decode, seal};
@@ -134,14 +135,13 @@ async fn a_broker_that_takes_too_little_is_refused_at_start_with_what_to_do() {
     let settings = [
         ("NATS_URL", url.as_str()),
         ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
-        ("ADMIN_ADDR", "127.0.0.1:0"),
         ("METRICS_ADDR", "127.0.0.1:0"),
     ];
     let least = PAYLOAD_BYTES_MIN.to_string();
     for word in [&["archive"][..], &["aggregate"], &["simulate", "lake"], &["doctor"]] {
-        let mut service = Running::start(word, &settings).unwrap();
-        assert_eq!(service.wait().unwrap().code(), Some(1), "{word:?}: {}", service.said());
-        let said = service.said();
+        let mut service = Process::start(word, &settings).unwrap();
+        assert_eq!(service.wait().unwrap().code(), Some(1), "{word:?}: {}", service.log());
+        let said = service.log();
         for words in ["max_payload", "8192", least.as_str(), "nats-server.conf"] {
             assert!(said.contains(words), "{word:?} {words}: {said}");
         }

@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 
 use domain::{Rules, Seen};
 use integration_tests::executable::{Ended, finish, lakegauge};
-use integration_tests::pipeline::until;
 use integration_tests::postgres::{ADMIN, Database, OWNER, PostgresServer};
+use integration_tests::waiting::until;
 
 use crate::store_events::{access, append, inventory, message, open, query};
 
-const NEIGHBOURS: &str = include_str!("../../src/postgres/neighbours.sql");
+const NEIGHBOURS: &str = include_str!("../../src/servers/postgres/neighbours.sql");
 /// The schemas that are ours.
 const OURS: &str = "(select oid from pg_namespace where nspname in ('lakegauge', 'lakegauge_api'))";
 /// Who may have a right on something in them.

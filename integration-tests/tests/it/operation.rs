@@ -2,16 +2,16 @@
 
 use integration_tests::nats::NatsServer;
 use integration_tests::postgres::PostgresServer;
-use integration_tests::running::{Running, get};
+use integration_tests::process::Process;
 use integration_tests::up::{FREE_PORTS, scratch};
 use serde_json::Value;
 
 #[test]
 fn wrong_settings_are_all_named_at_once_and_leave_with_64() {
     let environment = [("ADMIN_ADDR", "here"), ("LOG_FORMAT", "json"), ("METRICS_ADDR", "there")];
-    let mut aggregator = Running::start(&["aggregate"], &environment).unwrap();
+    let mut aggregator = Process::start(&["aggregate"], &environment).unwrap();
     assert_eq!(aggregator.wait().unwrap().code(), Some(64));
-    let said = aggregator.said();
+    let said = aggregator.log();
     for key in ["ADMIN_ADDR (--admin-addr)", "METRICS_ADDR (--metrics-addr)"] {
         assert!(said.contains(key), "{said}");
     }
@@ -21,7 +21,7 @@ fn wrong_settings_are_all_named_at_once_and_leave_with_64() {
 #[test]
 fn a_wrong_command_line_leaves_with_64_and_help_with_0() {
     let status =
-        |arguments: &[&str]| Running::start(arguments, &[]).unwrap().wait().unwrap().code();
+        |arguments: &[&str]| Process::start(arguments, &[]).unwrap().wait().unwrap().code();
     assert_eq!(status(&["no-such-thing"]), Some(64));
     assert_eq!(status(&["up", "--no-such-flag"]), Some(64));
     assert_eq!(status(&["up", "--help"]), Some(0));
@@ -42,34 +42,29 @@ async fn every_service_drains_on_sigterm_and_says_0() {
             "reader" => Some(("DATABASE_URL", reader_url.as_str())),
             _ => None,
         };
-        [
-            ("NATS_URL", nats_url.as_str()),
-            ("ADMIN_ADDR", "127.0.0.1:0"),
-            ("METRICS_ADDR", "127.0.0.1:0"),
-            ("LOG_FORMAT", "json"),
-        ]
-        .into_iter()
-        .chain(database)
-        .collect()
+        [("NATS_URL", nats_url.as_str()), ("METRICS_ADDR", "127.0.0.1:0"), ("LOG_FORMAT", "json")]
+            .into_iter()
+            .chain(database)
+            .collect()
     };
     let mut services = vec![
-        Running::start(&["archive"], &settings("archiver")).unwrap(),
-        Running::start(&["aggregate"], &settings("reader")).unwrap(),
-        Running::start(&["simulate", "lake", "--rate", "50"], &settings("none")).unwrap(),
-        Running::start(&["simulate", "warehouse", "--rate", "50"], &settings("none")).unwrap(),
+        Process::start(&["archive"], &settings("archiver")).unwrap(),
+        Process::start(&["aggregate"], &settings("reader")).unwrap(),
+        Process::start(&["simulate", "lake", "--rate", "50"], &settings("none")).unwrap(),
+        Process::start(&["simulate", "warehouse", "--rate", "50"], &settings("none")).unwrap(),
     ];
     for service in &mut services {
-        let admin = service.wait_until_ready().unwrap();
-        assert_eq!(get(admin, "/livez").unwrap().0, 200);
-        let metrics = get(admin, "/metrics").unwrap().1;
+        service.wait_until_ready().unwrap();
+        assert_eq!(service.get("/livez").unwrap().0, 200);
+        let metrics = service.get("/metrics").unwrap().1;
         assert!(metrics.contains("lakegauge_build_info{"), "{metrics}");
     }
     // Producers first, as anybody stops a pipeline.
     for service in services.iter_mut().rev() {
         service.terminate().unwrap();
         let status = service.wait().unwrap();
-        assert_eq!(status.code(), Some(0), "{}", service.said());
-        assert!(service.said().contains("\"drained\""), "{}", service.said());
+        assert_eq!(status.code(), Some(0), "{}", service.log());
+        assert!(service.log().contains("\"drained\""), "{}", service.log());
     }
 }
 
@@ -83,9 +78,9 @@ fn the_pipeline_by_one_command_agrees_with_the_books_and_goes_on_where_it_ended(
         let mut arguments = vec!["up", "--for=4s", "--rate=400", "--no-prometheus"];
         arguments.extend(["--data-dir", &data, "--summary-json", &summary_path]);
         arguments.extend(FREE_PORTS);
-        let mut up = Running::start(&arguments, &[]).unwrap();
+        let mut up = Process::start_inheriting(&arguments).unwrap();
         let status = up.wait().unwrap();
-        assert_eq!(status.code(), Some(0), "run {run}: {}", up.said());
+        assert_eq!(status.code(), Some(0), "run {run}: {}", up.log());
         let text = std::fs::read_to_string(&summary).unwrap();
         let summary: Value = serde_json::from_str(&text).unwrap();
         let number = |name: &str| summary[name].as_u64().unwrap();
@@ -104,11 +99,11 @@ fn a_data_directory_in_use_is_refused_by_name() {
     let data = scratch.path().join("data").display().to_string();
     let mut arguments = vec!["up", "--no-simulators", "--no-prometheus", "--data-dir", &data];
     arguments.extend(FREE_PORTS);
-    let mut first = Running::start(&arguments, &[]).unwrap();
+    let mut first = Process::start_inheriting(&arguments).unwrap();
     first.wait_for_line("lag ").unwrap();
-    let mut second = Running::start(&arguments, &[]).unwrap();
+    let mut second = Process::start_inheriting(&arguments).unwrap();
     assert_eq!(second.wait().unwrap().code(), Some(1));
-    assert!(second.said().contains("another `up` is using"), "{}", second.said());
+    assert!(second.log().contains("another `up` is using"), "{}", second.log());
     first.terminate().unwrap();
-    assert_eq!(first.wait().unwrap().code(), Some(0), "{}", first.said());
+    assert_eq!(first.wait().unwrap().code(), Some(0), "{}", first.log());
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use domain::Side;
 use event_store::read_checkpoint;
-use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, to_f64, until};
+use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, to_f64};
+use integration_tests::waiting::until;
 
 use crate::laws;
 

@@ -4,9 +4,11 @@
 
 use bus::PublisherLimits;
 use domain::Event;
-use integration_tests::pipeline::{Part, Pipeline, four, until};
+use integration_tests::pipeline::{Part, Pipeline, four};
 use integration_tests::ports::free_port;
-use integration_tests::service::Service;
+use integration_tests::process::Process;
+use integration_tests::waiting::until;
+use rustix::process::Signal;
 use wire::{Format, Subjects, seal};
 
 use crate::store_events::access;
@@ -21,7 +23,7 @@ const FOR_EVER_MS: &str = "3600000";
 
 /// An aggregator and the port of its metrics.
 struct Aggregator {
-    service: Service,
+    service: Process,
     metrics: u16,
 }
 
@@ -37,7 +39,7 @@ impl Aggregator {
             ("SNAPSHOT_INTERVAL_MS", "100"),
             ("AGGREGATOR_LEASE_MS", lease_ms),
         ];
-        Self { service: Service::start(&["aggregate"], &settings).unwrap(), metrics }
+        Self { service: Process::start(&["aggregate"], &settings).unwrap(), metrics }
     }
 
     /// Whether it shows that many accesses.
@@ -48,7 +50,7 @@ impl Aggregator {
 
     async fn until_shows(&self, accesses: u32) {
         let shown = until("that many accesses", async || Ok(self.shows(accesses))).await;
-        shown.unwrap_or_else(|error| panic!("{error}\n{}", self.service.log().unwrap()));
+        shown.unwrap_or_else(|error| panic!("{error}\n{}", self.service.log()));
     }
 
     fn owns(&self) -> Option<f64> {
@@ -65,7 +67,7 @@ impl Aggregator {
             }))
         });
         waits.await.unwrap();
-        let log = self.service.log().unwrap();
+        let log = self.service.log();
         assert!(log.contains("waiting for the owner") && log.contains(&address), "{log}");
         assert_eq!(four(self.metrics).unwrap(), None, "who waits shows nothing");
         assert_eq!(self.owns(), Some(0.0));
@@ -121,14 +123,14 @@ async fn an_aggregator_that_was_stopped_longer_than_its_lease_owns_nothing_when_
     for (sleeper, other, numbers) in
         [(&first, &second, 200..400), (&second, &first, 400..600), (&first, &second, 600..800)]
     {
-        sleeper.service.pause().unwrap();
+        sleeper.service.signal(Signal::STOP).unwrap();
         let accesses = publish(&pipeline, numbers).await;
         other.until_shows(accesses).await;
-        sleeper.service.resume().unwrap();
+        sleeper.service.signal(Signal::CONT).unwrap();
         sleeper.until_waits_for(other).await;
         assert!(other.shows(accesses), "the sleeper changed nothing");
         assert_eq!(other.owns(), Some(1.0));
-        let log = other.service.log().unwrap();
+        let log = other.service.log();
         assert!(!log.contains("starting again from what is stored"), "it stored none: {log}");
     }
     let lost = "lakegauge_aggregator_ownerships_lost_total";
@@ -145,7 +147,8 @@ async fn a_partition_that_is_given_back_is_taken_at_once() {
     let mut first = Aggregator::start(&pipeline, FOR_EVER_MS);
     let accesses = publish(&pipeline, 0..200).await;
     first.until_shows(accesses).await;
-    assert!(first.service.terminate().unwrap().success(), "{}", first.service.log().unwrap());
+    first.service.terminate().unwrap();
+    assert!(first.service.ended().await.unwrap().success(), "{}", first.service.log());
     let second = Aggregator::start(&pipeline, FOR_EVER_MS);
     second.until_shows(accesses).await;
     assert_eq!(second.owns(), Some(1.0));

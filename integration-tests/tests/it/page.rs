@@ -5,6 +5,7 @@
 use domain::Side;
 use integration_tests::{
     browser::{Browser, Look},
+    http,
     pipeline::{FOUR, Part, Pipeline, Traffic},
     prefix_proxy::PrefixProxy,
 };
@@ -168,7 +169,6 @@ async fn the_page_works_behind_a_proxy_that_takes_a_path_prefix_away() {
     let beside = |url: &String| !url.starts_with(&prefix) && url != "about:blank";
     assert_eq!(browser.requests().into_iter().find(beside), None);
     // The same numbers for programs.
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], proxy.port()));
-    let (status, now) = integration_tests::running::get(address, "/lake/gauge/api/now").unwrap();
+    let (status, now) = http::get(proxy.port(), "/lake/gauge/api/now").unwrap();
     assert!(status == 200 && now.starts_with('{'), "{status} {now}");
 }

@@ -5,8 +5,8 @@
 use bus::{BusError, Topology, TopologyOverrides};
 use domain::Rules;
 use integration_tests::nats::NatsServer;
+use integration_tests::process::Process;
 use integration_tests::raw_nats::RawNats;
-use integration_tests::running::Running;
 use serde_json::{Value, json};
 
 fn topology() -> Topology {
@@ -22,11 +22,10 @@ async fn edit(operator: &mut RawNats, stream: &str, option: &str, value: Value) 
 
 /// What a service that must end with a failure wrote.
 fn refused(word: &str, settings: &[(&str, &str)], status: i32) -> String {
-    let all = [("ADMIN_ADDR", "127.0.0.1:0"), ("METRICS_ADDR", "127.0.0.1:0")];
-    let settings: Vec<(&str, &str)> = all.into_iter().chain(settings.iter().copied()).collect();
-    let mut service = Running::start(&[word], &settings).unwrap();
-    assert_eq!(service.wait().unwrap().code(), Some(status), "{}", service.said());
-    service.said()
+    let port = [("METRICS_ADDR", "127.0.0.1:0")];
+    let mut service = Process::start(&[word], &[&port, settings].concat()).unwrap();
+    assert_eq!(service.wait().unwrap().code(), Some(status), "{}", service.log());
+    service.log()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use integration_tests::executable::{finish, lakegauge, run};
 use integration_tests::nats::repository;
-use integration_tests::running::Running;
+use integration_tests::process::Process;
 use integration_tests::up::{FREE_PORTS, scratch};
 use serde_json::Value;
 
@@ -159,7 +159,7 @@ fn what_the_readmes_ask_of_a_running_pipeline_is_answered() {
     let data = place.join(".lakegauge").display().to_string();
     arguments.extend(["--data-dir", &data]);
     arguments.extend(FREE_PORTS);
-    let mut up = Running::start(&arguments, &[]).unwrap();
+    let mut up = Process::start_inheriting(&arguments).unwrap();
     up.wait_for_line("lag ").unwrap();
     let addresses = std::fs::read_to_string(place.join(".lakegauge/addresses.json")).unwrap();
     let addresses: Value = serde_json::from_str(&addresses).unwrap();
@@ -174,7 +174,7 @@ fn what_the_readmes_ask_of_a_running_pipeline_is_answered() {
         ("localhost:8013", port("aggregator_admin")),
         ("localhost:8014", port("archiver_admin")),
     ];
-    let has_prometheus = !up.said().contains("Prometheus  not installed");
+    let has_prometheus = !up.log().contains("Prometheus  not installed");
     let mut tried = 0;
     for name in PAGES {
         let page = page(name);
@@ -198,5 +198,5 @@ fn what_the_readmes_ask_of_a_running_pipeline_is_answered() {
     up.terminate().unwrap();
     // With an event that is not the simulators' the sums can't agree; the rest is well.
     up.wait().unwrap();
-    assert!(!up.said().contains("died"), "{}", up.said());
+    assert!(!up.log().contains("died"), "{}", up.log());
 }

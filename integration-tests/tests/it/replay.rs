@@ -5,7 +5,8 @@
 use bus::{Bus, ReplayRun};
 use domain::{Position, Side, Stream};
 use integration_tests::executable::Ended;
-use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, four, until};
+use integration_tests::pipeline::{Part, Pipeline, Simulator, Traffic, four};
+use integration_tests::waiting::until;
 use serde_json::Value;
 use wire::replay::read_replay;
 

@@ -10,9 +10,10 @@ use domain::{
 use event_store::Base;
 use event_store::{Archive, ArchiveView, BatchBuilder};
 use integration_tests::executable;
-use integration_tests::pipeline::{Part, Pipeline, until};
+use integration_tests::pipeline::{Part, Pipeline};
 use integration_tests::postgres::{Database, PostgresServer};
 use integration_tests::raw_nats::RawNats;
+use integration_tests::waiting::until;
 use serde_json::json;
 use service_kit::Clock;
 use wire::snapshot::encode_state;

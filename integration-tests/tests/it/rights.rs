@@ -80,7 +80,7 @@ async fn filled(server: &PostgresServer) -> Database {
 
 fn rights(database: &Database) -> Rights {
     let people: Vec<&str> = PEOPLE.iter().map(|(role, _)| *role).collect();
-    let sql = include_str!("../../src/postgres/rights.sql")
+    let sql = include_str!("../../src/servers/postgres/rights.sql")
         .replace(":people", &format!("'{{{}}}'", people.join(",")));
     let rows = database.sql(&sql).unwrap();
     rows.iter()

@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use bus::{Bus, PublisherLimits, Read, ReaderSettings};
 use domain::{Rules, Timestamp};
 use event_store::read_checkpoint;
-use integration_tests::pipeline::{Part, Pipeline, until};
+use integration_tests::pipeline::{Part, Pipeline};
 use integration_tests::raw_nats::RawNats;
+use integration_tests::waiting::until;
 use serde_json::{Value, json};
 use wire::{Format, seal};
 

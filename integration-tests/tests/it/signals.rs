@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use integration_tests::executable::{self, lakegauge};
-use integration_tests::running::PATIENCE;
 use integration_tests::up::FREE_PORTS;
+use integration_tests::waiting::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 use service_kit::Clock;
 

@@ -5,8 +5,9 @@
 use bus::{Bus, FoundSnapshot, PublisherLimits};
 use bytes::Bytes;
 use domain::{Event, Mark};
-use integration_tests::pipeline::{Part, Pipeline, STREAMS, until};
+use integration_tests::pipeline::{Part, Pipeline, STREAMS};
 use integration_tests::raw_nats::RawNats;
+use integration_tests::waiting::until;
 use serde_json::json;
 use wire::{Format, Subjects, seal, snapshot::SNAPSHOT_VERSION};
 

@@ -10,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 use domain::Side;
 use integration_tests::{
     executable::lakegauge,
-    pipeline::{FOUR, Part, Pipeline, Traffic, until},
+    pipeline::{FOUR, Part, Pipeline, Traffic},
     ports::free_port,
     raw_nats::RawNats,
+    waiting::until,
 };
 
 const TRAFFIC: Traffic = Traffic { events: 1_000, rate: 1_000, format: "bincode" };

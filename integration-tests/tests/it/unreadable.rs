@@ -4,9 +4,10 @@
 
 use domain::{Event, EventId, Fact, Operation, Outcome, Timestamp};
 use integration_tests::executable::{self, Ended};
-use integration_tests::pipeline::{Part, Pipeline, until};
+use integration_tests::pipeline::{Part, Pipeline};
 use integration_tests::raw_nats::RawNats;
 use integration_tests::unreadable::{self, Form, SUBJECTS, forms, statuses};
+use integration_tests::waiting::until;
 use service_kit::Clock;
 use wire::json::encode_line;
 

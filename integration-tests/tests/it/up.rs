@@ -2,10 +2,11 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use integration_tests::executable::{Ended, finish, lakegauge};
-use integration_tests::running::{Running, get};
+use integration_tests::executable::{Ended, finish, lakegauge, without_settings};
+use integration_tests::http;
+use integration_tests::process::Process;
 use integration_tests::up::{FREE_PORTS, scratch};
 use serde_json::Value;
 
@@ -15,12 +16,12 @@ fn up(
     data: &Path,
     flags: &[&str],
     environment: &[(&str, &str)],
-) -> anyhow::Result<Running> {
+) -> anyhow::Result<Process> {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(format!("{first}; exec \"$@\"")).arg("sh").arg(lakegauge()?);
     command.arg("up").arg("--data-dir").arg(data).args(flags).args(FREE_PORTS);
-    command.stdin(Stdio::null());
-    Running::start_command(command, environment)
+    without_settings(&mut command).envs(environment.iter().copied());
+    Process::start_command(command)
 }
 
 const SHORT: &[&str] = &["--for=2s", "--rate=200", "--no-prometheus", "--no-grafana"];
@@ -67,9 +68,9 @@ fn up_heeds_no_variable_that_is_meant_for_other_programs() {
     ];
     let flags = ["--for=2s", "--rate=200"];
     let mut up = up(":", &scratch.path().join("data"), &flags, &others).unwrap();
-    assert_eq!(up.wait().unwrap().code(), Some(0), "{}", up.said());
-    assert!(up.said().contains("not heeded"), "{}", up.said());
-    assert!(!up.said().contains("203.0.113.1"), "{}", up.said());
+    assert_eq!(up.wait().unwrap().code(), Some(0), "{}", up.log());
+    assert!(up.log().contains("not heeded"), "{}", up.log());
+    assert!(!up.log().contains("203.0.113.1"), "{}", up.log());
 }
 
 #[test]
@@ -77,8 +78,8 @@ fn up_refuses_a_scenario_that_there_is_not_before_it_makes_anything() {
     let scratch = scratch().unwrap();
     let data = scratch.path().join("data");
     let mut up = up(":", &data, &["--scenario=bogus"], &[]).unwrap();
-    assert_eq!(up.wait().unwrap().code(), Some(64), "{}", up.said());
-    assert!(up.said().contains("noisy-tenant"), "what there is: {}", up.said());
+    assert_eq!(up.wait().unwrap().code(), Some(64), "{}", up.log());
+    assert!(up.log().contains("noisy-tenant"), "what there is: {}", up.log());
     assert!(!data.exists(), "a directory was made");
 }
 
@@ -91,17 +92,17 @@ fn up_works_in_a_directory_with_any_name_that_can_be_printed() {
     up.wait_for_line("lag ").unwrap();
     let addresses = std::fs::read_to_string(data.join("addresses.json")).unwrap();
     let addresses: Value = serde_json::from_str(&addresses).unwrap();
-    if !up.said().contains("Prometheus  not installed") {
-        let prometheus = addresses["prometheus"].as_str().unwrap().strip_prefix("http://").unwrap();
+    if !up.log().contains("Prometheus  not installed") {
+        let prometheus = addresses["prometheus"].as_str().unwrap().rsplit_once(':').unwrap().1;
         let prometheus = prometheus.parse().unwrap();
-        let pools = get(prometheus, "/api/v1/targets?state=active").unwrap().1;
+        let pools = http::get(prometheus, "/api/v1/targets?state=active").unwrap().1;
         assert!(pools.contains("lakegauge-admin"), "{pools}");
-        let rules = get(prometheus, "/api/v1/rules").unwrap().1;
+        let rules = http::get(prometheus, "/api/v1/rules").unwrap().1;
         assert!(rules.contains("alerts.yml"), "{rules}");
     }
     assert!(data.join("nats/jetstream").is_dir());
     up.terminate().unwrap();
-    assert_eq!(up.wait().unwrap().code(), Some(0), "{}", up.said());
+    assert_eq!(up.wait().unwrap().code(), Some(0), "{}", up.log());
     let beside: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().collect();
     assert_eq!(beside.len(), 1, "{beside:?}");
 }
@@ -113,8 +114,8 @@ fn a_directory_that_no_setting_can_name_is_refused_before_anything_is_made() {
     for name in [&b"a\nb"[..], b"a\xffb", b"a\x07b"] {
         let data = scratch.path().join(std::ffi::OsStr::from_bytes(name));
         let mut by_flag = up(":", &data, SHORT, &[]).unwrap();
-        assert!(matches!(by_flag.wait().unwrap().code(), Some(1 | 64)), "{}", by_flag.said());
-        assert!(by_flag.said().contains("--data-dir"), "{}", by_flag.said());
+        assert!(matches!(by_flag.wait().unwrap().code(), Some(1 | 64)), "{}", by_flag.log());
+        assert!(by_flag.log().contains("--data-dir"), "{}", by_flag.log());
         let mut command = Command::new(lakegauge().unwrap());
         command.arg("up").args(SHORT).args(FREE_PORTS).env("LAKEGAUGE_DATA_DIR", &data);
         let by_environment = finish(command, b"").unwrap();
@@ -135,13 +136,13 @@ fn a_part_that_dies_at_once_for_ever_ends_up_with_its_last_lines() {
     let program = program.display().to_string();
     let flags = [SHORT, &["--nats-server-bin", &program]].concat();
     let mut up = up(":", &scratch.path().join("data"), &flags, &[]).unwrap();
-    assert_eq!(up.wait().unwrap().code(), Some(1), "{}", up.said());
+    assert_eq!(up.wait().unwrap().code(), Some(1), "{}", up.log());
     assert!(
-        up.said().contains("nats ended with status 3, 5 times in a row at once"),
+        up.log().contains("nats ended with status 3, 5 times in a row at once"),
         "{}",
-        up.said()
+        up.log()
     );
-    assert!(up.said().contains("the very last line"), "{}", up.said());
+    assert!(up.log().contains("the very last line"), "{}", up.log());
 }
 
 /// Whether anybody but the owner may do anything with what is in a folder.
@@ -169,7 +170,7 @@ fn up_works_under_any_umask_and_keeps_what_it_makes_to_its_owner() {
         for run in 0..2 {
             let mut up = up(&format!("umask {umask}"), &data, SHORT, &[]).unwrap();
             let status = up.wait().unwrap().code();
-            assert_eq!(status, Some(0), "umask {umask}, run {run}: {}", up.said());
+            assert_eq!(status, Some(0), "umask {umask}, run {run}: {}", up.log());
         }
         let mut found = Vec::new();
         open_to_others(&data, &mut found).unwrap();
@@ -206,7 +207,7 @@ fn what_a_start_left_half_made_or_with_wrong_modes_breaks_no_later_start() {
     };
     let run = || {
         let mut up = up("umask 077", &data, SHORT, &[]).unwrap();
-        (up.wait().unwrap().code(), up.said())
+        (up.wait().unwrap().code(), up.log())
     };
     let first = run();
     for folder in ["logs", "nats", "secrets", "prometheus", "expected"] {
@@ -259,11 +260,11 @@ fn every_tool_finds_an_up_on_other_ports_by_its_data_directory_and_is_quiet() {
     let doctor = tool(place, &["doctor"], b"").unwrap().stdout;
     assert!(doctor.contains("of the `lakegauge up` in .lakegauge/addresses.json"), "{doctor}");
     let mut tail = Command::new(lakegauge().unwrap());
-    tail.arg("tail").current_dir(place).env_clear().stdin(Stdio::null());
-    let mut tail = Running::start_command(tail, &[]).unwrap();
+    tail.arg("tail").current_dir(place).env_clear();
+    let mut tail = Process::start_command(tail).unwrap();
     tail.wait_for_line("lake.access").unwrap();
     tail.terminate().unwrap();
-    assert_eq!(tail.wait().unwrap().code(), Some(0), "{}", tail.said());
+    assert_eq!(tail.wait().unwrap().code(), Some(0), "{}", tail.log());
 
     // What is set goes first, and where it leads nowhere, that is all that is said.
     let elsewhere = ["tail", "--nats-url", "nats://127.0.0.1:1"];
@@ -274,7 +275,7 @@ fn every_tool_finds_an_up_on_other_ports_by_its_data_directory_and_is_quiet() {
     // With an event that is not the simulators' the sums can't agree; the rest is well.
     up.terminate().unwrap();
     up.wait().unwrap();
-    assert!(!up.said().contains("died") && !up.said().contains("error"), "{}", up.said());
+    assert!(!up.log().contains("died") && !up.log().contains("error"), "{}", up.log());
     let gone = tool(place, &["audit", "--data-dir", ".lakegauge"], b"").unwrap();
     assert_eq!(gone.status, Some(64), "{}", gone.stderr);
     assert!(gone.stderr.contains("no `lakegauge up` runs there"), "{}", gone.stderr);

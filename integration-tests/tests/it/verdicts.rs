@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
 use bus::{Bus, PublisherLimits};
-use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Stream, Timestamp, Verdict};
+use domain::{Event, EventId, Fact, LakeAccess, Operation, Stream, Timestamp, Verdict};
 use integration_tests::executable;
-use integration_tests::pipeline::{Four, Part, Pipeline, until};
+use integration_tests::pipeline::{Four, Part, Pipeline};
+use integration_tests::waiting::until;
 use service_kit::Clock;
 use wire::{Format, MESSAGE_BYTES_MAX, Sealed, Subjects, seal, seal_verdicts};
 
@@ -25,15 +26,10 @@ fn write(number: u64) -> Event {
     let mut id = [0; 16];
     id[8..].copy_from_slice(&number.to_be_bytes());
     let fact = Fact::LakeAccess(LakeAccess {
-        bucket: "raw".to_owned(),
         key: format!("key-{number}"),
         operation: Operation::Write,
         bytes: 1_000_000,
-        object_bytes: None,
-        sequencer: None,
-        duration_us: 1,
-        outcome: Outcome::Ok,
-        principal: String::new(),
+        ..test_support::lake_access()
     });
     let second = i64::try_from(number).unwrap() * 1_000_000;
     Event { id: EventId::from_bytes(id), occurred_at: Timestamp(START_US + second), fact }

@@ -4,7 +4,8 @@
 
 use domain::Side;
 use integration_tests::executable::Ended;
-use integration_tests::pipeline::{Part, Pipeline, Traffic, until};
+use integration_tests::pipeline::{Part, Pipeline, Traffic};
+use integration_tests::waiting::until;
 use serde_json::Value;
 
 const TRAFFIC: [Traffic; 2] = [

@@ -8,8 +8,8 @@ use boards::Query;
 use domain::{Event, Ladder, Mark, Rules, Seen, time::SECONDS_PER_DAY};
 use event_store::{Archive, BatchBuilder};
 use integration_tests::executable;
-use integration_tests::pipeline::until;
 use integration_tests::postgres::{Database, PostgresServer};
+use integration_tests::waiting::until;
 use serde_json::Value;
 
 use crate::store_events::{START, access, append, message, open, placed};

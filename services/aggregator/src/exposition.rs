@@ -290,8 +290,8 @@ pub(crate) fn page(lake: &LakeState, warehouse: &WarehouseState) -> String {
 #[cfg(test)]
 mod tests {
     use domain::{
-        Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, Statement, Timestamp,
-        WarehouseQuery, accept::QUANTITY_MAX,
+        Event, EventId, Fact, LakeAccess, Operation, Rules, Run, Timestamp, WarehouseQuery,
+        accept::QUANTITY_MAX,
     };
 
     use super::*;
@@ -311,14 +311,9 @@ mod tests {
     fn write(number: u64, bucket: &str, bytes: u64) -> Event {
         let fact = Fact::LakeAccess(LakeAccess {
             bucket: bucket.to_owned(),
-            key: "k".to_owned(),
             operation: Operation::Write,
             bytes,
-            object_bytes: None,
-            sequencer: None,
-            duration_us: 1,
-            outcome: Outcome::Ok,
-            principal: String::new(),
+            ..test_support::lake_access()
         });
         event(number, fact)
     }
@@ -326,17 +321,13 @@ mod tests {
     fn query(number: u64, warehouse: &str, executed_us: u64) -> Event {
         let fact = Fact::WarehouseQuery(WarehouseQuery {
             warehouse: warehouse.to_owned(),
-            database: String::new(),
-            statement: Statement::Select,
             queued_us: 500,
             executed_us,
             rows_processed: 10,
             rows_returned: 1,
             bytes_scanned: 5,
             cache_hit: true,
-            outcome: Outcome::Ok,
-            principal: String::new(),
-            fingerprint: String::new(),
+            ..test_support::warehouse_query()
         });
         event(number, fact)
     }
@@ -376,7 +367,7 @@ mod tests {
     fn every_sum_has_a_series_in_the_unit_of_its_name() {
         let mut missed = write(2, "raw", 40);
         let Fact::LakeAccess(access) = &mut missed.fact else { unreachable!() };
-        (access.operation, access.outcome) = (Operation::Read, Outcome::NotFound);
+        (access.operation, access.outcome) = (Operation::Read, domain::Outcome::NotFound);
         let events =
             [write(1, "raw", 2_500), missed, query(3, "etl", 2_499_500), query(4, "etl", 500)];
         let text = text(&events, &Rules::default());

@@ -180,8 +180,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use domain::{
-        Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Outcome, Rules, Run,
-        SampleValues,
+        Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Rules, Run, SampleValues,
     };
     use wire::{Format, Headers, Sealed};
 
@@ -197,15 +196,10 @@ mod tests {
 
     fn write(number: u64) -> Event {
         let fact = Fact::LakeAccess(LakeAccess {
-            bucket: "raw".to_owned(),
             key: format!("key-{}", number % 3),
             operation: Operation::Write,
             bytes: number + 1,
-            object_bytes: None,
-            sequencer: None,
-            duration_us: 1,
-            outcome: Outcome::Ok,
-            principal: String::new(),
+            ..test_support::lake_access()
         });
         let micros = START_NS / 1_000 + i64::try_from(number).unwrap();
         Event {

@@ -38,12 +38,9 @@ fn of_lake(number: u64, bucket: &str) -> Event {
         bucket: bucket.to_owned(),
         key: format!("k{number}"),
         operation: Operation::ALL[pick(Operation::ALL.len(), 1)],
-        bytes: 1,
-        object_bytes: None,
-        sequencer: None,
-        duration_us: 1,
         outcome: Outcome::ALL[pick(Outcome::ALL.len(), 7)],
         principal: hostile(number),
+        ..test_support::lake_access()
     });
     event(number, fact)
 }
@@ -54,15 +51,11 @@ fn of_warehouse(number: u64, warehouse: &str) -> Event {
         warehouse: warehouse.to_owned(),
         database: hostile(number),
         statement: Statement::ALL[pick(Statement::ALL.len(), 1)],
-        queued_us: 1,
         executed_us: number,
-        rows_processed: 1,
-        rows_returned: 1,
-        bytes_scanned: 1,
-        cache_hit: true,
         outcome: Outcome::ALL[pick(Outcome::ALL.len(), 11)],
         principal: hostile(number),
         fingerprint: hostile(number),
+        ..test_support::warehouse_query()
     });
     event(number, fact)
 }

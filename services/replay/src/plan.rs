@@ -170,26 +170,14 @@ impl Pacer {
 
 #[cfg(test)]
 mod tests {
-    use domain::{
-        EventId, LakeAccess, LakeInventory, Operation, Outcome, Statement, WarehouseQuery,
-    };
+    use domain::{EventId, LakeAccess, LakeInventory, Outcome, Statement, WarehouseQuery};
 
     use super::*;
 
     fn access(second: i64, bucket: &str) -> Event {
-        let fact = Fact::LakeAccess(LakeAccess {
-            bucket: bucket.to_owned(),
-            key: String::new(),
-            operation: Operation::Read,
-            bytes: 0,
-            object_bytes: None,
-            sequencer: None,
-            duration_us: 0,
-            outcome: Outcome::Ok,
-            principal: String::new(),
-        });
+        let access = LakeAccess { bucket: bucket.to_owned(), ..test_support::lake_access() };
         let occurred_at = Timestamp(second * MICROS_PER_SECOND);
-        Event { id: EventId::from_bytes([0; 16]), occurred_at, fact }
+        Event { id: EventId::from_bytes([0; 16]), occurred_at, fact: Fact::LakeAccess(access) }
     }
 
     fn inventory(bucket: &str) -> Event {

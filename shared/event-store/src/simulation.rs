@@ -2,14 +2,17 @@
 //!
 //! Everything that decides is the real thing (reading, sets, batches, whose turn it is, what is
 //! published next, the fold); only the broker and the tables are maps here.
+//!
+//! The simulation is part of this crate, because it does with a batch what the transaction does: it
+//! looks into the batch, which nobody else may.
 
 mod pinned;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    Event, EventId, EventIdentity, Fact, Judgement, LakeAccess, Mark, Operation, Outcome, Position,
-    Rules, Run, Seen, SideMetrics, Stream, StreamState, Timestamp, Verdict,
+    Event, EventId, EventIdentity, Fact, Judgement, LakeAccess, Mark, Operation, Position, Rules,
+    Run, Seen, SideMetrics, Stream, StreamState, Timestamp, Verdict,
     seen::Derived,
     state::Applied,
     verdict::{Outbox, VerdictProgress},
@@ -435,15 +438,11 @@ fn event(number: u8, second: i64, derived: bool) -> Event {
         EventId::sequenced(Run::new(u64::from(number % 3), 0), u64::from(number))
     };
     let fact = Fact::LakeAccess(LakeAccess {
-        bucket: "raw".to_owned(),
         key: format!("key-{}", number % 4),
         operation: Operation::Write,
         bytes: u64::from(number),
-        object_bytes: None,
-        sequencer: None,
         duration_us: 1,
-        outcome: Outcome::Ok,
-        principal: String::new(),
+        ..test_support::lake_access()
     });
     let occurred_at = Timestamp(START_NS / 1_000 - 1_000_000_000 + second * 1_000_000);
     Event { id, occurred_at, fact }

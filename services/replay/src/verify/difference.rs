@@ -160,15 +160,10 @@ mod tests {
 
     fn write(number: u64, key: &str, bytes: u64) -> Event {
         let fact = Fact::LakeAccess(LakeAccess {
-            bucket: "raw".to_owned(),
             key: key.to_owned(),
             operation: Operation::Write,
             bytes,
-            object_bytes: None,
-            sequencer: None,
-            duration_us: 1,
-            outcome: Outcome::Ok,
-            principal: String::new(),
+            ..test_support::lake_access()
         });
         let id = EventId::sequenced(Run::new(1, 1), number);
         Event { id, occurred_at: Timestamp(1_000_000), fact }

@@ -221,17 +221,7 @@ mod tests {
 
     /// A read of no byte that took no time, so that only its number tells.
     fn read(second: i64) -> domain::Event {
-        let fact = domain::Fact::LakeAccess(domain::LakeAccess {
-            bucket: "raw".to_owned(),
-            key: String::new(),
-            operation: domain::Operation::Read,
-            bytes: 0,
-            object_bytes: None,
-            sequencer: None,
-            duration_us: 0,
-            outcome: Outcome::Ok,
-            principal: String::new(),
-        });
+        let fact = domain::Fact::LakeAccess(test_support::lake_access());
         let id = domain::EventId::from_bytes([0; 16]);
         domain::Event { id, occurred_at: Timestamp(second * MICROS_PER_SECOND), fact }
     }

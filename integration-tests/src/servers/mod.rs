@@ -1,10 +1,20 @@
-//! Where tests take their servers from: containers, or executables of this machine.
+//! The servers of the tests and what stands before them, and where they are taken from: containers,
+//! or executables of this machine.
+
+pub mod docker;
+pub mod nats;
+pub mod operator;
+pub mod postgres;
+pub mod prefix_proxy;
+pub mod prometheus;
+pub mod proxy;
+pub mod raw_nats;
 
 use std::{io::Write as _, sync::OnceLock};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::docker::{self, Image};
+use docker::Image;
 
 /// `containers`, `local`, or `auto`: the first of the two that there is.
 const WAY: &str = "LAKEGAUGE_TEST_SERVERS";

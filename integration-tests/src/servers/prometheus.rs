@@ -1,21 +1,16 @@
 //! A real Prometheus that scrapes what a test started, with the rules of the tree.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http;
-use crate::pipeline::until;
 use crate::ports::free_port;
-
-/// For one answer over HTTP.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+use crate::waiting::until;
 
 /// What is scraped: the service's name, its port, and whether it is the page of the four metrics.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +132,7 @@ impl Prometheus {
     }
 
     fn get(&self, path: &str) -> Result<(u16, String)> {
-        http::get(SocketAddr::from(([127, 0, 0, 1], self.port)), path, ANSWER_MAX)
+        http::get(self.port, path)
     }
 
     fn log(&self) -> String {
