@@ -69,7 +69,8 @@ impl Ledger {
         entries.open.insert(message_id.to_owned(), identities.to_vec());
     }
 
-    /// Before a message is sent that no event comes of, with all bytes that its letter will keep.
+    /// Before a message is sent that no event comes of, with all bytes that its dead letter will
+    /// keep.
     pub fn attempt_poison(&self, payload: &Bytes) {
         let mut entries = self.entries();
         entries.disorder.poison += 1;

@@ -136,7 +136,7 @@ async fn an_audit_is_well_after_kills_and_names_each_thing_that_is_wrong() {
         insert into lakegauge.lake_access select * from saved");
     is_well(&pipeline);
 
-    // One letter deleted.
+    // One dead letter deleted.
     sql("create table letter as select * from lakegauge.dead_letter;
         delete from lakegauge.dead_letter");
     assert!(matches!(&found(&pipeline)[..], [(trouble, ..)] if trouble == "missing"));

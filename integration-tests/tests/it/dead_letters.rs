@@ -179,7 +179,7 @@ async fn every_kind_of_letter_is_put_where_it_belongs_once_and_the_metrics_agree
     here.ends(0, &["retry", &large, "--replace", "-"], &encode_line(&ranged));
     here.counts(3).await;
 
-    // Older than retention: published all the same it is another letter, and dropped.
+    // Older than retention: published all the same it is another dead letter, and dropped.
     let old = here.open("older_than_retention");
     here.ends(0, &["retry", &old, "--anyway"], "");
     here.counts(3).await;

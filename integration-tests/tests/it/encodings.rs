@@ -150,7 +150,7 @@ async fn hostile_text_is_kept_in_letters_and_what_follows_is_archived() {
     notes(&pipeline, &url);
 }
 
-/// What people write beside a letter.
+/// What people write beside a dead letter.
 fn notes(pipeline: &Pipeline, url: &str) {
     let note = "Jo\u{e3}o: \\' € \u{1f600}";
     let number = |place: usize| {
@@ -162,7 +162,7 @@ fn notes(pipeline: &Pipeline, url: &str) {
     assert_eq!(drop.status, Some(0), "{}", drop.stderr);
     let kept = format!("select note from lakegauge_api.dead_letter where number = {first}");
     assert_eq!(pipeline.database.sql(&kept).unwrap(), [note]);
-    // Not even text: said, and the letter stays open.
+    // Not even text: said, and the dead letter stays open.
     let second = number(0);
     let mut command = Command::new(lakegauge().unwrap());
     command.args(["dead-letters", "drop", &second, "--note"]).arg(OsStr::from_bytes(b"\xff"));

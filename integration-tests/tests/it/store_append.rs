@@ -1,4 +1,4 @@
-//! One transaction a batch: rows, windows, letters, samples, ledger and checkpoint.
+//! One transaction a batch: rows, windows, dead letters, samples, ledger and checkpoint.
 
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
@@ -8,7 +8,7 @@ use domain::{
     Event, Fact, Judgement, Mark, Reason, Refusal, Rules, Sample, SampleValues, Seen, Stream,
     Windows, accept::QUANTITY_MAX,
 };
-use event_store::{ArchiveView, BatchBuilder, Letter, SqlRecovery, StoreError};
+use event_store::{ArchiveView, BatchBuilder, NewDeadLetter, SqlRecovery, StoreError};
 use integration_tests::postgres::{Database, PostgresServer};
 
 use crate::store_events::{
@@ -254,7 +254,7 @@ async fn letters_samples_and_losses_are_kept_once_and_a_differing_sample_is_an_a
             buckets: BTreeMap::from([("raw".to_owned(), used_bytes)]),
         },
     };
-    let letter = Letter {
+    let letter = NewDeadLetter {
         position: at(mark(1), 0),
         broker_ns: 4,
         refusal: Refusal::of_field(Reason::WrongField, "bytes", "is \"a\0\""),
@@ -446,7 +446,7 @@ async fn a_refused_row_that_was_counted_is_known_also_when_only_the_key_can_judg
     let appended = append(&mut archive, &mut seen, &[derived(2, 5)]).await.unwrap();
     assert_eq!((appended.inserted, appended.dead, appended.refused), (0, 1, 1));
     database.sql("alter table lakegauge.lake_access drop constraint poison").unwrap();
-    // Its identity has left the sets: nothing but the letter knows it.
+    // Its identity has left the sets: nothing but the dead letter knows it.
     let batch = judged(&archive, &seen, &[derived(2, 5)], Judgement::TooOld);
     let appended = archive.append(&batch).await.unwrap();
     assert_eq!((appended.inserted, appended.duplicates, appended.too_old), (0, 1, 0));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use domain::{ArchivedStream, Judgement, Ladder, Mark, Position, Reason, Rules, Seen, Stream};
-use event_store::{Batch, BatchBuilder, Letter, Placed, Sources, StreamId};
+use event_store::{Batch, BatchBuilder, NewDeadLetter, Placed, Sources, StreamId};
 use wire::{Item, Message, RefusedItem, Subjects};
 
 /// What a stream carries.
@@ -145,9 +145,14 @@ impl Intake {
     }
 }
 
-fn letter(position: Position, broker_ns: i64, refused: RefusedItem, source: Option<i16>) -> Letter {
+fn letter(
+    position: Position,
+    broker_ns: i64,
+    refused: RefusedItem,
+    source: Option<i16>,
+) -> NewDeadLetter {
     let RefusedItem { refusal, bytes, header_bytes, identity } = refused;
-    Letter { position, broker_ns, refusal, bytes, header_bytes, identity, source }
+    NewDeadLetter { position, broker_ns, refusal, bytes, header_bytes, identity, source }
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl LedgerMetrics {
             let lost = totals.lost_messages.get(stream).copied().unwrap_or(0);
             self.lost.with_label_values(&[stream]).set(clamped(lost));
             for reason in Reason::ALL {
-                let open = totals.open_letters.get(&(stream.clone(), *reason)).copied();
+                let open = totals.open_dead_letters.get(&(stream.clone(), *reason)).copied();
                 let gauge = self.letters.with_label_values(&[stream.as_str(), reason.name()]);
                 gauge.set(clamped(open.unwrap_or(0)));
             }
@@ -175,7 +175,7 @@ mod tests {
         let mut totals = ArchiveTotals {
             ledger: [(stream(), ledger)].into(),
             lost_messages: [(stream(), 5)].into(),
-            open_letters: [((stream(), Reason::Undecodable), 6)].into(),
+            open_dead_letters: [((stream(), Reason::Undecodable), 6)].into(),
         };
         metrics.observe(&totals);
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
@@ -189,7 +189,7 @@ mod tests {
         ] {
             assert!(text.contains(&format!("lakegauge_archive_{line}\n")), "{line} of\n{text}");
         }
-        totals.open_letters.clear();
+        totals.open_dead_letters.clear();
         metrics.observe(&totals);
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         let closed = "dead_letters_open{reason=\"undecodable\",stream=\"LAKE_0\"} 0\n";

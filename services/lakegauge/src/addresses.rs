@@ -18,7 +18,7 @@ use service_kit::{Environment, Flags, Setting, Settings, Strings};
 pub(crate) enum DatabaseLogin {
     /// Reads the archive.
     Reader,
-    /// Closes letters and puts rows where they belong.
+    /// Closes dead letters and puts rows where they belong.
     Archiver,
     /// Changes the shape of the database.
     Owner,

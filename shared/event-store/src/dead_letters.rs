@@ -1,7 +1,7 @@
 //! Dead letters as people work with them: found, read, put where they belong, let go.
 //!
-//! A letter is never deleted. Closing one says how: its row was inserted, it was published again, or
-//! it was dropped.
+//! A dead letter is never deleted. Closing one says how: its row was inserted, it was published
+//! again, or it was dropped.
 
 use domain::{EventId, EventIdentity, Position, Reason, Timestamp};
 use sqlx::{PgConnection, Row, postgres::PgRow};
@@ -28,7 +28,7 @@ use crate::{
 };
 
 const DOING: &str = "reading dead letters";
-/// Letters of one page: with their bytes a few megabytes.
+/// Dead letters of one page: with their bytes a few megabytes.
 const PAGE_LETTERS: i64 = 500;
 
 /// A dead letter.
@@ -80,7 +80,7 @@ impl DeadLetter {
     }
 }
 
-/// How a letter was closed.
+/// How a dead letter was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClosedAs {
     /// Its row was inserted.
@@ -112,9 +112,9 @@ impl ClosedAs {
     }
 }
 
-/// Which letters are meant; what is not set does not matter.
+/// Which dead letters are meant; what is not set does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LetterFilter {
+pub struct DeadLetterFilter {
     /// Only these.
     pub numbers: Option<Vec<u64>>,
     /// Only those that were refused for this.
@@ -127,14 +127,14 @@ pub struct LetterFilter {
     pub open: Option<bool>,
 }
 
-/// What became of an attempt to insert a counted letter's row.
+/// What became of an attempt to insert a counted dead letter's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowInserted {
-    /// The row and its window aggregates are in the archive, and the letter is closed.
+    /// The row and its window aggregates are in the archive, and the dead letter is closed.
     Inserted,
     /// It is closed already.
     Closed(ClosedAs),
-    /// The database refuses the row still; the letter stays open.
+    /// The database refuses the row still; the dead letter stays open.
     Refused {
         /// What it answers.
         sqlstate: String,
@@ -171,15 +171,15 @@ impl DeadLetters {
         Ok(Self { connection: settings.connect_as_archiver().await? })
     }
 
-    /// The next letters after a number, in ascending order; none: there are no more. Of each at
-    /// most so many bytes.
+    /// The next dead letters after a number, in ascending order; none: there are no more. Of each
+    /// at most so many bytes.
     ///
     /// # Errors
     ///
     /// The database failed, or holds a reason that this program does not know.
     pub async fn page(
         &mut self,
-        filter: &LetterFilter,
+        filter: &DeadLetterFilter,
         after: u64,
         bytes_max: u32,
     ) -> Result<Vec<DeadLetter>, StoreError> {
@@ -204,13 +204,14 @@ impl DeadLetters {
         rows.iter().map(letter).collect()
     }
 
-    /// Inserts the row of a counted letter and its window aggregates, and closes the letter: in one
-    /// transaction, so that a crash leaves either all or nothing. Retrying it twice inserts once.
+    /// Inserts the row of a counted dead letter and its window aggregates, and closes the dead
+    /// letter: in one transaction, so that a crash leaves either all or nothing. Retrying it twice
+    /// inserts once.
     ///
     /// # Errors
     ///
-    /// The database failed; the letter is not a counted one; or its identity is in the archive at
-    /// another place, which must never happen.
+    /// The database failed; the dead letter is not a counted one; or its identity is in the archive
+    /// at another place, which must never happen.
     pub async fn insert_row(&mut self, letter: &DeadLetter) -> Result<RowInserted, StoreError> {
         let doing = "inserting the row of a dead letter";
         let number = letter.number;
@@ -261,12 +262,12 @@ impl DeadLetters {
         Ok(RowInserted::Inserted)
     }
 
-    /// Counts an attempt to publish an open letter again, and gives its number, from 1. Before the
-    /// message is sent: its id hashes the attempt.
+    /// Counts an attempt to publish an open dead letter again, and gives its number, from 1. Before
+    /// the message is sent: its id hashes the attempt.
     ///
     /// # Errors
     ///
-    /// The database failed, or the letter is closed or was counted.
+    /// The database failed, or the dead letter is closed or was counted.
     pub async fn attempt(&mut self, number: u64) -> Result<u32, StoreError> {
         let attempts: Option<i32> = sqlx::query_scalar(
             "update lakegauge.dead_letter set attempts = attempts + 1, tried_at = now() \
@@ -282,11 +283,11 @@ impl DeadLetters {
         )
     }
 
-    /// Closes an open letter.
+    /// Closes an open dead letter.
     ///
     /// # Errors
     ///
-    /// The database failed, or the letter is closed already.
+    /// The database failed, or the dead letter is closed already.
     pub async fn close(
         &mut self,
         number: u64,
@@ -310,7 +311,7 @@ impl DeadLetters {
     }
 }
 
-/// The event that a counted letter holds, at its place.
+/// The event that a counted dead letter holds, at its place.
 fn placed(letter: &DeadLetter) -> Result<Placed, StoreError> {
     let decoded = wire::json::decode_line(&letter.bytes).map_err(|undecoded| {
         StoreError::Inconsistent(format!(

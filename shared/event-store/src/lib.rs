@@ -57,7 +57,7 @@ pub use stream_id::StreamId;
 pub use windows::stored::WindowRow;
 pub use write::{
     appended::Appended,
-    batch::{Batch, BatchBuilder, Letter},
+    batch::{Batch, BatchBuilder, NewDeadLetter},
     old_windows::LetGo,
     sources::{SOURCES_MAX, Sources},
     writer::Archive,

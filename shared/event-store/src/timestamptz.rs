@@ -22,8 +22,8 @@ const EARLIEST: i64 = -211_813_488_000_000_000;
 
 /// A timestamptz, in microseconds since 1970.
 ///
-/// What is earlier than PostgreSQL can say is written as the earliest that it can: an event with such
-/// a time is refused, and its letter has the bytes.
+/// What is earlier than PostgreSQL can say is written as the earliest that it can: an event with
+/// such a time is refused, and its dead letter has the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamptz(pub(crate) i64);
 

@@ -8,7 +8,7 @@ use crate::{
     v1,
 };
 
-/// The first place of a letter: what an event without an id gets its id from.
+/// The first place of a dead letter: what an event without an id gets its id from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstPlace {
     /// The stream that it was read from.
@@ -19,10 +19,10 @@ pub struct FirstPlace {
     pub broker_ns: i64,
 }
 
-/// The events in the bytes of a letter: one item, or the whole message if it could not be cut. An
-/// event without an id gets that of its first place.
+/// The events in the bytes of a dead letter: one item, or the whole message if it could not be cut.
+/// An event without an id gets that of its first place.
 ///
-/// The form is told from the bytes, since a letter does not keep its header.
+/// The form is told from the bytes, since a dead letter does not keep its header.
 ///
 /// # Errors
 ///
@@ -50,13 +50,13 @@ fn message(first: &FirstPlace, form: Format, bytes: &[u8]) -> Result<Vec<Event>,
     (0..).zip(items).map(event).collect()
 }
 
-/// The one event that stands in for a letter.
+/// The one event that stands in for a dead letter.
 ///
-/// `known` is the id that the letter has, if one could be read: it stays.
+/// `known` is the id that the dead letter has, if one could be read: it stays.
 ///
 /// # Errors
 ///
-/// The text is no event, or has another id than the letter.
+/// The text is no event, or has another id than the dead letter.
 pub fn replacement(
     first: &FirstPlace,
     known: Option<EventId>,
@@ -77,9 +77,9 @@ fn place_id(first: &FirstPlace, index: u32) -> EventId {
     derived::of_place(first.stream, sequence, begins.saturating_add(index), first.broker_ns)
 }
 
-/// Seals the events of a letter for one of its attempts. The message id hashes letter and attempt
-/// besides the bytes: the broker may still remember the message of the first place, or of an
-/// attempt whose answer was lost, and would take this one for the same.
+/// Seals the events of a dead letter for one of its attempts. The message id hashes dead letter and
+/// attempt besides the bytes: the broker may still remember the message of the first place, or of
+/// an attempt whose answer was lost, and would take this one for the same.
 pub fn seal_again(subject: &str, events: &[Event], letter: u64, attempt: u32) -> Sealed {
     let sealed = crate::seal(subject, Format::Json, events);
     let salt = format!("letter {letter}, attempt {attempt}");

@@ -14,7 +14,7 @@ use crate::waiting::WaitingMessages;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Trouble {
-    /// Rows, letters or events that must be there are not.
+    /// Rows, dead letters or events that must be there are not.
     Missing,
     /// Something is there more than once.
     Doubled,
@@ -207,10 +207,10 @@ fn ends(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     }
 }
 
-/// Rows and letters are as many as the ledger says, and stand nowhere else.
+/// Rows and dead letters are as many as the ledger says, and stand nowhere else.
 fn contents(ledger: &StreamLedger, findings: &mut Findings<'_>, compared: &mut Comparisons) {
     for range in &ledger.ranges {
-        // A refused row whose letter was retried came in later.
+        // A refused row whose dead letter was retried came in later.
         let expected = range.inserted + range.retried;
         if range.dropped {
             compared.ranges_dropped += 1;

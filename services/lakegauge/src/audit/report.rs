@@ -67,7 +67,7 @@ pub(super) struct OfStream {
     pub(super) dead: u64,
     pub(super) rows: u64,
     pub(super) letters: u64,
-    /// Letters whose rows came in later.
+    /// Dead letters whose rows came in later.
     pub(super) letters_retried: u64,
     pub(super) dropped_rows: u64,
     pub(super) declared_lost: Vec<Span>,

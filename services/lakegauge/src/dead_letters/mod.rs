@@ -14,14 +14,14 @@ use clap::{
 };
 use domain::{Reason, Timestamp};
 use event_store::StoreSettings;
-use event_store::dead_letters::{ClosedAs, DeadLetters, LetterFilter};
+use event_store::dead_letters::{ClosedAs, DeadLetterFilter, DeadLetters};
 use service_kit::{Clock, Setting};
 
 use crate::{addresses::DatabaseLogin, command};
 
-/// Bytes of a letter that a list needs.
+/// Bytes of a dead letter that a list needs.
 const LIST_BYTES_MAX: u32 = 200;
-/// All bytes of a letter: more than a message may have.
+/// All bytes of a dead letter: more than a message may have.
 const ALL_BYTES: u32 = u32::MAX;
 
 pub(crate) fn command() -> Command {
@@ -160,12 +160,12 @@ fn since(text: &str) -> Result<Since, String> {
     ago.map(Since::AgoS).ok_or_else(wrong)
 }
 
-fn filter(matches: &ArgMatches, clock: &Clock) -> LetterFilter {
+fn filter(matches: &ArgMatches, clock: &Clock) -> DeadLetterFilter {
     let since = matches.get_one::<Since>("since").map(|since| match since {
         Since::At(at) => *at,
         Since::AgoS(seconds) => Timestamp(clock.now_us()).plus_seconds(-*seconds),
     });
-    LetterFilter {
+    DeadLetterFilter {
         numbers: None,
         reason: matches.get_one::<String>("reason").and_then(|name| Reason::from_name(name)),
         stream: matches.get_one::<String>("stream").cloned(),
@@ -210,7 +210,10 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
                 let which = if matches.get_flag("every") {
                     filter(matches, &clock)
                 } else {
-                    LetterFilter { numbers: Some(given(matches)), ..LetterFilter::default() }
+                    DeadLetterFilter {
+                        numbers: Some(given(matches)),
+                        ..DeadLetterFilter::default()
+                    }
                 };
                 let options = retry::Options {
                     replace: matches.get_one::<PathBuf>("replace").cloned(),
@@ -233,7 +236,7 @@ async fn print_list(
         (true, _) => None,
         (false, closed) => Some(!closed),
     };
-    let filter = LetterFilter { open, ..filter(matches, clock) };
+    let filter = DeadLetterFilter { open, ..filter(matches, clock) };
     let json = matches.get_flag("json");
     let mut letters = DeadLetters::read(store).await?;
     let mut out = std::io::stdout().lock();
@@ -260,7 +263,8 @@ async fn print_letters(store: &StoreSettings, matches: &ArgMatches) -> anyhow::R
     let mut out = std::io::stdout().lock();
     let mut all = true;
     for number in given(matches) {
-        let filter = LetterFilter { numbers: Some(vec![number]), ..LetterFilter::default() };
+        let filter =
+            DeadLetterFilter { numbers: Some(vec![number]), ..DeadLetterFilter::default() };
         let page = letters.page(&filter, 0, ALL_BYTES).await?;
         match page.first() {
             Some(letter) if json => show::write_json(&mut out, letter)?,

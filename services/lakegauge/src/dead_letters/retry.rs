@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use bus::{Bus, BusSettings, Publisher, PublisherLimits};
 use domain::{Event, Rules, Stream, Timestamp, accept};
 use event_store::StoreSettings;
-use event_store::dead_letters::{ClosedAs, DeadLetter, DeadLetters, LetterFilter, RowInserted};
+use event_store::dead_letters::{ClosedAs, DeadLetter, DeadLetterFilter, DeadLetters, RowInserted};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use service_kit::Clock;
 use wire::{
@@ -38,7 +38,7 @@ pub(super) struct Options {
     pub(super) anyway: bool,
 }
 
-/// Retries every letter that the filter chooses; whether all of them are where they belong.
+/// Retries every dead letter that the filter chooses; whether all of them are where they belong.
 ///
 /// # Errors
 ///
@@ -46,7 +46,7 @@ pub(super) struct Options {
 pub(super) async fn retry(
     store: &StoreSettings,
     bus: &BusSettings,
-    which: &LetterFilter,
+    which: &DeadLetterFilter,
     options: &Options,
     clock: &Clock,
 ) -> anyhow::Result<bool> {
@@ -62,7 +62,7 @@ pub(super) async fn retry(
     );
     let letters = DeadLetters::write(store).await?;
     let connected = Bus::connect(bus).await?;
-    // A letter of one pipeline is no event of another.
+    // A dead letter of one pipeline is no event of another.
     identity::compare(&connected, store).await?;
     let bar = bar();
     let mut retrying = Retrying {
@@ -123,7 +123,7 @@ fn read_replacement(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(trimmed(&bytes).to_vec())
 }
 
-/// What became of a letter.
+/// What became of a dead letter.
 enum Retried {
     /// It is where it belongs.
     Done(String),
@@ -170,8 +170,8 @@ impl Retrying<'_> {
         })
     }
 
-    /// The event was not counted: it is published, and then the letter is closed. A crash between
-    /// the two leaves it open, and the next attempt publishes the same identity.
+    /// The event was not counted: it is published, and then the dead letter is closed. A crash
+    /// between the two leaves it open, and the next attempt publishes the same identity.
     async fn event(&mut self, letter: &DeadLetter, stream: Stream) -> anyhow::Result<Retried> {
         let first = FirstPlace { stream, position: letter.position, broker_ns: letter.broker_ns };
         let events = match &self.replacement {
@@ -243,7 +243,7 @@ impl Retrying<'_> {
     }
 }
 
-/// One message at a time: the letter behind it is closed only when it is stored.
+/// One message at a time: the dead letter behind it is closed only when it is stored.
 struct Publishing {
     bus: Bus,
     publisher: Publisher,

@@ -13,7 +13,7 @@ const PREVIEW_CHARS: usize = 60;
 /// Bytes in a line of a dump.
 const DUMP_BYTES: usize = 16;
 
-/// A letter as one line.
+/// A dead letter as one line.
 pub(super) fn line(letter: &DeadLetter) -> String {
     let field = letter.field.as_ref().map_or_else(String::new, |field| format!(" {field}"));
     let text = String::from_utf8_lossy(letter.parts().1);
@@ -29,7 +29,7 @@ pub(super) fn line(letter: &DeadLetter) -> String {
     ))
 }
 
-/// A letter with all that is known of it.
+/// A dead letter with all that is known of it.
 pub(super) fn write(out: &mut impl Write, letter: &DeadLetter) -> std::io::Result<()> {
     let mut say = |name: &str, value: &str| writeln!(out, "{name:<10} {}", plain(value));
     say("letter", &format!("{}, {}", letter.number, state(letter)))?;
@@ -74,7 +74,7 @@ fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
     readable(bytes).iter().try_for_each(|line| writeln!(out, "  {line}"))
 }
 
-/// A letter as one JSON object in a line.
+/// A dead letter as one JSON object in a line.
 pub(super) fn write_json(out: &mut impl Write, letter: &DeadLetter) -> std::io::Result<()> {
     let text = std::str::from_utf8(&letter.bytes).ok();
     let hex: Option<String> =

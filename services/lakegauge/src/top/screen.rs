@@ -30,7 +30,7 @@ const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
 const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-/// From this height on there is room for taller plots and more letters.
+/// From this height on there is room for taller plots and more dead letters.
 const TALL_ROWS: u16 = 34;
 /// Lists that can be scrolled: buckets, warehouses, dead letters.
 pub(super) const LISTS: usize = 3;

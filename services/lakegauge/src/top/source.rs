@@ -2,7 +2,7 @@
 
 use aggregator::api::Now;
 use domain::Timestamp;
-use event_store::dead_letters::{DeadLetters, LetterFilter};
+use event_store::dead_letters::{DeadLetterFilter, DeadLetters};
 use service_kit::scrape::Scrape;
 use service_kit::terminal::plain;
 use service_kit::{Clock, http_client};
@@ -13,13 +13,13 @@ use super::{
     readings::{Archiver, Readings},
 };
 
-/// Letters that are shown at most.
+/// Dead letters that are shown at most.
 const LETTERS_MAX: usize = 20;
-/// Only letters of so many seconds are recent.
+/// Only dead letters of so many seconds are recent.
 const LETTERS_RECENT_S: i64 = 3_600;
-/// Pages of letters that are looked through: more than that in an hour are not worth the time.
+/// Pages of dead letters that are looked through: more than that in an hour are not worth the time.
 const LETTER_PAGES_MAX: usize = 10;
-/// Bytes of a letter that are read: none of them is shown.
+/// Bytes of a dead letter that are read: none of them is shown.
 const LETTER_BYTES: u32 = 1;
 
 /// Where the readings come from.
@@ -78,7 +78,7 @@ impl Probe {
         }
     }
 
-    /// The newest letters of the last hour, the newest first.
+    /// The newest dead letters of the last hour, the newest first.
     async fn letters(&mut self) -> Result<Vec<String>, String> {
         let Some(store) = &self.config.store else {
             return Err("not known: DATABASE_URL is not set".to_owned());
@@ -90,8 +90,11 @@ impl Probe {
             }
         };
         let since = Timestamp(self.clock.now_us()).plus_seconds(-LETTERS_RECENT_S);
-        let filter =
-            LetterFilter { since: Some(since), open: Some(true), ..LetterFilter::default() };
+        let filter = DeadLetterFilter {
+            since: Some(since),
+            open: Some(true),
+            ..DeadLetterFilter::default()
+        };
         let (mut found, mut after) = (Vec::new(), 0);
         for _ in 0..LETTER_PAGES_MAX {
             let page = letters.page(&filter, after, LETTER_BYTES).await;

@@ -68,7 +68,7 @@ pub struct StreamLedger {
 pub struct LedgerRange {
     /// Its messages.
     pub messages: MessageRange,
-    /// What the ledger says: events, letters and samples in them.
+    /// What the ledger says: events, dead letters and samples in them.
     pub events: u64,
     /// Of these, rows that were inserted.
     pub inserted: u64,
@@ -78,9 +78,9 @@ pub struct LedgerRange {
     pub dead: u64,
     /// Rows whose own position lies in it.
     pub rows: u64,
-    /// Letters whose position lies in it.
+    /// Dead letters whose position lies in it.
     pub letters: u64,
-    /// Of these, letters that were retried and whose rows are among `rows`.
+    /// Of these, dead letters that were retried and whose rows are among `rows`.
     pub retried: u64,
     /// Whether retention dropped days of its events.
     pub dropped: bool,
@@ -89,7 +89,7 @@ pub struct LedgerRange {
 /// What stands where no range of the ledger is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outside {
-    /// Rows or letters.
+    /// Rows or dead letters.
     pub what: &'static str,
     /// From the first to the last of them.
     pub messages: MessageRange,
@@ -281,7 +281,7 @@ impl AuditView {
         rows.iter().map(range).collect::<Result<_, _>>().doing(DOING)
     }
 
-    /// Counts rows and letters of the ranges in these places, and of the gaps behind them.
+    /// Counts rows and dead letters of the ranges in these places, and of the gaps behind them.
     async fn count(
         &mut self,
         stream: StreamId,
@@ -317,7 +317,7 @@ impl AuditView {
         Ok(())
     }
 
-    /// Rows and letters of epochs that the ledger does not know.
+    /// Rows and dead letters of epochs that the ledger does not know.
     async fn elsewhere(
         &mut self,
         stream: StreamId,

@@ -25,7 +25,7 @@ pub struct ArchiveTotals {
     /// Messages that were declared lost, by stream.
     pub lost_messages: BTreeMap<String, u64>,
     /// Open dead letters, by stream and reason.
-    pub open_letters: BTreeMap<(String, Reason), u64>,
+    pub open_dead_letters: BTreeMap<(String, Reason), u64>,
 }
 
 /// The totals of the ledger of a stream.
@@ -109,7 +109,7 @@ impl TotalsReader {
         .doing(DOING)?;
         for (name, code, count) in letters {
             if let Some(reason) = u8::try_from(code).ok().and_then(Reason::from_code) {
-                totals.open_letters.insert((name, reason), unsigned(count)?);
+                totals.open_dead_letters.insert((name, reason), unsigned(count)?);
             }
         }
         moment.commit().await.doing(DOING)?;

@@ -34,7 +34,8 @@ pub(crate) async fn read(
     Ok(Seen::restore(runs, derived))
 }
 
-/// The derived identities above the floor, of rows and of counted letters: as many as the set holds.
+/// The derived identities above the floor, of rows and of counted dead letters: as many as the set
+/// holds.
 async fn derived_above(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -67,7 +68,7 @@ async fn derived_above(
     while let Some(row) = rows.try_next().await.doing(doing)? {
         let (at, id): (Timestamptz, Uuid) = row;
         let id = EventId::from_bytes(*id.as_bytes());
-        // Letters of sequenced ids stand among them.
+        // Dead letters of sequenced ids stand among them.
         if matches!(id.kind(), IdKind::Derived) {
             kept.insert((Timestamp(at.0), id));
         }

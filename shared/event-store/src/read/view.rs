@@ -119,7 +119,7 @@ impl ArchiveView {
     }
 
     /// Leaves out what did not happen in `[since, until)`, as far as that spares reading it: events
-    /// with a verdict or in a letter come all the same.
+    /// with a verdict or in a dead letter come all the same.
     pub fn narrow(&mut self, since: Option<Timestamp>, until: Option<Timestamp>) {
         let since = since.map_or(i64::MIN, |since| since.0);
         let until = until.map_or(i64::MAX, |until| until.0);
@@ -218,7 +218,7 @@ impl ArchiveView {
             .bind(bigint(messages.last))
     }
 
-    /// Events that only the database refused were counted; their letters hold them as JSON.
+    /// Events that only the database refused were counted; their dead letters hold them as JSON.
     async fn counted_letters(
         &mut self,
         messages: MessageRange,

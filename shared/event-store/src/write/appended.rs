@@ -5,7 +5,7 @@
 pub struct Appended {
     /// Rows that are in the archive now and were not before.
     pub inserted: u64,
-    /// Events, letters and samples that were known already.
+    /// Events, dead letters and samples that were known already.
     pub duplicates: u64,
     /// Dead letters, those of refused rows included.
     pub dead: u64,

@@ -22,7 +22,7 @@ use crate::{
 
 /// Something that could not be archived as an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Letter {
+pub struct NewDeadLetter {
     /// Where it stood.
     pub position: Position,
     /// The broker's timestamp of its message, in nanoseconds since 1970.
@@ -66,7 +66,7 @@ pub struct Batch {
     pub(crate) duplicates: u64,
     /// Verdicts that were read, in the order of their positions.
     pub(crate) verdicts: Vec<ReadBack>,
-    pub(crate) letters: Vec<Letter>,
+    pub(crate) letters: Vec<NewDeadLetter>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) lost: Vec<(u64, u64)>,
     /// Names of sources that the archive does not know yet.
@@ -137,7 +137,7 @@ impl BatchBuilder {
     }
 
     /// Adds a dead letter.
-    pub fn letter(&mut self, letter: Letter) {
+    pub fn letter(&mut self, letter: NewDeadLetter) {
         self.batch.letters.push(letter);
     }
 
@@ -156,7 +156,7 @@ impl BatchBuilder {
         self.batch.sources.extend(new);
     }
 
-    /// Number of events, letters and samples, duplicates included.
+    /// Number of events, dead letters and samples, duplicates included.
     pub fn events(&self) -> u64 {
         self.batch.events()
     }
@@ -177,7 +177,7 @@ impl BatchBuilder {
 }
 
 impl Batch {
-    /// Number of events, letters and samples, duplicates included.
+    /// Number of events, dead letters and samples, duplicates included.
     pub fn events(&self) -> u64 {
         let kept = self.fresh.len() + self.doubtful.len() + self.letters.len() + self.samples.len();
         self.duplicates + count(kept)

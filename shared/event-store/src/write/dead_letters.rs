@@ -16,10 +16,11 @@ use crate::{
     statement::Doing,
     stream_id::StreamId,
     timestamptz::Timestamptz,
-    write::{appended::Appended, batch::Letter},
+    write::{appended::Appended, batch::NewDeadLetter},
 };
 
-/// Longest detail of a letter, in bytes: it may quote what was refused, which the letter has anyway.
+/// Longest detail of a dead letter, in bytes: it may quote what was refused, which the dead letter
+/// has anyway.
 const DETAIL_BYTES_MAX: usize = 4 << 10;
 
 /// A text of any origin as one that PostgreSQL takes (it can't hold a NUL), and of bounded length.
@@ -29,8 +30,8 @@ fn storable(text: &str) -> String {
     text[..end].replace('\0', "\u{fffd}") + cut
 }
 
-/// What is written of a letter.
-struct LetterRow {
+/// What is written of a dead letter.
+struct DeadLetterRow {
     stream: i16,
     epoch: u32,
     sequence: i64,
@@ -47,7 +48,7 @@ struct LetterRow {
     sqlstate: Option<String>,
     source: Option<i16>,
 }
-columns!(LetterRow {
+columns!(DeadLetterRow {
     stream,
     epoch,
     sequence,
@@ -65,10 +66,10 @@ columns!(LetterRow {
     source,
 });
 
-impl LetterRow {
+impl DeadLetterRow {
     fn of(
         stream: StreamId,
-        letter: &Letter,
+        letter: &NewDeadLetter,
         counted: bool,
         sqlstate: Option<&str>,
     ) -> Result<Self, StoreError> {
@@ -92,7 +93,8 @@ impl LetterRow {
     }
 }
 
-/// Of these rows, the identities that a letter has counted: no row can tell that they are known.
+/// Of these rows, the identities that a dead letter has counted: no row can tell that they are
+/// known.
 pub(crate) async fn counted_among(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -123,29 +125,29 @@ pub(crate) async fn counted_among(
     Ok(known.into_iter().map(identity).collect())
 }
 
-/// Keeps letters; one that is known (the same place of the same message) is a duplicate.
+/// Keeps dead letters; one that is known (the same place of the same message) is a duplicate.
 ///
 /// `refused` are rows that the server refused, with whether they were counted and the SQLSTATE.
 pub(crate) async fn append(
     connection: &mut PgConnection,
     stream: StreamId,
-    letters: &[Letter],
-    refused: &[(Letter, bool, String)],
+    letters: &[NewDeadLetter],
+    refused: &[(NewDeadLetter, bool, String)],
     appended: &mut Appended,
 ) -> Result<(), StoreError> {
     if letters.is_empty() && refused.is_empty() {
         return Ok(());
     }
-    let refused = refused
-        .iter()
-        .map(|(letter, counted, sqlstate)| LetterRow::of(stream, letter, *counted, Some(sqlstate)));
+    let refused = refused.iter().map(|(letter, counted, sqlstate)| {
+        DeadLetterRow::of(stream, letter, *counted, Some(sqlstate))
+    });
     let rows = letters
         .iter()
-        .map(|letter| LetterRow::of(stream, letter, false, None))
+        .map(|letter| DeadLetterRow::of(stream, letter, false, None))
         .chain(refused)
         .collect::<Result<Vec<_>, _>>()?;
-    let sql = insert("dead_letter", LetterRow::COLUMNS.iter());
-    let done = LetterRow::bind(rows.iter(), sqlx::query(AssertSqlSafe(sql)))
+    let sql = insert("dead_letter", DeadLetterRow::COLUMNS.iter());
+    let done = DeadLetterRow::bind(rows.iter(), sqlx::query(AssertSqlSafe(sql)))
         .execute(connection)
         .await
         .doing("keeping dead letters")?;

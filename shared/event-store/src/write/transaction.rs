@@ -1,4 +1,4 @@
-//! One transaction: rows, window aggregates, samples, letters, ledger and checkpoint.
+//! One transaction: rows, window aggregates, samples, dead letters, ledger and checkpoint.
 //!
 //! Every statement's error ends the transaction. The checkpoint comes last and must match: a commit
 //! of an aborted transaction is answered like any other.
@@ -20,7 +20,7 @@ use crate::{
     timestamptz::Timestamptz,
     write::{
         appended::Appended,
-        batch::{Batch, Letter},
+        batch::{Batch, NewDeadLetter},
         copy, dead_letters, insert, samples, sources, verdicts, windows,
         windows::{Following, WindowRows},
     },
@@ -167,13 +167,13 @@ fn check_order(batch: &Batch) -> Result<(), StoreError> {
 }
 
 /// Inserts rows that may be known, numbers those that were too old to judge and are new, and adds
-/// what was inserted to the windows. Gives back letters for the rows that the server refused.
+/// what was inserted to the windows. Gives back dead letters for the rows that the server refused.
 async fn insert_careful(
     connection: &mut PgConnection,
     batch: &Batch,
     rows: &[&Placed],
     appended: &mut Appended,
-) -> Result<Vec<(Letter, bool, String)>, StoreError> {
+) -> Result<Vec<(NewDeadLetter, bool, String)>, StoreError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -234,8 +234,8 @@ const fn following(batch: &Batch) -> Following<'_> {
     Following { ladder: &batch.ladder, broker_ns: batch.after.broker_ns }
 }
 
-fn letter_of(placed: &Placed, message: String) -> Letter {
-    Letter {
+fn letter_of(placed: &Placed, message: String) -> NewDeadLetter {
+    NewDeadLetter {
         position: placed.position,
         broker_ns: placed.broker_ns,
         refusal: Refusal::whole(Reason::RefusedByDatabase, message),

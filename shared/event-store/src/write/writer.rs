@@ -112,7 +112,7 @@ impl Archive {
     }
 
     /// The sets of identities at the checkpoint: the sequenced from the checkpoint itself, the
-    /// derived from their rows and counted letters.
+    /// derived from their rows and counted dead letters.
     ///
     /// # Errors
     ///

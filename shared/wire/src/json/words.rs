@@ -20,7 +20,7 @@ pub(super) fn none_of(word: &str, list: &[&str]) -> String {
 }
 
 /// The word of the list that is reached with the fewest mistakes; none if that is another word
-/// rather than this one mistyped: if more than half of the letters would be mistakes.
+/// rather than this one mistyped: if more than half of the dead letters would be mistakes.
 fn nearest<'a>(word: &str, list: &[&'a str]) -> Option<&'a str> {
     let word: Vec<char> = word.trim().to_lowercase().chars().take(QUOTE_CHARS_MAX).collect();
     let mistakes = |name: &&&str| {
@@ -32,8 +32,8 @@ fn nearest<'a>(word: &str, list: &[&'a str]) -> Option<&'a str> {
     near.min_by_key(|(mistakes, _)| *mistakes).map(|(_, name)| name)
 }
 
-/// How many letters must be added, removed, replaced or swapped with their neighbour to make one
-/// word of the other.
+/// How many dead letters must be added, removed, replaced or swapped with their neighbour to make
+/// one word of the other.
 fn mistakes(one: &[char], other: &[char]) -> usize {
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=other.len()).collect();
