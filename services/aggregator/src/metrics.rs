@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use bus::backlog::Backlog;
-use domain::{Reason, lake::LakeEffect};
-use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+use bus::{
+    backlog::Backlog,
+    publishing::{PublishMetrics, PublisherMetrics},
 };
+use domain::{Reason, Stream, lake::LakeEffect};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use service_kit::metrics::{clamped, registered};
 
-use crate::{fold::Counts, origin::Refusal};
+use crate::{fold::Counts, health::LiveHealth, stream::SnapshotRefusal};
 
 /// The metrics of all streams.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Metrics {
     epochs_ended: IntCounterVec,
     owner: IntGauge,
     ownerships_lost: IntCounter,
+    publishing: PublishMetrics,
 }
 
 impl Metrics {
@@ -170,6 +172,7 @@ impl Metrics {
                     "Times that another aggregator took the partition over from this process.",
                 )?,
             )?,
+            publishing: PublishMetrics::register(registry)?,
         })
     }
 
@@ -183,27 +186,16 @@ impl Metrics {
         self.ownerships_lost.inc();
     }
 
-    /// How a stream is doing, since this process started. What is not known yet is 0, and is not
-    /// shown on the admin port because somebody asked here.
-    pub(crate) fn health(&self, stream: &str) -> StreamHealth {
-        let own = ("stream", stream);
-        let judged = |judgement| sum(&self.events, &[own, ("judgement", judgement)]);
-        let snapshot_at_s = sum(&self.snapshot_time, &[own]);
-        StreamHealth {
-            lag_messages: sum(&self.lag, &[own]),
-            position: sum(&self.position, &[own]),
-            counted: judged("counted"),
-            duplicates: judged("duplicate"),
-            too_old: judged("too_old"),
-            dead_letters: sum(&self.dead_letters, &[own]),
-            epoch: sum(&self.epoch, &[own]),
-            snapshot_at_s: (snapshot_at_s > 0.0).then_some(snapshot_at_s),
-        }
+    /// Those of the publisher of a stream's samples.
+    pub(crate) fn of_publisher(&self, stream: Stream) -> PublisherMetrics {
+        self.publishing.of("samples", &stream.to_string())
     }
 
-    /// The metrics of one stream, every known label at 0.
-    pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {
-        for reason in Refusal::ALL {
+    /// The metrics of one stream, every known label at 0, and its health, which they show.
+    pub(crate) fn of_stream(&self, stream: Stream, health: LiveHealth) -> StreamMetrics {
+        let stream = stream.to_string();
+        let stream = stream.as_str();
+        for reason in SnapshotRefusal::ALL {
             self.snapshots_refused.with_label_values(&[stream, reason.name()]);
         }
         for reason in Reason::ALL {
@@ -222,6 +214,7 @@ impl Metrics {
         let verdict = |result| self.verdicts.with_label_values(&[stream, result]);
         StreamMetrics {
             stream: stream.to_owned(),
+            health,
             all: self.clone(),
             messages: self.messages.with_label_values(&[stream]),
             counted: judged("counted"),
@@ -243,31 +236,11 @@ impl Metrics {
     }
 }
 
-/// How a stream is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct StreamHealth {
-    /// Messages that are not counted yet.
-    pub(crate) lag_messages: f64,
-    /// Sequence of the last message counted.
-    pub(crate) position: f64,
-    /// Events counted.
-    pub(crate) counted: f64,
-    /// Events that were counted before.
-    pub(crate) duplicates: f64,
-    /// Events that await the archive's verdict.
-    pub(crate) too_old: f64,
-    /// Events that were not accepted.
-    pub(crate) dead_letters: f64,
-    /// Epoch of the stream; 0 before its state is found.
-    pub(crate) epoch: f64,
-    /// When the last snapshot was stored, in seconds since 1970; none before the first.
-    pub(crate) snapshot_at_s: Option<f64>,
-}
-
 /// The metrics of one stream.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamMetrics {
     stream: String,
+    health: LiveHealth,
     all: Metrics,
     messages: IntCounter,
     counted: IntCounter,
@@ -307,17 +280,25 @@ impl StreamMetrics {
             let fields = self.all.fields_ignored.with_label_values(&[&self.stream]);
             fields.inc_by(counts.fields_ignored);
         }
+        self.health.update(|health| {
+            health.counted += counts.counted;
+            health.duplicates += counts.duplicates;
+            health.too_old += counts.too_old;
+            health.dead_letters += u64::try_from(counts.refused.len()).unwrap_or(u64::MAX);
+        });
         self.observe_position(sequence);
     }
 
     /// The stream was read up to a sequence.
     pub(crate) fn observe_position(&self, sequence: u64) {
+        self.health.update(|health| health.position = sequence);
         self.position.set(clamped(sequence));
     }
 
     /// How much waits. What is not known stays as it was: the time that nobody could say it tells.
     pub(crate) fn observe_backlog(&self, backlog: &Backlog) {
         if let Some(messages) = backlog.messages {
+            self.health.update(|health| health.lag_messages = messages);
             self.lag.set(clamped(messages));
         }
         self.stalled.set(clamped(backlog.stalled.as_secs()));
@@ -334,12 +315,13 @@ impl StreamMetrics {
     }
 
     /// A snapshot can't be gone on from.
-    pub(crate) fn observe_snapshot_refused(&self, reason: Refusal) {
+    pub(crate) fn observe_snapshot_refused(&self, reason: SnapshotRefusal) {
         self.all.snapshots_refused.with_label_values(&[&self.stream, reason.name()]).inc();
     }
 
     /// The stream is counted in this epoch.
     pub(crate) fn observe_epoch(&self, epoch: u32) {
+        self.health.update(|health| health.epoch = epoch);
         self.epoch.set(i64::from(epoch));
     }
 
@@ -354,7 +336,9 @@ impl StreamMetrics {
         self.all.snapshot_position.with_label_values(&labels).set(clamped(sequence));
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.all.snapshot_bytes.with_label_values(&labels).set(bytes);
-        self.all.snapshot_time.with_label_values(&labels).set(now_us / 1_000_000);
+        let stored_at_s = now_us / 1_000_000;
+        self.health.update(|health| health.snapshot_at_s = Some(stored_at_s));
+        self.all.snapshot_time.with_label_values(&labels).set(stored_at_s);
     }
 
     /// So long ago all that was counted was in a snapshot.
@@ -376,24 +360,6 @@ const fn name(effect: LakeEffect) -> &'static str {
         LakeEffect::InventoryTooOld => "inventory_too_old",
         LakeEffect::InventoryWithoutLabel => "inventory_without_label",
     }
-}
-
-/// The sum over the series that have these labels.
-fn sum(collector: &impl Collector, labels: &[(&str, &str)]) -> f64 {
-    let families = collector.collect();
-    let series = families.iter().flat_map(|family| family.get_metric());
-    let chosen = series.filter(|series| {
-        let has = |(name, value): &(&str, &str)| {
-            let mut pairs = series.get_label().iter();
-            pairs.any(|pair| pair.name() == *name && pair.value() == *value)
-        };
-        labels.iter().all(has)
-    });
-    // A series is a counter or a gauge; what it is not is 0.
-    let values =
-        chosen.map(|series| series.get_counter().get_value() + series.get_gauge().get_value());
-    // Summing up nothing would give -0.
-    values.fold(0.0, |sum, value| sum + value)
 }
 
 fn counters(

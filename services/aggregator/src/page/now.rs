@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::Stream;
-use service_kit::readiness::PartState;
+use service_kit::{metrics, readiness::PartState};
 
 use super::figures::{BucketFigures, Figures, KEPT_MS, QueryFigures, Recent};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
     config::Links,
     exposition::{BYTES_PER_GB, float, response_ms, unsigned},
-    metrics,
+    health::HealthNumbers,
 };
 
 /// Buckets and warehouses that are listed.
@@ -30,7 +30,7 @@ const MICROS_PER_MS: f64 = 1e3;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HealthFacts {
     pub(crate) parts: Vec<PartState>,
-    pub(crate) streams: Vec<(Stream, metrics::StreamHealth)>,
+    pub(crate) streams: Vec<(Stream, HealthNumbers)>,
     /// How long ago the broker was last reached, if that is too long ago.
     pub(crate) stale: Option<Duration>,
 }
@@ -69,16 +69,17 @@ fn health(condition: HealthFacts, now_us: i64) -> Health {
         streams: streams
             .map(|(stream, health)| CountedStream {
                 name: stream.to_string(),
-                lag_messages: health.lag_messages,
-                position: health.position,
-                counted: health.counted,
-                duplicates: health.duplicates,
-                too_old: health.too_old,
-                dead_letters: health.dead_letters,
-                epoch: health.epoch,
-                snapshot_age_s: health
-                    .snapshot_at_s
-                    .map(|at| (float(i128::from(now_us / 1_000_000)) - at).max(0.0)),
+                lag_messages: metrics::float(health.lag_messages),
+                position: metrics::float(health.position),
+                counted: metrics::float(health.counted),
+                duplicates: metrics::float(health.duplicates),
+                too_old: metrics::float(health.too_old),
+                dead_letters: metrics::float(health.dead_letters),
+                epoch: f64::from(health.epoch),
+                snapshot_age_s: health.snapshot_at_s.map(|at| {
+                    let age_s = (now_us / 1_000_000).saturating_sub(at).max(0);
+                    float(i128::from(age_s))
+                }),
             })
             .collect(),
     }
