@@ -18,7 +18,7 @@ use service_kit::{Clock, readiness::Condition};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::metrics::LeaseMetrics;
 
 /// Renewals in one lease: two may fail before anybody takes over.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -137,7 +137,7 @@ pub(crate) struct LeaseHolder {
     length: Duration,
     clock: Clock,
     condition: Condition,
-    metrics: Metrics,
+    metrics: LeaseMetrics,
 }
 
 /// How holding a partition ended.
@@ -158,7 +158,7 @@ impl LeaseHolder {
         length: Duration,
         clock: Clock,
         condition: Condition,
-        metrics: Metrics,
+        metrics: LeaseMetrics,
     ) -> Self {
         Self { leases: bus.leases(), thing, claim, revision: 0, length, clock, condition, metrics }
     }
@@ -255,7 +255,7 @@ impl LeaseHolder {
                 Ok(Some(holder)) => {
                     lease.0.lost.cancel();
                     term.cancel();
-                    self.metrics.observe_ownership_lost();
+                    self.metrics.observe_lost();
                     tracing::error!(thing = self.thing, holder, "the partition is another's now");
                     return Ok(Held::Lost);
                 }

@@ -2,177 +2,40 @@
 
 use std::time::Duration;
 
-use bus::{
-    backlog::Backlog,
-    publishing::{PublishMetrics, PublisherMetrics},
-};
-use domain::{Reason, Stream, lake::LakeEffect};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use service_kit::metrics::{clamped, registered};
+use bus::backlog::Backlog;
+use domain::{Reason, lake::LakeEffect};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use service_kit::metrics::{Registrar, clamped};
 
 use crate::{fold::Counts, health::LiveHealth, stream::SnapshotRefusal};
 
-/// The metrics of all streams.
+/// The values of no labels.
+const NONE: &[&str] = &[];
+
+/// The metrics of the lease.
 #[derive(Clone, Debug)]
-pub(crate) struct Metrics {
-    messages: IntCounterVec,
-    events: IntCounterVec,
-    verdicts: IntCounterVec,
-    dead_letters: IntCounterVec,
-    effects: IntCounterVec,
-    fields_ignored: IntCounterVec,
-    position: IntGaugeVec,
-    lag: IntGaugeVec,
-    stalled: IntGaugeVec,
-    samples: IntCounterVec,
-    snapshot_position: IntGaugeVec,
-    snapshot_bytes: IntGaugeVec,
-    snapshot_time: IntGaugeVec,
-    snapshot_failures: IntCounterVec,
-    unsaved: IntGaugeVec,
-    rebuilds: IntCounterVec,
-    snapshots_refused: IntCounterVec,
-    epoch: IntGaugeVec,
-    epochs_ended: IntCounterVec,
+pub(crate) struct LeaseMetrics {
     owner: IntGauge,
-    ownerships_lost: IntCounter,
-    publishing: PublishMetrics,
+    lost: IntCounter,
 }
 
-impl Metrics {
+impl LeaseMetrics {
     /// Registers them.
     ///
     /// # Errors
     ///
     /// A name that is taken: a mistake of ours.
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let all = Registrar::new(registry);
         Ok(Self {
-            messages: counters(
-                registry,
-                "lakegauge_aggregator_messages_total",
-                "Messages read.",
-                &[],
+            owner: all.gauge(
+                "lakegauge_aggregator_owner",
+                "1 while this process owns its partition, 0 while it waits for another.",
             )?,
-            events: counters(
-                registry,
-                "lakegauge_aggregator_events_total",
-                "Accepted events by what became of them; too_old ones await the archive's verdict.",
-                &["judgement"],
+            lost: all.counter(
+                "lakegauge_aggregator_ownerships_lost_total",
+                "Times that another aggregator took the partition over from this process.",
             )?,
-            verdicts: counters(
-                registry,
-                "lakegauge_aggregator_verdicts_total",
-                "Verdicts of the archive read, by what became of them: counted, passed (came \
-                 again), ahead (out of turn and ignored: some before it were deleted, or somebody \
-                 else than the archiver published it).",
-                &["result"],
-            )?,
-            dead_letters: counters(
-                registry,
-                "lakegauge_aggregator_dead_letters_total",
-                "Events that were not accepted; the archiver keeps their bytes.",
-                &["reason"],
-            )?,
-            effects: counters(
-                registry,
-                "lakegauge_aggregator_lake_effects_total",
-                "Counted lake events that could not change used space as they said.",
-                &["effect"],
-            )?,
-            fields_ignored: counters(
-                registry,
-                "lakegauge_aggregator_fields_ignored_total",
-                "Unknown fields in JSON events.",
-                &[],
-            )?,
-            position: gauges(
-                registry,
-                "lakegauge_aggregator_position",
-                "Sequence of the last message counted.",
-            )?,
-            lag: gauges(
-                registry,
-                "lakegauge_aggregator_lag_messages",
-                "Messages of the stream that are not counted yet; asked of the broker, not taken from \
-                 what is delivered.",
-            )?,
-            stalled: gauges(
-                registry,
-                "lakegauge_aggregator_stalled_seconds",
-                "How long messages have waited, or nobody could say whether any do, while nothing \
-                 was counted; 0 where nothing waits.",
-            )?,
-            samples: counters(
-                registry,
-                "lakegauge_aggregator_samples_total",
-                "Samples published.",
-                &[],
-            )?,
-            snapshot_position: gauges(
-                registry,
-                "lakegauge_aggregator_snapshot_position",
-                "Sequence that the last snapshot reaches to.",
-            )?,
-            snapshot_bytes: gauges(
-                registry,
-                "lakegauge_aggregator_snapshot_bytes",
-                "Size of the last snapshot.",
-            )?,
-            snapshot_time: gauges(
-                registry,
-                "lakegauge_aggregator_snapshot_timestamp_seconds",
-                "When the last snapshot was stored; 0 before the first of this process.",
-            )?,
-            snapshot_failures: counters(
-                registry,
-                "lakegauge_aggregator_snapshot_failures_total",
-                "Snapshots that could not be stored; the next one tries again.",
-                &[],
-            )?,
-            unsaved: gauges(
-                registry,
-                "lakegauge_aggregator_unsaved_seconds",
-                "How long ago all that was counted was in a snapshot; about the snapshots' interval \
-                 at most where they can be stored, also before the first.",
-            )?,
-            rebuilds: counters(
-                registry,
-                "lakegauge_aggregator_rebuilds_total",
-                "Rebuilds of the state from the archive.",
-                &[],
-            )?,
-            snapshots_refused: counters(
-                registry,
-                "lakegauge_aggregator_snapshots_refused_total",
-                "Snapshots that could not be gone on from, by reason.",
-                &["reason"],
-            )?,
-            epoch: gauges(
-                registry,
-                "lakegauge_aggregator_epoch",
-                "Epoch of the stream that is counted; 0 before its state is found.",
-            )?,
-            epochs_ended: counters(
-                registry,
-                "lakegauge_aggregator_epochs_ended_total",
-                "Times that the stream that was counted was found to be another.",
-                &[],
-            )?,
-            owner: registered(
-                registry,
-                IntGauge::new(
-                    "lakegauge_aggregator_owner",
-                    "1 while this process owns its partition, 0 while it waits for another.",
-                )?,
-            )?,
-            ownerships_lost: registered(
-                registry,
-                IntCounter::new(
-                    "lakegauge_aggregator_ownerships_lost_total",
-                    "Times that another aggregator took the partition over from this process.",
-                )?,
-            )?,
-            publishing: PublishMetrics::register(registry)?,
         })
     }
 
@@ -182,66 +45,15 @@ impl Metrics {
     }
 
     /// Another process took the partition over.
-    pub(crate) fn observe_ownership_lost(&self) {
-        self.ownerships_lost.inc();
-    }
-
-    /// Those of the publisher of a stream's samples.
-    pub(crate) fn of_publisher(&self, stream: Stream) -> PublisherMetrics {
-        self.publishing.of("samples", &stream.to_string())
-    }
-
-    /// The metrics of one stream, every known label at 0, and its health, which they show.
-    pub(crate) fn of_stream(&self, stream: Stream, health: LiveHealth) -> StreamMetrics {
-        let stream = stream.to_string();
-        let stream = stream.as_str();
-        for reason in SnapshotRefusal::ALL {
-            self.snapshots_refused.with_label_values(&[stream, reason.name()]);
-        }
-        for reason in Reason::ALL {
-            self.dead_letters.with_label_values(&[stream, reason.name()]);
-        }
-        for effect in [
-            LakeEffect::Unordered,
-            LakeEffect::InventoryOutdated,
-            LakeEffect::InventoryTooOld,
-            LakeEffect::InventoryWithoutLabel,
-        ] {
-            self.effects.with_label_values(&[stream, name(effect)]);
-        }
-        self.fields_ignored.with_label_values(&[stream]);
-        let judged = |judgement| self.events.with_label_values(&[stream, judgement]);
-        let verdict = |result| self.verdicts.with_label_values(&[stream, result]);
-        StreamMetrics {
-            stream: stream.to_owned(),
-            health,
-            all: self.clone(),
-            messages: self.messages.with_label_values(&[stream]),
-            counted: judged("counted"),
-            duplicates: judged("duplicate"),
-            too_old: judged("too_old"),
-            verdicts: verdict("counted"),
-            verdicts_passed: verdict("passed"),
-            verdicts_ahead: verdict("ahead"),
-            position: self.position.with_label_values(&[stream]),
-            lag: self.lag.with_label_values(&[stream]),
-            stalled: self.stalled.with_label_values(&[stream]),
-            samples: self.samples.with_label_values(&[stream]),
-            rebuilds: self.rebuilds.with_label_values(&[stream]),
-            epoch: self.epoch.with_label_values(&[stream]),
-            epochs_ended: self.epochs_ended.with_label_values(&[stream]),
-            snapshot_failures: self.snapshot_failures.with_label_values(&[stream]),
-            unsaved: self.unsaved.with_label_values(&[stream]),
-        }
+    pub(crate) fn observe_lost(&self) {
+        self.lost.inc();
     }
 }
 
 /// The metrics of one stream.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamMetrics {
-    stream: String,
     health: LiveHealth,
-    all: Metrics,
     messages: IntCounter,
     counted: IntCounter,
     duplicates: IntCounter,
@@ -249,18 +61,146 @@ pub(crate) struct StreamMetrics {
     verdicts: IntCounter,
     verdicts_passed: IntCounter,
     verdicts_ahead: IntCounter,
+    dead_letters: IntCounterVec,
+    effects: IntCounterVec,
+    fields_ignored: IntCounter,
     position: IntGauge,
     lag: IntGauge,
     stalled: IntGauge,
     samples: IntCounter,
-    rebuilds: IntCounter,
-    epoch: IntGauge,
-    epochs_ended: IntCounter,
+    /// These three are shown from the first snapshot of this process on.
+    snapshot_position: IntGaugeVec,
+    snapshot_bytes: IntGaugeVec,
+    snapshot_time: IntGaugeVec,
     snapshot_failures: IntCounter,
     unsaved: IntGauge,
+    rebuilds: IntCounter,
+    snapshots_refused: IntCounterVec,
+    epoch: IntGauge,
+    epochs_ended: IntCounter,
 }
 
 impl StreamMetrics {
+    /// Registers them, every known label at 0. They show the health of the stream.
+    ///
+    /// # Errors
+    ///
+    /// A name that is taken: a mistake of ours.
+    pub(crate) fn register(
+        registry: &Registry,
+        stream: &str,
+        health: LiveHealth,
+    ) -> prometheus::Result<Self> {
+        let all = Registrar::with_label(registry, "stream", stream);
+        let events = all.counters(
+            "lakegauge_aggregator_events_total",
+            "Accepted events by what became of them; too_old ones await the archive's verdict.",
+            &["judgement"],
+        )?;
+        let verdicts = all.counters(
+            "lakegauge_aggregator_verdicts_total",
+            "Verdicts of the archive read, by what became of them: counted, passed (came again), \
+             ahead (out of turn and ignored: some before it were deleted, or somebody else than \
+             the archiver published it).",
+            &["result"],
+        )?;
+        let dead_letters = all.counters(
+            "lakegauge_aggregator_dead_letters_total",
+            "Events that were not accepted; the archiver keeps their bytes.",
+            &["reason"],
+        )?;
+        for reason in Reason::ALL {
+            dead_letters.with_label_values(&[reason.name()]);
+        }
+        let effects = all.counters(
+            "lakegauge_aggregator_lake_effects_total",
+            "Counted lake events that could not change used space as they said.",
+            &["effect"],
+        )?;
+        for effect in [
+            LakeEffect::Unordered,
+            LakeEffect::InventoryOutdated,
+            LakeEffect::InventoryTooOld,
+            LakeEffect::InventoryWithoutLabel,
+        ] {
+            effects.with_label_values(&[name(effect)]);
+        }
+        let snapshots_refused = all.counters(
+            "lakegauge_aggregator_snapshots_refused_total",
+            "Snapshots that could not be gone on from, by reason.",
+            &["reason"],
+        )?;
+        for reason in SnapshotRefusal::ALL {
+            snapshots_refused.with_label_values(&[reason.name()]);
+        }
+        Ok(Self {
+            health,
+            counted: events.with_label_values(&["counted"]),
+            duplicates: events.with_label_values(&["duplicate"]),
+            too_old: events.with_label_values(&["too_old"]),
+            verdicts: verdicts.with_label_values(&["counted"]),
+            verdicts_passed: verdicts.with_label_values(&["passed"]),
+            verdicts_ahead: verdicts.with_label_values(&["ahead"]),
+            dead_letters,
+            effects,
+            snapshots_refused,
+            messages: all.counter("lakegauge_aggregator_messages_total", "Messages read.")?,
+            fields_ignored: all.counter(
+                "lakegauge_aggregator_fields_ignored_total",
+                "Unknown fields in JSON events.",
+            )?,
+            position: all
+                .gauge("lakegauge_aggregator_position", "Sequence of the last message counted.")?,
+            lag: all.gauge(
+                "lakegauge_aggregator_lag_messages",
+                "Messages of the stream that are not counted yet; asked of the broker, not taken \
+                 from what is delivered.",
+            )?,
+            stalled: all.gauge(
+                "lakegauge_aggregator_stalled_seconds",
+                "How long messages have waited, or nobody could say whether any do, while nothing \
+                 was counted; 0 where nothing waits.",
+            )?,
+            samples: all.counter("lakegauge_aggregator_samples_total", "Samples published.")?,
+            snapshot_position: all.gauges(
+                "lakegauge_aggregator_snapshot_position",
+                "Sequence that the last snapshot reaches to.",
+                &[],
+            )?,
+            snapshot_bytes: all.gauges(
+                "lakegauge_aggregator_snapshot_bytes",
+                "Size of the last snapshot.",
+                &[],
+            )?,
+            snapshot_time: all.gauges(
+                "lakegauge_aggregator_snapshot_timestamp_seconds",
+                "When the last snapshot was stored; 0 before the first of this process.",
+                &[],
+            )?,
+            snapshot_failures: all.counter(
+                "lakegauge_aggregator_snapshot_failures_total",
+                "Snapshots that could not be stored; the next one tries again.",
+            )?,
+            unsaved: all.gauge(
+                "lakegauge_aggregator_unsaved_seconds",
+                "How long ago all that was counted was in a snapshot; about the snapshots' \
+                 interval at most where they can be stored, also before the first.",
+            )?,
+            rebuilds: all.counter(
+                "lakegauge_aggregator_rebuilds_total",
+                "Rebuilds of the state from the archive.",
+            )?,
+            epoch: all.gauge(
+                "lakegauge_aggregator_epoch",
+                "Epoch of the stream that is counted; 0 before its state is found.",
+            )?,
+            epochs_ended: all.counter(
+                "lakegauge_aggregator_epochs_ended_total",
+                "Times that the stream that was counted was found to be another.",
+            )?,
+        })
+    }
+
     /// A message was counted.
     pub(crate) fn observe_message(&self, counts: &Counts, sequence: u64) {
         self.messages.inc();
@@ -271,15 +211,12 @@ impl StreamMetrics {
         self.verdicts_passed.inc_by(counts.verdicts_passed);
         self.verdicts_ahead.inc_by(counts.verdicts_ahead);
         for reason in &counts.refused {
-            self.all.dead_letters.with_label_values(&[&self.stream, reason.name()]).inc();
+            self.dead_letters.with_label_values(&[reason.name()]).inc();
         }
         for effect in &counts.effects {
-            self.all.effects.with_label_values(&[self.stream.as_str(), name(*effect)]).inc();
+            self.effects.with_label_values(&[name(*effect)]).inc();
         }
-        if counts.fields_ignored > 0 {
-            let fields = self.all.fields_ignored.with_label_values(&[&self.stream]);
-            fields.inc_by(counts.fields_ignored);
-        }
+        self.fields_ignored.inc_by(counts.fields_ignored);
         self.health.update(|health| {
             health.counted += counts.counted;
             health.duplicates += counts.duplicates;
@@ -316,7 +253,7 @@ impl StreamMetrics {
 
     /// A snapshot can't be gone on from.
     pub(crate) fn observe_snapshot_refused(&self, reason: SnapshotRefusal) {
-        self.all.snapshots_refused.with_label_values(&[&self.stream, reason.name()]).inc();
+        self.snapshots_refused.with_label_values(&[reason.name()]).inc();
     }
 
     /// The stream is counted in this epoch.
@@ -332,13 +269,12 @@ impl StreamMetrics {
 
     /// A snapshot was stored, at a time in microseconds since 1970.
     pub(crate) fn observe_snapshot(&self, sequence: u64, bytes: usize, now_us: i64) {
-        let labels = [self.stream.as_str()];
-        self.all.snapshot_position.with_label_values(&labels).set(clamped(sequence));
+        self.snapshot_position.with_label_values(NONE).set(clamped(sequence));
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.all.snapshot_bytes.with_label_values(&labels).set(bytes);
+        self.snapshot_bytes.with_label_values(NONE).set(bytes);
         let stored_at_s = now_us / 1_000_000;
         self.health.update(|health| health.snapshot_at_s = Some(stored_at_s));
-        self.all.snapshot_time.with_label_values(&labels).set(stored_at_s);
+        self.snapshot_time.with_label_values(NONE).set(stored_at_s);
     }
 
     /// So long ago all that was counted was in a snapshot.
@@ -360,18 +296,4 @@ const fn name(effect: LakeEffect) -> &'static str {
         LakeEffect::InventoryTooOld => "inventory_too_old",
         LakeEffect::InventoryWithoutLabel => "inventory_without_label",
     }
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    let labels: Vec<&str> = ["stream"].iter().chain(labels).copied().collect();
-    registered(registry, IntCounterVec::new(Opts::new(name, help), &labels)?)
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
-    registered(registry, IntGaugeVec::new(Opts::new(name, help), &["stream"])?)
 }

@@ -1,10 +1,11 @@
 //! The partition that is counted whenever its lease is ours.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
-use bus::{Bus, StreamEpoch};
+use bus::{Bus, StreamEpoch, publishing::PublishMetrics};
 use domain::Stream;
+use prometheus::Registry;
 use service_kit::{Clock, Jitter, Readiness};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use crate::{
     exposed_state::ExposedState,
     health::LiveHealth,
     lease::{Held, Lease, LeaseHolder},
-    metrics::Metrics,
+    metrics::StreamMetrics,
     stream::StreamTask,
 };
 
@@ -24,7 +25,8 @@ pub(crate) struct Partition {
     pub(crate) bus: Bus,
     pub(crate) config: Config,
     pub(crate) exposed: ExposedState,
-    pub(crate) metrics: Metrics,
+    pub(crate) publishing: PublishMetrics,
+    pub(crate) registry: Registry,
     pub(crate) clock: Clock,
     pub(crate) readiness: Readiness,
     pub(crate) streams: [PartitionStream; 2],
@@ -37,14 +39,33 @@ pub(crate) struct PartitionStream {
     /// What was seen before the partition was another's says how far a stream reached that was made
     /// again meanwhile.
     pub(crate) epoch: Arc<StreamEpoch>,
-    pub(crate) health: LiveHealth,
+    health: LiveHealth,
+    /// Shown from the first lease on: who waits for one shows none.
+    metrics: OnceLock<StreamMetrics>,
 }
 
 impl PartitionStream {
     /// A stream of which nothing was seen yet.
     pub(crate) fn new(bus: &Bus, config: &Config, stream: Stream, health: LiveHealth) -> Self {
         let epoch = Arc::new(StreamEpoch::new(bus, &config.name_of(stream)));
-        Self { stream, epoch, health }
+        Self { stream, epoch, health, metrics: OnceLock::new() }
+    }
+}
+
+impl PartitionStream {
+    /// The metrics of the stream, registered when they are asked for first.
+    ///
+    /// # Errors
+    ///
+    /// A name that is taken: a mistake of ours.
+    pub(crate) fn metrics(&self, registry: &Registry) -> anyhow::Result<StreamMetrics> {
+        if let Some(metrics) = self.metrics.get() {
+            return Ok(metrics.clone());
+        }
+        let name = self.stream.to_string();
+        let metrics = StreamMetrics::register(registry, &name, self.health.clone());
+        let metrics = metrics.context("metrics")?;
+        Ok(self.metrics.get_or_init(|| metrics).clone())
     }
 }
 
@@ -91,7 +112,7 @@ impl Partition {
     ) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
         for counted in &self.streams {
-            let task = StreamTask::new(self, counted, lease, term.clone());
+            let task = StreamTask::new(self, counted, lease, term.clone())?;
             tasks.spawn(task.run(jitter.fork()));
         }
         let mut counted = Ok(());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::Claim;
+use bus::{Claim, publishing::PublishMetrics};
 use domain::{SAMPLES, Stream};
 use event_store::{StoreError, StoreSettings};
 use service_kit::{Condition, Context, http, random};
@@ -14,7 +14,7 @@ use crate::{
     exposed_state::ExposedState,
     health::LiveHealth,
     lease::LeaseHolder,
-    metrics::Metrics,
+    metrics::LeaseMetrics,
     page::{PageFeed, Samples, SharedHistory},
     partition::{Partition, PartitionStream},
 };
@@ -30,7 +30,8 @@ const FRESHNESS_POLL: Duration = Duration::from_millis(500);
 ///
 /// What no retry can mend: refused logins, unknown rules, a taken port.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
-    let metrics = Metrics::new(&context.registry).context("metrics")?;
+    let metrics = LeaseMetrics::register(&context.registry).context("metrics")?;
+    let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
     // Between two renewals of a long lease nothing is stale.
     let exposed = ExposedState::new(config.stale_after.max(config.lease));
     let listener = http::bind("the metrics", config.metrics_addr).await?;
@@ -83,7 +84,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         config.lease,
         context.clock.clone(),
         condition,
-        metrics.clone(),
+        metrics,
     );
     let readiness = ReadinessWatch {
         complete: context.readiness.condition("caught up"),
@@ -97,7 +98,8 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         bus,
         config,
         exposed,
-        metrics,
+        publishing,
+        registry: context.registry,
         clock: context.clock,
         readiness: context.readiness,
     };

@@ -72,12 +72,16 @@ pub(crate) struct StreamTask {
 
 impl StreamTask {
     /// A task on a stream of a partition, until `drain` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// A name of a metric that is taken: a mistake of ours.
     pub(crate) fn new(
         partition: &Partition,
         counted: &PartitionStream,
         lease: &Lease,
         drain: CancellationToken,
-    ) -> Self {
+    ) -> anyhow::Result<Self> {
         let Partition { bus, config, clock, readiness, .. } = partition;
         let (stream, name) = (counted.stream, config.name_of(counted.stream));
         let position: Arc<SharedPosition> = Arc::default();
@@ -90,12 +94,12 @@ impl StreamTask {
             done: "counted",
             clock: clock.clone(),
         };
-        Self {
+        Ok(Self {
             config: config.clone(),
             epoch: Arc::clone(&counted.epoch),
             lease: lease.clone(),
             exposed: partition.exposed.clone(),
-            publishing: partition.metrics.of_publisher(stream),
+            publishing: partition.publishing.of("samples", &stream.to_string()),
             readiness: readiness.clone(),
             position,
             backlog,
@@ -105,9 +109,9 @@ impl StreamTask {
                 bus: bus.clone(),
                 clock: clock.clone(),
                 drain,
-                metrics: partition.metrics.of_stream(stream, counted.health.clone()),
+                metrics: counted.metrics(&partition.registry)?,
             },
-        }
+        })
     }
 
     /// Counts the stream until it drains.

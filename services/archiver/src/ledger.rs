@@ -7,10 +7,10 @@ use event_store::{
     StoreError, StoreSettings,
     totals::{ArchiveTotals, DatabaseSize, TotalsReader},
 };
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::{IntGaugeVec, Registry};
 use service_kit::{
     Clock, Context,
-    metrics::{clamped, registered},
+    metrics::{Registrar, clamped},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use crate::{
 
 /// The gauges of all streams of the archive, whoever writes them.
 #[derive(Clone, Debug)]
-pub(crate) struct LedgerMetrics {
+struct LedgerMetrics {
     ledger: IntGaugeVec,
     gaps: IntGaugeVec,
     lost: IntGaugeVec,
@@ -29,27 +29,25 @@ pub(crate) struct LedgerMetrics {
 }
 
 impl LedgerMetrics {
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let gauge = |name, help, labels: &[&str]| {
-            registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
-        };
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let all = Registrar::new(registry);
         Ok(Self {
-            ledger: gauge(
+            ledger: all.gauges(
                 "lakegauge_archive_ledger_events",
                 "What the ledger of the archive adds up to, by what became of the events.",
                 &["stream", "result"],
             )?,
-            gaps: gauge(
+            gaps: all.gauges(
                 "lakegauge_archive_ledger_gaps",
                 "Ranges of the ledger that do not begin where the one before ends; it must be 0.",
                 &["stream"],
             )?,
-            lost: gauge(
+            lost: all.gauges(
                 "lakegauge_archive_declared_lost_messages",
                 "Messages that the broker lost before they could be archived.",
                 &["stream"],
             )?,
-            letters: gauge(
+            letters: all.gauges(
                 "lakegauge_archive_dead_letters_open",
                 "Dead letters that nobody has closed.",
                 &["stream", "reason"],
@@ -108,7 +106,7 @@ impl LedgerWatch {
         Ok(Self {
             store: config.store.clone(),
             interval: config.ledger_interval,
-            metrics: LedgerMetrics::new(&service.registry)?,
+            metrics: LedgerMetrics::register(&service.registry)?,
             size: SizeWatch::new(rules, &service.registry)?,
             drain: service.lifecycle.drain_token(),
             clock: service.clock.clone(),

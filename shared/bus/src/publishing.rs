@@ -7,12 +7,10 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use prometheus::{
-    Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use service_kit::{
     Condition,
-    metrics::{clamped, registered},
+    metrics::{Registrar, clamped},
 };
 
 use crate::progress::PublishProgress;
@@ -36,38 +34,28 @@ impl PublishMetrics {
     ///
     /// A name that is taken: a mistake of ours.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let labels = ["messages", "stream"];
-        let gauges =
-            |name, help| registered(registry, IntGaugeVec::new(Opts::new(name, help), &labels)?);
+        let (all, labels) = (Registrar::new(registry), &["messages", "stream"]);
         Ok(Self {
-            oldest: registered(
-                registry,
-                GaugeVec::new(
-                    Opts::new(
-                        "lakegauge_publisher_oldest_unconfirmed_seconds",
-                        "How long the oldest message that was published and is not acknowledged has \
-                         waited; 0 where none waits.",
-                    ),
-                    &labels,
-                )?,
+            oldest: all.float_gauges(
+                "lakegauge_publisher_oldest_unconfirmed_seconds",
+                "How long the oldest message that was published and is not acknowledged has waited; \
+                 0 where none waits.",
+                labels,
             )?,
-            unconfirmed: gauges(
+            unconfirmed: all.gauges(
                 "lakegauge_publisher_unconfirmed_messages",
                 "Messages that were published and are not acknowledged.",
+                labels,
             )?,
-            full: gauges(
+            full: all.gauges(
                 "lakegauge_publisher_stream_full",
                 "1 while the stream is full and publishing waits.",
+                labels,
             )?,
-            acknowledged: registered(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "lakegauge_publisher_acknowledged_messages_total",
-                        "Messages acknowledged; it tells what is idle from what waits.",
-                    ),
-                    &labels,
-                )?,
+            acknowledged: all.counters(
+                "lakegauge_publisher_acknowledged_messages_total",
+                "Messages acknowledged; it tells what is idle from what waits.",
+                labels,
             )?,
         })
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::Rules;
-use prometheus::{IntGauge, Opts, Registry};
-use service_kit::{Backoff, Condition, Context, Setting, Settings, metrics::registered};
+use prometheus::{IntGauge, Registry};
+use service_kit::{Backoff, Condition, Context, Setting, Settings, metrics::Registrar};
 
 use crate::{
     connection::Bus,
@@ -133,10 +133,11 @@ struct ConnectionGauges {
 
 impl ConnectionGauges {
     fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let gauge = |name, help| registered(registry, IntGauge::with_opts(Opts::new(name, help))?);
+        let all = Registrar::new(registry);
         Ok(Self {
-            connected: gauge("lakegauge_nats_connected", "Whether the connection to NATS stands.")?,
-            refused: gauge(
+            connected: all
+                .gauge("lakegauge_nats_connected", "Whether the connection to NATS stands.")?,
+            refused: all.gauge(
                 "lakegauge_nats_login_refused",
                 "Whether NATS refuses the login that was good before, or its file can't be read; \
                  /readyz says which and since when.",
