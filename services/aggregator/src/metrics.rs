@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bus::backlog::Backlog;
 use domain::{Reason, lake::LakeEffect};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::Registry;
 use service_kit::metrics::{Registrar, clamped};
 
 use crate::{fold::Counts, health::LiveHealth, stream::SnapshotRefusal};
@@ -12,33 +12,18 @@ use crate::{fold::Counts, health::LiveHealth, stream::SnapshotRefusal};
 /// The values of no labels.
 const NONE: &[&str] = &[];
 
-/// The metrics of the lease.
-#[derive(Clone, Debug)]
-pub(crate) struct LeaseMetrics {
-    owner: IntGauge,
-    lost: IntCounter,
+service_kit::metrics! {
+    /// The metrics of the lease.
+    #[derive(Clone, Debug)]
+    pub(crate) struct LeaseMetrics {
+        owner: gauge("lakegauge_aggregator_owner",
+            "1 while this process owns its partition, 0 while it waits for another."),
+        lost: counter("lakegauge_aggregator_ownerships_lost_total",
+            "Times that another aggregator took the partition over from this process."),
+    }
 }
 
 impl LeaseMetrics {
-    /// Registers them.
-    ///
-    /// # Errors
-    ///
-    /// A name that is taken: a mistake of ours.
-    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let all = Registrar::new(registry);
-        Ok(Self {
-            owner: all.gauge(
-                "lakegauge_aggregator_owner",
-                "1 while this process owns its partition, 0 while it waits for another.",
-            )?,
-            lost: all.counter(
-                "lakegauge_aggregator_ownerships_lost_total",
-                "Times that another aggregator took the partition over from this process.",
-            )?,
-        })
-    }
-
     /// Whether this process owns its partition.
     pub(crate) fn observe_owner(&self, is_owner: bool) {
         self.owner.set(i64::from(is_owner));
@@ -50,173 +35,96 @@ impl LeaseMetrics {
     }
 }
 
-/// The metrics of one stream.
+service_kit::metrics! {
+    /// The series of one stream.
+    #[derive(Clone, Debug)]
+    struct Series {
+        messages: counter("lakegauge_aggregator_messages_total", "Messages read."),
+        events: counters("lakegauge_aggregator_events_total",
+            "Accepted events by what became of them; too_old ones await the archive's verdict.",
+            &["judgement"]),
+        verdicts: counters("lakegauge_aggregator_verdicts_total",
+            "Verdicts of the archive read, by what became of them: counted, passed (came again), \
+             ahead (out of turn and ignored: some before it were deleted, or somebody else than \
+             the archiver published it).", &["result"]),
+        dead_letters: counters("lakegauge_aggregator_dead_letters_total",
+            "Events that were not accepted; the archiver keeps their bytes.", &["reason"]),
+        effects: counters("lakegauge_aggregator_lake_effects_total",
+            "Counted lake events that could not change used space as they said.", &["effect"]),
+        fields_ignored: counter("lakegauge_aggregator_fields_ignored_total",
+            "Unknown fields in JSON events."),
+        position: gauge("lakegauge_aggregator_position", "Sequence of the last message counted."),
+        lag: gauge("lakegauge_aggregator_lag_messages",
+            "Messages of the stream that are not counted yet; asked of the broker, not taken from \
+             what is delivered."),
+        stalled: gauge("lakegauge_aggregator_stalled_seconds",
+            "How long messages have waited, or nobody could say whether any do, while nothing was \
+             counted; 0 where nothing waits."),
+        samples: counter("lakegauge_aggregator_samples_total", "Samples published."),
+        // These three are shown from the first snapshot of this process on.
+        snapshot_position: gauges("lakegauge_aggregator_snapshot_position",
+            "Sequence that the last snapshot reaches to.", &[]),
+        snapshot_bytes: gauges("lakegauge_aggregator_snapshot_bytes",
+            "Size of the last snapshot.", &[]),
+        snapshot_time: gauges("lakegauge_aggregator_snapshot_timestamp_seconds",
+            "When the last snapshot was stored; 0 before the first of this process.", &[]),
+        snapshot_failures: counter("lakegauge_aggregator_snapshot_failures_total",
+            "Snapshots that could not be stored; the next one tries again."),
+        unsaved: gauge("lakegauge_aggregator_unsaved_seconds",
+            "How long ago all that was counted was in a snapshot; about the snapshots' interval \
+             at most where they can be stored, also before the first."),
+        rebuilds: counter("lakegauge_aggregator_rebuilds_total",
+            "Rebuilds of the state from the archive."),
+        snapshots_refused: counters("lakegauge_aggregator_snapshots_refused_total",
+            "Snapshots that could not be gone on from, by reason.", &["reason"]),
+        epoch: gauge("lakegauge_aggregator_epoch",
+            "Epoch of the stream that is counted; 0 before its state is found."),
+        epochs_ended: counter("lakegauge_aggregator_epochs_ended_total",
+            "Times that the stream that was counted was found to be another."),
+    }
+}
+
+/// The metrics of one stream, which show its health.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamMetrics {
     health: LiveHealth,
-    messages: IntCounter,
-    counted: IntCounter,
-    duplicates: IntCounter,
-    too_old: IntCounter,
-    verdicts: IntCounter,
-    verdicts_passed: IntCounter,
-    verdicts_ahead: IntCounter,
-    dead_letters: IntCounterVec,
-    effects: IntCounterVec,
-    fields_ignored: IntCounter,
-    position: IntGauge,
-    lag: IntGauge,
-    stalled: IntGauge,
-    samples: IntCounter,
-    /// These three are shown from the first snapshot of this process on.
-    snapshot_position: IntGaugeVec,
-    snapshot_bytes: IntGaugeVec,
-    snapshot_time: IntGaugeVec,
-    snapshot_failures: IntCounter,
-    unsaved: IntGauge,
-    rebuilds: IntCounter,
-    snapshots_refused: IntCounterVec,
-    epoch: IntGauge,
-    epochs_ended: IntCounter,
+    series: Series,
 }
 
 impl StreamMetrics {
-    /// Registers them, every known label at 0. They show the health of the stream.
+    /// The metrics of a stream, every known label at 0.
     ///
     /// # Errors
     ///
-    /// A name that is taken: a mistake of ours.
-    pub(crate) fn register(
+    /// The stream has some already: a mistake of ours.
+    pub(crate) fn of_stream(
         registry: &Registry,
         stream: &str,
         health: LiveHealth,
     ) -> prometheus::Result<Self> {
-        let all = Registrar::with_label(registry, "stream", stream);
-        let events = all.counters(
-            "lakegauge_aggregator_events_total",
-            "Accepted events by what became of them; too_old ones await the archive's verdict.",
-            &["judgement"],
-        )?;
-        let verdicts = all.counters(
-            "lakegauge_aggregator_verdicts_total",
-            "Verdicts of the archive read, by what became of them: counted, passed (came again), \
-             ahead (out of turn and ignored: some before it were deleted, or somebody else than \
-             the archiver published it).",
-            &["result"],
-        )?;
-        let dead_letters = all.counters(
-            "lakegauge_aggregator_dead_letters_total",
-            "Events that were not accepted; the archiver keeps their bytes.",
-            &["reason"],
-        )?;
+        let series = Series::register(Registrar::with_label(registry, "stream", stream))?;
+        series.count(&Counts::default());
         for reason in Reason::ALL {
-            dead_letters.with_label_values(&[reason.name()]);
+            series.dead_letters.with_label_values(&[reason.name()]);
         }
-        let effects = all.counters(
-            "lakegauge_aggregator_lake_effects_total",
-            "Counted lake events that could not change used space as they said.",
-            &["effect"],
-        )?;
         for effect in [
             LakeEffect::Unordered,
             LakeEffect::InventoryOutdated,
             LakeEffect::InventoryTooOld,
             LakeEffect::InventoryWithoutLabel,
         ] {
-            effects.with_label_values(&[name(effect)]);
+            series.effects.with_label_values(&[name(effect)]);
         }
-        let snapshots_refused = all.counters(
-            "lakegauge_aggregator_snapshots_refused_total",
-            "Snapshots that could not be gone on from, by reason.",
-            &["reason"],
-        )?;
         for reason in SnapshotRefusal::ALL {
-            snapshots_refused.with_label_values(&[reason.name()]);
+            series.snapshots_refused.with_label_values(&[reason.name()]);
         }
-        Ok(Self {
-            health,
-            counted: events.with_label_values(&["counted"]),
-            duplicates: events.with_label_values(&["duplicate"]),
-            too_old: events.with_label_values(&["too_old"]),
-            verdicts: verdicts.with_label_values(&["counted"]),
-            verdicts_passed: verdicts.with_label_values(&["passed"]),
-            verdicts_ahead: verdicts.with_label_values(&["ahead"]),
-            dead_letters,
-            effects,
-            snapshots_refused,
-            messages: all.counter("lakegauge_aggregator_messages_total", "Messages read.")?,
-            fields_ignored: all.counter(
-                "lakegauge_aggregator_fields_ignored_total",
-                "Unknown fields in JSON events.",
-            )?,
-            position: all
-                .gauge("lakegauge_aggregator_position", "Sequence of the last message counted.")?,
-            lag: all.gauge(
-                "lakegauge_aggregator_lag_messages",
-                "Messages of the stream that are not counted yet; asked of the broker, not taken \
-                 from what is delivered.",
-            )?,
-            stalled: all.gauge(
-                "lakegauge_aggregator_stalled_seconds",
-                "How long messages have waited, or nobody could say whether any do, while nothing \
-                 was counted; 0 where nothing waits.",
-            )?,
-            samples: all.counter("lakegauge_aggregator_samples_total", "Samples published.")?,
-            snapshot_position: all.gauges(
-                "lakegauge_aggregator_snapshot_position",
-                "Sequence that the last snapshot reaches to.",
-                &[],
-            )?,
-            snapshot_bytes: all.gauges(
-                "lakegauge_aggregator_snapshot_bytes",
-                "Size of the last snapshot.",
-                &[],
-            )?,
-            snapshot_time: all.gauges(
-                "lakegauge_aggregator_snapshot_timestamp_seconds",
-                "When the last snapshot was stored; 0 before the first of this process.",
-                &[],
-            )?,
-            snapshot_failures: all.counter(
-                "lakegauge_aggregator_snapshot_failures_total",
-                "Snapshots that could not be stored; the next one tries again.",
-            )?,
-            unsaved: all.gauge(
-                "lakegauge_aggregator_unsaved_seconds",
-                "How long ago all that was counted was in a snapshot; about the snapshots' \
-                 interval at most where they can be stored, also before the first.",
-            )?,
-            rebuilds: all.counter(
-                "lakegauge_aggregator_rebuilds_total",
-                "Rebuilds of the state from the archive.",
-            )?,
-            epoch: all.gauge(
-                "lakegauge_aggregator_epoch",
-                "Epoch of the stream that is counted; 0 before its state is found.",
-            )?,
-            epochs_ended: all.counter(
-                "lakegauge_aggregator_epochs_ended_total",
-                "Times that the stream that was counted was found to be another.",
-            )?,
-        })
+        Ok(Self { health, series })
     }
 
     /// A message was counted.
     pub(crate) fn observe_message(&self, counts: &Counts, sequence: u64) {
-        self.messages.inc();
-        self.counted.inc_by(counts.counted);
-        self.duplicates.inc_by(counts.duplicates);
-        self.too_old.inc_by(counts.too_old);
-        self.verdicts.inc_by(counts.verdicts);
-        self.verdicts_passed.inc_by(counts.verdicts_passed);
-        self.verdicts_ahead.inc_by(counts.verdicts_ahead);
-        for reason in &counts.refused {
-            self.dead_letters.with_label_values(&[reason.name()]).inc();
-        }
-        for effect in &counts.effects {
-            self.effects.with_label_values(&[name(*effect)]).inc();
-        }
-        self.fields_ignored.inc_by(counts.fields_ignored);
+        self.series.messages.inc();
+        self.series.count(counts);
         self.health.update(|health| {
             health.counted += counts.counted;
             health.duplicates += counts.duplicates;
@@ -229,62 +137,90 @@ impl StreamMetrics {
     /// The stream was read up to a sequence.
     pub(crate) fn observe_position(&self, sequence: u64) {
         self.health.update(|health| health.position = sequence);
-        self.position.set(clamped(sequence));
+        self.series.position.set(clamped(sequence));
     }
 
     /// How much waits. What is not known stays as it was: the time that nobody could say it tells.
     pub(crate) fn observe_backlog(&self, backlog: &Backlog) {
         if let Some(messages) = backlog.messages {
             self.health.update(|health| health.lag_messages = messages);
-            self.lag.set(clamped(messages));
+            self.series.lag.set(clamped(messages));
         }
-        self.stalled.set(clamped(backlog.stalled.as_secs()));
+        self.series.stalled.set(clamped(backlog.stalled.as_secs()));
     }
 
     /// A sample was published.
     pub(crate) fn observe_sample(&self) {
-        self.samples.inc();
+        self.series.samples.inc();
     }
 
     /// The state is rebuilt from the archive.
     pub(crate) fn observe_rebuild(&self) {
-        self.rebuilds.inc();
+        self.series.rebuilds.inc();
     }
 
     /// A snapshot can't be gone on from.
     pub(crate) fn observe_snapshot_refused(&self, reason: SnapshotRefusal) {
-        self.snapshots_refused.with_label_values(&[reason.name()]).inc();
+        self.series.snapshots_refused.with_label_values(&[reason.name()]).inc();
     }
 
     /// The stream is counted in this epoch.
     pub(crate) fn observe_epoch(&self, epoch: u32) {
         self.health.update(|health| health.epoch = epoch);
-        self.epoch.set(i64::from(epoch));
+        self.series.epoch.set(i64::from(epoch));
     }
 
     /// The stream was found to be another.
     pub(crate) fn observe_epoch_ended(&self) {
-        self.epochs_ended.inc();
+        self.series.epochs_ended.inc();
     }
 
     /// A snapshot was stored, at a time in microseconds since 1970.
     pub(crate) fn observe_snapshot(&self, sequence: u64, bytes: usize, now_us: i64) {
-        self.snapshot_position.with_label_values(NONE).set(clamped(sequence));
+        self.series.snapshot_position.with_label_values(NONE).set(clamped(sequence));
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.snapshot_bytes.with_label_values(NONE).set(bytes);
+        self.series.snapshot_bytes.with_label_values(NONE).set(bytes);
         let stored_at_s = now_us / 1_000_000;
         self.health.update(|health| health.snapshot_at_s = Some(stored_at_s));
-        self.snapshot_time.with_label_values(NONE).set(stored_at_s);
+        self.series.snapshot_time.with_label_values(NONE).set(stored_at_s);
     }
 
     /// So long ago all that was counted was in a snapshot.
     pub(crate) fn observe_unsaved(&self, unsaved: Duration) {
-        self.unsaved.set(clamped(unsaved.as_secs()));
+        self.series.unsaved.set(clamped(unsaved.as_secs()));
     }
 
     /// A snapshot could not be stored.
     pub(crate) fn observe_snapshot_failure(&self) {
-        self.snapshot_failures.inc();
+        self.series.snapshot_failures.inc();
+    }
+}
+
+impl Series {
+    fn count(&self, counts: &Counts) {
+        let events = [
+            ("counted", counts.counted),
+            ("duplicate", counts.duplicates),
+            ("too_old", counts.too_old),
+        ];
+        for (judgement, count) in events {
+            self.events.with_label_values(&[judgement]).inc_by(count);
+        }
+        let verdicts = [
+            ("counted", counts.verdicts),
+            ("passed", counts.verdicts_passed),
+            ("ahead", counts.verdicts_ahead),
+        ];
+        for (result, count) in verdicts {
+            self.verdicts.with_label_values(&[result]).inc_by(count);
+        }
+        for reason in &counts.refused {
+            self.dead_letters.with_label_values(&[reason.name()]).inc();
+        }
+        for effect in &counts.effects {
+            self.effects.with_label_values(&[name(*effect)]).inc();
+        }
+        self.fields_ignored.inc_by(counts.fields_ignored);
     }
 }
 

@@ -63,7 +63,7 @@ impl PartitionStream {
             return Ok(metrics.clone());
         }
         let name = self.stream.to_string();
-        let metrics = StreamMetrics::register(registry, &name, self.health.clone());
+        let metrics = StreamMetrics::of_stream(registry, &name, self.health.clone());
         let metrics = metrics.context("metrics")?;
         Ok(self.metrics.get_or_init(|| metrics).clone())
     }

@@ -7,11 +7,7 @@ use event_store::{
     StoreError, StoreSettings,
     totals::{ArchiveTotals, DatabaseSize, TotalsReader},
 };
-use prometheus::{IntGaugeVec, Registry};
-use service_kit::{
-    Clock, Context,
-    metrics::{Registrar, clamped},
-};
+use service_kit::{Clock, Context, metrics::clamped};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,42 +15,24 @@ use crate::{
     size::{SizeRules, SizeWatch},
 };
 
-/// The gauges of all streams of the archive, whoever writes them.
-#[derive(Clone, Debug)]
-struct LedgerMetrics {
-    ledger: IntGaugeVec,
-    gaps: IntGaugeVec,
-    lost: IntGaugeVec,
-    letters: IntGaugeVec,
+service_kit::metrics! {
+    /// The gauges of all streams of the archive, whoever writes them.
+    #[derive(Clone, Debug)]
+    struct LedgerMetrics {
+        ledger: gauges("lakegauge_archive_ledger_events",
+            "What the ledger of the archive adds up to, by what became of the events.",
+            &["stream", "result"]),
+        gaps: gauges("lakegauge_archive_ledger_gaps",
+            "Ranges of the ledger that do not begin where the one before ends; it must be 0.",
+            &["stream"]),
+        lost: gauges("lakegauge_archive_declared_lost_messages",
+            "Messages that the broker lost before they could be archived.", &["stream"]),
+        letters: gauges("lakegauge_archive_dead_letters_open",
+            "Dead letters that nobody has closed.", &["stream", "reason"]),
+    }
 }
 
 impl LedgerMetrics {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let all = Registrar::new(registry);
-        Ok(Self {
-            ledger: all.gauges(
-                "lakegauge_archive_ledger_events",
-                "What the ledger of the archive adds up to, by what became of the events.",
-                &["stream", "result"],
-            )?,
-            gaps: all.gauges(
-                "lakegauge_archive_ledger_gaps",
-                "Ranges of the ledger that do not begin where the one before ends; it must be 0.",
-                &["stream"],
-            )?,
-            lost: all.gauges(
-                "lakegauge_archive_declared_lost_messages",
-                "Messages that the broker lost before they could be archived.",
-                &["stream"],
-            )?,
-            letters: all.gauges(
-                "lakegauge_archive_dead_letters_open",
-                "Dead letters that nobody has closed.",
-                &["stream", "reason"],
-            )?,
-        })
-    }
-
     fn observe(&self, totals: &ArchiveTotals) {
         for (stream, sums) in &totals.ledger {
             let results =

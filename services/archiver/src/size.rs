@@ -34,7 +34,7 @@ pub(crate) struct SizeWatch {
 
 impl SizeWatch {
     pub(crate) fn new(rules: SizeRules, registry: &Registry) -> prometheus::Result<Self> {
-        let all = Registrar::new(registry);
+        let all = Registrar::from(registry);
         let bytes = all.gauge(
             "lakegauge_archive_database_bytes",
             "Size of the database with its tables, indexes and everything else.",

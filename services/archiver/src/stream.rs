@@ -135,7 +135,7 @@ impl StreamTask {
                 bus: bus.clone(),
                 clock: service.clock.clone(),
                 drain: service.lifecycle.drain_token(),
-                metrics: StreamMetrics::register(&service.registry, &name).context("metrics")?,
+                metrics: StreamMetrics::of_stream(&service.registry, &name).context("metrics")?,
                 name,
             },
         })

@@ -5,6 +5,66 @@ use prometheus::{
     Opts, Registry, core::Collector,
 };
 
+/// Declares metrics as a struct: each is written once, with its field, its kind, its name and its help
+/// text. A kind is a method of [`Registrar`]; what that takes besides stands behind the help text.
+///
+/// ```
+/// service_kit::metrics! {
+///     /// How a queue is doing.
+///     #[derive(Debug)]
+///     pub struct QueueMetrics {
+///         length: gauge("queue_length", "Items that wait."),
+///         taken: counters("queue_taken_total", "Items taken, by how they ended.", &["result"]),
+///     }
+/// }
+/// let registry = prometheus::Registry::new();
+/// let metrics = QueueMetrics::register(&registry).unwrap();
+/// metrics.length.set(7);
+/// metrics.taken.with_label_values(&["done"]).inc();
+/// ```
+#[macro_export]
+macro_rules! metrics {
+    (
+        $(#[$attribute:meta])*
+        $vis:vis struct $Name:ident {
+            $($field:ident: $kind:ident($name:literal, $help:literal $(, $more:expr)? $(,)?),)+
+        }
+    ) => {
+        $(#[$attribute])*
+        $vis struct $Name {
+            $($field: $crate::metrics::kind::$kind,)+
+        }
+
+        impl $Name {
+            /// Registers them.
+            ///
+            /// # Errors
+            ///
+            /// A name that is taken: a mistake of ours.
+            $vis fn register<'a>(
+                all: impl Into<$crate::metrics::Registrar<'a>>,
+            ) -> $crate::metrics::kind::Registered<Self> {
+                let all = all.into();
+                Ok(Self { $($field: all.$kind($name, $help $(, $more)?)?,)+ })
+            }
+        }
+    };
+}
+
+/// The type of each kind of metric, by the name of the method that registers it.
+#[doc(hidden)]
+#[expect(non_camel_case_types, reason = "the names are those of the methods")]
+pub mod kind {
+    pub type counter = prometheus::IntCounter;
+    pub type counters = prometheus::IntCounterVec;
+    pub type gauge = prometheus::IntGauge;
+    pub type gauges = prometheus::IntGaugeVec;
+    pub type float_gauge = prometheus::Gauge;
+    pub type float_gauges = prometheus::GaugeVec;
+    pub type histogram = prometheus::Histogram;
+    pub type Registered<T> = prometheus::Result<T>;
+}
+
 /// Registers metrics, each under its name and with its help text. Each method fails if the name is
 /// taken or no name: a mistake of ours.
 #[derive(Clone, Copy, Debug)]
@@ -14,12 +74,14 @@ pub struct Registrar<'a> {
     label: Option<(&'a str, &'a str)>,
 }
 
-impl<'a> Registrar<'a> {
-    /// Registers metrics that there are once.
-    pub const fn new(registry: &'a Registry) -> Self {
+/// Of metrics that there are once.
+impl<'a> From<&'a Registry> for Registrar<'a> {
+    fn from(registry: &'a Registry) -> Self {
         Self { registry, label: None }
     }
+}
 
+impl<'a> Registrar<'a> {
     /// Registers metrics that there are once for each value of a label, as for each stream.
     pub const fn with_label(registry: &'a Registry, name: &'a str, value: &'a str) -> Self {
         Self { registry, label: Some((name, value)) }

@@ -65,7 +65,7 @@ pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<S
 ///
 /// The metric is registered already.
 pub fn watch_login(settings: &StoreSettings, context: &Context) -> prometheus::Result<()> {
-    let refused = Registrar::new(&context.registry).gauge(
+    let refused = Registrar::from(&context.registry).gauge(
         "lakegauge_postgres_login_refused",
         "Whether PostgreSQL refuses the login that was good before, or its file can't be read; \
          /readyz says which and since when.",
