@@ -1,37 +1,37 @@
 //! One stream's messages to its state, its samples and its counts. Pure.
 
 use domain::{
-    AppliedVerdict, Event, Mark, Position, Reason, Sample, Stream, StreamState, Timestamp, Verdict,
+    AppliedVerdict, Event, Mark, Position, Reason, Sample, StreamState, Timestamp, Verdict,
     lake::LakeEffect, state::Applied,
 };
 use wire::{Item, Message};
 
 /// What became of the events of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Counted for the first time.
-    pub counted: u64,
+    pub(crate) counted: u64,
     /// Counted before.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Too old to judge: the archive decides.
-    pub too_old: u64,
+    pub(crate) too_old: u64,
     /// Counted by a verdict of the archive.
-    pub verdicts: u64,
+    pub(crate) verdicts: u64,
     /// Verdicts that were counted before.
-    pub verdicts_passed: u64,
+    pub(crate) verdicts_passed: u64,
     /// Verdicts out of their turn, which are ignored: an alarm.
-    pub verdicts_ahead: u64,
+    pub(crate) verdicts_ahead: u64,
     /// Dead letters, in their order.
-    pub refused: Vec<Reason>,
+    pub(crate) refused: Vec<Reason>,
     /// Unknown fields that were ignored.
-    pub fields_ignored: u64,
+    pub(crate) fields_ignored: u64,
     /// Effects worth a count of their own.
-    pub effects: Vec<LakeEffect>,
+    pub(crate) effects: Vec<LakeEffect>,
 }
 
 /// The state of one stream and how far it has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamFold {
+pub(crate) struct StreamFold {
     state: StreamState,
     mark: Mark,
     source: Source,
@@ -48,28 +48,27 @@ enum Source {
 
 impl StreamFold {
     /// A state after the message at `mark`.
-    pub const fn new(state: StreamState, mark: Mark) -> Self {
+    pub(crate) const fn new(state: StreamState, mark: Mark) -> Self {
         Self { state, mark, source: Source::Live }
     }
 
     /// A state of a replay run after the message at `mark` of the run's own stream, whose last event
     /// live had counted at `passed`.
-    pub const fn of_replay(state: StreamState, mark: Mark, passed: Option<Position>) -> Self {
+    pub(crate) const fn of_replay(
+        state: StreamState,
+        mark: Mark,
+        passed: Option<Position>,
+    ) -> Self {
         Self { state, mark, source: Source::Replay(passed) }
     }
 
-    /// The stream.
-    pub const fn stream(&self) -> Stream {
-        self.state.stream()
-    }
-
     /// The state.
-    pub const fn state(&self) -> &StreamState {
+    pub(crate) const fn state(&self) -> &StreamState {
         &self.state
     }
 
     /// The last message that is counted in.
-    pub const fn mark(&self) -> Mark {
+    pub(crate) const fn mark(&self) -> Mark {
         self.mark
     }
 
@@ -78,7 +77,7 @@ impl StreamFold {
     ///
     /// It depends on the stream only, not on when it is read, so that the same position always
     /// gives the same values.
-    pub fn sample_before(&self, broker_ns: i64) -> Option<Sample> {
+    pub(crate) fn sample_before(&self, broker_ns: i64) -> Option<Sample> {
         if self.mark.is_before_first() {
             return None;
         }
@@ -94,7 +93,7 @@ impl StreamFold {
     }
 
     /// Counts a message and moves the mark to it. A sequence that was passed changes nothing.
-    pub fn message(&mut self, message: &Message<'_>) -> Counts {
+    pub(crate) fn message(&mut self, message: &Message<'_>) -> Counts {
         let mut counts = Counts::default();
         if message.sequence <= self.mark.sequence {
             return counts;
@@ -181,6 +180,7 @@ mod tests {
 
     use domain::{
         Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Rules, Run, SampleValues,
+        Stream,
     };
     use wire::{Format, Headers, Sealed};
 
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!((counts.counted, counts.duplicates), (1, 2));
         let broker_ns = START_NS + 2 * SECOND_NS;
         assert_eq!(fold.mark(), Mark { sequence: 4, broker_ns, ..live.mark });
-        assert_eq!(fold.stream(), Stream::lake(0));
+        assert_eq!(fold.state().stream(), Stream::lake(0));
     }
 
     fn derived(second: i64, fact: Fact) -> Event {

@@ -11,23 +11,19 @@
 pub mod api;
 #[cfg(test)]
 mod ask;
-mod board;
 mod config;
+mod exposed_state;
 pub mod exposition;
-pub mod fold;
-mod follow;
-mod gap;
+mod fold;
+mod health;
+mod lease;
 mod metrics;
-mod origin;
 mod page;
-mod rebuild;
-mod replayed;
+mod partition;
 mod run;
 #[cfg(test)]
 mod series_bound;
-mod snapshotter;
 mod stream;
-mod tenure;
 
 pub use config::{Config, Links};
 pub use run::run;

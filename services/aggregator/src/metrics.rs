@@ -4,210 +4,108 @@ use std::time::Duration;
 
 use bus::backlog::Backlog;
 use domain::{Reason, lake::LakeEffect};
-use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
-};
-use service_kit::metrics::{clamped, registered};
+use prometheus::Registry;
+use service_kit::metrics::{Registrar, clamped};
 
-use crate::{fold::Counts, origin::Refusal};
+use crate::{fold::Counts, health::LiveHealth, stream::SnapshotRefusal};
 
-/// The metrics of all streams.
-#[derive(Clone, Debug)]
-pub(crate) struct Metrics {
-    messages: IntCounterVec,
-    events: IntCounterVec,
-    verdicts: IntCounterVec,
-    dead_letters: IntCounterVec,
-    effects: IntCounterVec,
-    fields_ignored: IntCounterVec,
-    position: IntGaugeVec,
-    lag: IntGaugeVec,
-    stalled: IntGaugeVec,
-    samples: IntCounterVec,
-    snapshot_position: IntGaugeVec,
-    snapshot_bytes: IntGaugeVec,
-    snapshot_time: IntGaugeVec,
-    snapshot_failures: IntCounterVec,
-    unsaved: IntGaugeVec,
-    rebuilds: IntCounterVec,
-    snapshots_refused: IntCounterVec,
-    epoch: IntGaugeVec,
-    epochs_ended: IntCounterVec,
-    owner: IntGauge,
-    ownerships_lost: IntCounter,
+/// The values of no labels.
+const NONE: &[&str] = &[];
+
+service_kit::metrics! {
+    /// The metrics of the lease.
+    #[derive(Clone, Debug)]
+    pub(crate) struct LeaseMetrics {
+        owner: gauge("lakegauge_aggregator_owner",
+            "1 while this process owns its partition, 0 while it waits for another."),
+        lost: counter("lakegauge_aggregator_ownerships_lost_total",
+            "Times that another aggregator took the partition over from this process."),
+    }
 }
 
-impl Metrics {
-    /// Registers them.
-    ///
-    /// # Errors
-    ///
-    /// A name that is taken: a mistake of ours.
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            messages: counters(
-                registry,
-                "lakegauge_aggregator_messages_total",
-                "Messages read.",
-                &[],
-            )?,
-            events: counters(
-                registry,
-                "lakegauge_aggregator_events_total",
-                "Accepted events by what became of them; too_old ones await the archive's verdict.",
-                &["judgement"],
-            )?,
-            verdicts: counters(
-                registry,
-                "lakegauge_aggregator_verdicts_total",
-                "Verdicts of the archive read, by what became of them: counted, passed (came \
-                 again), ahead (out of turn and ignored: some before it were deleted, or somebody \
-                 else than the archiver published it).",
-                &["result"],
-            )?,
-            dead_letters: counters(
-                registry,
-                "lakegauge_aggregator_dead_letters_total",
-                "Events that were not accepted; the archiver keeps their bytes.",
-                &["reason"],
-            )?,
-            effects: counters(
-                registry,
-                "lakegauge_aggregator_lake_effects_total",
-                "Counted lake events that could not change used space as they said.",
-                &["effect"],
-            )?,
-            fields_ignored: counters(
-                registry,
-                "lakegauge_aggregator_fields_ignored_total",
-                "Unknown fields in JSON events.",
-                &[],
-            )?,
-            position: gauges(
-                registry,
-                "lakegauge_aggregator_position",
-                "Sequence of the last message counted.",
-            )?,
-            lag: gauges(
-                registry,
-                "lakegauge_aggregator_lag_messages",
-                "Messages of the stream that are not counted yet; asked of the broker, not taken from \
-                 what is delivered.",
-            )?,
-            stalled: gauges(
-                registry,
-                "lakegauge_aggregator_stalled_seconds",
-                "How long messages have waited, or nobody could say whether any do, while nothing \
-                 was counted; 0 where nothing waits.",
-            )?,
-            samples: counters(
-                registry,
-                "lakegauge_aggregator_samples_total",
-                "Samples published.",
-                &[],
-            )?,
-            snapshot_position: gauges(
-                registry,
-                "lakegauge_aggregator_snapshot_position",
-                "Sequence that the last snapshot reaches to.",
-            )?,
-            snapshot_bytes: gauges(
-                registry,
-                "lakegauge_aggregator_snapshot_bytes",
-                "Size of the last snapshot.",
-            )?,
-            snapshot_time: gauges(
-                registry,
-                "lakegauge_aggregator_snapshot_timestamp_seconds",
-                "When the last snapshot was stored; 0 before the first of this process.",
-            )?,
-            snapshot_failures: counters(
-                registry,
-                "lakegauge_aggregator_snapshot_failures_total",
-                "Snapshots that could not be stored; the next one tries again.",
-                &[],
-            )?,
-            unsaved: gauges(
-                registry,
-                "lakegauge_aggregator_unsaved_seconds",
-                "How long ago all that was counted was in a snapshot; about the snapshots' interval \
-                 at most where they can be stored, also before the first.",
-            )?,
-            rebuilds: counters(
-                registry,
-                "lakegauge_aggregator_rebuilds_total",
-                "Rebuilds of the state from the archive.",
-                &[],
-            )?,
-            snapshots_refused: counters(
-                registry,
-                "lakegauge_aggregator_snapshots_refused_total",
-                "Snapshots that could not be gone on from, by reason.",
-                &["reason"],
-            )?,
-            epoch: gauges(
-                registry,
-                "lakegauge_aggregator_epoch",
-                "Epoch of the stream that is counted; 0 before its state is found.",
-            )?,
-            epochs_ended: counters(
-                registry,
-                "lakegauge_aggregator_epochs_ended_total",
-                "Times that the stream that was counted was found to be another.",
-                &[],
-            )?,
-            owner: registered(
-                registry,
-                IntGauge::new(
-                    "lakegauge_aggregator_owner",
-                    "1 while this process owns its partition, 0 while it waits for another.",
-                )?,
-            )?,
-            ownerships_lost: registered(
-                registry,
-                IntCounter::new(
-                    "lakegauge_aggregator_ownerships_lost_total",
-                    "Times that another aggregator took the partition over from this process.",
-                )?,
-            )?,
-        })
-    }
-
+impl LeaseMetrics {
     /// Whether this process owns its partition.
     pub(crate) fn observe_owner(&self, is_owner: bool) {
         self.owner.set(i64::from(is_owner));
     }
 
     /// Another process took the partition over.
-    pub(crate) fn observe_ownership_lost(&self) {
-        self.ownerships_lost.inc();
+    pub(crate) fn observe_lost(&self) {
+        self.lost.inc();
     }
+}
 
-    /// How a stream is doing, since this process started. What is not known yet is 0, and is not
-    /// shown on the admin port because somebody asked here.
-    pub(crate) fn health(&self, stream: &str) -> StreamHealth {
-        let own = ("stream", stream);
-        let judged = |judgement| sum(&self.events, &[own, ("judgement", judgement)]);
-        let snapshot_at_s = sum(&self.snapshot_time, &[own]);
-        StreamHealth {
-            lag_messages: sum(&self.lag, &[own]),
-            position: sum(&self.position, &[own]),
-            counted: judged("counted"),
-            duplicates: judged("duplicate"),
-            too_old: judged("too_old"),
-            dead_letters: sum(&self.dead_letters, &[own]),
-            epoch: sum(&self.epoch, &[own]),
-            snapshot_at_s: (snapshot_at_s > 0.0).then_some(snapshot_at_s),
-        }
+service_kit::metrics! {
+    /// The series of one stream.
+    #[derive(Clone, Debug)]
+    struct Series {
+        messages: counter("lakegauge_aggregator_messages_total", "Messages read."),
+        events: counters("lakegauge_aggregator_events_total",
+            "Accepted events by what became of them; too_old ones await the archive's verdict.",
+            &["judgement"]),
+        verdicts: counters("lakegauge_aggregator_verdicts_total",
+            "Verdicts of the archive read, by what became of them: counted, passed (came again), \
+             ahead (out of turn and ignored: some before it were deleted, or somebody else than \
+             the archiver published it).", &["result"]),
+        dead_letters: counters("lakegauge_aggregator_dead_letters_total",
+            "Events that were not accepted; the archiver keeps their bytes.", &["reason"]),
+        effects: counters("lakegauge_aggregator_lake_effects_total",
+            "Counted lake events that could not change used space as they said.", &["effect"]),
+        fields_ignored: counter("lakegauge_aggregator_fields_ignored_total",
+            "Unknown fields in JSON events."),
+        position: gauge("lakegauge_aggregator_position", "Sequence of the last message counted."),
+        lag: gauge("lakegauge_aggregator_lag_messages",
+            "Messages of the stream that are not counted yet; asked of the broker, not taken from \
+             what is delivered."),
+        stalled: gauge("lakegauge_aggregator_stalled_seconds",
+            "How long messages have waited, or nobody could say whether any do, while nothing was \
+             counted; 0 where nothing waits."),
+        samples: counter("lakegauge_aggregator_samples_total", "Samples published."),
+        // These three are shown from the first snapshot of this process on.
+        snapshot_position: gauges("lakegauge_aggregator_snapshot_position",
+            "Sequence that the last snapshot reaches to.", &[]),
+        snapshot_bytes: gauges("lakegauge_aggregator_snapshot_bytes",
+            "Size of the last snapshot.", &[]),
+        snapshot_time: gauges("lakegauge_aggregator_snapshot_timestamp_seconds",
+            "When the last snapshot was stored; 0 before the first of this process.", &[]),
+        snapshot_failures: counter("lakegauge_aggregator_snapshot_failures_total",
+            "Snapshots that could not be stored; the next one tries again."),
+        unsaved: gauge("lakegauge_aggregator_unsaved_seconds",
+            "How long ago all that was counted was in a snapshot; about the snapshots' interval \
+             at most where they can be stored, also before the first."),
+        rebuilds: counter("lakegauge_aggregator_rebuilds_total",
+            "Rebuilds of the state from the archive."),
+        snapshots_refused: counters("lakegauge_aggregator_snapshots_refused_total",
+            "Snapshots that could not be gone on from, by reason.", &["reason"]),
+        epoch: gauge("lakegauge_aggregator_epoch",
+            "Epoch of the stream that is counted; 0 before its state is found."),
+        epochs_ended: counter("lakegauge_aggregator_epochs_ended_total",
+            "Times that the stream that was counted was found to be another."),
     }
+}
 
-    /// The metrics of one stream, every known label at 0.
-    pub(crate) fn of_stream(&self, stream: &str) -> StreamMetrics {
-        for reason in Refusal::ALL {
-            self.snapshots_refused.with_label_values(&[stream, reason.name()]);
-        }
+/// The metrics of one stream, which show its health.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamMetrics {
+    health: LiveHealth,
+    series: Series,
+}
+
+impl StreamMetrics {
+    /// The metrics of a stream, every known label at 0.
+    ///
+    /// # Errors
+    ///
+    /// The stream has some already: a mistake of ours.
+    pub(crate) fn of_stream(
+        registry: &Registry,
+        stream: &str,
+        health: LiveHealth,
+    ) -> prometheus::Result<Self> {
+        let series = Series::register(Registrar::with_label(registry, "stream", stream))?;
+        series.count(&Counts::default());
         for reason in Reason::ALL {
-            self.dead_letters.with_label_values(&[stream, reason.name()]);
+            series.dead_letters.with_label_values(&[reason.name()]);
         }
         for effect in [
             LakeEffect::Unordered,
@@ -215,156 +113,114 @@ impl Metrics {
             LakeEffect::InventoryTooOld,
             LakeEffect::InventoryWithoutLabel,
         ] {
-            self.effects.with_label_values(&[stream, name(effect)]);
+            series.effects.with_label_values(&[name(effect)]);
         }
-        self.fields_ignored.with_label_values(&[stream]);
-        let judged = |judgement| self.events.with_label_values(&[stream, judgement]);
-        let verdict = |result| self.verdicts.with_label_values(&[stream, result]);
-        StreamMetrics {
-            stream: stream.to_owned(),
-            all: self.clone(),
-            messages: self.messages.with_label_values(&[stream]),
-            counted: judged("counted"),
-            duplicates: judged("duplicate"),
-            too_old: judged("too_old"),
-            verdicts: verdict("counted"),
-            verdicts_passed: verdict("passed"),
-            verdicts_ahead: verdict("ahead"),
-            position: self.position.with_label_values(&[stream]),
-            lag: self.lag.with_label_values(&[stream]),
-            stalled: self.stalled.with_label_values(&[stream]),
-            samples: self.samples.with_label_values(&[stream]),
-            rebuilds: self.rebuilds.with_label_values(&[stream]),
-            epoch: self.epoch.with_label_values(&[stream]),
-            epochs_ended: self.epochs_ended.with_label_values(&[stream]),
-            snapshot_failures: self.snapshot_failures.with_label_values(&[stream]),
-            unsaved: self.unsaved.with_label_values(&[stream]),
+        for reason in SnapshotRefusal::ALL {
+            series.snapshots_refused.with_label_values(&[reason.name()]);
         }
+        Ok(Self { health, series })
     }
-}
 
-/// How a stream is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct StreamHealth {
-    /// Messages that are not counted yet.
-    pub(crate) lag_messages: f64,
-    /// Sequence of the last message counted.
-    pub(crate) position: f64,
-    /// Events counted.
-    pub(crate) counted: f64,
-    /// Events that were counted before.
-    pub(crate) duplicates: f64,
-    /// Events that await the archive's verdict.
-    pub(crate) too_old: f64,
-    /// Events that were not accepted.
-    pub(crate) dead_letters: f64,
-    /// Epoch of the stream; 0 before its state is found.
-    pub(crate) epoch: f64,
-    /// When the last snapshot was stored, in seconds since 1970; none before the first.
-    pub(crate) snapshot_at_s: Option<f64>,
-}
-
-/// The metrics of one stream.
-#[derive(Clone, Debug)]
-pub(crate) struct StreamMetrics {
-    stream: String,
-    all: Metrics,
-    messages: IntCounter,
-    counted: IntCounter,
-    duplicates: IntCounter,
-    too_old: IntCounter,
-    verdicts: IntCounter,
-    verdicts_passed: IntCounter,
-    verdicts_ahead: IntCounter,
-    position: IntGauge,
-    lag: IntGauge,
-    stalled: IntGauge,
-    samples: IntCounter,
-    rebuilds: IntCounter,
-    epoch: IntGauge,
-    epochs_ended: IntCounter,
-    snapshot_failures: IntCounter,
-    unsaved: IntGauge,
-}
-
-impl StreamMetrics {
     /// A message was counted.
     pub(crate) fn observe_message(&self, counts: &Counts, sequence: u64) {
-        self.messages.inc();
-        self.counted.inc_by(counts.counted);
-        self.duplicates.inc_by(counts.duplicates);
-        self.too_old.inc_by(counts.too_old);
-        self.verdicts.inc_by(counts.verdicts);
-        self.verdicts_passed.inc_by(counts.verdicts_passed);
-        self.verdicts_ahead.inc_by(counts.verdicts_ahead);
-        for reason in &counts.refused {
-            self.all.dead_letters.with_label_values(&[&self.stream, reason.name()]).inc();
-        }
-        for effect in &counts.effects {
-            self.all.effects.with_label_values(&[self.stream.as_str(), name(*effect)]).inc();
-        }
-        if counts.fields_ignored > 0 {
-            let fields = self.all.fields_ignored.with_label_values(&[&self.stream]);
-            fields.inc_by(counts.fields_ignored);
-        }
+        self.series.messages.inc();
+        self.series.count(counts);
+        self.health.update(|health| {
+            health.counted += counts.counted;
+            health.duplicates += counts.duplicates;
+            health.too_old += counts.too_old;
+            health.dead_letters += u64::try_from(counts.refused.len()).unwrap_or(u64::MAX);
+        });
         self.observe_position(sequence);
     }
 
     /// The stream was read up to a sequence.
     pub(crate) fn observe_position(&self, sequence: u64) {
-        self.position.set(clamped(sequence));
+        self.health.update(|health| health.position = sequence);
+        self.series.position.set(clamped(sequence));
     }
 
     /// How much waits. What is not known stays as it was: the time that nobody could say it tells.
     pub(crate) fn observe_backlog(&self, backlog: &Backlog) {
         if let Some(messages) = backlog.messages {
-            self.lag.set(clamped(messages));
+            self.health.update(|health| health.lag_messages = messages);
+            self.series.lag.set(clamped(messages));
         }
-        self.stalled.set(clamped(backlog.stalled.as_secs()));
+        self.series.stalled.set(clamped(backlog.stalled.as_secs()));
     }
 
     /// A sample was published.
     pub(crate) fn observe_sample(&self) {
-        self.samples.inc();
+        self.series.samples.inc();
     }
 
     /// The state is rebuilt from the archive.
     pub(crate) fn observe_rebuild(&self) {
-        self.rebuilds.inc();
+        self.series.rebuilds.inc();
     }
 
     /// A snapshot can't be gone on from.
-    pub(crate) fn observe_snapshot_refused(&self, reason: Refusal) {
-        self.all.snapshots_refused.with_label_values(&[&self.stream, reason.name()]).inc();
+    pub(crate) fn observe_snapshot_refused(&self, reason: SnapshotRefusal) {
+        self.series.snapshots_refused.with_label_values(&[reason.name()]).inc();
     }
 
     /// The stream is counted in this epoch.
     pub(crate) fn observe_epoch(&self, epoch: u32) {
-        self.epoch.set(i64::from(epoch));
+        self.health.update(|health| health.epoch = epoch);
+        self.series.epoch.set(i64::from(epoch));
     }
 
     /// The stream was found to be another.
     pub(crate) fn observe_epoch_ended(&self) {
-        self.epochs_ended.inc();
+        self.series.epochs_ended.inc();
     }
 
     /// A snapshot was stored, at a time in microseconds since 1970.
     pub(crate) fn observe_snapshot(&self, sequence: u64, bytes: usize, now_us: i64) {
-        let labels = [self.stream.as_str()];
-        self.all.snapshot_position.with_label_values(&labels).set(clamped(sequence));
+        self.series.snapshot_position.with_label_values(NONE).set(clamped(sequence));
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.all.snapshot_bytes.with_label_values(&labels).set(bytes);
-        self.all.snapshot_time.with_label_values(&labels).set(now_us / 1_000_000);
+        self.series.snapshot_bytes.with_label_values(NONE).set(bytes);
+        let stored_at_s = now_us / 1_000_000;
+        self.health.update(|health| health.snapshot_at_s = Some(stored_at_s));
+        self.series.snapshot_time.with_label_values(NONE).set(stored_at_s);
     }
 
     /// So long ago all that was counted was in a snapshot.
     pub(crate) fn observe_unsaved(&self, unsaved: Duration) {
-        self.unsaved.set(clamped(unsaved.as_secs()));
+        self.series.unsaved.set(clamped(unsaved.as_secs()));
     }
 
     /// A snapshot could not be stored.
     pub(crate) fn observe_snapshot_failure(&self) {
-        self.snapshot_failures.inc();
+        self.series.snapshot_failures.inc();
+    }
+}
+
+impl Series {
+    fn count(&self, counts: &Counts) {
+        let events = [
+            ("counted", counts.counted),
+            ("duplicate", counts.duplicates),
+            ("too_old", counts.too_old),
+        ];
+        for (judgement, count) in events {
+            self.events.with_label_values(&[judgement]).inc_by(count);
+        }
+        let verdicts = [
+            ("counted", counts.verdicts),
+            ("passed", counts.verdicts_passed),
+            ("ahead", counts.verdicts_ahead),
+        ];
+        for (result, count) in verdicts {
+            self.verdicts.with_label_values(&[result]).inc_by(count);
+        }
+        for reason in &counts.refused {
+            self.dead_letters.with_label_values(&[reason.name()]).inc();
+        }
+        for effect in &counts.effects {
+            self.effects.with_label_values(&[name(*effect)]).inc();
+        }
+        self.fields_ignored.inc_by(counts.fields_ignored);
     }
 }
 
@@ -376,36 +232,4 @@ const fn name(effect: LakeEffect) -> &'static str {
         LakeEffect::InventoryTooOld => "inventory_too_old",
         LakeEffect::InventoryWithoutLabel => "inventory_without_label",
     }
-}
-
-/// The sum over the series that have these labels.
-fn sum(collector: &impl Collector, labels: &[(&str, &str)]) -> f64 {
-    let families = collector.collect();
-    let series = families.iter().flat_map(|family| family.get_metric());
-    let chosen = series.filter(|series| {
-        let has = |(name, value): &(&str, &str)| {
-            let mut pairs = series.get_label().iter();
-            pairs.any(|pair| pair.name() == *name && pair.value() == *value)
-        };
-        labels.iter().all(has)
-    });
-    // A series is a counter or a gauge; what it is not is 0.
-    let values =
-        chosen.map(|series| series.get_counter().get_value() + series.get_gauge().get_value());
-    // Summing up nothing would give -0.
-    values.fold(0.0, |sum, value| sum + value)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    let labels: Vec<&str> = ["stream"].iter().chain(labels).copied().collect();
-    registered(registry, IntCounterVec::new(Opts::new(name, help), &labels)?)
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
-    registered(registry, IntGaugeVec::new(Opts::new(name, help), &["stream"])?)
 }

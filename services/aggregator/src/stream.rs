@@ -1,296 +1,327 @@
-//! One stream's task: finds the state, follows it, and again after each change of epoch.
+//! One stream's task: recovers the state, counts on from it, and again after each change of epoch.
 
-use std::{sync::Arc, time::Duration};
+mod consumer;
+mod gap;
+mod rebuild;
+mod recovery;
+mod replayed;
+mod shared_fold;
+mod snapshotter;
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bus::{
-    Bus, BusError, PublisherLimits, ReaderSettings, ReplayRun, StreamEpoch,
-    backlog::{BacklogLimits, BacklogWatch, SharedPosition},
+    Bus, BusError, EpochWatch, PublisherLimits, Reader, ReaderSettings, StreamEpoch,
+    backlog::{BacklogWatch, SharedPosition},
     publishing::{PublishWatch, PublisherMetrics},
 };
 use domain::Stream;
-use event_store::StoreSettings;
+use event_store::StoreError;
 use service_kit::{Backoff, Clock, Jitter, News, Readiness};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wire::Subjects;
 
-use crate::{
-    board::Board,
-    follow::{Ended, Follower, Shared},
+use self::{
+    consumer::{CaughtUp, Consumer, CountingEnd, SamplePublisher},
     gap::Gap,
-    metrics::StreamMetrics,
-    origin::{self, Origin, Sources},
-    replayed,
+    recovery::{Recovered, Recovery},
     snapshotter::{Snapshotter, Unsaved},
-    tenure::Tenure,
+};
+pub(crate) use self::{recovery::SnapshotRefusal, shared_fold::SharedFold};
+use crate::{
+    config::Config,
+    exposed_state::ExposedState,
+    lease::Lease,
+    metrics::StreamMetrics,
+    partition::{Partition, PartitionStream},
 };
 
-/// First and longest pause before what failed is tried again.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
+/// Said where the task of the snapshots did not end by itself.
+const PANICKED: &str = "the snapshot task panicked";
 
-/// Everything that one stream's task needs.
+/// What every task on one stream shares: which stream it is, and where it shows how it is doing.
+#[derive(Clone, Debug)]
+struct StreamContext {
+    stream: Stream,
+    /// The name of what is read: that of the stream, or of its replay.
+    name: String,
+    bus: Bus,
+    clock: Clock,
+    /// Cancelled when the service drains, or when the partition is another's.
+    drain: CancellationToken,
+    metrics: StreamMetrics,
+}
+
+/// One stream and what is needed to count it, under one lease.
 #[derive(Debug)]
 pub(crate) struct StreamTask {
-    pub(crate) bus: Bus,
-    pub(crate) store: Option<StoreSettings>,
-    pub(crate) stream: Stream,
-    /// Its epoch, and how far it was seen to reach.
-    pub(crate) epoch: Arc<StreamEpoch>,
-    pub(crate) board: Board,
-    pub(crate) metrics: StreamMetrics,
+    context: StreamContext,
+    config: Config,
+    epoch: Arc<StreamEpoch>,
+    lease: Lease,
+    exposed: ExposedState,
     /// Of the samples.
-    pub(crate) publishing: PublisherMetrics,
-    pub(crate) readiness: Readiness,
-    /// Cancelled when the service drains, or when the partition is another's.
-    pub(crate) drain: CancellationToken,
-    pub(crate) tenure: Tenure,
-    pub(crate) clock: Clock,
-    pub(crate) snapshot_interval: Duration,
-    /// From when on it is told that no snapshot could be stored.
-    pub(crate) snapshot_overdue_after: Duration,
-    pub(crate) epoch_check: Duration,
-    pub(crate) subjects: Subjects,
-    /// Whether the first state is rebuilt from the archive, whatever the snapshot says.
-    pub(crate) from_archive: bool,
-    /// The replay run that is counted instead of live.
-    pub(crate) replay: Option<ReplayRun>,
-    /// Told when what the board shows has changed.
-    pub(crate) changed: watch::Sender<()>,
-    pub(crate) backlog: BacklogLimits,
-    /// How far is counted, for those who ask how far the stream reaches.
-    pub(crate) position: Arc<SharedPosition>,
+    publishing: PublisherMetrics,
+    readiness: Readiness,
+    /// How far is counted.
+    position: Arc<SharedPosition>,
+    backlog: BacklogWatch,
 }
 
 impl StreamTask {
+    /// A task on a stream of a partition, until `drain` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// A name of a metric that is taken: a mistake of ours.
+    pub(crate) fn new(
+        partition: &Partition,
+        counted: &PartitionStream,
+        lease: &Lease,
+        drain: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let Partition { bus, config, clock, readiness, .. } = partition;
+        let (stream, name) = (counted.stream, config.name_of(counted.stream));
+        let position: Arc<SharedPosition> = Arc::default();
+        let backlog = BacklogWatch {
+            bus: bus.clone(),
+            stream: name.clone(),
+            position: Arc::clone(&position),
+            limits: config.backlog,
+            condition: readiness.condition("backlog"),
+            done: "counted",
+            clock: clock.clone(),
+        };
+        Ok(Self {
+            config: config.clone(),
+            epoch: Arc::clone(&counted.epoch),
+            lease: lease.clone(),
+            exposed: partition.exposed.clone(),
+            publishing: partition.publishing.of("samples", &stream.to_string()),
+            readiness: readiness.clone(),
+            position,
+            backlog,
+            context: StreamContext {
+                stream,
+                name,
+                bus: bus.clone(),
+                clock: clock.clone(),
+                drain,
+                metrics: counted.metrics(&partition.registry)?,
+            },
+        })
+    }
+
     /// Counts the stream until it drains.
     ///
     /// # Errors
     ///
     /// What no retry can mend.
     pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
-        let backlog = BacklogWatch {
-            bus: self.bus.clone(),
-            stream: self.name(),
-            position: Arc::clone(&self.position),
-            limits: self.backlog,
-            condition: self.readiness.condition("backlog"),
-            done: "counted",
-            clock: self.clock.clone(),
-        };
+        let metrics = &self.context.metrics;
         let counted = tokio::select! {
-            counted = self.count(&mut jitter) => counted,
-            never = backlog.run(|backlog| self.metrics.observe_backlog(backlog)) => match never {},
+            counted = self.rounds(&mut jitter) => counted,
+            never = self.backlog.run(|backlog| metrics.observe_backlog(backlog)) => match never {},
         };
-        self.show(None);
+        self.expose(None);
         counted
     }
 
-    async fn count(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
-        let (mut from_archive, mut missed) = (self.from_archive, None);
-        while !self.drain.is_cancelled() {
-            let found = self.origin(jitter, from_archive, missed).await?;
-            let Some(origin) = found else { return Ok(()) };
+    async fn rounds(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
+        let StreamContext { stream, drain, metrics, .. } = &self.context;
+        let (mut from_archive, mut missed) = (self.config.mode.from_archive, None);
+        while !drain.is_cancelled() {
+            let recovered = self.recover(jitter, from_archive, missed).await?;
+            let Some(recovered) = recovered else { return Ok(()) };
             // Asked for at start, not after each change of epoch.
             (from_archive, missed) = (false, None);
-            if origin.rebuilt {
-                self.metrics.observe_rebuild();
+            if recovered.rebuilt {
+                metrics.observe_rebuild();
             }
-            let ended = self.follow(origin).await?;
-            self.show(None);
+            let ended = self.count(recovered).await?;
+            self.expose(None);
             match ended {
-                Ended::Drained => return Ok(()),
-                Ended::Epoch { why, epoch } => {
-                    self.metrics.observe_epoch_ended();
-                    self.epoch.end_until_heard(epoch, &why, &self.drain).await?;
+                CountingEnd::Drained => return Ok(()),
+                CountingEnd::Epoch { why, epoch } => {
+                    metrics.observe_epoch_ended();
+                    self.epoch.end_until_heard(epoch, &why, drain).await?;
                 }
-                Ended::Missed(gap) => {
+                CountingEnd::Missed(gap) => {
                     tracing::error!(
-                        stream = %self.stream, first = gap.first, last = gap.last,
+                        %stream, first = gap.first, last = gap.last,
                         "deleted messages were not counted: taking the state from the archive"
                     );
                     (from_archive, missed) = (true, Some(gap));
                 }
-                Ended::Superseded(why) => {
-                    tracing::warn!(stream = %self.stream, why, "starting again from what is stored");
+                CountingEnd::Superseded(why) => {
+                    tracing::warn!(%stream, why, "starting again from what is stored");
                 }
             }
         }
         Ok(())
     }
 
-    /// The state to go on from, however long the broker or the archive need; none: we drain.
-    async fn origin(
+    /// The state to go on from, however long the broker or the archive need; `None`: we drain.
+    async fn recover(
         &self,
         jitter: &mut Jitter,
         from_archive: bool,
         missed: Option<Gap>,
-    ) -> anyhow::Result<Option<Origin>> {
-        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST).context("backoff")?;
-        let sources = Sources {
-            bus: &self.bus,
-            store: self.store.as_ref(),
-            stream: self.stream,
+    ) -> anyhow::Result<Option<Recovered>> {
+        let StreamContext { stream, drain, .. } = &self.context;
+        let (mut backoff, mut news) = (Backoff::default(), News::default());
+        let recovery = Recovery {
+            context: &self.context,
+            store: self.config.store.as_ref(),
+            epoch: &self.epoch,
             from_archive,
             missed,
-            epoch: &self.epoch,
-            metrics: &self.metrics,
         };
-        let mut news = News::default();
         loop {
-            let found = match &self.replay {
-                Some(run) => replayed::find(&self.bus, run, self.stream, &self.drain).await,
-                None => origin::find(&sources, &self.drain).await,
+            let recovered = match &self.config.mode.replay {
+                Some(run) => replayed::find(&self.context, run, &self.epoch).await,
+                None => recovery.run().await,
             };
-            let error = match found {
-                Ok(origin) => return Ok(origin),
-                Err(error) if passes(&error) => error,
+            let error = match recovered {
+                Ok(recovered) => return Ok(recovered),
+                Err(error) if passes(&error) => format!("{error:#}"),
                 Err(error) => return Err(error),
             };
-            let error = format!("{error:#}");
             if news.is_new(&error) {
-                tracing::warn!(stream = %self.stream, error, "not yet");
+                tracing::warn!(%stream, error, "not yet");
             }
             tokio::select! {
-                () = self.drain.cancelled() => return Ok(None),
+                () = drain.cancelled() => return Ok(None),
                 () = tokio::time::sleep(backoff.next(jitter)) => {}
             }
         }
     }
 
-    async fn follow(&self, origin: Origin) -> anyhow::Result<Ended> {
-        let name = self.name();
-        let sample_subject = match &self.replay {
-            Some(run) => self.subjects.replay_sample(run.name()),
-            None => self.subjects.sample(self.stream.partition),
-        };
-        let mark = origin.fold.mark();
-        let target = match self.bus.stream(&name).await {
+    /// Counts on from a state, and exposes it once it has caught up.
+    async fn count(&self, recovered: Recovered) -> anyhow::Result<CountingEnd> {
+        let StreamContext { stream, name, bus, .. } = &self.context;
+        let target = match bus.stream(name).await {
             Ok(status) => status.last_sequence,
             Err(error) if error.is_transient() => {
-                return Ok(Ended::Superseded(format!("its last sequence is not known: {error}")));
+                let why = format!("its last sequence is not known: {error}");
+                return Ok(CountingEnd::Superseded(why));
             }
             Err(error) => return Err(error.into()),
         };
-        let shared = Shared::new(origin.fold);
-        let samples = Arc::new(self.bus.publisher(PublisherLimits::default(), |_| {}));
+        let Recovered { fold, revision, rebuilt } = recovered;
+        let (mark, fold) = (fold.mark(), SharedFold::new(fold));
+        let replay = self.config.mode.replay.as_ref();
+        let subjects = Subjects::new(&self.config.bus.settings.subject_prefix);
+        let publisher = Arc::new(bus.publisher(PublisherLimits::default(), |_| {}));
         let publishing = PublishWatch::new(
-            samples.progress(),
+            publisher.progress(),
             self.publishing.clone(),
             self.readiness.condition("publisher"),
         );
-        let reader = self.bus.reader(ReaderSettings::new(&name, "aggregator", mark.sequence));
-        let epochs = self.bus.epochs().watch(&name, mark.epoch, self.epoch_check);
-        let (caught_up, waiting) = watch::channel(false);
+        let reader = bus.reader(ReaderSettings::new(name, "aggregator", mark.sequence));
+        let epochs = bus.epochs().watch(name, mark.epoch, self.config.epoch_check);
+        let (reached, caught_up) = watch::channel(false);
         let snapshotter = Snapshotter {
-            bus: self.bus.clone(),
-            name: name.clone(),
-            trims: self.replay.is_some(),
-            shared: shared.clone(),
-            samples: Arc::clone(&samples),
-            metrics: self.metrics.clone(),
-            clock: self.clock.clone(),
-            revision: origin.revision,
-            stored: (!origin.rebuilt).then_some(mark),
-            tenure: self.tenure.clone(),
+            context: self.context.clone(),
+            trims: replay.is_some(),
+            fold: fold.clone(),
+            samples: Arc::clone(&publisher),
+            revision,
+            stored: (!rebuilt).then_some(mark),
+            lease: self.lease.clone(),
         };
-        let follower = Follower {
-            bus: self.bus.clone(),
-            stream: self.stream,
-            name,
-            store: self.store.clone().filter(|_| self.replay.is_none()),
-            shared: shared.clone(),
+        let samples = SamplePublisher {
+            publisher,
+            subject: match replay {
+                Some(run) => subjects.replay_sample(run.name()),
+                None => subjects.sample(stream.partition),
+            },
+            lease: self.lease.clone(),
+        };
+        let consumer = Consumer {
+            context: &self.context,
+            store: self.config.store.as_ref().filter(|_| replay.is_none()),
+            subjects,
+            fold: fold.clone(),
             samples,
-            sample_subject,
-            subjects: self.subjects.clone(),
-            metrics: self.metrics.clone(),
-            caught_up,
-            target,
-            epoch: Arc::clone(&self.epoch),
-            tenure: self.tenure.clone(),
-            position: Arc::clone(&self.position),
+            caught_up: CaughtUp { target, reached },
+            epoch: &self.epoch,
+            position: &self.position,
         };
-        let stop = CancellationToken::new();
-        let unsaved = Unsaved::new(
-            self.name(),
-            self.clock.clone(),
-            (self.readiness.condition("snapshot"), self.metrics.clone()),
-            self.snapshot_overdue_after,
-        );
-        let snapshots = snapshotter.run(self.snapshot_interval, unsaved, stop.clone());
-        let snapshots = tokio::spawn(snapshots);
-        let mut snapshots = AbortOnDropHandle::new(snapshots);
-        let drain = &self.drain;
-        let following = async move {
-            let ended = tokio::select! {
-                ended = follower.follow(reader, epochs, drain) => ended?,
-                stored = &mut snapshots => return snapshots_ended(stored),
-            };
-            // With the follower goes the sender that `show_when` waits for.
-            drop(follower);
-            if ended == Ended::Drained {
-                // One more. In any other case there is nothing left to store.
-                stop.cancel();
-                snapshots_ended(snapshots.await)?;
-            }
-            Ok(ended)
-        };
-        let showing = self.show_when(waiting, shared);
+        let counting = self.count_and_store(consumer, snapshotter, reader, epochs);
+        let exposing = self.expose_when(caught_up, fold);
         tokio::select! {
-            (ended, ()) = async { tokio::join!(following, showing) } => ended,
+            (ended, ()) = async { tokio::join!(counting, exposing) } => ended,
             never = publishing.run() => match never {},
         }
     }
 
-    /// Shows the state once it has caught up; ends with the follower at the latest.
-    async fn show_when(&self, mut waiting: watch::Receiver<bool>, shared: Shared) {
+    /// Counts and stores snapshots; one more where it drains.
+    async fn count_and_store(
+        &self,
+        consumer: Consumer<'_>,
+        snapshotter: Snapshotter,
+        reader: Reader,
+        epochs: EpochWatch,
+    ) -> anyhow::Result<CountingEnd> {
+        let stop = CancellationToken::new();
+        let unsaved = Unsaved::new(
+            self.context.clone(),
+            self.readiness.condition("snapshot"),
+            self.config.snapshot_overdue_after,
+        );
+        let storing = snapshotter.run(self.config.snapshot_interval, unsaved, stop.clone());
+        let mut storing = AbortOnDropHandle::new(tokio::spawn(storing));
+        let ended = tokio::select! {
+            ended = consumer.run(reader, epochs) => ended?,
+            stored = &mut storing => return storing_ended(stored.context(PANICKED)?),
+        };
+        // With the consumer goes the sender that `expose_when` waits for.
+        drop(consumer);
+        if ended == CountingEnd::Drained {
+            // In any other case there is nothing left to store.
+            stop.cancel();
+            storing_ended(storing.await.context(PANICKED)?)?;
+        }
+        Ok(ended)
+    }
+
+    /// Exposes the state once it has caught up; ends with the consumer at the latest.
+    async fn expose_when(&self, mut caught_up: watch::Receiver<bool>, fold: SharedFold) {
         tokio::select! {
-            () = self.drain.cancelled() => {}
-            reached = waiting.wait_for(|caught_up| *caught_up) => {
+            () = self.context.drain.cancelled() => {}
+            reached = caught_up.wait_for(|reached| *reached) => {
                 if reached.is_ok() {
-                    tracing::info!(stream = %self.stream, "caught up");
-                    self.show(Some(shared));
+                    tracing::info!(stream = %self.context.stream, "caught up");
+                    self.expose(Some(fold));
                 }
             }
         }
     }
 
-    /// The name of what is read: that of the stream, or of its replay.
-    fn name(&self) -> String {
-        match &self.replay {
-            Some(run) => run.stream(self.stream),
-            None => self.stream.to_string(),
-        }
-    }
-
-    fn show(&self, shared: Option<Shared>) {
-        self.board.show(self.stream.side, shared);
-        // Nobody listens only when the service ends.
-        self.changed.send_replace(());
+    fn expose(&self, fold: Option<SharedFold>) {
+        self.exposed.show(self.context.stream.side, fold);
     }
 }
 
 /// What the end of the snapshots means for the stream.
-fn snapshots_ended(
-    stored: Result<Result<(), BusError>, tokio::task::JoinError>,
-) -> anyhow::Result<Ended> {
-    match stored.context("the snapshot task panicked")? {
-        Ok(()) => Ok(Ended::Drained),
-        Err(error @ BusError::Superseded { .. }) => Ok(Ended::Superseded(error.to_string())),
+fn storing_ended(stored: Result<(), BusError>) -> anyhow::Result<CountingEnd> {
+    match stored {
+        Ok(()) => Ok(CountingEnd::Drained),
+        Err(error @ BusError::Superseded { .. }) => Ok(CountingEnd::Superseded(error.to_string())),
         Err(error) => Err(error).context("snapshots can't be stored"),
     }
 }
 
 /// Whether an error passes by itself.
 fn passes(error: &anyhow::Error) -> bool {
-    if let Some(error) = error.downcast_ref::<BusError>() {
-        return error.is_transient();
-    }
-    error.downcast_ref::<event_store::StoreError>().is_some_and(|error| {
-        matches!(
-            error.recovery(),
-            event_store::SqlRecovery::Retry | event_store::SqlRecovery::RetryAlarm
-        )
-    })
+    error.downcast_ref::<BusError>().is_some_and(BusError::is_transient)
+        || error.downcast_ref::<StoreError>().is_some_and(|error| {
+            matches!(
+                error.recovery(),
+                event_store::SqlRecovery::Retry | event_store::SqlRecovery::RetryAlarm
+            )
+        })
 }

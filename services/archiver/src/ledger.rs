@@ -7,11 +7,7 @@ use event_store::{
     StoreError, StoreSettings,
     totals::{ArchiveTotals, DatabaseSize, TotalsReader},
 };
-use prometheus::{IntGaugeVec, Opts, Registry};
-use service_kit::{
-    Clock, Context,
-    metrics::{clamped, registered},
-};
+use service_kit::{Clock, Context, metrics::clamped};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,44 +15,24 @@ use crate::{
     size::{SizeRules, SizeWatch},
 };
 
-/// The gauges of all streams of the archive, whoever writes them.
-#[derive(Clone, Debug)]
-pub(crate) struct LedgerMetrics {
-    ledger: IntGaugeVec,
-    gaps: IntGaugeVec,
-    lost: IntGaugeVec,
-    letters: IntGaugeVec,
+service_kit::metrics! {
+    /// The gauges of all streams of the archive, whoever writes them.
+    #[derive(Clone, Debug)]
+    struct LedgerMetrics {
+        ledger: gauges("lakegauge_archive_ledger_events",
+            "What the ledger of the archive adds up to, by what became of the events.",
+            &["stream", "result"]),
+        gaps: gauges("lakegauge_archive_ledger_gaps",
+            "Ranges of the ledger that do not begin where the one before ends; it must be 0.",
+            &["stream"]),
+        lost: gauges("lakegauge_archive_declared_lost_messages",
+            "Messages that the broker lost before they could be archived.", &["stream"]),
+        letters: gauges("lakegauge_archive_dead_letters_open",
+            "Dead letters that nobody has closed.", &["stream", "reason"]),
+    }
 }
 
 impl LedgerMetrics {
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let gauge = |name, help, labels: &[&str]| {
-            registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
-        };
-        Ok(Self {
-            ledger: gauge(
-                "lakegauge_archive_ledger_events",
-                "What the ledger of the archive adds up to, by what became of the events.",
-                &["stream", "result"],
-            )?,
-            gaps: gauge(
-                "lakegauge_archive_ledger_gaps",
-                "Ranges of the ledger that do not begin where the one before ends; it must be 0.",
-                &["stream"],
-            )?,
-            lost: gauge(
-                "lakegauge_archive_declared_lost_messages",
-                "Messages that the broker lost before they could be archived.",
-                &["stream"],
-            )?,
-            letters: gauge(
-                "lakegauge_archive_dead_letters_open",
-                "Dead letters that nobody has closed.",
-                &["stream", "reason"],
-            )?,
-        })
-    }
-
     fn observe(&self, totals: &ArchiveTotals) {
         for (stream, sums) in &totals.ledger {
             let results =
@@ -108,7 +84,7 @@ impl LedgerWatch {
         Ok(Self {
             store: config.store.clone(),
             interval: config.ledger_interval,
-            metrics: LedgerMetrics::new(&service.registry)?,
+            metrics: LedgerMetrics::register(&service.registry)?,
             size: SizeWatch::new(rules, &service.registry)?,
             drain: service.lifecycle.drain_token(),
             clock: service.clock.clone(),
@@ -162,14 +138,14 @@ impl LedgerWatch {
 #[cfg(test)]
 mod tests {
     use event_store::totals::LedgerTotals;
-    use prometheus::TextEncoder;
+    use prometheus::{Registry, TextEncoder};
 
     use super::*;
 
     #[test]
     fn every_sum_of_the_ledger_is_a_metric_of_its_stream() {
         let registry = Registry::new();
-        let metrics = LedgerMetrics::new(&registry).unwrap();
+        let metrics = LedgerMetrics::register(&registry).unwrap();
         let stream = || "LAKE_0".to_owned();
         let ledger = LedgerTotals { inserted: 1, duplicates: 2, dead: 3, gaps: 4 };
         let mut totals = ArchiveTotals {
@@ -203,7 +179,7 @@ mod tests {
         LedgerWatch {
             store: StoreSettings::new("postgres://nobody@127.0.0.1:1/nothing", "test"),
             interval: Duration::from_secs(3_600),
-            metrics: LedgerMetrics::new(&registry).unwrap(),
+            metrics: LedgerMetrics::register(&registry).unwrap(),
             size: SizeWatch::new(rules, &registry).unwrap(),
             drain,
             clock: Clock::manual(0),

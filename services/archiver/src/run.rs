@@ -1,10 +1,11 @@
 //! Wires the archiver: connections, one task a stream, and the watch of the ledger.
 
 use anyhow::Context as _;
+use bus::publishing::PublishMetrics;
 use domain::ArchivedStream;
 use service_kit::Context;
 
-use crate::{config::Config, ledger::LedgerWatch, metrics::Metrics, stream::StreamTask};
+use crate::{config::Config, ledger::LedgerWatch, stream::StreamTask};
 
 /// Runs the archiver until it is told to drain.
 ///
@@ -12,12 +13,12 @@ use crate::{config::Config, ledger::LedgerWatch, metrics::Metrics, stream::Strea
 ///
 /// What no retry can mend: refused logins, unknown rules, a database of another version.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
-    let metrics = Metrics::new(&context.registry).context("metrics")?;
+    let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
     event_store::service::watch_login(&config.store, &context).context("metrics")?;
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
     let mut jitter = context.jitter();
     for stream in ArchivedStream::of_partitions(&config.partitions) {
-        let task = StreamTask::new(&context, &config, &bus, &metrics, stream)?;
+        let task = StreamTask::new(&context, &config, &bus, &publishing, stream)?;
         context.lifecycle.spawn("stream", task.run(jitter.fork()));
     }
     let ledger = LedgerWatch::new(&config, &context).context("metrics")?;

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use event_store::totals::DatabaseSize;
 use prometheus::{Gauge, IntGauge, Registry};
-use service_kit::metrics::{clamped, float};
+use service_kit::metrics::{Registrar, clamped, float};
 
 /// Growth is that of the last six hours: a day has its peak and its night.
 const GROWTH_WINDOW_S: u64 = 6 * 3_600;
@@ -34,32 +34,29 @@ pub(crate) struct SizeWatch {
 
 impl SizeWatch {
     pub(crate) fn new(rules: SizeRules, registry: &Registry) -> prometheus::Result<Self> {
-        let bytes = IntGauge::new(
+        let all = Registrar::from(registry);
+        let bytes = all.gauge(
             "lakegauge_archive_database_bytes",
             "Size of the database with its tables, indexes and everything else.",
         )?;
-        registry.register(Box::new(bytes.clone()))?;
-        let event_bytes = Gauge::new(
+        let event_bytes = all.float_gauge(
             "lakegauge_archive_event_bytes",
             "Bytes of the database for each event in it; NaN before the first.",
         )?;
         event_bytes.set(f64::NAN);
-        registry.register(Box::new(event_bytes.clone()))?;
         let mut time_to_limit = None;
         if let Some(limit_bytes) = rules.limit_bytes {
-            let limit = IntGauge::new(
+            let limit = all.gauge(
                 "lakegauge_archive_database_limit_bytes",
                 "Size that the database may have, as it was set.",
             )?;
             limit.set(clamped(limit_bytes));
-            registry.register(Box::new(limit))?;
-            let gauge = Gauge::new(
+            let gauge = all.float_gauge(
                 "lakegauge_archive_database_time_to_limit_seconds",
                 "Time until the database reaches its limit if it grows as in the last six hours; \
                  NaN in the first ten minutes, +Inf if it does not grow.",
             )?;
             gauge.set(f64::NAN);
-            registry.register(Box::new(gauge.clone()))?;
             time_to_limit = Some(gauge);
         }
         let growth = Growth::default();

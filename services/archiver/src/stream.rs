@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use bus::{
     Bus, ReaderSettings, StreamEpoch,
     backlog::{BacklogWatch, SharedPosition},
-    publishing::{PublishWatch, PublisherMetrics},
+    publishing::{PublishMetrics, PublishWatch, PublisherMetrics},
 };
 use domain::{ArchivedStream, Mark, Rules, verdict::VerdictProgress};
 use event_store::{Archive, StreamId};
@@ -38,7 +38,7 @@ use crate::{
     config::Config,
     intake::{Carries, Intake},
     meeting,
-    metrics::{Metrics, StreamMetrics},
+    metrics::StreamMetrics,
 };
 
 /// What every task on one stream shares: which stream it is, and where it shows how it is doing.
@@ -99,12 +99,12 @@ impl StreamTask {
     ///
     /// # Errors
     ///
-    /// The operating system gives no randomness.
+    /// The operating system gives no randomness, or the stream has a task already.
     pub(crate) fn new(
         service: &Context,
         config: &Config,
         bus: &Bus,
-        metrics: &Metrics,
+        publishing: &PublishMetrics,
         stream: ArchivedStream,
     ) -> anyhow::Result<Self> {
         let name = stream.to_string();
@@ -123,7 +123,7 @@ impl StreamTask {
         Ok(Self {
             stream,
             config: config.clone(),
-            publishing: metrics.of_publisher(&name),
+            publishing: publishing.of("verdicts", &name),
             readiness: service.readiness.clone(),
             condition,
             backlog,
@@ -135,7 +135,7 @@ impl StreamTask {
                 bus: bus.clone(),
                 clock: service.clock.clone(),
                 drain: service.lifecycle.drain_token(),
-                metrics: metrics.of_stream(&name),
+                metrics: StreamMetrics::of_stream(&service.registry, &name).context("metrics")?,
                 name,
             },
         })

@@ -7,71 +7,33 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use prometheus::{
-    Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
-use service_kit::{
-    Condition,
-    metrics::{clamped, registered},
-};
+use prometheus::{Gauge, IntCounter, IntGauge};
+use service_kit::{Condition, metrics::clamped};
 
 use crate::progress::PublishProgress;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
+/// What is published, and of which stream.
+const LABELS: &[&str] = &["messages", "stream"];
 
-/// The metrics of every publisher of a process.
-#[derive(Clone, Debug)]
-pub struct PublishMetrics {
-    oldest: GaugeVec,
-    unconfirmed: IntGaugeVec,
-    full: IntGaugeVec,
-    acknowledged: IntCounterVec,
+service_kit::metrics! {
+    /// The metrics of every publisher of a process.
+    #[derive(Clone, Debug)]
+    pub struct PublishMetrics {
+        oldest: float_gauges("lakegauge_publisher_oldest_unconfirmed_seconds",
+            "How long the oldest message that was published and is not acknowledged has waited; 0 \
+             where none waits.", LABELS),
+        unconfirmed: gauges("lakegauge_publisher_unconfirmed_messages",
+            "Messages that were published and are not acknowledged.", LABELS),
+        full: gauges("lakegauge_publisher_stream_full",
+            "1 while the stream is full and publishing waits.", LABELS),
+        acknowledged: counters("lakegauge_publisher_acknowledged_messages_total",
+            "Messages acknowledged; it tells what is idle from what waits.", LABELS),
+    }
 }
 
 impl PublishMetrics {
-    /// Registers them.
-    ///
-    /// # Errors
-    ///
-    /// A name that is taken: a mistake of ours.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let labels = ["messages", "stream"];
-        let gauges =
-            |name, help| registered(registry, IntGaugeVec::new(Opts::new(name, help), &labels)?);
-        Ok(Self {
-            oldest: registered(
-                registry,
-                GaugeVec::new(
-                    Opts::new(
-                        "lakegauge_publisher_oldest_unconfirmed_seconds",
-                        "How long the oldest message that was published and is not acknowledged has \
-                         waited; 0 where none waits.",
-                    ),
-                    &labels,
-                )?,
-            )?,
-            unconfirmed: gauges(
-                "lakegauge_publisher_unconfirmed_messages",
-                "Messages that were published and are not acknowledged.",
-            )?,
-            full: gauges(
-                "lakegauge_publisher_stream_full",
-                "1 while the stream is full and publishing waits.",
-            )?,
-            acknowledged: registered(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "lakegauge_publisher_acknowledged_messages_total",
-                        "Messages acknowledged; it tells what is idle from what waits.",
-                    ),
-                    &labels,
-                )?,
-            )?,
-        })
-    }
-
     /// Those of one publisher: what it publishes (`events`, `samples`, `verdicts`), and of which
     /// stream.
     pub fn of(&self, messages: &str, stream: &str) -> PublisherMetrics {

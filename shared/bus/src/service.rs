@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::Rules;
-use prometheus::{IntGauge, Opts, Registry};
-use service_kit::{Backoff, Condition, Context, Setting, Settings, metrics::registered};
+use service_kit::{Backoff, Condition, Context, Setting, Settings};
 
 use crate::{
     connection::Bus,
@@ -125,23 +124,13 @@ pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus
     }
 }
 
-/// How the connection is, for those who are not asked but watch.
-struct ConnectionGauges {
-    connected: IntGauge,
-    refused: IntGauge,
-}
-
-impl ConnectionGauges {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let gauge = |name, help| registered(registry, IntGauge::with_opts(Opts::new(name, help))?);
-        Ok(Self {
-            connected: gauge("lakegauge_nats_connected", "Whether the connection to NATS stands.")?,
-            refused: gauge(
-                "lakegauge_nats_login_refused",
-                "Whether NATS refuses the login that was good before, or its file can't be read; \
-                 /readyz says which and since when.",
-            )?,
-        })
+service_kit::metrics! {
+    /// How the connection is, for those who are not asked but watch.
+    struct ConnectionGauges {
+        connected: gauge("lakegauge_nats_connected", "Whether the connection to NATS stands."),
+        refused: gauge("lakegauge_nats_login_refused",
+            "Whether NATS refuses the login that was good before, or its file can't be read; \
+             /readyz says which and since when."),
     }
 }
 

@@ -1,18 +1,161 @@
-//! What every registration of metrics needs.
+//! Registration of metrics, and numbers as metrics hold them.
 
-use prometheus::{Registry, core::Collector};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, core::Collector,
+};
 
-/// Registers a collector, and gives it back for use.
+/// Declares metrics as a struct: each is written once, with its field, its kind, its name and its help
+/// text. A kind is a method of [`Registrar`]; what that takes besides stands behind the help text.
 ///
-/// # Errors
-///
-/// Its name is taken or none: a mistake of ours.
-pub fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> prometheus::Result<C> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
+/// ```
+/// service_kit::metrics! {
+///     /// How a queue is doing.
+///     #[derive(Debug)]
+///     pub struct QueueMetrics {
+///         length: gauge("queue_length", "Items that wait."),
+///         taken: counters("queue_taken_total", "Items taken, by how they ended.", &["result"]),
+///     }
+/// }
+/// let registry = prometheus::Registry::new();
+/// let metrics = QueueMetrics::register(&registry).unwrap();
+/// metrics.length.set(7);
+/// metrics.taken.with_label_values(&["done"]).inc();
+/// ```
+#[macro_export]
+macro_rules! metrics {
+    (
+        $(#[$attribute:meta])*
+        $vis:vis struct $Name:ident {
+            $($field:ident: $kind:ident($name:literal, $help:literal $(, $more:expr)? $(,)?),)+
+        }
+    ) => {
+        $(#[$attribute])*
+        $vis struct $Name {
+            $($field: $crate::metrics::kind::$kind,)+
+        }
+
+        impl $Name {
+            /// Registers them.
+            ///
+            /// # Errors
+            ///
+            /// A name that is taken: a mistake of ours.
+            $vis fn register<'a>(
+                all: impl Into<$crate::metrics::Registrar<'a>>,
+            ) -> $crate::metrics::kind::Registered<Self> {
+                let all = all.into();
+                Ok(Self { $($field: all.$kind($name, $help $(, $more)?)?,)+ })
+            }
+        }
+    };
+}
+
+/// The type of each kind of metric, by the name of the method that registers it.
+#[doc(hidden)]
+#[expect(non_camel_case_types, reason = "the names are those of the methods")]
+pub mod kind {
+    pub type counter = prometheus::IntCounter;
+    pub type counters = prometheus::IntCounterVec;
+    pub type gauge = prometheus::IntGauge;
+    pub type gauges = prometheus::IntGaugeVec;
+    pub type float_gauge = prometheus::Gauge;
+    pub type float_gauges = prometheus::GaugeVec;
+    pub type histogram = prometheus::Histogram;
+    pub type Registered<T> = prometheus::Result<T>;
+}
+
+/// Registers metrics, each under its name and with its help text. Each method fails if the name is
+/// taken or no name: a mistake of ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Registrar<'a> {
+    registry: &'a Registry,
+    /// A label of every metric, with its value.
+    label: Option<(&'a str, &'a str)>,
+}
+
+/// Of metrics that there are once.
+impl<'a> From<&'a Registry> for Registrar<'a> {
+    fn from(registry: &'a Registry) -> Self {
+        Self { registry, label: None }
+    }
+}
+
+impl<'a> Registrar<'a> {
+    /// Registers metrics that there are once for each value of a label, as for each stream.
+    pub const fn with_label(registry: &'a Registry, name: &'a str, value: &'a str) -> Self {
+        Self { registry, label: Some((name, value)) }
+    }
+
+    /// A counter.
+    pub fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.registered(IntCounter::with_opts(self.options(name, help))?)
+    }
+
+    /// Counters, one for each value of more labels.
+    pub fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.registered(IntCounterVec::new(self.options(name, help), labels)?)
+    }
+
+    /// A gauge of whole numbers.
+    pub fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.registered(IntGauge::with_opts(self.options(name, help))?)
+    }
+
+    /// Gauges of whole numbers, one for each value of more labels.
+    pub fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntGaugeVec> {
+        self.registered(IntGaugeVec::new(self.options(name, help), labels)?)
+    }
+
+    /// A gauge of any number.
+    pub fn float_gauge(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.registered(Gauge::with_opts(self.options(name, help))?)
+    }
+
+    /// Gauges of any number, one for each value of more labels.
+    pub fn float_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<GaugeVec> {
+        self.registered(GaugeVec::new(self.options(name, help), labels)?)
+    }
+
+    /// A histogram with these boundaries.
+    pub fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        boundaries: &[f64],
+    ) -> prometheus::Result<Histogram> {
+        let common_opts = self.options(name, help);
+        let options = HistogramOpts { common_opts, buckets: boundaries.to_vec() };
+        self.registered(Histogram::with_opts(options)?)
+    }
+
+    fn options(&self, name: &str, help: &str) -> Opts {
+        let options = Opts::new(name, help);
+        match self.label {
+            Some((label, value)) => options.const_label(label, value),
+            None => options,
+        }
+    }
+
+    fn registered<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
+        self.registry.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
 }
 
 /// A count as a gauge holds it.
@@ -24,4 +167,38 @@ pub fn clamped(value: u64) -> i64 {
 #[expect(clippy::as_conversions, reason = "rounding to 53 bits is what is wanted")]
 pub const fn float(value: u64) -> f64 {
     value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::TextEncoder;
+
+    use super::*;
+
+    #[test]
+    fn the_metrics_of_each_value_of_a_label_are_one_family() {
+        let registry = Registry::new();
+        for stream in ["LAKE_0", "WAREHOUSE_0"] {
+            let all = Registrar::with_label(&registry, "stream", stream);
+            all.gauge("position", "Where it is.").unwrap().set(7);
+            all.counters("events", "How many.", &["result"])
+                .unwrap()
+                .with_label_values(&["new"])
+                .inc();
+            all.gauge("position", "Where it is.").unwrap_err();
+        }
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        assert_eq!(
+            lines,
+            [
+                "# TYPE events counter",
+                "events{result=\"new\",stream=\"LAKE_0\"} 1",
+                "events{result=\"new\",stream=\"WAREHOUSE_0\"} 1",
+                "# TYPE position gauge",
+                "position{stream=\"LAKE_0\"} 7",
+                "position{stream=\"WAREHOUSE_0\"} 7",
+            ]
+        );
+    }
 }

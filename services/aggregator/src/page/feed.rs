@@ -13,31 +13,29 @@ use super::{
     history::SharedHistory,
     now::{self, HealthFacts},
 };
-use crate::{board::Board, config::Links, metrics::Metrics};
+use crate::{config::Links, exposed_state::ExposedState, health::LiveHealth};
 
 /// Between two looks. People see no more, and a look costs less than a scrape.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where the page's numbers come from.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub(crate) struct PageFeed {
     /// The states, once they may be shown.
-    pub(crate) board: Board,
+    pub(crate) exposed: ExposedState,
     /// The last hour.
     pub(crate) history: SharedHistory,
-    /// How the streams are doing.
-    pub(crate) metrics: Metrics,
+    /// The streams that are counted, and how they are doing.
+    pub(crate) streams: [(Stream, LiveHealth); 2],
     /// How the parts are doing.
     pub(crate) readiness: Readiness,
     /// Stamps and compares.
     pub(crate) clock: Clock,
-    /// Which partition is counted.
-    pub(crate) partition: u16,
     /// Where else people look.
     pub(crate) links: Links,
 }
 
-impl Feed {
+impl PageFeed {
     /// A page, and the looking that keeps it up to date for as long as it is polled.
     pub(crate) fn start(self) -> (Page, impl Future<Output = ()> + Send) {
         let mut recent = Recent::default();
@@ -57,20 +55,16 @@ impl Feed {
 
     fn look(&self, recent: &mut Recent, before: Option<&Shown>) -> Shown {
         let (now_us, now_ms) = (self.clock.now_us(), self.clock.monotonic_ms());
-        let figures = self.board.figures();
+        let figures = self.exposed.figures();
         match &figures {
             Some(figures) => recent.push(now_ms, figures),
             // What is shown next may be another state.
             None => recent.clear(),
         }
-        let streams = Stream::of_partition(self.partition);
         let condition = HealthFacts {
             parts: self.readiness.parts(),
-            streams: streams
-                .into_iter()
-                .map(|stream| (stream, self.metrics.health(&stream.to_string())))
-                .collect(),
-            stale: self.board.stale().map(|stale| stale.age),
+            streams: self.streams.iter().map(|(stream, health)| (*stream, health.look())).collect(),
+            stale: self.exposed.stale().map(|stale| stale.age),
         };
         let shown = figures.as_ref().map(|figures| (figures, &*recent));
         let now = now::write(now_us, now_ms, &self.links, condition, shown);

@@ -21,7 +21,7 @@ use futures_util::stream;
 use service_kit::http;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-pub(crate) use feed::Feed;
+pub(crate) use feed::PageFeed;
 pub(crate) use figures::{Figures, LakeFigures, WarehouseFigures};
 pub(crate) use history::SharedHistory;
 pub(crate) use samples::Samples;

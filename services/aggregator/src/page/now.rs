@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::Stream;
-use service_kit::readiness::PartState;
+use service_kit::{metrics, readiness::PartState};
 
 use super::figures::{BucketFigures, Figures, KEPT_MS, QueryFigures, Recent};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
     config::Links,
     exposition::{BYTES_PER_GB, float, response_ms, unsigned},
-    metrics,
+    health::HealthNumbers,
 };
 
 /// Buckets and warehouses that are listed.
@@ -30,7 +30,7 @@ const MICROS_PER_MS: f64 = 1e3;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HealthFacts {
     pub(crate) parts: Vec<PartState>,
-    pub(crate) streams: Vec<(Stream, metrics::StreamHealth)>,
+    pub(crate) streams: Vec<(Stream, HealthNumbers)>,
     /// How long ago the broker was last reached, if that is too long ago.
     pub(crate) stale: Option<Duration>,
 }
@@ -69,16 +69,17 @@ fn health(condition: HealthFacts, now_us: i64) -> Health {
         streams: streams
             .map(|(stream, health)| CountedStream {
                 name: stream.to_string(),
-                lag_messages: health.lag_messages,
-                position: health.position,
-                counted: health.counted,
-                duplicates: health.duplicates,
-                too_old: health.too_old,
-                dead_letters: health.dead_letters,
-                epoch: health.epoch,
-                snapshot_age_s: health
-                    .snapshot_at_s
-                    .map(|at| (float(i128::from(now_us / 1_000_000)) - at).max(0.0)),
+                lag_messages: metrics::float(health.lag_messages),
+                position: metrics::float(health.position),
+                counted: metrics::float(health.counted),
+                duplicates: metrics::float(health.duplicates),
+                too_old: metrics::float(health.too_old),
+                dead_letters: metrics::float(health.dead_letters),
+                epoch: f64::from(health.epoch),
+                snapshot_age_s: health.snapshot_at_s.map(|at| {
+                    let age_s = (now_us / 1_000_000).saturating_sub(at).max(0);
+                    float(i128::from(age_s))
+                }),
             })
             .collect(),
     }
@@ -292,19 +293,19 @@ mod tests {
 
     #[test]
     fn the_health_of_parts_and_streams_is_told_with_the_age_of_the_last_snapshot() {
-        let stream = |snapshot_at_s| metrics::StreamHealth {
-            lag_messages: 1.0,
-            position: 2.0,
-            counted: 3.0,
-            duplicates: 4.0,
-            too_old: 5.0,
-            dead_letters: 6.0,
-            epoch: 7.0,
+        let stream = |snapshot_at_s| HealthNumbers {
+            lag_messages: 1,
+            position: 2,
+            counted: 3,
+            duplicates: 4,
+            too_old: 5,
+            dead_letters: 6,
+            epoch: 7,
             snapshot_at_s,
         };
         let part = PartState { name: "archive", is_ok: false, detail: "away".to_owned() };
         // The last was stored in the future: the clocks of two machines differ.
-        let streams = [None, Some(58.5), Some(200.0)].map(|at| (Stream::lake(0), stream(at)));
+        let streams = [None, Some(58), Some(200)].map(|at| (Stream::lake(0), stream(at)));
         let condition =
             HealthFacts { parts: vec![part], streams: streams.into(), ..HealthFacts::default() };
         let text = write(100_000_000, 5, &Links::default(), condition, None);
@@ -322,7 +323,7 @@ mod tests {
                 "too_old": 5.0,
                 "dead_letters": 6.0,
                 "epoch": 7.0,
-                "snapshot_age_s": 41.5,
+                "snapshot_age_s": 42.0,
             })
         );
         assert_eq!(health["streams"][0]["snapshot_age_s"], Value::Null);

@@ -33,7 +33,7 @@ pub(crate) struct Samples {
 impl Samples {
     /// Fills the history for as long as it is polled. The page does without it while the stream
     /// can't be read.
-    pub(crate) async fn follow(self) {
+    pub(crate) async fn run(self) {
         loop {
             let why = match self.read().await {
                 Ok(why) => why,

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{IntGauge, Opts};
-use service_kit::{Context, Secret, Setting, Settings, metrics::registered};
+use service_kit::{Context, Secret, Setting, Settings, metrics::Registrar};
 
 use crate::settings::{connection::StoreSettings, limits::StoreLimits, login::Logins};
 
@@ -66,12 +65,11 @@ pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<S
 ///
 /// The metric is registered already.
 pub fn watch_login(settings: &StoreSettings, context: &Context) -> prometheus::Result<()> {
-    let refused = Opts::new(
+    let refused = Registrar::from(&context.registry).gauge(
         "lakegauge_postgres_login_refused",
         "Whether PostgreSQL refuses the login that was good before, or its file can't be read; \
          /readyz says which and since when.",
-    );
-    let refused = registered(&context.registry, IntGauge::with_opts(refused)?)?;
+    )?;
     let condition = context.readiness.condition("postgres");
     let (logins, lifecycle) = (settings.logins.clone(), context.lifecycle.clone());
     context.lifecycle.spawn("the login to PostgreSQL", async move {

@@ -6,18 +6,18 @@ use domain::Stream;
 use event_store::{ArchiveView, MessageRange, StoreError, StoreSettings, read_checkpoint};
 
 /// How often the archive is asked while the archiver is on its way to a gap.
-pub(crate) const GAP_POLL: Duration = Duration::from_millis(100);
+pub(super) const GAP_POLL: Duration = Duration::from_millis(100);
 /// How often it is asked before the state is taken from the archive, whatever that says: an
 /// archiver that is not behind passes a gap within a second; with another one, numbers that stand
 /// still are not shown as if they were current.
-pub(crate) const GAP_POLLS_MAX: u32 = 100;
+pub(super) const GAP_POLLS_MAX: u32 = 100;
 
 /// Messages of one epoch that are gone, both ends included.
-pub(crate) type Gap = MessageRange;
+pub(super) type Gap = MessageRange;
 
 /// What the archive says of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Archived {
+pub(super) enum Archived {
     /// The archiver met the same gap and declared it a loss: both services go on without it.
     Nothing,
     /// Some of it is archived, and must be counted, too.
@@ -31,7 +31,7 @@ pub(crate) enum Archived {
 /// # Errors
 ///
 /// The archive cannot be asked.
-pub(crate) async fn ask(
+pub(super) async fn ask(
     store: &StoreSettings,
     stream: Stream,
     gap: &Gap,

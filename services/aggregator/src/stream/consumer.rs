@@ -1,49 +1,29 @@
-//! The shell around one stream's fold: reads and publishes samples.
+//! Counts a stream: reads its messages and publishes samples.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bus::{
-    Bus, BusError, Delivery, EpochWatch, Publisher, Read, Reader, StreamEpoch,
-    backlog::SharedPosition,
+    BusError, Delivery, EpochWatch, Publisher, Read, Reader, StreamEpoch, backlog::SharedPosition,
 };
-use domain::Stream;
+use domain::Sample;
 use event_store::StoreSettings;
 use service_kit::{FailPoint, News};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use wire::Subjects;
 
-use crate::{
-    fold::StreamFold,
+use super::{
+    SharedFold, StreamContext,
     gap::{self, Archived, GAP_POLL, GAP_POLLS_MAX, Gap},
-    metrics::StreamMetrics,
-    tenure::Tenure,
 };
+use crate::lease::Lease;
 
 static SAMPLED: FailPoint = FailPoint::new("aggregator.sampled");
 static RECEIVED: FailPoint = FailPoint::new("aggregator.received");
 static APPLIED: FailPoint = FailPoint::new("aggregator.applied");
 
-/// The fold of a stream, shared with the scrapes: a message is counted whole or not at all.
-#[derive(Clone, Debug)]
-pub(crate) struct Shared(Arc<Mutex<StreamFold>>);
-
-impl Shared {
-    /// Shares a fold.
-    pub(crate) fn new(fold: StreamFold) -> Self {
-        Self(Arc::new(Mutex::new(fold)))
-    }
-
-    /// The fold between two messages.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, StreamFold> {
-        // The fold is total: nothing panics between its changes.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What ended following.
+/// What ended counting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(super) enum CountingEnd {
     /// The service drains, or the partition is another's.
     Drained,
     /// The stream is no longer the one that was counted, whether or not somebody has said so:
@@ -61,104 +41,120 @@ pub(crate) enum Ended {
     Missed(Gap),
 }
 
-impl Ended {
+impl CountingEnd {
     fn superseded(epoch: u32, now: u32) -> Self {
         Self::Epoch { why: format!("epoch {now} is in force"), epoch }
     }
 }
 
-/// One stream and what is needed to follow it.
+/// The only reader of a stream for its fold.
 #[derive(Debug)]
-pub(crate) struct Follower {
-    /// The connection.
-    pub(crate) bus: Bus,
-    /// The stream.
-    pub(crate) stream: Stream,
-    /// The name of what is read: that of the stream, or of its replay.
-    pub(crate) name: String,
+pub(super) struct Consumer<'a> {
+    pub(super) context: &'a StreamContext,
     /// The archive of what is read; none is set, or it is a replay.
-    pub(crate) store: Option<StoreSettings>,
-    /// Its state.
-    pub(crate) shared: Shared,
-    /// Where its samples go.
-    pub(crate) samples: Arc<Publisher>,
-    /// Under which subject.
-    pub(crate) sample_subject: String,
-    /// Subjects under our prefix.
-    pub(crate) subjects: Subjects,
-    /// Its metrics.
-    pub(crate) metrics: StreamMetrics,
-    /// Raised to true when it has reached what was the stream's last sequence at start.
-    pub(crate) caught_up: watch::Sender<bool>,
-    /// That sequence.
-    pub(crate) target: u64,
-    /// Its epoch, and how far it was seen to reach.
-    pub(crate) epoch: Arc<StreamEpoch>,
-    /// Whether the partition is ours: samples are its owner's.
-    pub(crate) tenure: Tenure,
+    pub(super) store: Option<&'a StoreSettings>,
+    pub(super) subjects: Subjects,
+    pub(super) fold: SharedFold,
+    pub(super) samples: SamplePublisher,
+    pub(super) caught_up: CaughtUp,
+    pub(super) epoch: &'a StreamEpoch,
     /// How far is counted, for those who ask how far the stream reaches.
-    pub(crate) position: Arc<SharedPosition>,
+    pub(super) position: &'a SharedPosition,
 }
 
-impl Follower {
+/// Publishes samples while the partition is ours.
+#[derive(Debug)]
+pub(super) struct SamplePublisher {
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) subject: String,
+    pub(super) lease: Lease,
+}
+
+/// Whether the consumer has reached what was the last sequence of the stream at start.
+#[derive(Debug)]
+pub(super) struct CaughtUp {
+    pub(super) target: u64,
+    /// Raised to true then.
+    pub(super) reached: watch::Sender<bool>,
+}
+
+impl CaughtUp {
+    fn reached(&self, sequence: u64) {
+        if sequence >= self.target {
+            self.reached.send_if_modified(|reached| !std::mem::replace(reached, true));
+        }
+    }
+}
+
+impl SamplePublisher {
+    /// Publishes a sample, once the partition is certain to be ours. False: it is another's, and
+    /// nothing was published.
+    async fn publish(&self, sample: &Sample) -> Result<bool, BusError> {
+        if !self.lease.is_confirmed().await {
+            return Ok(false);
+        }
+        self.publisher.publish(wire::encode_sample(self.subject.clone(), sample)).await?;
+        SAMPLED.pass();
+        Ok(true)
+    }
+}
+
+impl Consumer<'_> {
     /// Counts the stream until the service drains or the epoch changes.
     ///
     /// # Errors
     ///
     /// What no retry can mend.
-    pub(crate) async fn follow(
+    pub(super) async fn run(
         &self,
         mut reader: Reader,
         mut epochs: EpochWatch,
-        drain: &CancellationToken,
-    ) -> anyhow::Result<Ended> {
-        let mark = self.shared.lock().mark();
+    ) -> anyhow::Result<CountingEnd> {
+        let StreamContext { stream, name, bus, drain, metrics, .. } = self.context;
+        let mark = self.fold.lock().mark();
         let epoch = mark.epoch;
-        self.metrics.observe_position(mark.sequence);
-        self.position.moved(mark.sequence);
+        metrics.observe_position(mark.sequence);
+        metrics.observe_epoch(epoch);
         self.position.reads(reader.progress());
-        self.metrics.observe_epoch(epoch);
-        self.reached(mark.sequence);
+        self.passed(mark.sequence);
         self.epoch.saw(epoch, mark.sequence);
         loop {
             let read = tokio::select! {
-                () = drain.cancelled() => return Ok(Ended::Drained),
-                now = epochs.superseded() => return Ok(Ended::superseded(epoch, now?)),
+                () = drain.cancelled() => return Ok(CountingEnd::Drained),
+                now = epochs.superseded() => return Ok(CountingEnd::superseded(epoch, now?)),
                 read = reader.next() => read?,
             };
             match read {
                 Read::Message(delivery) => {
                     self.epoch.saw(epoch, delivery.sequence.saturating_add(delivery.pending));
                     if !self.message(&delivery).await? {
-                        return Ok(Ended::Drained);
+                        return Ok(CountingEnd::Drained);
                     }
                 }
                 Read::Deleted { first, last } => {
-                    tracing::warn!(stream = %self.stream, first, last, "messages were deleted");
+                    tracing::warn!(%stream, first, last, "messages were deleted");
                     if self.was_trimmed(last).await? {
-                        return Ok(Ended::Superseded(format!(
+                        return Ok(CountingEnd::Superseded(format!(
                             "messages {first} to {last} were trimmed before they were counted here"
                         )));
                     }
                     let gap = Gap { epoch, first, last };
-                    if let Some(ended) = self.missed(gap, &mut epochs, drain).await? {
+                    if let Some(ended) = self.missed(gap, &mut epochs).await? {
                         return Ok(ended);
                     }
-                    self.position.moved(last);
-                    self.reached(last);
+                    self.passed(last);
                 }
                 Read::Subscribed(_) => {
                     // The reader has a connection of its own, and what it gives next may be
                     // another stream's.
-                    let mark = self.shared.lock().mark();
-                    let compared =
-                        self.bus.compare_until_answered(&self.name, &mark, drain).await?;
-                    let Some(compared) = compared else { return Ok(Ended::Drained) };
+                    let mark = self.fold.lock().mark();
+                    let compared = bus.compare_until_answered(name, &mark, drain).await?;
+                    let Some(compared) = compared else { return Ok(CountingEnd::Drained) };
                     if let Some(why) = compared.replacement() {
-                        return Ok(Ended::Epoch { why, epoch });
+                        return Ok(CountingEnd::Epoch { why, epoch });
                     }
                 }
-                Read::Changed(why) => return Ok(Ended::Epoch { why, epoch }),
+                Read::Changed(why) => return Ok(CountingEnd::Epoch { why, epoch }),
             }
         }
     }
@@ -167,7 +163,7 @@ impl Follower {
     /// stored a snapshot, or the archiver does not wait for one. What is missing then stands in
     /// that snapshot or in the archive; to go on without it would make every sample wrong.
     async fn was_trimmed(&self, sequence: u64) -> Result<bool, BusError> {
-        match self.bus.stream(&self.name).await {
+        match self.context.bus.stream(&self.context.name).await {
             Ok(status) => Ok(status.first_sequence > sequence),
             // Finding the state again asks until there is an answer.
             Err(error) if error.is_transient() => Ok(true),
@@ -176,15 +172,15 @@ impl Follower {
     }
 
     /// What follows from messages that are gone from the middle of the stream before they were
-    /// counted here; none: the archive is without them, too, or there is none.
+    /// counted here; `None`: the archive is without them, too, or there is none.
     async fn missed(
         &self,
         gap: Gap,
         epochs: &mut EpochWatch,
-        drain: &CancellationToken,
-    ) -> anyhow::Result<Option<Ended>> {
-        let (stream, Gap { epoch, first, last }) = (self.stream, gap);
-        let Some(store) = &self.store else {
+    ) -> anyhow::Result<Option<CountingEnd>> {
+        let stream = self.context.stream;
+        let Gap { epoch, first, last } = gap;
+        let Some(store) = self.store else {
             tracing::error!(
                 %stream, first, last,
                 "deleted messages were not counted, and there is no archive that could have them: \
@@ -196,7 +192,7 @@ impl Follower {
         for _ in 0..GAP_POLLS_MAX {
             let why = match gap::ask(store, stream, &gap).await {
                 Ok(Archived::Nothing) => return Ok(None),
-                Ok(Archived::Something) => return Ok(Some(Ended::Missed(gap))),
+                Ok(Archived::Something) => return Ok(Some(CountingEnd::Missed(gap))),
                 Ok(Archived::NotYet) => "the archiver has not passed them".to_owned(),
                 Err(error) => error.to_string(),
             };
@@ -207,40 +203,39 @@ impl Follower {
                 );
             }
             tokio::select! {
-                () = drain.cancelled() => return Ok(Some(Ended::Drained)),
-                now = epochs.superseded() => return Ok(Some(Ended::superseded(epoch, now?))),
+                () = self.context.drain.cancelled() => return Ok(Some(CountingEnd::Drained)),
+                now = epochs.superseded() => {
+                    return Ok(Some(CountingEnd::superseded(epoch, now?)));
+                }
                 () = tokio::time::sleep(GAP_POLL) => {}
             }
         }
-        Ok(Some(Ended::Missed(gap)))
+        Ok(Some(CountingEnd::Missed(gap)))
     }
 
     /// Counts a message. False: the partition is another's, and nothing was done.
     async fn message(&self, delivery: &Delivery) -> Result<bool, BusError> {
-        let sample = self.shared.lock().sample_before(delivery.broker_ns);
+        let metrics = &self.context.metrics;
+        let sample = self.fold.lock().sample_before(delivery.broker_ns);
         if let Some(sample) = sample {
-            if !self.tenure.is_confirmed().await {
-                return Ok(false);
-            }
             // Before the message is counted, so that a snapshot that holds the message can wait
             // for the sample's acknowledgement.
-            let sealed = wire::encode_sample(self.sample_subject.clone(), &sample);
-            self.samples.publish(sealed).await?;
-            SAMPLED.pass();
-            self.metrics.observe_sample();
+            if !self.samples.publish(&sample).await? {
+                return Ok(false);
+            }
+            metrics.observe_sample();
         }
         RECEIVED.pass();
-        let counts = self.shared.lock().message(&delivery.message(&self.subjects));
+        let counts = self.fold.lock().message(&delivery.message(&self.subjects));
         APPLIED.pass();
-        self.metrics.observe_message(&counts, delivery.sequence);
-        self.position.moved(delivery.sequence);
-        self.reached(delivery.sequence);
+        metrics.observe_message(&counts, delivery.sequence);
+        self.passed(delivery.sequence);
         Ok(true)
     }
 
-    fn reached(&self, sequence: u64) {
-        if sequence >= self.target {
-            self.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
-        }
+    /// Everything up to a sequence is counted, or known to be lost.
+    fn passed(&self, sequence: u64) {
+        self.position.moved(sequence);
+        self.caught_up.reached(sequence);
     }
 }

@@ -1,35 +1,32 @@
-//! Where a stream's state comes from at start: its snapshot, the stream itself, or the archive.
-
-use std::fmt;
+//! Recovery of a stream's state at start, from its snapshot, the stream itself, or the archive.
 
 use anyhow::Context as _;
-use bus::{Bus, FoundSnapshot, StreamEpoch, StreamStatus};
+use bus::{FoundSnapshot, StreamEpoch, StreamStatus};
 use domain::{Mark, Rules, Stream, StreamState};
 use event_store::{StoreSettings, archive_side, read_checkpoint};
-use tokio_util::sync::CancellationToken;
 use wire::snapshot::SnapshotError;
 
-use crate::{
-    fold::StreamFold,
+use super::{
+    StreamContext,
     gap::Gap,
-    metrics::StreamMetrics,
     rebuild::{self, Rebuilt},
 };
+use crate::fold::StreamFold;
 
 /// A state to go on from, and what the next snapshot must know.
 #[derive(Debug)]
-pub(crate) struct Origin {
+pub(super) struct Recovered {
     /// The state.
-    pub(crate) fold: StreamFold,
+    pub(super) fold: StreamFold,
     /// Revision of the snapshot's pointer that ours replaces.
-    pub(crate) revision: u64,
+    pub(super) revision: u64,
     /// Whether it was rebuilt from the archive.
-    pub(crate) rebuilt: bool,
+    pub(super) rebuilt: bool,
 }
 
 /// Why a snapshot can't be gone on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum SnapshotRefusal {
     /// Its pointer or object is gone, cut, or other bytes than were stored.
     Damaged,
     /// Another release wrote it.
@@ -48,7 +45,7 @@ pub(crate) enum Refusal {
     OtherStream,
 }
 
-impl Refusal {
+impl SnapshotRefusal {
     /// Every reason, for metrics that begin at 0.
     pub(crate) const ALL: [Self; 8] = [
         Self::Damaged,
@@ -76,130 +73,156 @@ impl Refusal {
     }
 }
 
-/// A reason, and what exactly is wrong.
+/// A snapshot that can't be gone on from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Refused {
-    reason: Refusal,
+struct RefusedSnapshot {
+    reason: SnapshotRefusal,
+    /// What exactly is wrong.
     detail: String,
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.detail, self.reason.name())
-    }
+const fn refused(reason: SnapshotRefusal, detail: String) -> RefusedSnapshot {
+    RefusedSnapshot { reason, detail }
 }
 
-const fn refused(reason: Refusal, detail: String) -> Refused {
-    Refused { reason, detail }
+/// What is stored as a snapshot.
+enum Stored {
+    Nothing,
+    Refused(RefusedSnapshot),
+    State(Box<StreamState>, Mark),
 }
 
-/// Where a state is looked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sources<'a> {
-    /// Stream and snapshot.
-    pub(crate) bus: &'a Bus,
-    /// The archive; none is set.
-    pub(crate) store: Option<&'a StoreSettings>,
-    /// Of which stream.
-    pub(crate) stream: Stream,
-    /// Whether the archive is asked although a snapshot would serve.
-    pub(crate) from_archive: bool,
-    /// What the archive must have passed: messages that are gone from the middle of the stream.
-    pub(crate) missed: Option<Gap>,
-    /// Its epoch, and how far it was seen to reach.
-    pub(crate) epoch: &'a StreamEpoch,
-    /// Counts what is refused.
-    pub(crate) metrics: &'a StreamMetrics,
-}
-
-/// What one look found.
-enum Looked {
-    Found(Box<Origin>),
-    Drained,
-    Again,
-}
-
-/// Finds the state of a stream, or rebuilds it if that is asked for. Waits as long as a rebuild needs to wait for the archiver. None:
-/// the service drains.
-///
-/// # Errors
-///
-/// Rules that this program does not know; a rebuild that needs an archive where none is set.
-pub(crate) async fn find(
-    sources: &Sources<'_>,
-    drain: &CancellationToken,
-) -> anyhow::Result<Option<Origin>> {
-    loop {
-        match sources.look(drain).await? {
-            Looked::Found(origin) => return Ok(Some(*origin)),
-            Looked::Drained => return Ok(None),
-            Looked::Again => {
-                tracing::info!(stream = %sources.stream, "another epoch is in force: looking again");
+impl Stored {
+    fn decode(found: FoundSnapshot) -> Self {
+        let bytes = match found {
+            FoundSnapshot::Nothing => return Self::Nothing,
+            FoundSnapshot::Damaged(why) => {
+                return Self::Refused(refused(SnapshotRefusal::Damaged, why));
+            }
+            FoundSnapshot::Whole(_, bytes) => bytes,
+        };
+        match wire::snapshot::decode_state(&bytes) {
+            Ok((state, mark)) => Self::State(Box::new(state), mark),
+            Err(error) => {
+                let reason = match error {
+                    SnapshotError::Version { .. } => SnapshotRefusal::Version,
+                    SnapshotError::Digest => SnapshotRefusal::Damaged,
+                    SnapshotError::Empty
+                    | SnapshotError::Damaged(_)
+                    | SnapshotError::Impossible(_) => SnapshotRefusal::Undecodable,
+                };
+                Self::Refused(refused(reason, error.to_string()))
             }
         }
     }
 }
 
-impl Sources<'_> {
-    async fn look(&self, drain: &CancellationToken) -> anyhow::Result<Looked> {
-        let (bus, stream, name) = (self.bus, self.stream, self.stream.to_string());
+/// What the state of a live stream is recovered from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recovery<'a> {
+    pub(super) context: &'a StreamContext,
+    /// The archive; none is set.
+    pub(super) store: Option<&'a StoreSettings>,
+    pub(super) epoch: &'a StreamEpoch,
+    /// Whether the archive is asked although a snapshot would serve.
+    pub(super) from_archive: bool,
+    /// What the archive must have passed: messages that are gone from the middle of the stream.
+    pub(super) missed: Option<Gap>,
+}
+
+/// What one look found.
+enum Looked {
+    Found(Box<Recovered>),
+    Drained,
+    Again,
+}
+
+impl Recovery<'_> {
+    /// Finds the state, or rebuilds it if that is asked for. Waits as long as a rebuild needs to wait
+    /// for the archiver. `None`: the stream drains.
+    ///
+    /// # Errors
+    ///
+    /// Rules that this program does not know; a rebuild that needs an archive where none is set.
+    pub(super) async fn run(&self) -> anyhow::Result<Option<Recovered>> {
+        loop {
+            match self.look().await? {
+                Looked::Found(recovered) => return Ok(Some(*recovered)),
+                Looked::Drained => return Ok(None),
+                Looked::Again => {
+                    let stream = &self.context.name;
+                    tracing::info!(stream, "another epoch is in force: looking again");
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> anyhow::Result<Looked> {
+        let StreamContext { stream, name, bus, metrics, .. } = self.context;
         self.meet().await?;
-        let status = bus.stream(&name).await?;
+        let status = bus.stream(name).await?;
         let rules = Rules::from_metadata(&status.metadata)
             .with_context(|| format!("the rules of stream {name}"))?;
-        let loaded = bus.snapshots().load(&name).await?;
+        let loaded = bus.snapshots().load(name).await?;
         let revision = loaded.revision;
-        let snapshot = decoded(loaded.found);
-        let mark = snapshot.as_ref().and_then(|found| found.as_ref().ok()).map(|(_, mark)| *mark);
+        let stored = Stored::decode(loaded.found);
+        let mark = match &stored {
+            Stored::State(_, mark) => Some(*mark),
+            Stored::Nothing | Stored::Refused(_) => None,
+        };
         let epoch = self.epoch_in_force(mark).await?;
         if let Some(mark) = mark.filter(|mark| mark.epoch > epoch) {
             // The entry was lost, and the archive does not know of that epoch: it is never used
             // again, for nobody can say what it was.
             tracing::error!(stream = name, epoch = mark.epoch, "a snapshot of an unknown epoch");
-            bus.epochs().raise(&name, mark.epoch).await?;
+            bus.epochs().raise(name, mark.epoch).await?;
             return Ok(Looked::Again);
         }
-        let origin = |fold, rebuilt| Looked::Found(Box::new(Origin { fold, revision, rebuilt }));
-        match snapshot {
-            None if epoch == 1 && status.first_sequence <= 1 && !self.from_archive => {
+        let found = |fold, rebuilt| Looked::Found(Box::new(Recovered { fold, revision, rebuilt }));
+        let refusal = match stored {
+            Stored::Nothing if epoch == 1 && status.first_sequence <= 1 && !self.from_archive => {
                 let mark = Mark { epoch, sequence: 0, broker_ns: 0, created_ns: status.created_ns };
-                let state = StreamState::new(stream, rules);
-                return Ok(origin(StreamFold::new(state, mark), false));
+                let state = StreamState::new(*stream, rules);
+                return Ok(found(StreamFold::new(state, mark), false));
             }
-            None => tracing::warn!(stream = name, "no snapshot: rebuilding from the archive"),
-            Some(snapshot) => match self.usable(snapshot, &status, &rules, epoch).await? {
-                Ok(_) if self.from_archive => {
-                    tracing::info!(stream = name, "rebuilding from the archive, as asked");
-                }
-                Ok(fold) => {
-                    tracing::info!(
-                        stream = name,
-                        sequence = fold.mark().sequence,
-                        "snapshot loaded"
-                    );
-                    return Ok(origin(fold, false));
-                }
-                Err(why) => {
-                    self.metrics.observe_snapshot_refused(why.reason);
-                    let reason = why.reason.name();
-                    tracing::warn!(
-                        stream = name,
-                        reason,
-                        why = why.detail,
-                        "snapshot refused: rebuilding from the archive"
-                    );
-                    if why.reason == Refusal::OtherStream {
-                        self.end(epoch, mark, &why.detail).await?;
-                        return Ok(Looked::Again);
+            Stored::Nothing => {
+                tracing::warn!(stream = name, "no snapshot: rebuilding from the archive");
+                None
+            }
+            Stored::Refused(refusal) => Some(refusal),
+            Stored::State(state, mark) => {
+                match self.refusal(&state, &mark, &status, &rules, epoch).await? {
+                    None if !self.from_archive => {
+                        let sequence = mark.sequence;
+                        tracing::info!(stream = name, sequence, "snapshot loaded");
+                        return Ok(found(StreamFold::new(*state, mark), false));
                     }
+                    None => {
+                        tracing::info!(stream = name, "rebuilding from the archive, as asked");
+                        None
+                    }
+                    refusal @ Some(_) => refusal,
                 }
-            },
+            }
+        };
+        if let Some(RefusedSnapshot { reason, detail }) = refusal {
+            metrics.observe_snapshot_refused(reason);
+            tracing::warn!(
+                stream = name,
+                reason = reason.name(),
+                why = detail,
+                "snapshot refused: rebuilding from the archive"
+            );
+            if reason == SnapshotRefusal::OtherStream {
+                self.end(epoch, mark, &detail).await?;
+                return Ok(Looked::Again);
+            }
         }
         let store = self.store.context(
             "the state must be rebuilt from the archive: set DATABASE_URL for the aggregator",
         )?;
-        Ok(match rebuild::from_archive(self, store, &rules, epoch, drain).await? {
-            Rebuilt::Whole(fold) => origin(*fold, true),
+        Ok(match rebuild::from_archive(self, store, &rules, epoch).await? {
+            Rebuilt::Whole(fold) => found(*fold, true),
             Rebuilt::Drained => Looked::Drained,
             Rebuilt::EpochMoved => Looked::Again,
         })
@@ -207,13 +230,12 @@ impl Sources<'_> {
 
     /// Compares the broker with itself and, where it can be asked, with the archive.
     async fn meet(&self) -> anyhow::Result<()> {
-        let broker = self.bus.broker_side(&self.stream.to_string()).await?;
+        let StreamContext { name: stream, bus, .. } = self.context;
+        let broker = bus.broker_side(stream).await?;
         let Some(store) = self.store else { return Ok(()) };
         match archive_side(store).await {
             Ok(archive) => domain::meet(&broker, &archive).map(drop)?,
-            Err(error) => {
-                tracing::warn!(stream = %self.stream, %error, "the archive can't be compared");
-            }
+            Err(error) => tracing::warn!(stream, %error, "the archive can't be compared"),
         }
         Ok(())
     }
@@ -222,7 +244,7 @@ impl Sources<'_> {
     /// one that the checkpoint speaks of. The archive may know of messages that an older copy of
     /// the broker knows nothing of, neither in its streams nor in its snapshots.
     async fn epoch_in_force(&self, snapshot: Option<Mark>) -> anyhow::Result<u32> {
-        let (bus, name) = (self.bus, self.stream.to_string());
+        let StreamContext { name, bus, .. } = self.context;
         loop {
             let checkpoint = self.checkpoint().await;
             let epoch = self.epoch.in_force(checkpoint.as_ref()).await?;
@@ -230,7 +252,7 @@ impl Sources<'_> {
             let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.epoch == epoch) else {
                 return Ok(epoch);
             };
-            let Some(why) = bus.compare(&name, &checkpoint).await?.difference() else {
+            let Some(why) = bus.compare(name, &checkpoint).await?.difference() else {
                 return Ok(epoch);
             };
             if self.checkpoint().await == Some(checkpoint) {
@@ -243,61 +265,39 @@ impl Sources<'_> {
 
     /// Ends an epoch that a snapshot may know more of; returns the epoch that is in force then.
     async fn end(&self, epoch: u32, snapshot: Option<Mark>, why: &str) -> anyhow::Result<u32> {
-        self.metrics.observe_epoch_ended();
+        self.context.metrics.observe_epoch_ended();
         let snapshot = snapshot.filter(|mark| mark.epoch == epoch).map(|mark| mark.sequence);
         Ok(self.epoch.end(epoch, snapshot.unwrap_or(0), why).await?)
     }
 
-    /// How far the archive reaches. It is no condition for starting: none, if it can't be asked.
+    /// How far the archive reaches. It is no condition for starting: `None`, if it can't be asked.
     async fn checkpoint(&self) -> Option<Mark> {
-        let store = self.store?;
-        match read_checkpoint(store, &self.stream.to_string()).await {
+        let stream = &self.context.name;
+        match read_checkpoint(self.store?, stream).await {
             Ok(mark) => mark,
             Err(error) => {
-                tracing::warn!(stream = %self.stream, %error, "the archive can't be asked");
+                tracing::warn!(stream, %error, "the archive can't be asked");
                 None
             }
         }
     }
 
-    async fn usable(
+    /// Why the state of a snapshot can't be gone on from; `None`: it can.
+    async fn refusal(
         &self,
-        snapshot: Result<(StreamState, Mark), Refused>,
+        state: &StreamState,
+        mark: &Mark,
         status: &StreamStatus,
         rules: &Rules,
         epoch: u32,
-    ) -> anyhow::Result<Result<StreamFold, Refused>> {
-        let (state, mark) = match snapshot {
-            Ok(decoded) => decoded,
-            Err(why) => return Ok(Err(why)),
-        };
-        if let Err(why) = fits(&state, &mark, status, self.stream, rules, epoch) {
-            return Ok(Err(why));
+    ) -> anyhow::Result<Option<RefusedSnapshot>> {
+        let StreamContext { stream, name, bus, .. } = self.context;
+        if let Err(why) = fits(state, mark, status, *stream, rules, epoch) {
+            return Ok(Some(why));
         }
-        Ok(match self.bus.compare(&self.stream.to_string(), &mark).await?.replacement() {
-            None => Ok(StreamFold::new(state, mark)),
-            Some(why) => Err(refused(Refusal::OtherStream, why)),
-        })
+        let replacement = bus.compare(name, mark).await?.replacement();
+        Ok(replacement.map(|why| refused(SnapshotRefusal::OtherStream, why)))
     }
-}
-
-/// A snapshot's state; none where none was stored.
-fn decoded(found: FoundSnapshot) -> Option<Result<(StreamState, Mark), Refused>> {
-    let bytes = match found {
-        FoundSnapshot::Nothing => return None,
-        FoundSnapshot::Damaged(why) => return Some(Err(refused(Refusal::Damaged, why))),
-        FoundSnapshot::Whole(_, bytes) => bytes,
-    };
-    Some(wire::snapshot::decode_state(&bytes).map_err(|error| {
-        let reason = match error {
-            SnapshotError::Version { .. } => Refusal::Version,
-            SnapshotError::Digest => Refusal::Damaged,
-            SnapshotError::Empty | SnapshotError::Damaged(_) | SnapshotError::Impossible(_) => {
-                Refusal::Undecodable
-            }
-        };
-        refused(reason, error.to_string())
-    }))
 }
 
 /// Whether a snapshot speaks of this stream, by these rules, in this epoch, and can be gone on
@@ -309,25 +309,25 @@ fn fits(
     stream: Stream,
     rules: &Rules,
     epoch: u32,
-) -> Result<(), Refused> {
+) -> Result<(), RefusedSnapshot> {
     if state.stream() != stream {
         let detail = format!("it is of stream {}", state.stream());
-        return Err(refused(Refusal::Stream, detail));
+        return Err(refused(SnapshotRefusal::Stream, detail));
     }
     if state.rules() != rules {
         let detail = "it follows other rules than the stream".to_owned();
-        return Err(refused(Refusal::Rules, detail));
+        return Err(refused(SnapshotRefusal::Rules, detail));
     }
     if mark.epoch != epoch {
         let detail = format!("it is of epoch {}, the stream is in epoch {epoch}", mark.epoch);
-        return Err(refused(Refusal::Epoch, detail));
+        return Err(refused(SnapshotRefusal::Epoch, detail));
     }
     if status.created_ns == mark.created_ns && status.first_sequence > mark.sequence + 1 {
         let detail = format!(
             "it reaches to {}, the stream begins at {}",
             mark.sequence, status.first_sequence
         );
-        return Err(refused(Refusal::OutOfReach, detail));
+        return Err(refused(SnapshotRefusal::OutOfReach, detail));
     }
     Ok(())
 }
@@ -348,7 +348,7 @@ mod tests {
         }
     }
 
-    fn why(first_sequence: u64, mark: Mark, rules: &Rules, epoch: u32) -> Option<Refusal> {
+    fn why(first_sequence: u64, mark: Mark, rules: &Rules, epoch: u32) -> Option<SnapshotRefusal> {
         let state = StreamState::new(Stream::lake(0), Rules::default());
         let fits = fits(&state, &mark, &status(first_sequence), Stream::lake(0), rules, epoch);
         fits.err().map(|why| why.reason)
@@ -359,9 +359,9 @@ mod tests {
         let mark = Mark { epoch: 2, sequence: 10, broker_ns: 7, created_ns: 5 };
         let rules = Rules::default();
         assert_eq!(why(11, mark, &rules, 2), None, "the message after it is there");
-        assert_eq!(why(12, mark, &rules, 2), Some(Refusal::OutOfReach));
-        assert_eq!(why(1, mark, &rules, 3), Some(Refusal::Epoch));
+        assert_eq!(why(12, mark, &rules, 2), Some(SnapshotRefusal::OutOfReach));
+        assert_eq!(why(1, mark, &rules, 3), Some(SnapshotRefusal::Epoch));
         let others = Rules { labels_max: 1, ..Rules::default() };
-        assert_eq!(why(1, mark, &others, 2), Some(Refusal::Rules));
+        assert_eq!(why(1, mark, &others, 2), Some(SnapshotRefusal::Rules));
     }
 }

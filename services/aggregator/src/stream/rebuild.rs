@@ -5,9 +5,9 @@ use std::time::Duration;
 use domain::{Applied, Mark, Rules};
 use event_store::{ArchiveView, StoreSettings, archive_side, read_checkpoint};
 use service_kit::FailPoint;
-use tokio_util::sync::CancellationToken;
 
-use crate::{fold::StreamFold, gap::Gap, origin::Sources};
+use super::{StreamContext, gap::Gap, recovery::Recovery};
+use crate::fold::StreamFold;
 
 /// How often the archiver's checkpoint is looked up while it is waited for.
 const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
@@ -16,7 +16,7 @@ static REBUILT: FailPoint = FailPoint::new("aggregator.rebuilt");
 
 /// How a rebuild ended.
 #[derive(Debug)]
-pub(crate) enum Rebuilt {
+pub(super) enum Rebuilt {
     /// The state after a message that the archive has.
     Whole(Box<StreamFold>),
     /// The service drains.
@@ -41,29 +41,28 @@ enum Awaited {
 /// # Errors
 ///
 /// The broker or the archive failed; the caller decides whether to try again.
-pub(crate) async fn from_archive(
-    sources: &Sources<'_>,
+pub(super) async fn from_archive(
+    recovery: &Recovery<'_>,
     store: &StoreSettings,
     rules: &Rules,
     epoch: u32,
-    drain: &CancellationToken,
 ) -> anyhow::Result<Rebuilt> {
-    let stream = sources.stream;
-    match archive_is_ahead(sources, store, epoch, drain).await? {
+    let StreamContext { stream, name, bus, drain, .. } = recovery.context;
+    match archive_is_ahead(recovery, store, epoch).await? {
         Awaited::Reached => {}
         Awaited::Drained => return Ok(Rebuilt::Drained),
         Awaited::EpochMoved => return Ok(Rebuilt::EpochMoved),
     }
-    let broker = sources.bus.broker_side(&stream.to_string()).await?;
+    let broker = bus.broker_side(name).await?;
     domain::meet(&broker, &archive_side(store).await?)?;
-    let mut view = ArchiveView::open(store, stream).await?;
+    let mut view = ArchiveView::open(store, *stream).await?;
     let Some(checkpoint) = view.checkpoint().map(|checkpoint| checkpoint.mark) else {
         anyhow::bail!("the checkpoint of stream {stream} is gone");
     };
     if checkpoint.epoch != epoch {
         return Ok(Rebuilt::EpochMoved);
     }
-    let mark = end(sources, &mut view, checkpoint).await?;
+    let mark = end(recovery, &mut view, checkpoint).await?;
     let mut state = view.origin(rules)?;
     let (mut events, mut unexpected) = (0_u64, 0_u64);
     'pages: while let Some(page) = view.next_page().await? {
@@ -86,8 +85,7 @@ pub(crate) async fn from_archive(
     }
     // The mark may be the broker's own, which says nothing of the archive: that the stream is still
     // the one that was archived is asked once more, after what may have taken long.
-    let name = stream.to_string();
-    let compared = sources.bus.compare_until_answered(&name, &checkpoint, drain).await?;
+    let compared = bus.compare_until_answered(name, &checkpoint, drain).await?;
     let Some(compared) = compared else { return Ok(Rebuilt::Drained) };
     if let Some(why) = compared.replacement() {
         tracing::warn!(%stream, why, "the stream became another while it was rebuilt");
@@ -103,19 +101,19 @@ pub(crate) async fn from_archive(
 /// snapshot. Behind messages that are gone from the middle of the stream it is the checkpoint: the
 /// archive may have more of that kind.
 async fn end(
-    sources: &Sources<'_>,
+    recovery: &Recovery<'_>,
     view: &mut ArchiveView,
     checkpoint: Mark,
 ) -> anyhow::Result<Mark> {
-    if sources.missed.is_some() {
+    if recovery.missed.is_some() {
         return Ok(checkpoint);
     }
-    let (bus, name) = (sources.bus, sources.stream.to_string());
+    let StreamContext { name, bus, .. } = recovery.context;
     let folded = view.base().await?.unwrap_or_default();
-    let first = bus.stream(&name).await?.first_sequence;
+    let first = bus.stream(name).await?.first_sequence;
     if first <= checkpoint.sequence
         && (checkpoint.epoch, first) >= folded
-        && let Some(message) = bus.message_at(&name, first).await?
+        && let Some(message) = bus.message_at(name, first).await?
     {
         return Ok(Mark { sequence: first, broker_ns: message.broker_ns, ..checkpoint });
     }
@@ -123,27 +121,26 @@ async fn end(
 }
 
 async fn archive_is_ahead(
-    sources: &Sources<'_>,
+    recovery: &Recovery<'_>,
     store: &StoreSettings,
     epoch: u32,
-    drain: &CancellationToken,
 ) -> anyhow::Result<Awaited> {
-    let (bus, stream) = (sources.bus, sources.stream);
+    let StreamContext { name: stream, bus, drain, .. } = recovery.context;
     let mut said = false;
     loop {
-        if bus.epochs().get(&stream.to_string()).await?.is_some_and(|now| now != epoch) {
+        if bus.epochs().get(stream).await?.is_some_and(|now| now != epoch) {
             return Ok(Awaited::EpochMoved);
         }
-        let first_sequence = bus.stream(&stream.to_string()).await?.first_sequence;
-        let mark = read_checkpoint(store, &stream.to_string()).await?;
-        if mark.is_some_and(|mark| reaches(&mark, epoch, first_sequence, sources.missed)) {
+        let first_sequence = bus.stream(stream).await?.first_sequence;
+        let mark = read_checkpoint(store, stream).await?;
+        if mark.is_some_and(|mark| reaches(&mark, epoch, first_sequence, recovery.missed)) {
             return Ok(Awaited::Reached);
         }
         if mark.is_some_and(|mark| mark.epoch > epoch) {
             return Ok(Awaited::EpochMoved);
         }
         if !std::mem::replace(&mut said, true) {
-            tracing::warn!(%stream, epoch, first_sequence, ?mark, "waiting for the archiver");
+            tracing::warn!(stream, epoch, first_sequence, ?mark, "waiting for the archiver");
         }
         tokio::select! {
             () = drain.cancelled() => return Ok(Awaited::Drained),

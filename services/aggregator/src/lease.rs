@@ -1,7 +1,7 @@
-//! Owning a partition: one aggregator counts it, others wait and say for whom.
+//! The lease of a partition: one aggregator counts it, others wait and say for whom.
 //!
-//! The owner renews an entry in the broker by compare-and-set. Whoever waits takes it over once it
-//! has not changed for the lease, by the waiter's own clock: no two clocks are compared. An owner
+//! The holder renews an entry in the broker by compare-and-set. Whoever waits takes it over once it
+//! has not changed for the lease, by the waiter's own clock: no two clocks are compared. A holder
 //! that was stopped for longer finds its next renewal refused; until it has renewed it stores no
 //! snapshot and publishes no sample. Should one slip through all the same, it does no harm: samples
 //! of one position have the same values, and snapshots change hands by compare-and-set.
@@ -18,42 +18,42 @@ use service_kit::{Clock, readiness::Condition};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::metrics::LeaseMetrics;
 
 /// Renewals in one lease: two may fail before anybody takes over.
 const RENEWALS_PER_LEASE: u32 = 3;
 
-/// When a waiting aggregator may take over. Pure.
+/// When a waiting aggregator may take a lease over. Pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Waiting {
+pub(crate) struct Takeover {
     lease_ms: u64,
     /// The revision seen last, and when it was first seen.
     seen: Option<(u64, u64)>,
 }
 
-impl Waiting {
+impl Takeover {
     /// Waits for this many milliseconds without a change.
     pub(crate) const fn new(lease_ms: u64) -> Self {
         Self { lease_ms, seen: None }
     }
 
-    /// Whether the owner as it was seen at a time may be replaced by the holder of a token.
-    pub(crate) fn may_take(&mut self, now_ms: u64, owner: &LeaseEntry, token: &str) -> bool {
+    /// Whether the lease as it was seen at a time may be taken by who has a token.
+    pub(crate) fn may_take(&mut self, now_ms: u64, entry: &LeaseEntry, token: &str) -> bool {
         let is_free =
-            owner.claim.as_ref().is_none_or(|claim| claim.is_released || claim.token == token);
+            entry.claim.as_ref().is_none_or(|claim| claim.is_released || claim.token == token);
         match self.seen {
             _ if is_free => true,
-            Some((revision, since_ms)) if revision == owner.revision => {
+            Some((revision, since_ms)) if revision == entry.revision => {
                 now_ms.saturating_sub(since_ms) >= self.lease_ms
             }
             Some(_) | None => {
-                self.seen = Some((owner.revision, now_ms));
+                self.seen = Some((entry.revision, now_ms));
                 false
             }
         }
     }
 
-    /// The broker did not answer: the owner could not renew either, perhaps.
+    /// The broker did not answer: the holder could not renew either, perhaps.
     pub(crate) fn lost_sight(&mut self) {
         self.seen = None;
     }
@@ -61,7 +61,7 @@ impl Waiting {
 
 /// The time in which a partition is ours; clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Tenure(Arc<Inner>);
+pub(crate) struct Lease(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -74,7 +74,7 @@ struct Inner {
     lost: CancellationToken,
 }
 
-impl Tenure {
+impl Lease {
     pub(crate) fn new(clock: Clock, lease_ms: u64, asked_ms: u64) -> Self {
         Self(Arc::new(Inner {
             clock,
@@ -124,19 +124,20 @@ impl Tenure {
     }
 }
 
-/// Takes a partition, keeps it and gives it back.
+/// Takes the lease of a partition, keeps it and gives it back.
 #[derive(Debug)]
-pub(crate) struct Ownership {
+pub(crate) struct LeaseHolder {
     leases: Leases,
-    /// What is owned.
+    /// What only one may have.
     thing: String,
     claim: Claim,
     /// Of the entry as it was read or written last.
     revision: u64,
-    lease: Duration,
+    /// How long the holder may be silent.
+    length: Duration,
     clock: Clock,
     condition: Condition,
-    metrics: Metrics,
+    metrics: LeaseMetrics,
 }
 
 /// How holding a partition ended.
@@ -148,26 +149,18 @@ pub(crate) enum Held {
     Lost,
 }
 
-impl Ownership {
-    /// Of a thing, as a partition. `holder` is for people, `token` tells this process from every other.
+impl LeaseHolder {
+    /// Nobody's lease as yet. `claim` says who wants it, `length` how long the holder may be silent.
     pub(crate) fn new(
         bus: &Bus,
         thing: String,
-        (holder, token): (String, String),
-        lease: Duration,
+        claim: Claim,
+        length: Duration,
         clock: Clock,
-        (condition, metrics): (Condition, Metrics),
+        condition: Condition,
+        metrics: LeaseMetrics,
     ) -> Self {
-        Self {
-            leases: bus.leases(),
-            thing,
-            claim: Claim { holder, token, beat: 0, is_released: false },
-            revision: 0,
-            lease,
-            clock,
-            condition,
-            metrics,
-        }
+        Self { leases: bus.leases(), thing, claim, revision: 0, length, clock, condition, metrics }
     }
 
     /// Waits until the partition is ours, and says for whom; none: the service drains.
@@ -178,19 +171,19 @@ impl Ownership {
     pub(crate) async fn acquire(
         &mut self,
         drain: &CancellationToken,
-    ) -> anyhow::Result<Option<Tenure>> {
+    ) -> anyhow::Result<Option<Lease>> {
         self.metrics.observe_owner(false);
-        let mut waiting = Waiting::new(self.lease_ms());
+        let mut takeover = Takeover::new(self.lease_ms());
         let mut waits_for = None;
         loop {
             let asked_ms = self.clock.monotonic_ms();
-            match self.attempt(&mut waiting, asked_ms).await {
+            match self.attempt(&mut takeover, asked_ms).await {
                 Ok(None) => {
                     self.condition.pass(format!("this process owns {}", self.thing));
                     self.metrics.observe_owner(true);
                     tracing::info!(thing = self.thing, "the partition is ours");
-                    let tenure = Tenure::new(self.clock.clone(), self.lease_ms(), asked_ms);
-                    return Ok(Some(tenure));
+                    let lease = Lease::new(self.clock.clone(), self.lease_ms(), asked_ms);
+                    return Ok(Some(lease));
                 }
                 Ok(Some(holder)) => {
                     self.condition.fail(format!(
@@ -205,7 +198,7 @@ impl Ownership {
                     }
                 }
                 Err(error) if error.is_transient() => {
-                    waiting.lost_sight();
+                    takeover.lost_sight();
                     self.condition
                         .fail(format!("the owner of {} is not known: {error}", self.thing));
                 }
@@ -221,12 +214,12 @@ impl Ownership {
     /// Takes the partition if that is allowed now; else says who has it.
     async fn attempt(
         &mut self,
-        waiting: &mut Waiting,
+        takeover: &mut Takeover,
         now_ms: u64,
     ) -> Result<Option<String>, BusError> {
-        let owner = self.leases.get(&self.thing).await?;
-        if waiting.may_take(now_ms, &owner, &self.claim.token) {
-            self.revision = owner.revision;
+        let entry = self.leases.get(&self.thing).await?;
+        if takeover.may_take(now_ms, &entry, &self.claim.token) {
+            self.revision = entry.revision;
             match self.set(false).await {
                 Ok(()) => return Ok(None),
                 // Another was faster: it is waited for from its first sight on.
@@ -234,7 +227,7 @@ impl Ownership {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Some(owner.claim.map_or_else(|| "another".to_owned(), |claim| claim.holder)))
+        Ok(Some(entry.claim.map_or_else(|| "another".to_owned(), |claim| claim.holder)))
     }
 
     /// Renews until told to stop, or until the partition is another's: then cancels `term`.
@@ -244,7 +237,7 @@ impl Ownership {
     /// What only a person can change; then `term` is cancelled too.
     pub(crate) async fn hold(
         &mut self,
-        tenure: &Tenure,
+        lease: &Lease,
         term: &CancellationToken,
         stop: &CancellationToken,
     ) -> anyhow::Result<Held> {
@@ -256,18 +249,18 @@ impl Ownership {
             let asked_ms = self.clock.monotonic_ms();
             match self.renew().await {
                 Ok(None) => {
-                    tenure.renew(asked_ms);
+                    lease.renew(asked_ms);
                     self.condition.pass(format!("this process owns {}", self.thing));
                 }
                 Ok(Some(holder)) => {
-                    tenure.0.lost.cancel();
+                    lease.0.lost.cancel();
                     term.cancel();
-                    self.metrics.observe_ownership_lost();
+                    self.metrics.observe_lost();
                     tracing::error!(thing = self.thing, holder, "the partition is another's now");
                     return Ok(Held::Lost);
                 }
                 Err(error) if error.is_transient() => {
-                    if !tenure.is_current() {
+                    if !lease.is_current() {
                         self.condition.fail(format!(
                             "owning {} could not be renewed in time, so samples and snapshots \
                              wait: {error}",
@@ -277,7 +270,7 @@ impl Ownership {
                     tracing::warn!(thing = self.thing, %error, "ownership not renewed yet");
                 }
                 Err(error) => {
-                    tenure.0.lost.cancel();
+                    lease.0.lost.cancel();
                     term.cancel();
                     return Err(error).context("keeping the partition");
                 }
@@ -294,12 +287,12 @@ impl Ownership {
                 Err(error) => return Err(error),
             }
             // Ours all the same, if the bucket was made again or is an older copy of itself.
-            let owner = self.leases.get(&self.thing).await?;
-            match owner.claim {
+            let entry = self.leases.get(&self.thing).await?;
+            match entry.claim {
                 Some(claim) if claim.token != self.claim.token && !claim.is_released => {
                     return Ok(Some(claim.holder));
                 }
-                Some(_) | None => self.revision = owner.revision,
+                Some(_) | None => self.revision = entry.revision,
             }
         }
     }
@@ -321,11 +314,11 @@ impl Ownership {
     }
 
     fn interval(&self) -> Duration {
-        self.lease / RENEWALS_PER_LEASE
+        self.length / RENEWALS_PER_LEASE
     }
 
     fn lease_ms(&self) -> u64 {
-        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -340,50 +333,50 @@ mod tests {
 
     #[test]
     fn an_owner_is_replaced_once_it_was_silent_for_the_lease_by_our_clock() {
-        let mut waiting = Waiting::new(1_000);
-        assert!(!waiting.may_take(5_000, &owner("other", 7, false), "ours"));
-        assert!(!waiting.may_take(5_999, &owner("other", 7, false), "ours"));
-        assert!(waiting.may_take(6_000, &owner("other", 7, false), "ours"));
-        let mut waiting = Waiting::new(1_000);
-        assert!(!waiting.may_take(5_000, &owner("other", 7, false), "ours"));
-        assert!(!waiting.may_take(5_900, &owner("other", 8, false), "ours"), "it renewed");
-        assert!(!waiting.may_take(6_800, &owner("other", 8, false), "ours"));
-        assert!(waiting.may_take(6_900, &owner("other", 8, false), "ours"));
+        let mut takeover = Takeover::new(1_000);
+        assert!(!takeover.may_take(5_000, &owner("other", 7, false), "ours"));
+        assert!(!takeover.may_take(5_999, &owner("other", 7, false), "ours"));
+        assert!(takeover.may_take(6_000, &owner("other", 7, false), "ours"));
+        let mut takeover = Takeover::new(1_000);
+        assert!(!takeover.may_take(5_000, &owner("other", 7, false), "ours"));
+        assert!(!takeover.may_take(5_900, &owner("other", 8, false), "ours"), "it renewed");
+        assert!(!takeover.may_take(6_800, &owner("other", 8, false), "ours"));
+        assert!(takeover.may_take(6_900, &owner("other", 8, false), "ours"));
     }
 
     #[test]
     fn what_nobody_has_or_was_given_back_is_taken_at_once() {
-        let mut waiting = Waiting::new(1_000);
-        assert!(waiting.may_take(0, &LeaseEntry::default(), "ours"));
-        assert!(waiting.may_take(0, &owner("other", 7, true), "ours"));
-        assert!(waiting.may_take(0, &owner("ours", 7, false), "ours"));
+        let mut takeover = Takeover::new(1_000);
+        assert!(takeover.may_take(0, &LeaseEntry::default(), "ours"));
+        assert!(takeover.may_take(0, &owner("other", 7, true), "ours"));
+        assert!(takeover.may_take(0, &owner("ours", 7, false), "ours"));
     }
 
     #[test]
     fn time_in_which_the_broker_was_silent_says_nothing_of_the_owner() {
-        let mut waiting = Waiting::new(1_000);
-        assert!(!waiting.may_take(0, &owner("other", 7, false), "ours"));
-        waiting.lost_sight();
-        assert!(!waiting.may_take(2_000, &owner("other", 7, false), "ours"));
-        assert!(waiting.may_take(3_000, &owner("other", 7, false), "ours"));
+        let mut takeover = Takeover::new(1_000);
+        assert!(!takeover.may_take(0, &owner("other", 7, false), "ours"));
+        takeover.lost_sight();
+        assert!(!takeover.may_take(2_000, &owner("other", 7, false), "ours"));
+        assert!(takeover.may_take(3_000, &owner("other", 7, false), "ours"));
     }
 
     #[tokio::test]
     async fn an_owner_that_slept_longer_than_its_lease_is_certain_of_nothing_until_it_renews() {
         let clock = Clock::manual(0);
-        let tenure = Tenure::new(clock.clone(), 1_000, 0);
-        assert!(tenure.is_current() && tenure.is_confirmed().await);
+        let lease = Lease::new(clock.clone(), 1_000, 0);
+        assert!(lease.is_current() && lease.is_confirmed().await);
         clock.advance(Duration::from_secs(1));
-        assert!(!tenure.is_current());
+        assert!(!lease.is_current());
         let waits = tokio::spawn({
-            let tenure = tenure.clone();
-            async move { tenure.is_confirmed().await }
+            let lease = lease.clone();
+            async move { lease.is_confirmed().await }
         });
         tokio::task::yield_now().await;
-        tenure.renew(1_000);
+        lease.renew(1_000);
         assert!(waits.await.unwrap());
         clock.advance(Duration::from_secs(1));
-        tenure.0.lost.cancel();
-        assert!(!tenure.is_confirmed().await);
+        lease.0.lost.cancel();
+        assert!(!lease.is_confirmed().await);
     }
 }

@@ -8,31 +8,34 @@ use std::time::Duration;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use domain::{Side, SideMetrics};
 use service_kit::http;
+use tokio::sync::watch;
 
 use crate::{
     exposition,
-    follow::Shared,
+    lease::Lease,
     page::{Figures, LakeFigures, WarehouseFigures},
-    tenure::Tenure,
+    stream::SharedFold,
 };
 
-/// The states that may be shown. Clones are the same board.
+/// The states that may be shown; clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Board {
-    shown: Arc<Mutex<Shown>>,
-    /// How long the owner may not have reached the broker.
+pub(crate) struct ExposedState {
+    exposed: Arc<Mutex<Exposed>>,
+    /// Told when something is shown, or nothing any more.
+    changed: watch::Sender<()>,
+    /// How long the holder of the lease may not have reached the broker.
     stale_after: Duration,
 }
 
 #[derive(Debug, Default)]
-struct Shown {
-    lake: Option<Shared>,
-    warehouse: Option<Shared>,
-    /// Of the owner that counts; none while another does.
-    tenure: Option<Tenure>,
+struct Exposed {
+    lake: Option<SharedFold>,
+    warehouse: Option<SharedFold>,
+    /// `None`: another process has it, and counts.
+    lease: Option<Lease>,
 }
 
-/// Numbers that stand still, because their owner has not reached the broker for too long.
+/// Numbers that stand still, because who counts has not reached the broker for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
     /// Since when.
@@ -53,37 +56,42 @@ impl fmt::Display for Stale {
     }
 }
 
-impl Board {
-    /// A board whose numbers may be as old as this.
+impl ExposedState {
+    /// Nothing as yet; the numbers may be as old as this.
     pub(crate) fn new(stale_after: Duration) -> Self {
-        Self { shown: Arc::default(), stale_after }
+        Self { exposed: Arc::default(), changed: watch::Sender::new(()), stale_after }
     }
 
-    /// Says who counts: this process, for as long as the tenure is renewed, or another.
-    pub(crate) fn owned(&self, tenure: Option<Tenure>) {
-        self.shown().tenure = tenure;
+    /// Says who counts: this process, for as long as the lease is renewed, or another.
+    pub(crate) fn counted_under(&self, lease: Option<Lease>) {
+        self.exposed().lease = lease;
+    }
+
+    /// Told when something is shown, or nothing any more.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Whether what is shown stands still.
     pub(crate) fn stale(&self) -> Option<Stale> {
-        let age = Duration::from_millis(self.shown().tenure.as_ref()?.age_ms());
+        let age = Duration::from_millis(self.exposed().lease.as_ref()?.age_ms());
         let stale_after = self.stale_after;
         (age >= stale_after).then_some(Stale { age, stale_after })
     }
 
     /// Shows the state of a side, or nothing while it is being found.
-    pub(crate) fn show(&self, side: Side, state: Option<Shared>) {
-        let mut shown = self.shown();
+    pub(crate) fn show(&self, side: Side, state: Option<SharedFold>) {
         match side {
-            Side::Lake => shown.lake = state,
-            Side::Warehouse => shown.warehouse = state,
+            Side::Lake => self.exposed().lake = state,
+            Side::Warehouse => self.exposed().warehouse = state,
         }
+        // Nobody listens only when the service ends.
+        self.changed.send_replace(());
     }
 
     /// Whether both sides are shown.
     pub(crate) fn is_complete(&self) -> bool {
-        let shown = self.shown();
-        shown.lake.is_some() && shown.warehouse.is_some()
+        self.both().is_some()
     }
 
     /// The routes `/metrics`, `/readyz` and `/livez`.
@@ -92,11 +100,11 @@ impl Board {
             .route("/livez", get("ok\n"))
             .route(
                 "/readyz",
-                get(|State(board): State<Self>| ready(board.may_be_shown().map(|()| "ok\n"))),
+                get(|State(exposed): State<Self>| ready(exposed.may_be_shown().map(|()| "ok\n"))),
             )
             .route(
                 "/metrics",
-                get(|State(board): State<Self>| ready(board.text().map(http::metrics))),
+                get(|State(exposed): State<Self>| ready(exposed.text().map(http::metrics))),
             )
             .with_state(self)
     }
@@ -142,13 +150,13 @@ impl Board {
         Some(Figures { lake, warehouse })
     }
 
-    fn both(&self) -> Option<(Shared, Shared)> {
-        let shown = self.shown();
-        Some((shown.lake.clone()?, shown.warehouse.clone()?))
+    fn both(&self) -> Option<(SharedFold, SharedFold)> {
+        let exposed = self.exposed();
+        Some((exposed.lake.clone()?, exposed.warehouse.clone()?))
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn exposed(&self) -> MutexGuard<'_, Exposed> {
+        self.exposed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,47 +178,68 @@ mod tests {
 
     const STALE_AFTER: Duration = Duration::from_secs(30);
 
-    fn shared(stream: Stream) -> Shared {
+    fn shared(stream: Stream) -> SharedFold {
         let mark = Mark { epoch: 1, sequence: 0, broker_ns: 0, created_ns: 0 };
-        Shared::new(StreamFold::new(StreamState::new(stream, Rules::default()), mark))
+        SharedFold::new(StreamFold::new(StreamState::new(stream, Rules::default()), mark))
     }
 
-    async fn status(board: &Board, path: &str) -> u16 {
-        ask(board.clone().routes(), path).await.0
+    async fn status(exposed: &ExposedState, path: &str) -> u16 {
+        ask(exposed.clone().routes(), path).await.0
     }
 
     #[tokio::test]
     async fn nothing_is_shown_until_both_sides_have_caught_up() {
-        let board = Board::new(STALE_AFTER);
-        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (503, 503));
-        board.show(Side::Lake, Some(shared(Stream::lake(0))));
-        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (503, 503));
-        board.show(Side::Warehouse, Some(shared(Stream::warehouse(0))));
-        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (200, 200));
-        board.show(Side::Lake, None);
-        assert_eq!((status(&board, "/metrics").await, status(&board, "/livez").await), (503, 200));
+        let exposed = ExposedState::new(STALE_AFTER);
+        assert_eq!(
+            (status(&exposed, "/metrics").await, status(&exposed, "/readyz").await),
+            (503, 503)
+        );
+        exposed.show(Side::Lake, Some(shared(Stream::lake(0))));
+        assert_eq!(
+            (status(&exposed, "/metrics").await, status(&exposed, "/readyz").await),
+            (503, 503)
+        );
+        exposed.show(Side::Warehouse, Some(shared(Stream::warehouse(0))));
+        assert_eq!(
+            (status(&exposed, "/metrics").await, status(&exposed, "/readyz").await),
+            (200, 200)
+        );
+        exposed.show(Side::Lake, None);
+        assert_eq!(
+            (status(&exposed, "/metrics").await, status(&exposed, "/livez").await),
+            (503, 200)
+        );
     }
 
     #[tokio::test]
     async fn numbers_whose_owner_does_not_reach_the_broker_are_not_ready_until_it_does() {
-        let (board, clock) = (Board::new(STALE_AFTER), Clock::manual(0));
-        board.show(Side::Lake, Some(shared(Stream::lake(0))));
-        board.show(Side::Warehouse, Some(shared(Stream::warehouse(0))));
-        let tenure = Tenure::new(clock.clone(), 3_000, 0);
-        board.owned(Some(tenure.clone()));
+        let (exposed, clock) = (ExposedState::new(STALE_AFTER), Clock::manual(0));
+        exposed.show(Side::Lake, Some(shared(Stream::lake(0))));
+        exposed.show(Side::Warehouse, Some(shared(Stream::warehouse(0))));
+        let lease = Lease::new(clock.clone(), 3_000, 0);
+        exposed.counted_under(Some(lease.clone()));
         clock.advance(STALE_AFTER - Duration::from_millis(1));
-        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (200, 200));
-        assert!(board.figures().is_some());
+        assert_eq!(
+            (status(&exposed, "/metrics").await, status(&exposed, "/readyz").await),
+            (200, 200)
+        );
+        assert!(exposed.figures().is_some());
         clock.advance(Duration::from_millis(1));
-        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (503, 503));
-        assert_eq!(status(&board, "/livez").await, 200);
-        assert!(board.figures().is_none(), "the page would show them as live");
-        let said = board.stale().unwrap().to_string();
+        assert_eq!(
+            (status(&exposed, "/metrics").await, status(&exposed, "/readyz").await),
+            (503, 503)
+        );
+        assert_eq!(status(&exposed, "/livez").await, 200);
+        assert!(exposed.figures().is_none(), "the page would show them as live");
+        let said = exposed.stale().unwrap().to_string();
         assert!(said.contains("last reached 30 s ago"), "{said}");
-        tenure.renew(clock.monotonic_ms());
-        assert_eq!((status(&board, "/metrics").await, status(&board, "/readyz").await), (200, 200));
+        lease.renew(clock.monotonic_ms());
+        assert_eq!(
+            (status(&exposed, "/metrics").await, status(&exposed, "/readyz").await),
+            (200, 200)
+        );
         clock.advance(STALE_AFTER);
-        board.owned(None);
-        assert_eq!(board.stale(), None, "another owner's are not ours to judge");
+        exposed.counted_under(None);
+        assert_eq!(exposed.stale(), None, "another owner's are not ours to judge");
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bus::{Bus, BusError, Publisher};
+use bus::{BusError, Publisher};
 use domain::Mark;
-use service_kit::{Clock, Condition, FailPoint};
+use service_kit::{Condition, FailPoint};
 use tokio_util::sync::CancellationToken;
 
-use crate::{follow::Shared, metrics::StreamMetrics, tenure::Tenure};
+use super::{SharedFold, StreamContext};
+use crate::lease::Lease;
 
 /// Between two looks at how long something is in no snapshot.
 const LOOK: Duration = Duration::from_millis(500);
@@ -18,35 +19,25 @@ static SNAPSHOT_STORED: FailPoint = FailPoint::new("aggregator.snapshot_stored")
 
 /// Stores snapshots of one stream.
 #[derive(Debug)]
-pub(crate) struct Snapshotter {
-    /// The connection.
-    pub(crate) bus: Bus,
-    /// The name of what is read, and of the snapshots.
-    pub(crate) name: String,
+pub(super) struct Snapshotter {
+    pub(super) context: StreamContext,
     /// Whether nobody else trims what is read.
-    pub(crate) trims: bool,
-    /// The state.
-    pub(crate) shared: Shared,
+    pub(super) trims: bool,
+    pub(super) fold: SharedFold,
     /// The samples: a snapshot is stored only after every sample up to it was acknowledged.
-    pub(crate) samples: Arc<Publisher>,
-    /// Its metrics.
-    pub(crate) metrics: StreamMetrics,
-    /// Stamps the metrics.
-    pub(crate) clock: Clock,
+    pub(super) samples: Arc<Publisher>,
     /// Revision of the pointer that the next snapshot replaces.
-    pub(crate) revision: u64,
+    pub(super) revision: u64,
     /// How far the snapshot in force reaches; none serves as yet.
-    pub(crate) stored: Option<Mark>,
-    /// Whether the partition is ours: snapshots are its owner's.
-    pub(crate) tenure: Tenure,
+    pub(super) stored: Option<Mark>,
+    /// Snapshots are stored by its holder alone.
+    pub(super) lease: Lease,
 }
 
 /// Since when something counted is in no snapshot, and why.
 #[derive(Debug)]
-pub(crate) struct Unsaved {
-    name: String,
-    clock: Clock,
-    metrics: StreamMetrics,
+pub(super) struct Unsaved {
+    context: StreamContext,
     condition: Condition,
     overdue_after: Duration,
     /// When all that was counted was in a snapshot.
@@ -55,27 +46,26 @@ pub(crate) struct Unsaved {
 }
 
 impl Unsaved {
-    /// Of the stream of this name, told by these.
-    pub(crate) fn new(
-        name: String,
-        clock: Clock,
-        (condition, metrics): (Condition, StreamMetrics),
+    /// Nothing is unsaved yet. From `overdue_after` on the condition fails.
+    pub(super) fn new(
+        context: StreamContext,
+        condition: Condition,
         overdue_after: Duration,
     ) -> Self {
-        let saved = clock.monotonic();
+        let saved = context.clock.monotonic();
         let why = "no answer from NATS yet, or samples that are not acknowledged".to_owned();
-        Self { name, clock, metrics, condition, overdue_after, saved, why }
+        Self { context, condition, overdue_after, saved, why }
     }
 
     fn saved(&mut self) {
-        self.saved = self.clock.monotonic();
+        self.saved = self.context.clock.monotonic();
         self.look();
     }
 
     fn look(&self) {
-        let unsaved = self.clock.monotonic().saturating_sub(self.saved);
-        self.metrics.observe_unsaved(unsaved);
-        let (name, seconds) = (&self.name, unsaved.as_secs());
+        let unsaved = self.context.clock.monotonic().saturating_sub(self.saved);
+        self.context.metrics.observe_unsaved(unsaved);
+        let (name, seconds) = (&self.context.name, unsaved.as_secs());
         if unsaved < self.overdue_after {
             self.condition.pass(format!("{name}: stored"));
         } else {
@@ -97,7 +87,7 @@ impl Unsaved {
 
 impl Drop for Unsaved {
     fn drop(&mut self) {
-        self.metrics.observe_unsaved(Duration::ZERO);
+        self.context.metrics.observe_unsaved(Duration::ZERO);
     }
 }
 
@@ -110,7 +100,7 @@ impl Snapshotter {
     ///
     /// [`BusError::Superseded`]: another aggregator stored one. What passes is tried again at the
     /// next interval.
-    pub(crate) async fn run(
+    pub(super) async fn run(
         mut self,
         interval: Duration,
         mut unsaved: Unsaved,
@@ -133,7 +123,7 @@ impl Snapshotter {
                 Ok(true) => unsaved.saved(),
                 Ok(false) => unsaved.why = "owning the partition is not renewed".to_owned(),
                 Err(error) if error.is_transient() => {
-                    self.metrics.observe_snapshot_failure();
+                    self.context.metrics.observe_snapshot_failure();
                     tracing::warn!(%error, "snapshot not stored; the next one tries again");
                     unsaved.why = error.to_string();
                 }
@@ -147,14 +137,15 @@ impl Snapshotter {
 
     /// Stores a snapshot of what is counted, unless it is stored; whether it is.
     async fn store(&mut self) -> Result<bool, BusError> {
+        let StreamContext { name, bus, clock, metrics, .. } = &self.context;
         let (bytes, mark) = {
-            let fold = self.shared.lock();
+            let fold = self.fold.lock();
             let mark = fold.mark();
             if self.stored == Some(mark) {
                 return Ok(true);
             }
-            // One that is not certain to own the partition waits for the next renewal.
-            if !self.tenure.is_current() {
+            // One that is not certain to have the lease waits for the next renewal.
+            if !self.lease.is_current() {
                 return Ok(false);
             }
             (wire::snapshot::encode_state(fold.state(), &mark), mark)
@@ -162,11 +153,10 @@ impl Snapshotter {
         SNAPSHOT_TAKEN.pass();
         self.samples.flush().await?;
         SAMPLES_FLUSHED.pass();
-        let snapshots = self.bus.snapshots();
-        self.revision = snapshots.store(&self.name, &bytes, &mark, self.revision).await?;
+        self.revision = bus.snapshots().store(name, &bytes, &mark, self.revision).await?;
         SNAPSHOT_STORED.pass();
         self.stored = Some(mark);
-        self.metrics.observe_snapshot(mark.sequence, bytes.len(), self.clock.now_us());
+        metrics.observe_snapshot(mark.sequence, bytes.len(), clock.now_us());
         if self.trims {
             self.make_room(mark.sequence).await?;
         }
@@ -176,11 +166,12 @@ impl Snapshotter {
     /// Trims a stream that is more than half full, below the message of the snapshot: a replay that
     /// is larger than its stream flows through it.
     async fn make_room(&self, sequence: u64) -> Result<(), BusError> {
-        let status = self.bus.stream(&self.name).await?;
+        let StreamContext { name: stream, bus, .. } = &self.context;
+        let status = bus.stream(stream).await?;
         let is_large = u64::try_from(status.max_bytes).is_ok_and(|max| status.bytes > max / 2);
         if is_large {
-            let messages = self.bus.trim(&self.name, sequence).await?;
-            tracing::info!(stream = self.name, below = sequence, messages, "trimmed the run");
+            let messages = bus.trim(stream, sequence).await?;
+            tracing::info!(stream, below = sequence, messages, "trimmed the run");
         }
         Ok(())
     }

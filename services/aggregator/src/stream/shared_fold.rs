@@ -1,0 +1,22 @@
+//! The fold of a stream, as its consumer, the snapshots and the scrapes share it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::fold::StreamFold;
+
+/// A fold; clones are the same. A message is counted whole or not at all.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedFold(Arc<Mutex<StreamFold>>);
+
+impl SharedFold {
+    /// Shares a fold.
+    pub(crate) fn new(fold: StreamFold) -> Self {
+        Self(Arc::new(Mutex::new(fold)))
+    }
+
+    /// The fold between two messages.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, StreamFold> {
+        // The fold is total: nothing panics between its changes.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
