@@ -2,7 +2,8 @@
 //!
 //! Buckets are exact up to 127; above, each power of two is cut into 64 of equal width, so that the
 //! middle of a bucket lies within 1/128 (0.79 %) of every value in it: the layout of an HDR
-//! histogram with six sub-bucket bits. Counts add up, in SQL as well as here.
+//! histogram with six sub-bucket bits. Counts add up, in SQL as well as here, which no sketch of a
+//! library does: the archive has to add the same buckets without this program.
 
 use std::collections::BTreeMap;
 

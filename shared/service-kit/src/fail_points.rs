@@ -1,7 +1,8 @@
 //! Fail points: named places between two steps at which a test ends the process, as `kill -9` would.
 //!
 //! They exist in builds with debug assertions only. In a release build [`FailPoint::pass`] is empty,
-//! and nothing reads the environment.
+//! and nothing reads the environment. Libraries for this run actions in the process that the test has
+//! set up; here the process is another one and only has to end, so that a counter is enough.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -1,4 +1,7 @@
 //! Reads a page of metrics in Prometheus' text format.
+//!
+//! As far as our own services write it: one line a sample, without timestamps. A whole parser would
+//! bring more code than these lines.
 
 /// The samples of a page of metrics.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,4 +1,7 @@
 //! JSON to events. What is wrong is said by the name of the field; what is unknown is counted.
+//!
+//! Visited by hand: a derived reader refuses a wrong value without the name of its field, and either
+//! passes over unknown fields without counting them or refuses the event for them.
 
 use std::{borrow::Cow, fmt};
 
