@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::Side;
-use simulator::draw::Draw;
+use simulator::rng::SeededRng;
 
 use crate::matrix::points::{Needs, POINTS, Point};
 use crate::pipeline::Part;
@@ -194,7 +194,7 @@ impl Fault {
 /// for.
 #[derive(Debug)]
 pub struct Schedule {
-    draw: Draw,
+    rng: SeededRng,
     /// All kinds, shuffled: none is met a second time before every other.
     deck: Vec<Fault>,
 }
@@ -202,14 +202,14 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule that belongs to this seed.
     pub fn new(seed: u64) -> Self {
-        Self { draw: Draw::new(seed, PURPOSE), deck: Vec::new() }
+        Self { rng: SeededRng::new(seed, PURPOSE), deck: Vec::new() }
     }
 
     fn deal(&mut self) -> Fault {
         if self.deck.is_empty() {
-            self.deck = deck(&mut self.draw);
+            self.deck = deck(&mut self.rng);
             for place in (1..self.deck.len()).rev() {
-                let other = self.draw.index(place + 1);
+                let other = self.rng.index(place + 1);
                 self.deck.swap(place, other);
             }
         }
@@ -217,7 +217,7 @@ impl Schedule {
     }
 
     fn companion(&mut self, of: &Fault) -> Option<Fault> {
-        if !of.mixes() || !self.draw.chance(TWO_AT_ONCE) {
+        if !of.mixes() || !self.rng.chance(TWO_AT_ONCE) {
             return None;
         }
         let fits = |other: &Fault| other.mixes() && other.target() != of.target();
@@ -233,13 +233,13 @@ impl Iterator for Schedule {
         let first = self.deal();
         let second = self.companion(&first);
         let faults: Vec<Fault> = [Some(first), second].into_iter().flatten().collect();
-        let lasts = |fault: &Fault, draw: &mut Draw| {
+        let lasts = |fault: &Fault, rng: &mut SeededRng| {
             let (shortest, longest) = fault.lasts_ms();
-            shortest + draw.below(longest - shortest + 1)
+            shortest + rng.below(longest - shortest + 1)
         };
-        let hold_ms = faults.iter().map(|fault| lasts(fault, &mut self.draw)).max();
+        let hold_ms = faults.iter().map(|fault| lasts(fault, &mut self.rng)).max();
         Some(Step {
-            wait: Duration::from_millis(100 + self.draw.below(900)),
+            wait: Duration::from_millis(100 + self.rng.below(900)),
             faults,
             hold: Duration::from_millis(hold_ms.unwrap_or(0)),
         })
@@ -247,7 +247,7 @@ impl Iterator for Schedule {
 }
 
 /// One fault of every kind.
-fn deck(draw: &mut Draw) -> Vec<Fault> {
+fn deck(rng: &mut SeededRng) -> Vec<Fault> {
     let mut deck = vec![
         Fault::LoseSnapshots,
         Fault::KillNats,
@@ -256,11 +256,11 @@ fn deck(draw: &mut Draw) -> Vec<Fault> {
         Fault::SmallPayload,
         Fault::StopPostgres,
         Fault::CrashProducer,
-        Fault::KillSimulator(if draw.chance(0.5) { Side::Lake } else { Side::Warehouse }),
-        Fault::Unreadable(draw.index(unreadable::forms().len()), 1 + draw.index(UNREADABLE_MAX)),
+        Fault::KillSimulator(if rng.chance(0.5) { Side::Lake } else { Side::Warehouse }),
+        Fault::Unreadable(rng.index(unreadable::forms().len()), 1 + rng.index(UNREADABLE_MAX)),
     ];
     for part in [Part::Aggregator, Part::Archiver] {
-        let second = Fault::Second(part, draw.chance(0.5));
+        let second = Fault::Second(part, rng.chance(0.5));
         deck.extend([Fault::Kill(part), Fault::Stop(part), second, Fault::Zombie(part)]);
     }
     for server in [Server::Nats, Server::Postgres] {
@@ -269,8 +269,8 @@ fn deck(draw: &mut Draw) -> Vec<Fault> {
     }
     let loaded: Vec<&Point> = POINTS.iter().filter(|point| point.needs == Needs::Load).collect();
     for _ in 0..2 {
-        if let Some(point) = loaded.get(draw.index(loaded.len())) {
-            deck.push(Fault::KillAt(**point, 1 + draw.below(point.passings_max)));
+        if let Some(point) = loaded.get(rng.index(loaded.len())) {
+            deck.push(Fault::KillAt(**point, 1 + rng.below(point.passings_max)));
         }
     }
     deck
@@ -294,7 +294,8 @@ mod tests {
 
     #[test]
     fn every_kind_comes_before_any_comes_again() {
-        let kinds = deck(&mut Draw::new(0, 0)).iter().map(Fault::kind).collect::<BTreeSet<_>>();
+        let kinds =
+            deck(&mut SeededRng::new(0, 0)).iter().map(Fault::kind).collect::<BTreeSet<_>>();
         let mut schedule = Schedule::new(3);
         let mut met = BTreeSet::new();
         let mut faults = 0;

@@ -12,7 +12,7 @@ use domain::{
     WarehouseQuery,
 };
 use service_kit::Clock;
-use simulator::draw::Draw;
+use simulator::rng::SeededRng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use wire::{Format, Sealed, Subjects, seal};
@@ -201,7 +201,7 @@ struct Made {
 /// Makes messages: everything but the time follows from the seed.
 struct Maker {
     side: Side,
-    draw: Draw,
+    rng: SeededRng,
     subject: String,
     run: Run,
     runs: u32,
@@ -219,7 +219,7 @@ impl Maker {
         };
         let mut maker = Self {
             side,
-            draw: Draw::new(seed, purpose),
+            rng: SeededRng::new(seed, purpose),
             subject,
             run: Run::new(0, 0),
             runs: 0,
@@ -241,42 +241,42 @@ impl Maker {
     }
 
     fn message(&mut self, now_us: i64) -> Made {
-        if self.draw.chance(POISON_MESSAGES) {
+        if self.rng.chance(POISON_MESSAGES) {
             return self.poison();
         }
-        if self.draw.chance(SENT_TWICE_MESSAGES) && !self.messages.is_empty() {
+        if self.rng.chance(SENT_TWICE_MESSAGES) && !self.messages.is_empty() {
             return self.twice();
         }
         let (mut late, mut repeated) = (0, 0);
         let mut events = Vec::with_capacity(MESSAGE_EVENTS);
         while events.len() < MESSAGE_EVENTS {
-            if self.draw.chance(REPEATED_EVENTS) && !self.events.is_empty() {
-                let place = self.draw.index(self.events.len());
+            if self.rng.chance(REPEATED_EVENTS) && !self.events.is_empty() {
+                let place = self.rng.index(self.events.len());
                 events.extend(self.events.get(place).cloned());
                 repeated += 1;
                 continue;
             }
-            let is_late = self.draw.chance(LATE_EVENTS);
+            let is_late = self.rng.chance(LATE_EVENTS);
             late += u64::from(is_late);
             let event = self.event(now_us, is_late);
-            if self.draw.chance(REPEATED_EVENTS) {
+            if self.rng.chance(REPEATED_EVENTS) {
                 remember(&mut self.events, event.clone());
             }
             events.push(event);
         }
-        let format = if self.draw.chance(JSON_MESSAGES) { Format::Json } else { Format::Bincode };
+        let format = if self.rng.chance(JSON_MESSAGES) { Format::Json } else { Format::Bincode };
         let sealed = seal(&self.subject, format, &events);
         let identities: Arc<[EventIdentity]> = events.iter().map(Event::identity).collect();
         remember(&mut self.messages, (sealed.clone(), Arc::clone(&identities)));
-        let held_ms = self.draw.chance(HELD_BACK_MESSAGES).then(|| 20 + self.draw.below(1_000));
+        let held_ms = self.rng.chance(HELD_BACK_MESSAGES).then(|| 20 + self.rng.below(1_000));
         Made { sealed, identities: Some(identities), held_ms, repeated, late }
     }
 
     /// The same bytes under another id: the broker stores them again.
     fn twice(&mut self) -> Made {
-        let place = self.draw.index(self.messages.len());
+        let place = self.rng.index(self.messages.len());
         let (mut sealed, identities) = self.messages[place].clone();
-        sealed.message_id = format!("{}-{}", sealed.message_id, self.draw.below(u64::MAX));
+        sealed.message_id = format!("{}-{}", sealed.message_id, self.rng.below(u64::MAX));
         let repeated = u64::try_from(identities.len()).unwrap_or(0);
         Made { sealed, identities: Some(identities), held_ms: None, repeated, late: 0 }
     }
@@ -285,7 +285,7 @@ impl Maker {
     fn poison(&mut self) -> Made {
         self.poison += 1;
         let (run, number) = (self.run, self.poison);
-        let (content_type, payload) = match self.draw.below(3) {
+        let (content_type, payload) = match self.rng.below(3) {
             0 => {
                 let mut bytes = vec![0xff; 8];
                 bytes.extend_from_slice(format!("{run} {number}").as_bytes());
@@ -303,9 +303,9 @@ impl Maker {
     }
 
     fn event(&mut self, now_us: i64, is_late: bool) -> Event {
-        let late_us = if is_late { 1_000_000 + self.draw.below(600_000_000) } else { 0 };
-        let before_us = i64::try_from(late_us + self.draw.below(5_000)).unwrap_or(0);
-        let id = if self.draw.chance(DERIVED_EVENTS) {
+        let late_us = if is_late { 1_000_000 + self.rng.below(600_000_000) } else { 0 };
+        let before_us = i64::try_from(late_us + self.rng.below(5_000)).unwrap_or(0);
+        let id = if self.rng.chance(DERIVED_EVENTS) {
             self.derived()
         } else {
             self.number += 1;
@@ -321,8 +321,8 @@ impl Maker {
     fn derived(&mut self) -> EventId {
         let mut bytes = [0; 16];
         let (high, low) = bytes.split_at_mut(8);
-        high.copy_from_slice(&self.draw.below(u64::MAX).to_be_bytes());
-        low.copy_from_slice(&self.draw.below(u64::MAX).to_be_bytes());
+        high.copy_from_slice(&self.rng.below(u64::MAX).to_be_bytes());
+        low.copy_from_slice(&self.rng.below(u64::MAX).to_be_bytes());
         // Version 5 and the usual variant, as a natural key gives.
         bytes[6] = bytes[6] & 0x0f | 0x50;
         bytes[8] = bytes[8] & 0x3f | 0x80;
@@ -330,22 +330,22 @@ impl Maker {
     }
 
     fn access(&mut self) -> Fact {
-        let operation = match self.draw.below(10) {
+        let operation = match self.rng.below(10) {
             0..4 => Operation::Write,
             4 => Operation::Delete,
             5 => Operation::Copy,
             6 => Operation::List,
             _ => Operation::Read,
         };
-        let bytes = self.draw.below(1 << 24);
+        let bytes = self.rng.below(1 << 24);
         Fact::LakeAccess(LakeAccess {
-            bucket: format!("bucket-{}", self.draw.below(BUCKETS)),
-            key: format!("matrix/{}", self.draw.below(KEYS)),
+            bucket: format!("bucket-{}", self.rng.below(BUCKETS)),
+            key: format!("matrix/{}", self.rng.below(KEYS)),
             operation,
             bytes,
-            object_bytes: self.draw.chance(0.5).then_some(bytes / 2),
-            duration_us: self.draw.below(1_000_000),
-            outcome: if self.draw.chance(0.05) { Outcome::Timeout } else { Outcome::Ok },
+            object_bytes: self.rng.chance(0.5).then_some(bytes / 2),
+            duration_us: self.rng.below(1_000_000),
+            outcome: if self.rng.chance(0.05) { Outcome::Timeout } else { Outcome::Ok },
             principal: "matrix".to_owned(),
             ..test_support::lake_access()
         })
@@ -353,13 +353,13 @@ impl Maker {
 
     fn query(&mut self) -> Fact {
         Fact::WarehouseQuery(WarehouseQuery {
-            warehouse: format!("warehouse-{}", self.draw.below(WAREHOUSES)),
-            queued_us: self.draw.below(10_000),
-            executed_us: self.draw.below(1_000_000),
-            rows_processed: self.draw.below(100_000),
-            rows_returned: self.draw.below(1_000),
-            bytes_scanned: self.draw.below(1 << 30),
-            cache_hit: self.draw.chance(0.1),
+            warehouse: format!("warehouse-{}", self.rng.below(WAREHOUSES)),
+            queued_us: self.rng.below(10_000),
+            executed_us: self.rng.below(1_000_000),
+            rows_processed: self.rng.below(100_000),
+            rows_returned: self.rng.below(1_000),
+            bytes_scanned: self.rng.below(1 << 30),
+            cache_hit: self.rng.chance(0.1),
             principal: "matrix".to_owned(),
             ..test_support::warehouse_query()
         })

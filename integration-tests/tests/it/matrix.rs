@@ -20,7 +20,7 @@ use integration_tests::postgres::Database;
 use integration_tests::waiting::until;
 use serde_json::Value;
 use service_kit::Clock;
-use simulator::draw::Draw;
+use simulator::rng::SeededRng;
 
 use crate::laws;
 use crate::samples::due_and_kept;
@@ -38,12 +38,12 @@ const LONG: Plan =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_every_named_point_changes_nothing() {
-    let mut draw = Draw::new(1, 9);
+    let mut rng = SeededRng::new(1, 9);
     let mut points: Vec<(Point, u64)> =
-        POINTS.iter().map(|point| (*point, 1 + draw.below(point.passings_max))).collect();
+        POINTS.iter().map(|point| (*point, 1 + rng.below(point.passings_max))).collect();
     // Those of the first start keep their order: each leaves the next something to begin.
     for place in (4..points.len()).rev() {
-        let other = 3 + draw.index(place - 2);
+        let other = 3 + rng.index(place - 2);
         points.swap(place, other);
     }
     let rested = round::run_points(SHORT, &points).await.unwrap();
@@ -62,9 +62,9 @@ async fn the_laws_hold_whatever_happens_at_random_moments() {
     } else if let Some(torture_s) = number("LAKEGAUGE_TORTURE_S") {
         plan = LONG;
         end = Duration::from_secs(torture_s);
-        let mut draw = Draw::new(clock.now_us().unsigned_abs(), 9);
+        let mut rng = SeededRng::new(clock.now_us().unsigned_abs(), 9);
         // Short enough to be typed.
-        seeds = Box::new(std::iter::repeat_with(move || draw.below(1_000_000)));
+        seeds = Box::new(std::iter::repeat_with(move || rng.below(1_000_000)));
     }
     plan.rate = number("LAKEGAUGE_TORTURE_RATE").unwrap_or(plan.rate);
     let mut sum = Sum::default();

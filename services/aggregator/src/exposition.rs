@@ -1,4 +1,4 @@
-//! State to metrics: the four, and their twins with labels. Pure.
+//! State to metrics: the key metrics, and the same with labels. Pure.
 //!
 //! The number of series is bounded by the labels of the state, whatever comes in.
 
@@ -148,11 +148,11 @@ pub(crate) fn warehouse_families(warehouse: &WarehouseState) -> Vec<MetricFamily
             vec![gauge(&[], float(i128::from(warehouse.newest.0)) / MICROS_PER_SECOND)],
         ),
     ];
-    families.extend(warehouse_twins(warehouse));
+    families.extend(labelled_warehouse(warehouse));
     families
 }
 
-fn warehouse_twins(warehouse: &WarehouseState) -> Vec<MetricFamily> {
+fn labelled_warehouse(warehouse: &WarehouseState) -> Vec<MetricFamily> {
     let per_warehouse = |value: &dyn Fn(&WarehouseSums) -> f64| -> Vec<Metric> {
         let warehouses = warehouse.warehouses();
         warehouses.map(|(name, sums)| counter(&[("warehouse", name)], value(sums))).collect()
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn the_twins_agree_with_the_four() {
+    fn the_labelled_metrics_agree_with_the_key_metrics() {
         let events = [write(1, "raw", 7), write(2, "curated", 3), query(3, "etl", 9_500)];
         let text = text(&events, &Rules::default());
         assert_eq!(value(&text, "data_lake_storage_used_bytes{bucket=\"raw\"}"), "7");

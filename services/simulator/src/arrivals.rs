@@ -14,7 +14,7 @@ use domain::{
 };
 
 use crate::{
-    draw::{Draw, to_f64, to_u64},
+    rng::{SeededRng, to_f64, to_u64},
     scenario::{Incident, Scenario},
 };
 
@@ -57,7 +57,7 @@ pub struct Arrival {
 /// An endless sequence of arrivals, ascending in time.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
-    draw: Draw,
+    rng: SeededRng,
     traffic: Traffic,
     scenario: Scenario,
     /// Mean number of events in a session.
@@ -77,12 +77,12 @@ pub struct Arrivals {
 
 impl Arrivals {
     /// Arrivals from `origin` on.
-    pub fn new(draw: Draw, traffic: Traffic, scenario: Scenario, origin: Timestamp) -> Self {
+    pub fn new(rng: SeededRng, traffic: Traffic, scenario: Scenario, origin: Timestamp) -> Self {
         let swing = (traffic.peak_over_trough - 1.0) / (traffic.peak_over_trough + 1.0);
         let slowness = (traffic.rate_per_s / RATE_MEASURED).min(1.0);
         let mut arrivals = Self {
             session_events: (traffic.burst_events * slowness).max(1.0),
-            draw,
+            rng,
             traffic,
             scenario,
             swing,
@@ -131,8 +131,8 @@ impl Arrivals {
     fn begin(&mut self, at: Timestamp) -> Arrival {
         let session = self.new_session();
         let mean = self.session_events;
-        let over = if self.draw.chance(SHORT_SHARE) { SHORT_OVER_MEAN } else { LONG_OVER_MEAN };
-        let left = if mean <= 1.0 { 0 } else { self.draw.geometric(mean * over) - 1 };
+        let over = if self.rng.chance(SHORT_SHARE) { SHORT_OVER_MEAN } else { LONG_OVER_MEAN };
+        let left = if mean <= 1.0 { 0 } else { self.rng.geometric(mean * over) - 1 };
         if left > 0 {
             let gap = self.gap();
             self.running.push(Reverse((at.0.saturating_add(gap), session, left)));
@@ -154,7 +154,7 @@ impl Arrivals {
     }
 
     fn gap(&mut self) -> i64 {
-        i64::try_from(to_u64(self.draw.exponential(SESSION_GAP_US))).unwrap_or(i64::MAX)
+        i64::try_from(to_u64(self.rng.exponential(SESSION_GAP_US))).unwrap_or(i64::MAX)
     }
 
     fn plan_session(&mut self) {
@@ -164,7 +164,7 @@ impl Arrivals {
         }
         let rate =
             self.traffic.rate_per_s * daily_curve(self.swing, at) * self.scenario.rate_factor(at);
-        self.next_session_us += self.draw.exponential(1e6 * self.session_events / rate);
+        self.next_session_us += self.rng.exponential(1e6 * self.session_events / rate);
     }
 }
 
@@ -207,7 +207,7 @@ impl Spread {
             }
             counts[second] += 1;
         }
-        let (number, seconds) = (f64::from(events), to_f64(crate::draw::length(&counts)));
+        let (number, seconds) = (f64::from(events), to_f64(crate::rng::length(&counts)));
         let (gap_mean, rate) = (gaps / number, number / seconds);
         let variance =
             counts.iter().map(|count| (f64::from(*count) - rate).powi(2)).sum::<f64>() / seconds;
@@ -227,7 +227,7 @@ mod tests {
 
     fn arrivals(rate_per_s: f64, burst_events: f64, peak_over_trough: f64) -> Arrivals {
         let traffic = Traffic { rate_per_s, burst_events, peak_over_trough };
-        Arrivals::new(Draw::new(3, 0), traffic, Scenario::calm(), MIDNIGHT)
+        Arrivals::new(SeededRng::new(3, 0), traffic, Scenario::calm(), MIDNIGHT)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::draw::{length, to_f64, to_u64};
+use crate::rng::{length, to_f64, to_u64};
 
 /// Events in a description's sample.
 pub const SAMPLE_EVENTS: u32 = 1_000_000;

@@ -5,8 +5,8 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 use domain::{Event, EventId, Run, Timestamp, time::MICROS_PER_SECOND};
 
 use crate::{
-    draw::{Draw, to_u64},
     model::Draft,
+    rng::{SeededRng, to_u64},
 };
 
 /// Events held back at most, about 500 bytes each. At 100,000 events/s and the default shares some
@@ -41,7 +41,7 @@ pub struct Emitted<N> {
 /// Gives identities, holds some events back and repeats some.
 #[derive(Debug)]
 pub struct Emission<N> {
-    draw: Draw,
+    rng: SeededRng,
     disorder: Disorder,
     run: Run,
     next_number: u64,
@@ -51,13 +51,13 @@ pub struct Emission<N> {
 
 impl<N> Emission<N> {
     /// Emission of a run.
-    pub const fn new(draw: Draw, disorder: Disorder, run: Run) -> Self {
-        Self { draw, disorder, run, next_number: 0, held: BinaryHeap::new(), held_so_far: 0 }
+    pub const fn new(rng: SeededRng, disorder: Disorder, run: Run) -> Self {
+        Self { rng, disorder, run, next_number: 0, held: BinaryHeap::new(), held_so_far: 0 }
     }
 
     /// Takes what happens now, and gives it back as an event unless it is held back.
     pub fn admit(&mut self, draft: Draft<N>) -> Option<Emitted<N>> {
-        let fate = self.draw.unit();
+        let fate = self.rng.unit();
         let room = self.held.len() < HELD_EVENTS_MAX;
         let Disorder { late_share, duplicate_share } = self.disorder;
         if room && fate < late_share {
@@ -100,7 +100,7 @@ impl<N> Emission<N> {
     }
 
     fn hold(&mut self, since: Timestamp, what: What<N>) {
-        let held_us = self.draw.log_uniform(HELD_S_MIN, HELD_S_MAX) * 1e6;
+        let held_us = self.rng.log_uniform(HELD_S_MIN, HELD_S_MAX) * 1e6;
         let longest = 61 * MICROS_PER_SECOND;
         let held_us = i64::try_from(to_u64(held_us)).unwrap_or(longest).min(longest);
         let release = Timestamp(since.0.saturating_add(held_us));

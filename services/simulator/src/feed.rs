@@ -7,9 +7,9 @@ use wire::{Packer, Sealed};
 
 use crate::{
     arrivals::{Arrival, Arrivals},
-    draw::Draw,
     emission::{Disorder, Emission, Emitted},
     model::{Draft, Model, OraclePage},
+    rng::SeededRng,
 };
 
 /// Events whose times are spread evenly between two readings of the clock.
@@ -32,7 +32,7 @@ pub struct FeedParts {
     /// When things happen.
     pub arrivals: Arrivals,
     /// Decides what is late and what comes twice.
-    pub draw: Draw,
+    pub rng: SeededRng,
     /// How much of it.
     pub disorder: Disorder,
     /// Gives the ids.
@@ -93,7 +93,7 @@ impl<M: Model> MessageSource<M> {
             model,
             pace: parts.pace,
             arrivals: parts.arrivals,
-            emission: Emission::new(parts.draw, parts.disorder, parts.run),
+            emission: Emission::new(parts.rng, parts.disorder, parts.run),
             packer: parts.packer,
             ahead: None,
             left: parts.events,

@@ -7,13 +7,13 @@
 
 pub mod arrivals;
 pub mod describe;
-pub mod draw;
 pub mod emission;
 pub mod feed;
 pub mod lake;
 pub mod model;
 mod pacer;
 pub mod quantiles;
+pub mod rng;
 mod run;
 pub mod scenario;
 pub mod settings;

@@ -18,9 +18,9 @@ use prometheus::{Gauge, IntCounter, Registry};
 use service_kit::{Clock, Context};
 
 use crate::{
-    draw::to_f64,
     feed::{MessageSource, Pulled, SealedMessage},
     model::{Expected, Model, OraclePage},
+    rng::to_f64,
 };
 
 /// At high rates messages are made in ticks of this length: timers are not finer than a

@@ -13,11 +13,11 @@ use wire::{Packer, PackerLimits, Subjects};
 use crate::{
     arrivals::{Arrivals, Traffic},
     describe::SAMPLE_SEED,
-    draw::Draw,
     emission::Disorder,
     feed::{FeedParts, MessageSource},
     model::Model,
     pacer::Emitter,
+    rng::SeededRng,
     scenario::Scenario,
     settings::Common,
 };
@@ -63,8 +63,8 @@ impl RunSeed {
     }
 
     /// The randomness of a model.
-    pub fn model_draw(&self) -> Draw {
-        Draw::new(self.seed, MODEL)
+    pub fn model_draw(&self) -> SeededRng {
+        SeededRng::new(self.seed, MODEL)
     }
 
     /// The origin of a sample to describe: a fixed seed unless one is set, a fixed time.
@@ -86,7 +86,7 @@ impl RunSeed {
             burst_events: common.burst_events,
             peak_over_trough: common.peak_over_trough,
         };
-        Arrivals::new(Draw::new(self.seed, ARRIVALS), traffic, scenario, self.start)
+        Arrivals::new(SeededRng::new(self.seed, ARRIVALS), traffic, scenario, self.start)
     }
 
     /// A feed of a model, written to this subject.
@@ -99,7 +99,7 @@ impl RunSeed {
         let parts = FeedParts {
             pace: common.rate.pace,
             arrivals: self.arrivals(common, self.scenario(common)),
-            draw: Draw::new(self.seed, EMISSION),
+            rng: SeededRng::new(self.seed, EMISSION),
             disorder: Disorder {
                 late_share: common.late_share,
                 duplicate_share: common.duplicate_share,

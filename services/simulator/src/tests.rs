@@ -11,10 +11,10 @@ use wire::{Format, Item};
 
 use crate::{
     RunSeed,
-    draw::{length, to_f64},
     feed::{MessageSource, Pulled, SealedMessage},
     lake::{self, Change, Lake},
     model::{Expected, Model, Oracle as _},
+    rng::{length, to_f64},
     scenario::Scenario,
     settings::Common,
     warehouse::{self, Warehouse},

@@ -34,7 +34,7 @@ pub enum SideMetrics {
     Warehouse(WarehouseState),
 }
 
-/// All that is derived from one stream: the metrics and their twins, objects, sets and sums; not
+/// All that is derived from one stream: the key metrics and the same by labels, objects, sets and sums; not
 /// counts of duplicates seen, which depend on how often the broker delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamState {

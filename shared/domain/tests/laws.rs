@@ -114,7 +114,7 @@ fn fold(stream: Stream, rules: &Rules, events: &[Event]) -> StreamState {
 
 /// The metrics without what is kept only to compare inventories with the past.
 fn values(state: &StreamState) -> (domain::SampleValues, String) {
-    let twins = match state.metrics() {
+    let labelled = match state.metrics() {
         SideMetrics::Lake(lake) => {
             let buckets: Vec<_> = lake
                 .buckets()
@@ -129,7 +129,7 @@ fn values(state: &StreamState) -> (domain::SampleValues, String) {
             format!("{warehouses:?} {:?}", warehouse.responses)
         }
     };
-    (state.sample(), twins)
+    (state.sample(), labelled)
 }
 
 /// Used space by the definition: per object the latest successful change decides.

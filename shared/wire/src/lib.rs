@@ -7,7 +7,6 @@
 //! Architecture invariant: this crate performs no I/O and reads no clock, and it is the only user of
 //! bincode.
 
-pub mod again;
 pub mod derived;
 mod format;
 pub mod headers;
@@ -15,6 +14,7 @@ pub mod json;
 mod packer;
 mod read;
 pub mod replay;
+pub mod republish;
 mod sample;
 mod seal;
 mod size;

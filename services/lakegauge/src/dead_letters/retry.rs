@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use service_kit::Clock;
 use wire::{
     Subjects,
-    again::{FirstPlace, replacement, reread, seal_again},
+    republish::{FirstPlace, replacement, reread, seal_again},
     trimmed,
 };
 

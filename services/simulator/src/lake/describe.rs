@@ -8,9 +8,9 @@ use crate::{
     RunSeed,
     arrivals::{Arrivals, RATE_MEASURED, Spread, Traffic},
     describe::{Figure, MEDIAN, SAMPLE_EVENTS, SHARE, Sampled, TAIL, Unit, Within},
-    draw::{Draw, length, to_f64},
     lake::{Config, Lake, LakeShape, WHOLE_READ_SHARE},
     model::Model,
+    rng::{SeededRng, length, to_f64},
     scenario::Scenario,
 };
 
@@ -217,8 +217,8 @@ fn bursts(config: &Config) -> Vec<Figure> {
         peak_over_trough: 1.0,
     };
     let origin = RunSeed::of_a_sample(&config.common);
-    let draw = Draw::new(origin.seed, 0);
-    let mut arrivals = Arrivals::new(draw, traffic, Scenario::calm(), origin.start);
+    let rng = SeededRng::new(origin.seed, 0);
+    let mut arrivals = Arrivals::new(rng, traffic, Scenario::calm(), origin.start);
     let spread = Spread::measure(&mut arrivals, SAMPLE_EVENTS);
     let row = |what: &str, generated, published| Figure {
         what: format!("{what}, at 3.1 requests/s"),

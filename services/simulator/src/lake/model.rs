@@ -4,7 +4,6 @@ use domain::{Fact, LakeAccess, Operation, Outcome, Run};
 
 use crate::{
     arrivals::Arrival,
-    draw::{Choice, Draw, to_f64, to_u64},
     lake::{
         LakeShape,
         objects::{KeySlot, ObjectTable},
@@ -12,6 +11,7 @@ use crate::{
     },
     model::{Draft, Model},
     quantiles::Quantiles,
+    rng::{Choice, SeededRng, to_f64, to_u64},
     scenario::{Incident, Scenario},
 };
 
@@ -51,7 +51,7 @@ const DURATION_SIGMA: f64 = 0.6;
 /// The lake of one run.
 #[derive(Debug)]
 pub struct Lake {
-    draw: Draw,
+    rng: SeededRng,
     shape: LakeShape,
     scenario: Scenario,
     operations: Choice,
@@ -79,10 +79,10 @@ const BUCKET_PLACES: usize = 256;
 
 impl Lake {
     /// The lake of a run. Its keys carry the run, so that no two runs share an object.
-    pub fn new(mut draw: Draw, shape: LakeShape, scenario: Scenario, run: Run) -> Self {
+    pub fn new(mut rng: SeededRng, shape: LakeShape, scenario: Scenario, run: Run) -> Self {
         let object_bytes = Quantiles::new(OBJECT_BYTES);
         let at_start = shape.objects_at_start.clamp(1, shape.objects_max);
-        let sizes = (0..at_start).map(|_| to_u64(object_bytes.at(draw.unit()))).collect::<Vec<_>>();
+        let sizes = (0..at_start).map(|_| to_u64(object_bytes.at(rng.unit()))).collect::<Vec<_>>();
         let slots_max = usize::try_from(shape.objects_max).unwrap_or(usize::MAX);
         let weights: Vec<f64> = (0..shape.buckets.len()).map(bucket_weight).collect();
         let bucket_choice = Choice::new(&weights);
@@ -94,11 +94,11 @@ impl Lake {
             read_bytes: Quantiles::new(READ_BYTES),
             object_bytes,
             objects: ObjectTable::new(sizes.into_iter(), FAVOURITES, slots_max),
-            bucket_places: (0..BUCKET_PLACES).map(|_| bucket_choice.pick(&mut draw)).collect(),
+            bucket_places: (0..BUCKET_PLACES).map(|_| bucket_choice.pick(&mut rng)).collect(),
             principals: (0..shape.principals.max(1)).map(|n| format!("user-{n:02}")).collect(),
             run: run.to_string(),
             changes: 0,
-            draw,
+            rng,
             shape,
             scenario,
         }
@@ -106,20 +106,20 @@ impl Lake {
 
     fn operation(&mut self, incident: Option<Incident>) -> Operation {
         let growing = incident == Some(Incident::StorageGrowth);
-        if growing && self.draw.chance(Incident::GROWTH_WRITE_SHARE) {
+        if growing && self.rng.chance(Incident::GROWTH_WRITE_SHARE) {
             return Operation::Write;
         }
-        self.shape.mix[self.operations.pick(&mut self.draw)].0
+        self.shape.mix[self.operations.pick(&mut self.rng)].0
     }
 
     fn outcome(&mut self, operation: Operation, incident: Option<Incident>) -> Outcome {
-        if incident == Some(Incident::FailureStorm) && self.draw.chance(Incident::FAILURE_SHARE) {
+        if incident == Some(Incident::FailureStorm) && self.rng.chance(Incident::FAILURE_SHARE) {
             return Outcome::ServerError;
         }
-        if !self.draw.chance(self.shape.failure_share) {
+        if !self.rng.chance(self.shape.failure_share) {
             return Outcome::Ok;
         }
-        let outcome = FAILURES[self.failures.pick(&mut self.draw)].0;
+        let outcome = FAILURES[self.failures.pick(&mut self.rng)].0;
         let finds = matches!(operation, Operation::Read | Operation::Head);
         if outcome == Outcome::NotFound && !finds { Outcome::Denied } else { outcome }
     }
@@ -129,22 +129,22 @@ impl Lake {
         match operation {
             Operation::Read => self.read(),
             Operation::Head | Operation::Other => {
-                let slot = if self.draw.chance(SELDOM_SHARE) {
-                    self.objects.any(&mut self.draw)
+                let slot = if self.rng.chance(SELDOM_SHARE) {
+                    self.objects.any(&mut self.rng)
                 } else {
-                    self.objects.popular(&mut self.draw)
+                    self.objects.popular(&mut self.rng)
                 };
                 Done::seen(slot, operation, 0, self.objects.bytes(slot))
             }
             Operation::List => Done { object_bytes: None, ..Done::seen(0, operation, 0, 0) },
             Operation::Write => self.write(incident),
             Operation::Copy => {
-                let source = self.objects.popular(&mut self.draw);
+                let source = self.objects.popular(&mut self.rng);
                 let bytes = self.objects.bytes(source);
-                let slot = self.objects.store_new(bytes, &mut self.draw);
+                let slot = self.objects.store_new(bytes, &mut self.rng);
                 self.changed(Done::seen(slot, Operation::Copy, bytes, bytes), Some(bytes))
             }
-            Operation::Delete => match self.objects.delete(&mut self.draw) {
+            Operation::Delete => match self.objects.delete(&mut self.rng) {
                 Some(slot) => {
                     let gone = Done::seen(slot, Operation::Delete, 0, 0);
                     self.changed(Done { object_bytes: None, ..gone }, None)
@@ -156,30 +156,30 @@ impl Lake {
     }
 
     fn read(&mut self) -> Done {
-        let u = self.draw.unit();
+        let u = self.rng.unit();
         let bytes = to_u64(self.read_bytes.at(u));
         let whole = u < WHOLE_READ_SHARE;
         let slot = if whole {
             self.objects.nearest(bytes)
         } else {
-            self.objects.at_least(bytes, &mut self.draw)
+            self.objects.at_least(bytes, &mut self.rng)
         };
         let size = self.objects.bytes(slot);
         Done::seen(slot, Operation::Read, if whole { size } else { bytes.min(size) }, size)
     }
 
     fn write(&mut self, incident: Option<Incident>) -> Done {
-        let mut bytes = self.object_bytes.at(self.draw.unit());
+        let mut bytes = self.object_bytes.at(self.rng.unit());
         if incident == Some(Incident::StorageGrowth) {
             bytes *= Incident::GROWTH_FACTOR;
         }
         let bytes = to_u64(bytes);
-        let slot = if self.draw.chance(self.shape.overwrite_share) {
-            let slot = self.objects.popular(&mut self.draw);
+        let slot = if self.rng.chance(self.shape.overwrite_share) {
+            let slot = self.objects.popular(&mut self.rng);
             self.objects.overwrite(slot, bytes);
             slot
         } else {
-            self.objects.store_new(bytes, &mut self.draw)
+            self.objects.store_new(bytes, &mut self.rng)
         };
         self.changed(Done::seen(slot, Operation::Write, bytes, bytes), Some(bytes))
     }
@@ -191,7 +191,7 @@ impl Lake {
 
     /// What a request that fails looks like: it moves no bytes and changes nothing.
     fn fail(&mut self, operation: Operation) -> Done {
-        let slot = self.objects.popular(&mut self.draw);
+        let slot = self.objects.popular(&mut self.rng);
         Done { object_bytes: None, ..Done::seen(slot, operation, 0, 0) }
     }
 
@@ -208,7 +208,7 @@ impl Lake {
         let median_us = first_ms * 1e3 + to_f64(done.bytes) / speed;
         let slow = incident == Some(Incident::LatencyRegression);
         let factor = if slow { Incident::LATENCY_FACTOR } else { 1.0 };
-        to_u64(self.draw.lognormal(median_us * factor, DURATION_SIGMA))
+        to_u64(self.rng.lognormal(median_us * factor, DURATION_SIGMA))
     }
 
     fn bucket(&self, slot: KeySlot) -> &str {
@@ -231,13 +231,13 @@ impl Lake {
 
     fn principal(&mut self, session: u32, incident: Option<Incident>) -> String {
         let noisy = incident == Some(Incident::NoisyTenant);
-        if noisy && self.draw.chance(Incident::NOISY_SHARE) {
+        if noisy && self.rng.chance(Incident::NOISY_SHARE) {
             return "noisy-tenant".to_owned();
         }
         // Sessions of one principal: the square makes the first ones busier.
         let hash = session.wrapping_mul(0x9e37_79b1);
         let unit = f64::from(hash) / 4_294_967_296.0;
-        let place = unit * unit * to_f64(crate::draw::length(&self.principals));
+        let place = unit * unit * to_f64(crate::rng::length(&self.principals));
         self.principals[usize::try_from(to_u64(place)).unwrap_or(0)].clone()
     }
 }

@@ -1,6 +1,6 @@
 //! The objects of the simulated lake: which exist, how large they are, which are asked for.
 
-use crate::draw::{Choice, Draw};
+use crate::rng::{Choice, SeededRng};
 
 const NOWHERE: u32 = u32::MAX;
 /// Popularity falls with the rank as `1 / rank + FLOOR`: with the reads by size, the objects asked
@@ -74,13 +74,13 @@ impl ObjectTable {
     }
 
     /// An object as often as it is popular.
-    pub(crate) fn popular(&self, draw: &mut Draw) -> KeySlot {
-        self.favourites[self.popularity.pick(draw)]
+    pub(crate) fn popular(&self, rng: &mut SeededRng) -> KeySlot {
+        self.favourites[self.popularity.pick(rng)]
     }
 
     /// Some object, popular or not.
-    pub(crate) fn any(&self, draw: &mut Draw) -> KeySlot {
-        self.live[draw.index(self.live.len())]
+    pub(crate) fn any(&self, rng: &mut SeededRng) -> KeySlot {
+        self.live[rng.index(self.live.len())]
     }
 
     /// The favourite whose size is nearest to `bytes`.
@@ -93,19 +93,19 @@ impl ObjectTable {
     }
 
     /// Some favourite of at least `bytes`, or the largest.
-    pub(crate) fn at_least(&self, bytes: u64, draw: &mut Draw) -> KeySlot {
+    pub(crate) fn at_least(&self, bytes: u64, rng: &mut SeededRng) -> KeySlot {
         let first = self.by_size.partition_point(|&(size, _)| size < bytes);
         let first = first.min(self.by_size.len() - 1);
-        self.by_size[first + draw.index(self.by_size.len() - first)].1
+        self.by_size[first + rng.index(self.by_size.len() - first)].1
     }
 
     /// Stores an object under a new key or, where no more keys may be made, under one that had
     /// one.
-    pub(crate) fn store_new(&mut self, bytes: u64, draw: &mut Draw) -> KeySlot {
+    pub(crate) fn store_new(&mut self, bytes: u64, rng: &mut SeededRng) -> KeySlot {
         if self.slots.len() < self.slots_max {
             let slot = self.make(bytes);
-            if draw.chance(ADOPTED_SHARE) {
-                let rank = draw.index(self.favourites.len());
+            if rng.chance(ADOPTED_SHARE) {
+                let rank = rng.index(self.favourites.len());
                 self.favour(slot, rank);
             }
             return slot;
@@ -114,7 +114,7 @@ impl ObjectTable {
             self.revive(slot, bytes);
             return slot;
         }
-        let slot = self.any(draw);
+        let slot = self.any(rng);
         self.overwrite(slot, bytes);
         slot
     }
@@ -131,11 +131,11 @@ impl ObjectTable {
 
     /// Removes some object and says which; nothing while only favourites would be left to take
     /// their places.
-    pub(crate) fn delete(&mut self, draw: &mut Draw) -> Option<KeySlot> {
+    pub(crate) fn delete(&mut self, rng: &mut SeededRng) -> Option<KeySlot> {
         if self.live.len() <= self.favourites.len() + 1 {
             return None;
         }
-        let slot = self.any(draw);
+        let slot = self.any(rng);
         let entry = self.slots[index(slot)];
         self.live.swap_remove(index(entry.live_place));
         if let Some(moved) = self.live.get(index(entry.live_place)) {
@@ -144,16 +144,16 @@ impl ObjectTable {
         self.slots[index(slot)].live_place = NOWHERE;
         self.dead.push(slot);
         if entry.rank != NOWHERE {
-            let heir = self.plain(draw);
+            let heir = self.plain(rng);
             self.favour(heir, index(entry.rank));
         }
         Some(slot)
     }
 
     /// An existing object that is no favourite; there is one.
-    fn plain(&self, draw: &mut Draw) -> KeySlot {
+    fn plain(&self, rng: &mut SeededRng) -> KeySlot {
         loop {
-            let slot = self.any(draw);
+            let slot = self.any(rng);
             if self.slots[index(slot)].rank == NOWHERE {
                 return slot;
             }
@@ -229,18 +229,18 @@ mod tests {
 
     #[test]
     fn every_index_over_the_objects_stays_right() {
-        let mut draw = Draw::new(5, 0);
+        let mut rng = SeededRng::new(5, 0);
         let mut objects = ObjectTable::new((1..=20).map(|n| n * 100), 12, 60);
         let mut deleted = 0;
         for step in 0..5_000 {
-            let bytes = draw.below(5_000);
-            match draw.below(4) {
-                0 => deleted += u32::from(objects.delete(&mut draw).is_some()),
+            let bytes = rng.below(5_000);
+            match rng.below(4) {
+                0 => deleted += u32::from(objects.delete(&mut rng).is_some()),
                 1 => {
-                    let slot = objects.popular(&mut draw);
+                    let slot = objects.popular(&mut rng);
                     objects.overwrite(slot, bytes);
                 }
-                _ => drop(objects.store_new(bytes, &mut draw)),
+                _ => drop(objects.store_new(bytes, &mut rng)),
             }
             check(&objects);
             assert!(objects.slots.len() <= 60, "step {step}");
@@ -250,12 +250,12 @@ mod tests {
 
     #[test]
     fn a_read_finds_an_object_of_its_size() {
-        let mut draw = Draw::new(6, 0);
+        let mut rng = SeededRng::new(6, 0);
         let objects = ObjectTable::new([10, 20, 30, 1_000].into_iter(), 4, 10);
         for (asked, found) in [(1, 10), (14, 10), (16, 20), (500, 30), (9_999, 1_000)] {
             assert_eq!(objects.bytes(objects.nearest(asked)), found);
         }
-        assert_eq!(objects.bytes(objects.at_least(31, &mut draw)), 1_000);
-        assert_eq!(objects.bytes(objects.at_least(5_000, &mut draw)), 1_000);
+        assert_eq!(objects.bytes(objects.at_least(31, &mut rng)), 1_000);
+        assert_eq!(objects.bytes(objects.at_least(5_000, &mut rng)), 1_000);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::{draw::to_f64, lake::objects::KeySlot, model::Oracle};
+use crate::{lake::objects::KeySlot, model::Oracle, rng::to_f64};
 
 /// What a request changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

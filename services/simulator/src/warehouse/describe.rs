@@ -7,8 +7,8 @@ use domain::{Fact, Outcome, Statement, WarehouseQuery};
 use crate::{
     RunSeed,
     describe::{Figure, MEDIAN, SAMPLE_EVENTS, SHARE, Sampled, TAIL, Unit, Within},
-    draw::{length, to_f64, to_u64},
     model::Model,
+    rng::{length, to_f64, to_u64},
     scenario::Scenario,
     warehouse::{Config, RUNTIME_EDGES_S, RUNTIME_PERCENT, Warehouse},
 };

@@ -4,9 +4,9 @@ use domain::{Fact, Outcome, Statement, Timestamp, WarehouseQuery};
 
 use crate::{
     arrivals::Arrival,
-    draw::{Choice, Draw, probit, to_f64, to_u64},
     model::{Draft, Model},
     quantiles::Quantiles,
+    rng::{Choice, SeededRng, probit, to_f64, to_u64},
     scenario::{Incident, Scenario},
     warehouse::{
         WarehouseShape,
@@ -49,7 +49,7 @@ const CACHED_RANK_MAX: f64 = 0.62;
 /// The warehouse of one run.
 #[derive(Debug)]
 pub struct Warehouse {
-    draw: Draw,
+    rng: SeededRng,
     shape: WarehouseShape,
     scenario: Scenario,
     statements: Choice,
@@ -72,7 +72,7 @@ const FAILURES: &[(Outcome, f64)] = &[
 
 impl Warehouse {
     /// The warehouse of a run.
-    pub fn new(mut draw: Draw, shape: WarehouseShape, scenario: Scenario) -> Self {
+    pub fn new(mut rng: SeededRng, shape: WarehouseShape, scenario: Scenario) -> Self {
         let mix: Vec<f64> = shape.mix.iter().map(|(_, weight)| *weight).collect();
         let sum: f64 = mix.iter().sum();
         let selects: f64 = shape
@@ -82,7 +82,7 @@ impl Warehouse {
             .map(|(_, weight)| weight / sum)
             .sum();
         let failures: Vec<f64> = FAILURES.iter().map(|(_, weight)| *weight).collect();
-        let tenants = Tenants::new(shape.warehouses, &mut draw);
+        let tenants = Tenants::new(shape.warehouses, &mut rng);
         // Of the fast queries, those that may be answered from the cache.
         let eligible = selects * tenants.repeat_share() * (1.0 - shape.failure_share);
         let wanted = shape.cache_hit_share / CACHED_RANK_MAX;
@@ -94,18 +94,18 @@ impl Warehouse {
             fast_cached: cached * eligible,
             cached,
             tenants,
-            draw,
+            rng,
             shape,
             scenario,
         }
     }
 
     fn outcome(&mut self, incident: Option<Incident>) -> Outcome {
-        if incident == Some(Incident::FailureStorm) && self.draw.chance(Incident::FAILURE_SHARE) {
+        if incident == Some(Incident::FailureStorm) && self.rng.chance(Incident::FAILURE_SHARE) {
             return Outcome::ServerError;
         }
-        if self.draw.chance(self.shape.failure_share) {
-            FAILURES[self.failures.pick(&mut self.draw)].0
+        if self.rng.chance(self.shape.failure_share) {
+            FAILURES[self.failures.pick(&mut self.rng)].0
         } else {
             Outcome::Ok
         }
@@ -122,26 +122,26 @@ impl Warehouse {
 
     /// Bytes scanned by a query whose run time has this rank among all.
     fn scanned(&mut self, runtime_rank: f64) -> u64 {
-        if self.draw.chance(SMALL_SCAN_SHARE) {
-            return to_u64(self.draw.log_uniform(1e3, 1e6));
+        if self.rng.chance(SMALL_SCAN_SHARE) {
+            return to_u64(self.rng.log_uniform(1e3, 1e6));
         }
-        let follows = self.draw.chance(SCAN_FOLLOWS_RUNTIME);
-        let rank = if follows { self.rank_uncached(runtime_rank) } else { self.draw.unit() };
+        let follows = self.rng.chance(SCAN_FOLLOWS_RUNTIME);
+        let rank = if follows { self.rank_uncached(runtime_rank) } else { self.rng.unit() };
         let z = probit(SCANNED_BELOW_MB + (1.0 - SCANNED_BELOW_MB) * rank);
         let bytes = (SCANNED_LN_MEDIAN + SCANNED_LN_SIGMA * z).exp();
         to_u64(bytes.clamp(1e6, SCANNED_MAX))
     }
 
     fn queued_us(&mut self, factor: f64) -> u64 {
-        if self.draw.chance(QUEUED_SHARE) {
-            to_u64(factor * self.draw.lognormal(QUEUED_MEDIAN_US, QUEUED_SIGMA))
+        if self.rng.chance(QUEUED_SHARE) {
+            to_u64(factor * self.rng.lognormal(QUEUED_MEDIAN_US, QUEUED_SIGMA))
         } else {
-            50 + self.draw.below(450)
+            50 + self.rng.below(450)
         }
     }
 
     fn rows_processed(&mut self, bytes_scanned: u64) -> u64 {
-        let row_bytes = self.draw.log_uniform(ROW_BYTES.0, ROW_BYTES.1);
+        let row_bytes = self.rng.log_uniform(ROW_BYTES.0, ROW_BYTES.1);
         to_u64(to_f64(bytes_scanned) / row_bytes)
     }
 
@@ -149,25 +149,25 @@ impl Warehouse {
         let incident = self.scenario.incident(at);
         let slow = incident == Some(Incident::LatencyRegression);
         let factor = if slow { Incident::LATENCY_FACTOR } else { 1.0 };
-        let statement = self.shape.mix[self.statements.pick(&mut self.draw)].0;
+        let statement = self.shape.mix[self.statements.pick(&mut self.rng)].0;
         let outcome = self.outcome(incident);
-        let runtime_rank = self.draw.unit();
+        let runtime_rank = self.rng.unit();
         let executed_us = to_u64(factor * self.runtime_s.at(runtime_rank) * 1e6);
         let queued_us = self.queued_us(factor);
         let noisy =
-            incident == Some(Incident::NoisyTenant) && self.draw.chance(Incident::NOISY_SHARE);
-        let tenant = if noisy { self.tenants.middle() } else { self.tenants.pick(&mut self.draw) };
-        let (fingerprint, repeats) = tenant.statement(&mut self.draw);
+            incident == Some(Incident::NoisyTenant) && self.rng.chance(Incident::NOISY_SHARE);
+        let tenant = if noisy { self.tenants.middle() } else { self.tenants.pick(&mut self.rng) };
+        let (fingerprint, repeats) = tenant.statement(&mut self.rng);
         let warehouse = tenant.warehouse.clone();
         let database = tenant.database.clone();
         let principal = tenant.principal(session).to_owned();
         let select = statement == Statement::Select;
         let may_hit = select && repeats && outcome == Outcome::Ok;
-        let cache_hit = may_hit && runtime_rank < CACHED_RANK_MAX && self.draw.chance(self.cached);
+        let cache_hit = may_hit && runtime_rank < CACHED_RANK_MAX && self.rng.chance(self.cached);
         let bytes_scanned = if cache_hit { 0 } else { self.scanned(runtime_rank) };
         let rows_processed = self.rows_processed(bytes_scanned);
         let rows_returned = if select && outcome == Outcome::Ok {
-            let wanted = to_u64(self.draw.lognormal(RETURNED_MEDIAN, RETURNED_SIGMA));
+            let wanted = to_u64(self.rng.lognormal(RETURNED_MEDIAN, RETURNED_SIGMA));
             if cache_hit { wanted } else { wanted.min(rows_processed) }
         } else {
             0

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::{draw::to_f64, model::Oracle};
+use crate::{model::Oracle, rng::to_f64};
 
 /// Whole seconds over which response times are averaged.
 const WINDOW_S: i64 = 60;

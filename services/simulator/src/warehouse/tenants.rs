@@ -1,8 +1,8 @@
 //! Who asks the warehouse: a few tenants for most of it, and mostly what they asked before.
 
 use crate::{
-    draw::{Choice, Draw, length, to_f64, to_u64},
     lake::push_hex,
+    rng::{Choice, SeededRng, length, to_f64, to_u64},
 };
 
 /// Shares of all queries by ranks of tenants, the first and last rank of each group, and how fast
@@ -41,8 +41,8 @@ pub(crate) struct Tenant {
 }
 
 impl Tenant {
-    fn new(rank: u32, repeat_share: f64, draw: &mut Draw) -> Self {
-        let principals = 1 + draw.below(PRINCIPALS_MAX);
+    fn new(rank: u32, repeat_share: f64, rng: &mut SeededRng) -> Self {
+        let principals = 1 + rng.below(PRINCIPALS_MAX);
         Self {
             warehouse: format!("wh-{rank:03}"),
             database: format!("db-{:02}", rank % 40),
@@ -59,11 +59,11 @@ impl Tenant {
     }
 
     /// The shape of its next statement, and whether it was asked before.
-    pub(crate) fn statement(&mut self, draw: &mut Draw) -> (String, bool) {
-        let repeats = self.shapes > 0 && draw.chance(self.repeat_share);
+    pub(crate) fn statement(&mut self, rng: &mut SeededRng) -> (String, bool) {
+        let repeats = self.shapes > 0 && rng.chance(self.repeat_share);
         let number = if repeats {
             let kept = self.shapes.min(SHAPES_KEPT);
-            self.shapes - 1 - draw.below(kept)
+            self.shapes - 1 - rng.below(kept)
         } else {
             self.shapes += 1;
             self.shapes - 1
@@ -93,14 +93,14 @@ pub(crate) struct Tenants {
 
 impl Tenants {
     /// The `number` busiest tenants of the measured fleet.
-    pub(crate) fn new(number: u32, draw: &mut Draw) -> Self {
+    pub(crate) fn new(number: u32, rng: &mut SeededRng) -> Self {
         let number = number.clamp(1, TENANTS_MAX);
         let weights: Vec<f64> = (1..=number).map(weight).collect();
         let all: Vec<Tenant> = (1..=number)
             .map(|rank| {
                 // Spread evenly over the ranks, so that a share does not depend on luck.
                 let u = (f64::from(rank) * 0.618_033_988_75).fract();
-                Tenant::new(rank, repeat_share(u), draw)
+                Tenant::new(rank, repeat_share(u), rng)
             })
             .collect();
         let sum: f64 = weights.iter().sum();
@@ -115,8 +115,8 @@ impl Tenants {
     }
 
     /// A tenant as often as it asks.
-    pub(crate) fn pick(&mut self, draw: &mut Draw) -> &mut Tenant {
-        let place = self.choice.pick(draw);
+    pub(crate) fn pick(&mut self, rng: &mut SeededRng) -> &mut Tenant {
+        let place = self.choice.pick(rng);
         &mut self.all[place]
     }
 

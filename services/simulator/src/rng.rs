@@ -6,14 +6,14 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// 2^-53: the distance between two numbers of [`Draw::unit`].
+/// 2^-53: the distance between two numbers of [`SeededRng::unit`].
 const UNIT_STEP: f64 = 1.0 / 9_007_199_254_740_992.0;
 
 /// A seeded source of randomness.
 #[derive(Clone, Debug)]
-pub struct Draw(ChaCha8Rng);
+pub struct SeededRng(ChaCha8Rng);
 
-impl Draw {
+impl SeededRng {
     /// The source of a seed; `purpose` gives independent sources of one seed, so that a draw more
     /// in one part of a model leaves the other parts as they were.
     pub fn new(seed: u64, purpose: u64) -> Self {
@@ -158,8 +158,8 @@ impl Choice {
     }
 
     /// The index of one thing, as often as its weight says.
-    pub fn pick(&self, draw: &mut Draw) -> usize {
-        let scaled = draw.unit() * to_f64(length(&self.places));
+    pub fn pick(&self, rng: &mut SeededRng) -> usize {
+        let scaled = rng.unit() * to_f64(length(&self.places));
         let place = usize::try_from(to_u64(scaled)).unwrap_or(0).min(self.places.len() - 1);
         let (stay, other) = self.places[place];
         if scaled.fract() < stay { place } else { other }
@@ -187,10 +187,10 @@ mod tests {
     fn a_choice_is_made_as_often_as_its_weight_says() {
         let weights = [7.0, 0.0, 2.0, 1.0];
         let choice = Choice::new(&weights);
-        let mut draw = Draw::new(1, 0);
+        let mut rng = SeededRng::new(1, 0);
         let mut counts = [0_u32; 4];
         for _ in 0..100_000 {
-            counts[choice.pick(&mut draw)] += 1;
+            counts[choice.pick(&mut rng)] += 1;
         }
         for (count, weight) in counts.iter().zip(weights) {
             let share = f64::from(*count) / 100_000.0;
@@ -201,9 +201,9 @@ mod tests {
 
     #[test]
     fn a_geometric_number_has_its_mean_and_is_at_least_one() {
-        let mut draw = Draw::new(2, 0);
+        let mut rng = SeededRng::new(2, 0);
         for mean in [1.0, 3.0, 17.6] {
-            let numbers: Vec<u64> = (0..100_000).map(|_| draw.geometric(mean)).collect();
+            let numbers: Vec<u64> = (0..100_000).map(|_| rng.geometric(mean)).collect();
             assert!(numbers.iter().all(|number| *number >= 1));
             let found = to_f64(numbers.iter().sum()) / 100_000.0;
             assert!((found / mean - 1.0).abs() < 0.02, "{found} is not {mean}");
@@ -212,8 +212,8 @@ mod tests {
 
     #[test]
     fn purposes_of_one_seed_are_independent_sources() {
-        let mut first = Draw::new(7, 0);
-        let mut second = Draw::new(7, 1);
+        let mut first = SeededRng::new(7, 0);
+        let mut second = SeededRng::new(7, 1);
         assert!((0..16).all(|_| first.below(1 << 40) != second.below(1 << 40)));
     }
 }
