@@ -261,10 +261,15 @@ mod tests {
     }
 
     #[test]
-    fn events_add_to_the_windows_of_their_rules_and_samples_to_none() {
-        let rules = Rules::default();
+    fn events_are_kept_as_their_rules_say_and_samples_for_ever_without_windows() {
+        let rules = Rules { retention_days: 30, ..Rules::default() };
         let windows = rules.windows.clone();
-        assert_eq!(Carries::Events(Stream::lake(0), rules).ladder(), windows);
-        assert_eq!(Carries::Samples.ladder(), Ladder::none());
+        let stream = ArchivedStream::Events(Stream::lake(0));
+        let events = Carries::of(stream, &rules.to_metadata()).unwrap();
+        assert_eq!((events.retention_days(), events.ladder()), (30, windows));
+        assert_eq!(events, Carries::Events(Stream::lake(0), rules));
+        let samples = Carries::of(ArchivedStream::Samples, &BTreeMap::new()).unwrap();
+        assert_eq!((samples.retention_days(), samples.ladder()), (0, Ladder::none()));
+        assert!(Carries::of(stream, &BTreeMap::new()).is_err(), "no rules are known");
     }
 }

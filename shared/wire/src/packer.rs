@@ -196,6 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn a_message_takes_as_many_events_as_fit_but_for_a_few_bytes() {
+        let event = fixtures::access_of("k");
+        // The binary form does not know its head and its lengths before it is written.
+        for (format, spare_bytes) in [(Format::Json, 0), (Format::Bincode, 24)] {
+            for events in 2..6 {
+                let whole = seal("lake.access.0.s", format, &vec![event.clone(); events]);
+                let bytes_max = whole.payload.len() + spare_bytes;
+                let limits = PackerLimits { events_max: 1_000, bytes_max, ..LIMITS };
+                let mut packer = packer(format, limits);
+                let filled = (0..=events).find_map(|_| packer.push(0, &event));
+                assert_eq!(filled, Some(whole), "{format:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_the_broker_takes_bounds_a_message_from_the_next_event_on() {
         let event = &fixtures::one_of_each()[0];
         let limits = PackerLimits { events_max: 1_000, ..LIMITS };
