@@ -7,7 +7,7 @@ use bus::{Bus, Topology, service::BusConfig};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use domain::{
     ArchiveSide, Pipeline, SAMPLES,
-    adoption::{Adoption, BrokerFacts, CannotAdopt, adoption},
+    adoption::{Adoption, BrokerFacts, adoption},
 };
 use event_store::{Adopting, StoreSettings};
 use service_kit::Setting;
@@ -181,11 +181,6 @@ fn meaning(
         lines.push(format!("archive {named} is refused at this broker from then on"));
     }
     lines
-}
-
-/// What can't be joined is a matter of configuration.
-pub(crate) fn is_impossible(error: &anyhow::Error) -> bool {
-    error.is::<CannotAdopt>()
 }
 
 #[cfg(test)]

@@ -7,13 +7,12 @@ use anyhow::Context as _;
 use bus::BusError;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Arg, ArgMatches, Command};
-use domain::Mismatch;
+use domain::{Mismatch, adoption::CannotAdopt};
 use event_store::{StoreError, StoreSettings};
 use local::DATA_DIR;
 use service_kit::{Flags, InvalidSettings, Setting, Settings};
 
 use crate::addresses::{self, DatabaseLogin, Surroundings};
-use crate::adopt;
 use crate::stop::Stop;
 
 /// Adds a flag for each setting; its help names the variable in the environment, and the default.
@@ -102,7 +101,7 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
 
 /// The exit status of an error: sides that don't belong together are a matter of configuration.
 pub(crate) fn status(error: &anyhow::Error) -> ExitCode {
-    if mismatch(error).is_some() || adopt::is_impossible(error) {
+    if mismatch(error).is_some() || error.is::<CannotAdopt>() {
         ExitCode::from(service_kit::EXIT_CONFIGURATION)
     } else {
         ExitCode::FAILURE

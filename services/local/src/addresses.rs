@@ -1,9 +1,9 @@
 //! Where the parts are, written into the data directory for as long as they run.
 
-use crate::postgres::DATABASE;
-
 /// The file in the data directory.
 pub const FILE: &str = "addresses.json";
+/// The database of the archive.
+pub(crate) const DATABASE: &str = "lakegauge";
 /// The folder in the data directory with a password in a file for each login.
 pub const SECRETS: &str = "secrets";
 

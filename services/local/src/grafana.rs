@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use service_kit::{Environment, Strings as _, http_client};
 
+use crate::addresses::DATABASE;
 use crate::config::Config;
 use crate::datadir::{self, DataDir};
 use crate::environment;
-use crate::postgres::DATABASE;
 use crate::process::{Orphaned, Spec};
 
 /// What is said where there is none.

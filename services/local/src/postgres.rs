@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::addresses;
+use crate::addresses::{self, DATABASE};
 use crate::config::Config;
 use crate::datadir::{self, DataDir, is_reachable_by_others};
 use crate::environment;
@@ -30,8 +30,6 @@ const LOG_STATEMENTS: &[(&str, &str)] = &[
 ];
 /// Oldest release that is supported, as Supabase runs it.
 const VERSION_MIN: u32 = 15;
-/// The database of the archive.
-pub(crate) const DATABASE: &str = "lakegauge";
 /// Socket paths longer than this are refused by the kernel (108 with the terminating byte).
 const SOCKET_PATH_MAX: usize = 100;
 /// Where the cluster of a data directory stands that the server's user can't reach.

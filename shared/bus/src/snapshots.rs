@@ -128,16 +128,13 @@ impl Snapshots {
                     });
                 }
             };
-            let found = match self.object(&pointer).await? {
-                Ok(bytes) => FoundSnapshot::Whole(pointer, bytes),
-                Err(damage) => {
-                    // Perhaps another process has stored a newer one meanwhile and deleted this.
-                    if self.entry(stream).await?.revision != revision {
-                        continue;
-                    }
-                    FoundSnapshot::Damaged(damage)
-                }
-            };
+            let found = self.object(pointer).await?;
+            // Perhaps another process has stored a newer one meanwhile and deleted this.
+            if matches!(found, FoundSnapshot::Damaged(_))
+                && self.entry(stream).await?.revision != revision
+            {
+                continue;
+            }
             return Ok(Loaded { revision, found });
         }
     }
@@ -238,18 +235,21 @@ impl Snapshots {
             .map_err(|error| api::client_error(&error, &what))
     }
 
-    /// The bytes of an object, or what is wrong with it: piece by piece, each asked for by its own
+    /// The bytes that a pointer means, or what is wrong with them: piece by piece, each asked for by its own
     /// question, so that one that is gone is not waited for.
-    async fn object(&self, pointer: &Pointer) -> Result<Result<Bytes, String>, BusError> {
+    async fn object(&self, pointer: Pointer) -> Result<FoundSnapshot, BusError> {
         let (what, bucket) = (format!("snapshot {}", pointer.object), self.bucket());
         let name = format!("OBJ_{bucket}");
         let named = format!("$O.{bucket}.M.{}", URL_SAFE.encode(&pointer.object));
         let Some(entry) = self.bus.stored(&name, Which::Last(&named)).await? else {
-            return Ok(Err(format!("{what} is gone")));
+            return Ok(FoundSnapshot::Damaged(format!("{what} is gone")));
         };
         let object: StoredObject = match serde_json::from_slice(&entry.payload) {
             Ok(object) => object,
-            Err(error) => return Ok(Err(format!("{what} is described wrongly: {error}"))),
+            Err(error) => {
+                let why = format!("{what} is described wrongly: {error}");
+                return Ok(FoundSnapshot::Damaged(why));
+            }
         };
         let pieces = format!("$O.{bucket}.C.{}", object.nuid);
         let (mut bytes, mut from) = (Vec::new(), 1);
@@ -260,9 +260,10 @@ impl Snapshots {
         let digest = blake3::hash(&bytes).to_hex().to_string();
         if digest != pointer.digest {
             let (has, of) = (bytes.len(), pointer.bytes);
-            return Ok(Err(format!("{what} has other bytes than were stored ({has} of {of})")));
+            let why = format!("{what} has other bytes than were stored ({has} of {of})");
+            return Ok(FoundSnapshot::Damaged(why));
         }
-        Ok(Ok(bytes.into()))
+        Ok(FoundSnapshot::Whole(pointer, bytes.into()))
     }
 
     /// Deletes the objects of a stream but one that are at least this old, and pieces that belong

@@ -42,8 +42,9 @@ pub use pipeline::{
     ArchiveId, ArchiveSide, BrokerSide, Meeting, Mismatch, Pipeline, PipelineId, meet,
 };
 pub use rules::Rules;
+pub use runs::Judgement;
 pub use sample::{Sample, SampleValues};
-pub use seen::{Judgement, Seen};
+pub use seen::Seen;
 pub use sketch::Sketch;
 pub use state::{Applied, SideMetrics, StreamState};
 pub use stream::{ArchivedStream, Mark, Position, SAMPLES, Stream};

@@ -2,7 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::{id::Run, seen::Judgement};
+use crate::id::Run;
+
+/// Whether an identity was seen before in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// For the first time; it is remembered.
+    New,
+    /// Again.
+    Duplicate,
+    /// It lies at or below a floor and is not known: only the archive's unique key can tell.
+    TooOld,
+}
 
 /// The sequenced ids seen in one stream.
 ///

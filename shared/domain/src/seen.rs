@@ -2,18 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::{event::EventIdentity, id::IdKind, rules::Rules, runs::Runs};
-
-/// Whether an identity was seen before in its stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// For the first time; it is remembered.
-    New,
-    /// Again.
-    Duplicate,
-    /// It lies at or below a floor and is not known: only the archive's unique key can tell.
-    TooOld,
-}
+use crate::{
+    event::EventIdentity,
+    id::IdKind,
+    rules::Rules,
+    runs::{Judgement, Runs},
+};
 
 /// The derived ids seen: those with the largest (occurred at, id).
 #[derive(Clone, Debug, PartialEq, Eq)]

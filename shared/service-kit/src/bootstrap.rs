@@ -15,8 +15,6 @@ use crate::{Clock, Jitter, Latch, Lifecycle, Readiness, admin, fail_points, http
 pub const EXIT_USAGE: u8 = 64;
 /// What the service was pointed at does not belong together (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIGURATION: u8 = 78;
-/// The service failed, or did not drain.
-pub(crate) const EXIT_FAILURE: i32 = 1;
 
 /// Address of the admin port. Its default is the service's own.
 pub const ADMIN_ADDR: Setting = Setting {

@@ -7,6 +7,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Exit status of a service that did not drain.
+const EXIT_FAILURE: i32 = 1;
+
 /// Tells a service's tasks to drain, and waits for them; clones are the same lifecycle.
 ///
 /// Draining is asked for by SIGTERM, by SIGINT, by a task that failed, or by the service itself.
@@ -113,7 +116,7 @@ pub(crate) fn drain_on_signals(lifecycle: &Lifecycle, name: &'static str) -> std
             };
             if lifecycle.is_draining() {
                 tracing::error!(service = name, "a second {which}: giving up what is not finished");
-                std::process::exit(crate::bootstrap::EXIT_FAILURE);
+                std::process::exit(EXIT_FAILURE);
             }
             tracing::info!(service = name, "{which}: draining");
             lifecycle.drain();
