@@ -54,7 +54,7 @@ pub use publisher::{Acknowledged, Confirmed, Publisher, PublisherLimits};
 pub use reader::{Read, Reader, ReaderProgress, ReaderSettings};
 pub use replay::ReplayRun;
 pub use settings::BusSettings;
-pub use snapshots::{FoundSnapshot, Loaded, Pointer, Snapshots};
+pub use snapshots::{FoundSnapshot, Loaded, Pointer, Snapshots, Uploaded};
 pub use stream::{Comparison, Delivery, StreamStatus};
 pub use stream_epoch::StreamEpoch;
 pub use topology::{Topology, TopologyOverrides};

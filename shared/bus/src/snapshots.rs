@@ -70,7 +70,7 @@ pub enum FoundSnapshot {
 }
 
 /// The pointer as it stands in the bucket. Fields are added, never changed.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct StoredPointer {
     object: String,
     digest: String,
@@ -81,6 +81,10 @@ struct StoredPointer {
     broker_ns: i64,
     created_ns: i64,
 }
+
+/// A snapshot whose bytes are stored, and which is not in force.
+#[derive(Debug)]
+pub struct Uploaded(StoredPointer);
 
 impl Bus {
     /// The snapshots.
@@ -139,15 +143,11 @@ impl Snapshots {
         }
     }
 
-    /// Stores a snapshot and points to it, provided that the pointer still has the given revision
-    /// (0: there must be none); then deletes the objects before it. Returns the new revision. A
-    /// crash leaves the old snapshot in force, and what it left behind is deleted by the next call.
+    /// Stores a snapshot and points to it: [`Self::upload`], then [`Self::point_to`].
     ///
     /// # Errors
     ///
-    /// [`BusError::Superseded`] if somebody else stored one: another process owns this stream.
-    /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet; then the
-    /// caller may try again with the same revision.
+    /// Those of both.
     pub async fn store(
         &self,
         stream: &str,
@@ -155,15 +155,32 @@ impl Snapshots {
         mark: &Mark,
         revision: u64,
     ) -> Result<u64, BusError> {
+        let uploaded = self.upload(stream, bytes, mark).await?;
+        self.point_to(&uploaded, revision).await
+    }
+
+    /// Stores the bytes of a snapshot, which is not in force yet. After a crash the next call deletes
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet; then the
+    /// caller may try again.
+    pub async fn upload(
+        &self,
+        stream: &str,
+        bytes: &[u8],
+        mark: &Mark,
+    ) -> Result<Uploaded, BusError> {
         let digest = blake3::hash(bytes).to_hex().to_string();
         let unique = self.bus.client().new_inbox();
         let unique = unique.rsplit('.').next().unwrap_or_default();
         let object = format!("{stream}.{}.{}.{unique}", mark.epoch, mark.sequence);
         self.make_room(stream).await;
-        self.upload(&object, bytes).await?;
+        self.put(&object, bytes).await?;
         UPLOADED.pass();
-        let stored = StoredPointer {
-            object: object.clone(),
+        Ok(Uploaded(StoredPointer {
+            object,
             digest,
             bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             stream: stream.to_owned(),
@@ -171,12 +188,31 @@ impl Snapshots {
             sequence: mark.sequence,
             broker_ns: mark.broker_ns,
             created_ns: mark.created_ns,
-        };
-        let revision = self.point(stream, &stored, revision).await?;
+        }))
+    }
+
+    /// Puts an uploaded snapshot in force, provided that the pointer still has the given revision
+    /// (0: there must be none); then deletes the objects before it. Returns the new revision. A
+    /// crash leaves the old snapshot in force or the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Superseded`] if somebody else stored one: another process owns this stream.
+    /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet; then the
+    /// caller may try again with the same revision.
+    pub async fn point_to(&self, uploaded: &Uploaded, revision: u64) -> Result<u64, BusError> {
+        let Uploaded(stored) = uploaded;
+        let stream = &stored.stream;
+        let what = pointer_of(stream);
+        let value: Bytes = serde_json::to_vec(stored)
+            .map_err(|error| BusError::Garbled { what: what.clone(), detail: error.to_string() })?
+            .into();
+        let revision =
+            bucket::compare_and_set(&self.bus, &key(stream), &value, revision, &what).await?;
         POINTED.pass();
         // Old objects cost room, not truth: the next call tries again.
         // Whoever else uploads for this stream has lost the race by now.
-        if let Err(error) = self.sweep(stream, &object, Duration::ZERO).await {
+        if let Err(error) = self.sweep(stream, &stored.object, Duration::ZERO).await {
             tracing::warn!(stream, %error, "can't delete old snapshots yet");
         }
         Ok(revision)
@@ -205,20 +241,7 @@ impl Snapshots {
         }
     }
 
-    async fn point(
-        &self,
-        stream: &str,
-        stored: &StoredPointer,
-        expected: u64,
-    ) -> Result<u64, BusError> {
-        let what = pointer_of(stream);
-        let value: Bytes = serde_json::to_vec(stored)
-            .map_err(|error| BusError::Garbled { what: what.clone(), detail: error.to_string() })?
-            .into();
-        bucket::compare_and_set(&self.bus, &key(stream), &value, expected, &what).await
-    }
-
-    async fn upload(&self, object: &str, bytes: &[u8]) -> Result<(), BusError> {
+    async fn put(&self, object: &str, bytes: &[u8]) -> Result<(), BusError> {
         let what = format!("snapshot {object}");
         let metadata = ObjectMetadata {
             name: object.to_owned(),
