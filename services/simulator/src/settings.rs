@@ -69,8 +69,8 @@ service_kit::settings! {
         /// Last token of the subject.
         #[setting(SOURCE, "source")]
         pub source: String = text,
-        /// File for what is expected, written at the end: what was acknowledged, and what the metrics must be by the
-        /// model's own knowledge, as JSON.
+        /// File for what is expected, written at the end: what was acknowledged, and what the metrics
+        /// must be by the model's own knowledge, as JSON.
         #[setting(EXPECTED_FILE, "expected")]
         pub expected: Option<PathBuf> = optional,
         /// Events in a message at most.
