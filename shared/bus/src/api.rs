@@ -4,7 +4,7 @@
 //! silently ignored could not be told from one that it took.
 
 use async_nats::jetstream::{self, response::Response};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de, de::DeserializeOwned};
 
 use crate::error::BusError;
 
@@ -21,6 +21,16 @@ pub(crate) const PURGE_FAILED: u64 = 10_051;
 /// The reserved space is used up: of the server, of the account, of either; or it is more than one
 /// stream may have.
 pub(crate) const NO_STORAGE: [u64; 4] = [10_047, 10_028, 10_002, 10_122];
+
+/// RFC 3339 as nanoseconds since 1970.
+pub(crate) struct Nanoseconds(pub(crate) i64);
+
+impl<'de> Deserialize<'de> for Nanoseconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let time = time::serde::rfc3339::deserialize(deserializer)?;
+        i64::try_from(time.unix_timestamp_nanos()).map(Self).map_err(de::Error::custom)
+    }
+}
 
 /// One request; `what` says it in errors.
 pub(crate) async fn request<T: DeserializeOwned>(
@@ -47,6 +57,15 @@ pub(crate) fn server_error(error: &jetstream::Error, what: &str) -> BusError {
         detail: error.to_string(),
         code: u16::try_from(error.code()).unwrap_or(u16::MAX),
         error_code: error.error_code().0,
+    }
+}
+
+/// Gives an error of the server about a stream that is not there its name.
+pub(crate) fn named(error: BusError, stream: &str) -> BusError {
+    if error.server_code() == Some(STREAM_NOT_FOUND) {
+        BusError::NoStream { stream: stream.to_owned() }
+    } else {
+        error
     }
 }
 

@@ -6,12 +6,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{self, NO_STORAGE, STREAM_NAME_IN_USE},
+    api::{self, NO_STORAGE, STREAM_NAME_IN_USE, named},
     connection::Bus,
     error::BusError,
     pipeline,
     room::Purpose,
-    stream::named,
     topology::{Declaration, Topology, fit, max_bytes},
 };
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use service_kit::{Clock, Condition};
 
-use crate::{api, connection::Bus, error::BusError, reader::ReaderProgress, stream::named};
+use crate::{api, connection::Bus, error::BusError, read::ReaderProgress};
 
 /// Gaps inside of a stream that are counted one by one; with more, all of them are taken to lie
 /// before the position, as long as messages are left then. The server lists each.
@@ -210,7 +210,7 @@ impl Bus {
             api::request::<Info>(&self.context, format!("STREAM.INFO.{name}"), &question, &what)
                 .await
                 .map(|info| info.state)
-                .map_err(|error| named(error, &name))
+                .map_err(|error| api::named(error, &name))
         };
         let held = ask(false).await?;
         if held.num_deleted == 0 || held.last_seq <= after {

@@ -6,11 +6,10 @@ use bytes::Bytes;
 use wire::headers;
 
 use crate::{
-    api,
+    api::{self, named},
     connection::{Bus, server_name},
     error::BusError,
     stored::Which,
-    stream::named,
 };
 
 /// The bucket of `nats/streams.json`.

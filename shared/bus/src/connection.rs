@@ -14,8 +14,6 @@ use crate::{
     error::BusError,
     login::LoginState,
     outage::{Outage, Outages},
-    publisher::{Acknowledged, Publisher, PublisherLimits},
-    reader::{Reader, ReaderSettings},
     settings::BusSettings,
 };
 
@@ -27,8 +25,8 @@ const SERVER_NEEDED_TEXT: &str = "2.12";
 /// adds to compare and set.
 const HEADERS_BYTES_MAX: usize = 512;
 
-/// Messages whose acknowledgements the client tracks. Above every window of a [`Publisher`], so
-/// that the client's own limit, which deadlocks, is never reached.
+/// Messages whose acknowledgements the client tracks. Above every window of a
+/// [`crate::Publisher`], so that the client's own limit, which deadlocks, is never reached.
 const ACK_INFLIGHT_MAX: usize = 65_536;
 
 /// Refused subjects that are remembered; a service publishes to a handful.
@@ -162,24 +160,6 @@ impl Bus {
     /// A number that rises with each reconnection: what was known about streams may be outdated.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.state.generation.subscribe()
-    }
-
-    /// Publishes messages and awaits their acknowledgements. `acknowledged` is called for each
-    /// message once the server has stored it, from the task that heard it: it must not block.
-    ///
-    /// Use one publisher per stream: a full stream holds up everything of its publisher.
-    pub fn publisher(
-        &self,
-        limits: PublisherLimits,
-        acknowledged: impl Fn(&Acknowledged<'_>) + Send + Sync + 'static,
-    ) -> Publisher {
-        Publisher::new(self.clone(), limits, Box::new(acknowledged))
-    }
-
-    /// Reads a stream after a position. Must be called within a runtime; connects in the background
-    /// and recovers by itself.
-    pub fn reader(&self, settings: ReaderSettings) -> Reader {
-        Reader::new(self.clone(), settings)
     }
 
     /// What a stream is called on the server: prefix and name, for the logs and for people.

@@ -17,10 +17,11 @@ use wire::Headers;
 
 use crate::{
     connection::Bus,
+    delivery::{Delivery, delivery},
     error::BusError,
-    reader::{FeedItem, Read, ReaderProgress, ReaderSettings},
+    read::{Read, ReaderProgress, ReaderSettings},
     stored::{Stored, Which},
-    stream::{self, Delivery, StreamStatus},
+    stream::StreamStatus,
     subscription,
 };
 
@@ -41,6 +42,13 @@ type Given = Result<(), Unwanted>;
 
 /// Nobody reads any more.
 struct Unwanted;
+
+/// What a [`Feed`] hands over, and the subject that acknowledges it.
+#[derive(Debug)]
+pub(crate) struct FeedItem {
+    pub(crate) read: Read,
+    pub(crate) reply: Option<Subject>,
+}
 
 /// Reads one stream for a [`crate::Reader`].
 pub(crate) struct Feed {
@@ -273,7 +281,7 @@ impl Subscription<'_> {
                 }
                 None => return again("the client ended the subscription"),
             };
-            let (delivery, reply) = stream::delivery(message)?;
+            let (delivery, reply) = delivery(message)?;
             if delivery.sequence <= self.feed.last {
                 self.feed.progress.observe_repeated();
                 continue;

@@ -9,8 +9,8 @@ use crate::{
     api,
     connection::Bus,
     error::BusError,
-    room::{Purpose, Room},
-    topology::{RequestedStream, Topology, TopologyOverrides, max_bytes},
+    room::{Purpose, Room, TopologyOverrides},
+    topology::{RequestedStream, Topology, max_bytes},
 };
 
 impl Bus {

@@ -20,7 +20,6 @@ use crate::{
     connection::{Bus, small_payload},
     error::{BusError, Recovery, server_recovery},
     progress::{PublishProgress, tell},
-    stream::MESSAGE_ID,
     unconfirmed::{NO_ANSWER, NOT_CONNECTED},
 };
 
@@ -140,18 +139,26 @@ impl Drop for WindowPlace {
     }
 }
 
-impl Publisher {
-    pub(crate) fn new(bus: Bus, limits: PublisherLimits, acknowledged: Observer) -> Self {
+impl Bus {
+    /// Publishes messages and awaits their acknowledgements. `acknowledged` is called for each
+    /// message once the server has stored it, from the task that heard it: it must not block.
+    ///
+    /// Use one publisher per stream: a full stream holds up everything of its publisher.
+    pub fn publisher(
+        &self,
+        limits: PublisherLimits,
+        acknowledged: impl Fn(&Acknowledged<'_>) + Send + Sync + 'static,
+    ) -> Publisher {
         let bytes = limits.unconfirmed_bytes_max.div_ceil(WINDOW_UNIT_BYTES).max(1);
-        let progress = Arc::new(PublishProgress::new(bus.settings().unconfirmed_after));
+        let progress = Arc::new(PublishProgress::new(self.settings().unconfirmed_after));
         let dropped = CancellationToken::new();
         let telling = tell(Arc::clone(&progress));
         let until = dropped.clone();
         tokio::spawn(async move { until.run_until_cancelled(telling).await });
-        Self {
+        Publisher {
             inner: Arc::new(Inner {
-                bus,
-                acknowledged,
+                bus: self.clone(),
+                acknowledged: Box::new(acknowledged),
                 progress,
                 window: Arc::new(Semaphore::new(limits.unconfirmed_max.max(1))),
                 window_bytes: Arc::new(Semaphore::new(bytes)),
@@ -162,7 +169,9 @@ impl Publisher {
             }),
         }
     }
+}
 
+impl Publisher {
     /// Sends a message, after waiting for room in the window. Returns when it is sent, not when it
     /// is stored. If the call is dropped, the message may or may not have been sent, and its
     /// acknowledgement is not told.
@@ -255,7 +264,7 @@ impl Inner {
         let message = PublishMessage::build()
             .payload(sealed.payload.clone())
             .header(wire::headers::CONTENT_TYPE, sealed.content_type)
-            .header(MESSAGE_ID, sealed.message_id.as_str());
+            .message_id(sealed.message_id.as_str());
         self.bus.context.send_publish(sealed.subject.clone(), message).await
     }
 

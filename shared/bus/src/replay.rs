@@ -18,6 +18,9 @@ use crate::{
 /// Longest name of a run: it stands in names of streams and in subjects.
 const RUN_CHARS_MAX: usize = 32;
 
+/// Room for the samples of an aggregator that counts a run: some days of them, in bytes.
+const SAMPLES_MAX_BYTES: u64 = 16 << 20;
+
 /// The name of a run: small letters, digits and hyphens, so that it is one token of a subject and
 /// one part of a stream's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,23 @@ impl ReplayRun {
     /// The stream that holds the samples of the aggregator that counts the run.
     pub fn samples(&self) -> String {
         format!("{}SAMPLES", self.beginning())
+    }
+
+    /// What it asks for: a stream of so many bytes for each of live's, and one for its samples.
+    fn topology(
+        &self,
+        prefix: &str,
+        streams: &[Stream],
+        max_bytes: u64,
+        metadata: &BTreeMap<String, String>,
+    ) -> Topology {
+        let subjects = wire::Subjects::default();
+        let events = streams
+            .iter()
+            .map(|stream| (self.stream(*stream), subjects.replay(&self.0, *stream), max_bytes));
+        let samples = (self.samples(), subjects.replay_sample(&self.0), SAMPLES_MAX_BYTES);
+        let about = format!("Replay run {} (Lakegauge)", self.0);
+        Topology::like_samples(prefix, events.chain([samples]), &about, metadata)
     }
 
     fn beginning(&self) -> String {
@@ -74,7 +94,7 @@ impl Bus {
         metadata: &BTreeMap<String, String>,
     ) -> Result<(), BusError> {
         let prefix = &self.settings().subject_prefix;
-        let topology = Topology::of_replay(prefix, run, streams, max_bytes, metadata);
+        let topology = run.topology(prefix, streams, max_bytes, metadata);
         self.apply_topology(&topology).await.map(|_| ())
     }
 
@@ -122,6 +142,7 @@ impl Bus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::fit;
 
     #[test]
     fn a_run_has_a_name_that_can_stand_in_subjects_and_streams() {
@@ -139,5 +160,36 @@ mod tests {
         assert_eq!(one.stream(Stream::lake(0)), "REPLAY_a_LAKE_0");
         assert_eq!(one.samples(), "REPLAY_a_SAMPLES");
         assert!(!other.stream(Stream::lake(0)).starts_with(&one.beginning()));
+    }
+
+    #[test]
+    fn the_streams_of_a_replay_run_are_bounded_and_take_its_subjects_only() {
+        let run = ReplayRun::new("r1").unwrap();
+        let streams = [Stream::lake(0), Stream::warehouse(2)];
+        let about = BTreeMap::from([("about".to_owned(), "all".to_owned())]);
+        let topology = run.topology("acme", &streams, 5_000, &about);
+        let declared: Vec<_> = topology
+            .streams
+            .iter()
+            .map(|declaration| {
+                assert_eq!(fit(&declaration.name, &declaration.config), Ok(()));
+                assert_eq!(declaration.config["discard"], json!("new"));
+                assert_eq!(declaration.metadata, about);
+                let config = &declaration.config;
+                (declaration.name.as_str(), config["subjects"][0].as_str(), &config["max_bytes"])
+            })
+            .collect();
+        assert_eq!(
+            declared,
+            [
+                ("acme_REPLAY_r1_LAKE_0", Some("acme.replay.r1.lake.0"), &json!(5_000)),
+                ("acme_REPLAY_r1_WAREHOUSE_2", Some("acme.replay.r1.warehouse.2"), &json!(5_000)),
+                (
+                    "acme_REPLAY_r1_SAMPLES",
+                    Some("acme.replay.r1.sample"),
+                    &json!(SAMPLES_MAX_BYTES)
+                ),
+            ]
+        );
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! Everything follows from the room of an event stream, so that one setting makes the pipeline fit.
 
-use crate::topology::TopologyOverrides;
-
 const MIB: u64 = 1 << 20;
 
 /// An event stream, unless something else is set or offered: what comes in while a service is down.
@@ -21,6 +19,28 @@ const SNAPSHOTS_BYTES: std::ops::RangeInclusive<u64> = 32 * MIB..=1 << 30;
 /// The samples' part: a few hundred bytes each 10 s.
 const SAMPLES_SHARE: u64 = 16;
 const SAMPLES_BYTES: std::ops::RangeInclusive<u64> = 16 * MIB..=256 * MIB;
+
+service_kit::settings! {
+    /// What may differ from the declarations. What is not given changes no stream that is there.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct TopologyOverrides {
+        /// Bytes that each event stream may hold before producers have to wait; without it new streams
+        /// get 4 GiB, or what fits into the account, and existing ones keep theirs.
+        #[setting(NATS_EVENT_STREAM_MAX_BYTES, "nats-event-stream-max-bytes")]
+        pub event_stream_max_bytes: Option<u64> = optional,
+        /// Bytes that the bucket of snapshots may hold, two of each stream; without it a quarter of an
+        /// event stream, from 32 MiB to 1 GiB.
+        #[setting(NATS_SNAPSHOT_BUCKET_MAX_BYTES, "nats-snapshot-bucket-max-bytes")]
+        pub snapshot_bucket_max_bytes: Option<u64> = optional,
+        /// Bytes that the stream of samples may hold; without it a sixteenth of an event stream, from
+        /// 16 MiB to 256 MiB.
+        #[setting(NATS_SAMPLES_MAX_BYTES, "nats-samples-max-bytes")]
+        pub samples_max_bytes: Option<u64> = optional,
+        /// Copies of each stream in a cluster, 1 to 5; without it existing streams keep theirs.
+        #[setting(NATS_REPLICAS, "nats-replicas")]
+        pub replicas: Option<u8> = optional,
+    }
+}
 
 /// What a declared stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

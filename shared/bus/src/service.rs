@@ -10,8 +10,9 @@ use service_kit::{Backoff, Condition, Context, Setting, Settings};
 use crate::{
     connection::Bus,
     error::{BusError, Recovery},
+    room::TopologyOverrides,
     settings::BusSettings,
-    topology::{Topology, TopologyOverrides},
+    topology::Topology,
 };
 
 /// How late readiness may tell that the connection was lost or stands again.

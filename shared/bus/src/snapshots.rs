@@ -12,11 +12,11 @@ use serde_json::json;
 use service_kit::FailPoint;
 
 use crate::{
-    api, bucket,
+    api::{self, Nanoseconds, named},
+    bucket,
     connection::{Bus, server_name},
     error::BusError,
     stored::{Stored, Which},
-    stream::{Nanoseconds, named},
 };
 
 /// The object store of `nats/streams.json`.

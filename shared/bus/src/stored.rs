@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use wire::Headers;
 
 use crate::{
-    api::{self, NO_MESSAGE_FOUND},
+    api::{self, NO_MESSAGE_FOUND, Nanoseconds, named},
     connection::Bus,
+    delivery::Delivery,
     error::BusError,
-    stream::{Delivery, Nanoseconds, named},
 };
 
 /// Which message of a stream is meant.

@@ -2,19 +2,14 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use async_nats::{HeaderMap, HeaderValue, jetstream};
-use bytes::Bytes;
 use domain::Mark;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wire::{
-    Message, Subjects,
-    headers::{CONTENT_TYPE, Headers},
-};
 
 use crate::{
-    api::{self, PURGE_FAILED, STREAM_NOT_FOUND},
+    api::{self, Nanoseconds, PURGE_FAILED, named},
     connection::Bus,
+    delivery::Delivery,
     error::BusError,
     stored::Which,
 };
@@ -42,36 +37,6 @@ pub struct StreamStatus {
     pub max_bytes: i64,
     /// Its metadata, with the rules among it.
     pub metadata: BTreeMap<String, String>,
-}
-
-/// One message of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// The broker's sequence.
-    pub sequence: u64,
-    /// When the broker stored it, in nanoseconds since 1970.
-    pub broker_ns: i64,
-    /// Where it was published, with the prefix.
-    pub subject: String,
-    /// What its headers say, or that they can't be read.
-    pub headers: Headers,
-    /// Its body.
-    pub payload: Bytes,
-    /// How many messages stood behind it when the broker sent it; 0 for single messages.
-    pub pending: u64,
-}
-
-impl Delivery {
-    /// The message without what only the delivery says of it, under its subject without the prefix.
-    pub fn message(&self, subjects: &Subjects) -> Message<'_> {
-        Message {
-            sequence: self.sequence,
-            broker_ns: self.broker_ns,
-            subject: subjects.strip(&self.subject),
-            headers: &self.headers,
-            payload: &self.payload,
-        }
-    }
 }
 
 /// Whether the message at a mark is the one that was handled.
@@ -343,65 +308,4 @@ struct Config {
 #[derive(Deserialize)]
 struct Purged {
     purged: u64,
-}
-
-/// RFC 3339 as nanoseconds since 1970.
-pub(crate) struct Nanoseconds(pub(crate) i64);
-
-impl<'de> Deserialize<'de> for Nanoseconds {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let time = time::serde::rfc3339::deserialize(deserializer)?;
-        i64::try_from(time.unix_timestamp_nanos()).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-/// Gives an error of the server about a stream that is not there its name.
-pub(crate) fn named(error: BusError, stream: &str) -> BusError {
-    if error.server_code() == Some(STREAM_NOT_FOUND) {
-        BusError::NoStream { stream: stream.to_owned() }
-    } else {
-        error
-    }
-}
-
-pub(crate) fn nanoseconds(
-    time: async_nats::datetime::DateTime,
-    what: &str,
-) -> Result<i64, BusError> {
-    i64::try_from(time.unix_timestamp_nanos()).map_err(|_| BusError::Garbled {
-        what: what.to_owned(),
-        detail: format!("the broker's time {time} is out of range"),
-    })
-}
-
-/// What the client read of a message's headers.
-pub(crate) fn headers(read: Option<&HeaderMap>) -> Headers {
-    read.and_then(|headers| headers.get(CONTENT_TYPE)).map(HeaderValue::as_str).into()
-}
-
-/// The header by which the server knows a message that it already has.
-pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
-
-/// A message from a consumer, with the subject that acknowledges it.
-pub(crate) fn delivery(
-    message: jetstream::Message,
-) -> Result<(Delivery, Option<async_nats::Subject>), BusError> {
-    let what = "a message's place in its stream";
-    let garbled = |detail: String| BusError::Garbled { what: what.to_owned(), detail };
-    let (sequence, broker_ns, pending) = {
-        let info = message.info().map_err(|error| garbled(error.to_string()))?;
-        (info.stream_sequence, nanoseconds(info.published, what)?, info.pending)
-    };
-    let message = message.message;
-    Ok((
-        Delivery {
-            sequence,
-            broker_ns,
-            subject: message.subject.to_string(),
-            headers: headers(message.headers.as_ref()),
-            payload: message.payload,
-            pending,
-        },
-        message.reply,
-    ))
 }

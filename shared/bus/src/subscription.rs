@@ -8,10 +8,10 @@ use async_nats::jetstream::{
 };
 
 use crate::{
-    api::{self, CONSUMER_NOT_FOUND},
+    api::{self, CONSUMER_NOT_FOUND, named},
     connection::Bus,
     error::BusError,
-    reader::ReaderSettings,
+    read::ReaderSettings,
 };
 
 /// How long the server keeps a consumer that nobody acknowledges through when its reader is gone.
@@ -50,14 +50,14 @@ pub(crate) async fn subscribe(
         if let Err(error) = handle.delete_consumer(&settings.consumer).await {
             let error = api::client_error(&error, &what);
             if error.server_code() != Some(CONSUMER_NOT_FOUND) {
-                return Err(crate::stream::named(error, &stream));
+                return Err(named(error, &stream));
             }
         }
     }
     let consumer = handle
         .create_consumer(config(bus, settings, after))
         .await
-        .map_err(|error| crate::stream::named(api::client_error(&error, &what), &stream))?;
+        .map_err(|error| named(api::client_error(&error, &what), &stream))?;
     consumer
         .stream()
         .max_messages_per_batch(settings.batch_messages_max)

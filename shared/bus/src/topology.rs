@@ -9,8 +9,7 @@ use crate::{
     connection::{prefixed_subject, server_name},
     error::BusError,
     pipeline::RequestedPipeline,
-    replay::ReplayRun,
-    room::{Purpose, Room},
+    room::{Purpose, Room, TopologyOverrides},
 };
 
 /// In the order in which the streams are made: the buckets for pointers and snapshots reserve
@@ -19,33 +18,8 @@ use crate::{
 /// those with an older pointer or epoch than the one in force.
 const DECLARATIONS: &str = include_str!("../../../nats/streams.json");
 
-/// Room for the samples of an aggregator that counts a replay run: some days of them.
-const REPLAY_SAMPLES_MAX_BYTES: u64 = 16 << 20;
-
 const KV_PREFIX: &str = "KV_";
 const OBJECT_PREFIX: &str = "OBJ_";
-
-service_kit::settings! {
-    /// What may differ from the declarations. What is not given changes no stream that is there.
-    #[derive(Clone, Debug, Default, PartialEq, Eq)]
-    pub struct TopologyOverrides {
-        /// Bytes that each event stream may hold before producers have to wait; without it new streams
-        /// get 4 GiB, or what fits into the account, and existing ones keep theirs.
-        #[setting(NATS_EVENT_STREAM_MAX_BYTES, "nats-event-stream-max-bytes")]
-        pub event_stream_max_bytes: Option<u64> = optional,
-        /// Bytes that the bucket of snapshots may hold, two of each stream; without it a quarter of an
-        /// event stream, from 32 MiB to 1 GiB.
-        #[setting(NATS_SNAPSHOT_BUCKET_MAX_BYTES, "nats-snapshot-bucket-max-bytes")]
-        pub snapshot_bucket_max_bytes: Option<u64> = optional,
-        /// Bytes that the stream of samples may hold; without it a sixteenth of an event stream, from
-        /// 16 MiB to 256 MiB.
-        #[setting(NATS_SAMPLES_MAX_BYTES, "nats-samples-max-bytes")]
-        pub samples_max_bytes: Option<u64> = optional,
-        /// Copies of each stream in a cluster, 1 to 5; without it existing streams keep theirs.
-        #[setting(NATS_REPLICAS, "nats-replicas")]
-        pub replicas: Option<u8> = optional,
-    }
-}
 
 /// Every stream that the pipeline needs, as asked of the server.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,32 +113,24 @@ impl Topology {
         Self::event_streams().iter().map(|stream| stream.partition + 1).max().unwrap_or(0)
     }
 
-    /// The streams of a replay run, each like the declared one that it stands for: with a size limit
-    /// and `discard: new`, so that a full one makes the replay wait.
-    pub(crate) fn of_replay(
+    /// Streams of these names, subjects and sizes in bytes, otherwise like the declared stream of
+    /// samples: with `discard: new`, so that a full one makes the publisher wait.
+    pub(crate) fn like_samples(
         prefix: &str,
-        run: &ReplayRun,
-        streams: &[domain::Stream],
-        max_bytes: u64,
+        streams: impl Iterator<Item = (String, String, u64)>,
+        description: &str,
         metadata: &BTreeMap<String, String>,
     ) -> Self {
-        let subjects = wire::Subjects::default();
-        let events = streams
-            .iter()
-            .map(|stream| (run.stream(*stream), subjects.replay(run.name(), *stream), max_bytes));
-        let samples = (run.samples(), subjects.replay_sample(run.name()), REPLAY_SAMPLES_MAX_BYTES);
         let declaration = |(name, subject, max_bytes): (String, String, u64)| {
             let mut config = declared().into_iter().find(is_samples).unwrap_or_default();
             config.insert("name".to_owned(), json!(name));
             config.insert("subjects".to_owned(), json!([subject]));
-            let about = format!("Replay run {} (Lakegauge)", run.name());
-            config.insert("description".to_owned(), json!(about));
+            config.insert("description".to_owned(), json!(description));
             let mut own = Declaration::new(config, prefix, &TopologyOverrides::default());
             own.config.insert("max_bytes".to_owned(), json!(max_bytes));
             Declaration { metadata: metadata.clone(), ..own }
         };
-        let streams = events.chain([samples]).map(declaration).collect();
-        Self { streams, wanted: None, overrides: None }
+        Self { streams: streams.map(declaration).collect(), wanted: None, overrides: None }
     }
 
     /// What its sizes follow from; none where they are given.
@@ -474,37 +440,6 @@ mod tests {
         let named: Vec<&str> =
             declaration.differences(&echo).iter().map(|difference| difference.option).collect();
         assert_eq!(named, ["allow_direct", "max_bytes"]);
-    }
-
-    #[test]
-    fn the_streams_of_a_replay_run_are_bounded_and_take_its_subjects_only() {
-        let run = ReplayRun::new("r1").unwrap();
-        let streams = [domain::Stream::lake(0), domain::Stream::warehouse(2)];
-        let about = BTreeMap::from([("about".to_owned(), "all".to_owned())]);
-        let topology = Topology::of_replay("acme", &run, &streams, 5_000, &about);
-        let declared: Vec<_> = topology
-            .streams
-            .iter()
-            .map(|declaration| {
-                assert_eq!(fit(&declaration.name, &declaration.config), Ok(()));
-                assert_eq!(declaration.config["discard"], json!("new"));
-                assert_eq!(declaration.metadata, about);
-                let config = &declaration.config;
-                (declaration.name.as_str(), config["subjects"][0].as_str(), &config["max_bytes"])
-            })
-            .collect();
-        assert_eq!(
-            declared,
-            [
-                ("acme_REPLAY_r1_LAKE_0", Some("acme.replay.r1.lake.0"), &json!(5_000)),
-                ("acme_REPLAY_r1_WAREHOUSE_2", Some("acme.replay.r1.warehouse.2"), &json!(5_000)),
-                (
-                    "acme_REPLAY_r1_SAMPLES",
-                    Some("acme.replay.r1.sample"),
-                    &json!(REPLAY_SAMPLES_MAX_BYTES)
-                ),
-            ]
-        );
     }
 
     #[test]

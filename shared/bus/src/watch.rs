@@ -10,7 +10,8 @@ use wire::Headers;
 use crate::{
     connection::Bus,
     error::BusError,
-    reader::{Read, Reader, ReaderSettings},
+    read::{Read, ReaderSettings},
+    reader::Reader,
 };
 
 /// Messages handed over before the caller takes them; each reader behind bounds its own.
