@@ -14,7 +14,7 @@ use crate::{
     exposition,
     lease::Lease,
     page::{Figures, LakeFigures, WarehouseFigures},
-    stream::SharedFold,
+    shared_fold::SharedFold,
 };
 
 /// The states that may be shown; clones are the same.

@@ -23,6 +23,8 @@ mod partition;
 mod run;
 #[cfg(test)]
 mod series_bound;
+mod shared_fold;
+mod snapshot_refusal;
 mod stream;
 
 pub use config::{Config, Links};

@@ -7,7 +7,7 @@ use domain::{Reason, lake::LakeEffect};
 use prometheus::Registry;
 use service_kit::metrics::{Registrar, clamped};
 
-use crate::{fold::Counts, health::LiveHealth, stream::SnapshotRefusal};
+use crate::{fold::Counts, health::LiveHealth, snapshot_refusal::SnapshotRefusal};
 
 /// The values of no labels.
 const NONE: &[&str] = &[];

@@ -16,7 +16,8 @@ use crate::{
     lease::LeaseHolder,
     metrics::LeaseMetrics,
     page::{PageFeed, Samples, SharedHistory},
-    partition::{Partition, PartitionStream},
+    partition::Partition,
+    stream::{Shared, StreamHistory},
 };
 
 /// Where Linux keeps the machine's name. Elsewhere people are told the process and the address.
@@ -93,15 +94,16 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     };
     let _readiness = AbortOnDropHandle::new(tokio::spawn(readiness.run()));
     let partition = Partition {
-        streams: streams
-            .map(|(stream, health)| PartitionStream::new(&bus, &config, stream, health)),
-        bus,
-        config,
-        exposed,
-        publishing,
-        registry: context.registry,
-        clock: context.clock,
-        readiness: context.readiness,
+        streams: streams.map(|(stream, health)| StreamHistory::new(&bus, &config, stream, health)),
+        shared: Shared {
+            bus,
+            config,
+            exposed,
+            publishing,
+            registry: context.registry,
+            clock: context.clock,
+            readiness: context.readiness,
+        },
     };
     context.not_ready.open();
     partition.run(lease, &context.lifecycle.drain_token(), jitter).await

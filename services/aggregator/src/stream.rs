@@ -1,12 +1,13 @@
 //! One stream's task: recovers the state, counts on from it, and again after each change of epoch.
 
 mod consumer;
+mod context;
 mod gap;
 mod rebuild;
 mod recovery;
 mod replayed;
-mod shared_fold;
 mod snapshotter;
+mod stream_history;
 
 use std::sync::Arc;
 
@@ -14,44 +15,39 @@ use anyhow::Context as _;
 use bus::{
     Bus, BusError, EpochWatch, PublisherLimits, Reader, ReaderSettings, StreamEpoch,
     backlog::{BacklogWatch, SharedPosition},
-    publishing::{PublishWatch, PublisherMetrics},
+    publishing::{PublishMetrics, PublishWatch, PublisherMetrics},
 };
-use domain::Stream;
 use event_store::StoreError;
+use prometheus::Registry;
 use service_kit::{Backoff, Clock, Jitter, News, Readiness};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use wire::Subjects;
 
+pub(crate) use self::stream_history::StreamHistory;
 use self::{
     consumer::{CaughtUp, Consumer, CountingEnd, SamplePublisher},
+    context::StreamContext,
     gap::Gap,
-    recovery::{Recovered, Recovery},
+    rebuild::Recovery,
+    recovery::Recovered,
     snapshotter::{Snapshotter, Unsaved},
 };
-pub(crate) use self::{recovery::SnapshotRefusal, shared_fold::SharedFold};
-use crate::{
-    config::Config,
-    exposed_state::ExposedState,
-    lease::Lease,
-    metrics::StreamMetrics,
-    partition::{Partition, PartitionStream},
-};
+use crate::{config::Config, exposed_state::ExposedState, lease::Lease, shared_fold::SharedFold};
 
 /// Said where the task of the snapshots did not end by itself.
 const PANICKED: &str = "the snapshot task panicked";
 
-/// What every task on one stream shares: which stream it is, and where it shows how it is doing.
-#[derive(Clone, Debug)]
-struct StreamContext {
-    stream: Stream,
-    /// The name of what is read: that of the stream, or of its replay.
-    name: String,
-    bus: Bus,
-    clock: Clock,
-    /// Cancelled when the service drains, or when the partition is another's.
-    drain: CancellationToken,
-    metrics: StreamMetrics,
+/// What the tasks on the streams of a partition are made from.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) bus: Bus,
+    pub(crate) config: Config,
+    pub(crate) exposed: ExposedState,
+    pub(crate) publishing: PublishMetrics,
+    pub(crate) registry: Registry,
+    pub(crate) clock: Clock,
+    pub(crate) readiness: Readiness,
 }
 
 /// One stream and what is needed to count it, under one lease.
@@ -77,12 +73,12 @@ impl StreamTask {
     ///
     /// A name of a metric that is taken: a mistake of ours.
     pub(crate) fn new(
-        partition: &Partition,
-        counted: &PartitionStream,
+        shared: &Shared,
+        counted: &StreamHistory,
         lease: &Lease,
         drain: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let Partition { bus, config, clock, readiness, .. } = partition;
+        let Shared { bus, config, clock, readiness, .. } = shared;
         let (stream, name) = (counted.stream, config.name_of(counted.stream));
         let position: Arc<SharedPosition> = Arc::default();
         let backlog = BacklogWatch {
@@ -98,8 +94,8 @@ impl StreamTask {
             config: config.clone(),
             epoch: Arc::clone(&counted.epoch),
             lease: lease.clone(),
-            exposed: partition.exposed.clone(),
-            publishing: partition.publishing.of("samples", &stream.to_string()),
+            exposed: shared.exposed.clone(),
+            publishing: shared.publishing.of("samples", &stream.to_string()),
             readiness: readiness.clone(),
             position,
             backlog,
@@ -109,7 +105,7 @@ impl StreamTask {
                 bus: bus.clone(),
                 clock: clock.clone(),
                 drain,
-                metrics: counted.metrics(&partition.registry)?,
+                metrics: counted.metrics(&shared.registry)?,
             },
         })
     }

@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use wire::Subjects;
 
 use super::{
-    SharedFold, StreamContext,
+    context::StreamContext,
     gap::{self, Archived, GAP_POLL, GAP_POLLS_MAX, Gap},
 };
-use crate::lease::Lease;
+use crate::{lease::Lease, shared_fold::SharedFold};
 
 static SAMPLED: FailPoint = FailPoint::new("aggregator.sampled");
 static RECEIVED: FailPoint = FailPoint::new("aggregator.received");

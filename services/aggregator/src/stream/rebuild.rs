@@ -2,17 +2,31 @@
 
 use std::time::Duration;
 
+use bus::StreamEpoch;
 use domain::{Applied, Mark, Rules};
 use event_store::{ArchiveView, StoreSettings, archive_side, read_checkpoint};
 use service_kit::FailPoint;
 
-use super::{StreamContext, gap::Gap, recovery::Recovery};
+use super::{context::StreamContext, gap::Gap};
 use crate::fold::StreamFold;
 
 /// How often the archiver's checkpoint is looked up while it is waited for.
 const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
 
 static REBUILT: FailPoint = FailPoint::new("aggregator.rebuilt");
+
+/// What the state of a live stream is recovered from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recovery<'a> {
+    pub(super) context: &'a StreamContext,
+    /// The archive; none is set.
+    pub(super) store: Option<&'a StoreSettings>,
+    pub(super) epoch: &'a StreamEpoch,
+    /// Whether the archive is asked although a snapshot would serve.
+    pub(super) from_archive: bool,
+    /// What the archive must have passed: messages that are gone from the middle of the stream.
+    pub(super) missed: Option<Gap>,
+}
 
 /// How a rebuild ended.
 #[derive(Debug)]

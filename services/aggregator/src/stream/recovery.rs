@@ -1,17 +1,16 @@
 //! Recovery of a stream's state at start, from its snapshot, the stream itself, or the archive.
 
 use anyhow::Context as _;
-use bus::{FoundSnapshot, StreamEpoch, StreamStatus};
+use bus::{FoundSnapshot, StreamStatus};
 use domain::{Mark, Rules, Stream, StreamState};
-use event_store::{StoreSettings, archive_side, read_checkpoint};
+use event_store::{archive_side, read_checkpoint};
 use wire::snapshot::SnapshotError;
 
 use super::{
-    StreamContext,
-    gap::Gap,
-    rebuild::{self, Rebuilt},
+    context::StreamContext,
+    rebuild::{self, Rebuilt, Recovery},
 };
-use crate::fold::StreamFold;
+use crate::{fold::StreamFold, snapshot_refusal::SnapshotRefusal};
 
 /// A state to go on from, and what the next snapshot must know.
 #[derive(Debug)]
@@ -22,55 +21,6 @@ pub(super) struct Recovered {
     pub(super) revision: u64,
     /// Whether it was rebuilt from the archive.
     pub(super) rebuilt: bool,
-}
-
-/// Why a snapshot can't be gone on from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SnapshotRefusal {
-    /// Its pointer or object is gone, cut, or other bytes than were stored.
-    Damaged,
-    /// Another release wrote it.
-    Version,
-    /// Its bytes are whole, and no state.
-    Undecodable,
-    /// It is of another stream.
-    Stream,
-    /// It was counted by other rules than the stream's.
-    Rules,
-    /// It is of another epoch.
-    Epoch,
-    /// The stream no longer has what comes after it.
-    OutOfReach,
-    /// The stream has another message at its position.
-    OtherStream,
-}
-
-impl SnapshotRefusal {
-    /// Every reason, for metrics that begin at 0.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Damaged,
-        Self::Version,
-        Self::Undecodable,
-        Self::Stream,
-        Self::Rules,
-        Self::Epoch,
-        Self::OutOfReach,
-        Self::OtherStream,
-    ];
-
-    /// Its name in metrics and logs.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Damaged => "damaged",
-            Self::Version => "version",
-            Self::Undecodable => "undecodable",
-            Self::Stream => "stream",
-            Self::Rules => "rules",
-            Self::Epoch => "epoch",
-            Self::OutOfReach => "out_of_reach",
-            Self::OtherStream => "other_stream",
-        }
-    }
 }
 
 /// A snapshot that can't be gone on from.
@@ -115,19 +65,6 @@ impl Stored {
             }
         }
     }
-}
-
-/// What the state of a live stream is recovered from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Recovery<'a> {
-    pub(super) context: &'a StreamContext,
-    /// The archive; none is set.
-    pub(super) store: Option<&'a StoreSettings>,
-    pub(super) epoch: &'a StreamEpoch,
-    /// Whether the archive is asked although a snapshot would serve.
-    pub(super) from_archive: bool,
-    /// What the archive must have passed: messages that are gone from the middle of the stream.
-    pub(super) missed: Option<Gap>,
 }
 
 /// What one look found.

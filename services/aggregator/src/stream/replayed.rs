@@ -7,7 +7,7 @@ use bus::{BusError, Comparison, FoundSnapshot, ReplayRun, StreamEpoch, StreamSta
 use domain::{Mark, Position, Rules, StreamState};
 use wire::replay::read_replay;
 
-use super::{StreamContext, recovery::Recovered};
+use super::{context::StreamContext, recovery::Recovered};
 use crate::fold::StreamFold;
 
 /// How often a run that is not there yet is looked for.

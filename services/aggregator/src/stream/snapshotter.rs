@@ -7,8 +7,8 @@ use domain::Mark;
 use service_kit::{Condition, FailPoint};
 use tokio_util::sync::CancellationToken;
 
-use super::{SharedFold, StreamContext};
-use crate::lease::Lease;
+use super::context::StreamContext;
+use crate::{lease::Lease, shared_fold::SharedFold};
 
 /// Between two looks at how long something is in no snapshot.
 const LOOK: Duration = Duration::from_millis(500);
