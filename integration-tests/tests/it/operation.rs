@@ -69,7 +69,7 @@ async fn every_service_drains_on_sigterm_and_says_0() {
 }
 
 #[test]
-fn the_pipeline_by_one_command_agrees_with_the_books_and_goes_on_where_it_ended() {
+fn the_pipeline_by_one_command_agrees_with_the_simulators_and_goes_on_where_it_ended() {
     let scratch = scratch().unwrap();
     let data = scratch.path().join("data").display().to_string();
     let summary = scratch.path().join("summary.json");

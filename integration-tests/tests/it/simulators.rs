@@ -106,7 +106,7 @@ fn assert_lake(expected: &serde_json::Value, state: &StreamState, duplicates: u6
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_books_are_what_a_consumer_counts() {
+async fn what_they_expect_is_what_a_consumer_counts() {
     let server = NatsServer::start_or_given().await.expect("a server");
     let directory = tempfile::tempdir().expect("a directory");
     let given = [
@@ -152,7 +152,7 @@ async fn the_books_are_what_a_consumer_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_is_ended_early_leaves_books_of_all_that_it_published() {
+async fn a_run_that_is_ended_early_says_what_it_expects_of_all_that_it_published() {
     let server = NatsServer::start_or_given().await.expect("a server");
     let directory = tempfile::tempdir().expect("a directory");
     let given = [("RATE", "5000"), ("LATE_SHARE", "0.2"), ("DUPLICATE_SHARE", "0.2")];

@@ -220,7 +220,7 @@ fn replay(events: &[&Event]) -> u64 {
 }
 
 #[test]
-fn the_lakes_books_equal_a_naive_replay() {
+fn the_lakes_oracle_equals_a_naive_replay() {
     for flags in [BUSY, &[("EVENTS", "60000")]] {
         let config = lake_config(flags);
         let messages = all(lake_feed(&config, origin(11, "oracle")));
@@ -264,7 +264,7 @@ fn only_objects_that_exist_are_deleted() {
 }
 
 #[test]
-fn the_warehouses_books_equal_a_naive_replay() {
+fn the_warehouses_oracle_equals_a_naive_replay() {
     let flags = [("EVENTS", "50000"), ("RATE", "300"), ("LATE_SHARE", "0.1")];
     let config = warehouse_config(&flags);
     let messages = all(warehouse_feed(&config, origin(2, "oracle")));

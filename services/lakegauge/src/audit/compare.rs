@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_books_have_no_findings_with_and_without_the_stream() {
+    fn a_whole_ledger_has_no_findings_with_and_without_the_stream() {
         assert_eq!(troubles(&whole(), None), []);
         let (findings, compared) = compare(&whole(), Some(&reread()));
         assert_eq!(findings, []);
