@@ -14,7 +14,6 @@ use bus::{
     service::BusConfig,
 };
 use domain::{Stream, Timestamp};
-use prometheus::{Gauge, IntCounter, Registry};
 use service_kit::{Clock, Context};
 
 use crate::{
@@ -73,7 +72,7 @@ where
                 publishing.of("events", &self.stream.to_string()),
                 readiness.condition("publisher"),
             ),
-            gauges: Gauges::register(&registry).context("metrics")?,
+            metrics: PacerMetrics::register(&registry).context("metrics")?,
             bus: connected,
             clock,
             publisher,
@@ -99,7 +98,7 @@ struct Shell<M: Model> {
     publisher: Publisher,
     watch: PublishWatch,
     accounts: Arc<Mutex<Accounts<M>>>,
-    gauges: Gauges,
+    metrics: PacerMetrics,
     behind: bool,
 }
 
@@ -142,8 +141,8 @@ impl<M: Model> Shell<M> {
         now: Timestamp,
     ) -> anyhow::Result<()> {
         self.note_lag(now, message.due);
-        self.gauges.events.inc_by(message.page.distinct);
-        self.gauges.duplicates.inc_by(message.page.duplicates);
+        self.metrics.events.inc_by(message.page.distinct);
+        self.metrics.duplicates.inc_by(message.page.duplicates);
         locked(&self.accounts).open(&message.sealed.message_id, message.page);
         let publisher = &self.publisher;
         let publishing = publisher.publish(message.sealed);
@@ -172,7 +171,7 @@ impl<M: Model> Shell<M> {
 
     fn note_lag(&mut self, now: Timestamp, due: Timestamp) {
         let lag_s = to_f64(u64::try_from(now.0 - due.0).unwrap_or(0)) / 1e6;
-        self.gauges.lag.set(lag_s);
+        self.metrics.lag.set(lag_s);
         if !self.behind && lag_s > LAG_MAX_S {
             self.behind = true;
             tracing::warn!(lag_s, "can't keep up: events go out later than they should");
@@ -212,34 +211,16 @@ impl<M: Model> Accounts<M> {
     }
 }
 
-/// The metrics of the simulator itself.
-struct Gauges {
-    events: IntCounter,
-    duplicates: IntCounter,
-    lag: Gauge,
-}
-
-impl Gauges {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let gauges = Self {
-            events: IntCounter::new(
-                "lakegauge_simulator_events_total",
-                "Distinct events handed to the publisher.",
-            )?,
-            duplicates: IntCounter::new(
-                "lakegauge_simulator_duplicates_total",
-                "Events handed to the publisher a second time, on purpose.",
-            )?,
-            lag: Gauge::new(
-                "lakegauge_simulator_lag_seconds",
-                "How much later than it should the last message went out; it grows while the \
-                 simulator or the broker can't keep up.",
-            )?,
-        };
-        registry.register(Box::new(gauges.events.clone()))?;
-        registry.register(Box::new(gauges.duplicates.clone()))?;
-        registry.register(Box::new(gauges.lag.clone()))?;
-        Ok(gauges)
+service_kit::metrics! {
+    /// The metrics of the simulator itself.
+    struct PacerMetrics {
+        events: counter("lakegauge_simulator_events_total",
+            "Distinct events handed to the publisher."),
+        duplicates: counter("lakegauge_simulator_duplicates_total",
+            "Events handed to the publisher a second time, on purpose."),
+        lag: float_gauge("lakegauge_simulator_lag_seconds",
+            "How much later than it should the last message went out; it grows while the simulator or \
+             the broker can't keep up."),
     }
 }
 
