@@ -133,7 +133,7 @@ impl ExposedState {
         Ok(exposition::encode(families))
     }
 
-    /// The sums that the page shows; none until both sides are shown, or while they are stale.
+    /// The sums that the page shows; `None` until both sides are shown, or while they are stale.
     pub(crate) fn figures(&self) -> Option<Figures> {
         if self.stale().is_some() {
             return None;

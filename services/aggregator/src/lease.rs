@@ -163,7 +163,7 @@ impl LeaseHolder {
         Self { leases: bus.leases(), thing, claim, revision: 0, length, clock, condition, metrics }
     }
 
-    /// Waits until the partition is ours, and says for whom; none: the service drains.
+    /// Waits until the partition is ours, and says for whom; `None`: the service drains.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ const FULL_PERCENT: u64 = 90;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SizeRules {
     pub(crate) interval: Duration,
-    /// Bytes that the database may have; none is known.
+    /// Bytes that the database may have; `None` if none is known.
     pub(crate) limit_bytes: Option<u64>,
 }
 

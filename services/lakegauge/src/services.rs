@@ -168,7 +168,7 @@ fn print_description(
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Every setting of the service under these words; none where there is no such service.
+/// Every setting of the service under these words; `None` where there is no such service.
 pub(crate) fn settings_of(path: &[&str]) -> Vec<Setting> {
     let entry = SERVICES.iter().find(|entry| entry.path == path);
     entry.map(ServiceCommand::all_settings).unwrap_or_default()

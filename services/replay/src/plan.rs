@@ -134,7 +134,7 @@ const TICK_US: i64 = 20_000;
 pub struct Pacer {
     speed: Speed,
     started_us: i64,
-    /// The latest time of an event so far; none before the first.
+    /// The latest time of an event so far; `None` before the first.
     newest: Option<Timestamp>,
     /// Event time passed since the first event, without what was cut from gaps.
     passed_us: i64,

@@ -61,7 +61,7 @@ impl StreamSource {
         Ok((Self { pages, page, newest: Timestamp(i64::MIN), _task: task }, events))
     }
 
-    /// The time by which the next event is in turn among several sources; none at the end.
+    /// The time by which the next event is in turn among several sources; `None` at the end.
     pub(crate) async fn turn(&mut self) -> Result<Option<Timestamp>, StoreError> {
         while self.page.is_empty() {
             match self.pages.recv().await {

@@ -33,7 +33,7 @@ service_kit::settings! {
 /// What one look found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// Messages stored after the position; none: the broker can't be asked.
+    /// Messages stored after the position; `None`: the broker can't be asked.
     pub messages: Option<u64>,
     /// How long messages have waited, or may have, while the position stood still.
     pub stalled: Duration,
@@ -165,7 +165,7 @@ impl BacklogWatch {
         }
     }
 
-    /// How many messages wait; none where another process is the one to take them.
+    /// How many messages wait; `None` where another process is the one to take them.
     async fn look(&self) -> Result<u64, String> {
         match self.position.position() {
             ReadPosition::After(sequence) => {

@@ -114,7 +114,7 @@ impl Bus {
         Ok(info.state.messages == 0)
     }
 
-    /// What the account offers; none: no limit of its own, or this user may not ask.
+    /// What the account offers; `None`: no limit of its own, or this user may not ask.
     async fn offer(&self) -> Result<Option<Offer>, BusError> {
         let asked: Result<Offer, BusError> = api::request(
             &self.context,

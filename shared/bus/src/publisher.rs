@@ -281,7 +281,7 @@ impl Inner {
         }
     }
 
-    /// Sends until the server acknowledges; none: no retry can mend it.
+    /// Sends until the server acknowledges; `None`: no retry can mend it.
     async fn deliver(
         &self,
         sealed: &Sealed,

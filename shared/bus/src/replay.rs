@@ -27,7 +27,7 @@ const SAMPLES_MAX_BYTES: u64 = 16 << 20;
 pub struct ReplayRun(String);
 
 impl ReplayRun {
-    /// A run of this name; none if it is no such name.
+    /// A run of this name; `None` if it is no such name.
     pub fn new(name: &str) -> Option<Self> {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let fits = !name.is_empty() && name.len() <= RUN_CHARS_MAX && name.chars().all(legal);

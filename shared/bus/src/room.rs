@@ -147,7 +147,7 @@ impl Room {
             .saturating_add(self.samples)
     }
 
-    /// The largest event stream, in whole MiB, with which all fit into an offer; none: not even the
+    /// The largest event stream, in whole MiB, with which all fit into an offer; `None`: not even the
     /// smallest one.
     pub(crate) fn events_that_fit(offer: u64, overrides: &TopologyOverrides) -> Option<u64> {
         let fits = |mebibytes: u64| {

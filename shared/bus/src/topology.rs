@@ -25,9 +25,9 @@ const OBJECT_PREFIX: &str = "OBJ_";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     pub(crate) streams: Vec<Declaration>,
-    /// What its event streams belong to; none: a replay run, which may stand beside any.
+    /// What its event streams belong to; `None`: a replay run, which may stand beside any.
     pub(crate) wanted: Option<RequestedPipeline>,
-    /// What its sizes follow from; none: of a replay run, whose sizes are given.
+    /// What its sizes follow from; `None`: of a replay run, whose sizes are given.
     overrides: Option<TopologyOverrides>,
 }
 
@@ -133,7 +133,7 @@ impl Topology {
         Self { streams: streams.map(declaration).collect(), wanted: None, overrides: None }
     }
 
-    /// What its sizes follow from; none where they are given.
+    /// What its sizes follow from; `None` where they are given.
     pub(crate) const fn overrides(&self) -> Option<&TopologyOverrides> {
         self.overrides.as_ref()
     }

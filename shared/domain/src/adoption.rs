@@ -10,7 +10,7 @@ use crate::{
 /// What a broker shows of itself, whether or not it is of one mind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerFacts {
-    /// Its entry; none: it lost it, or never had one.
+    /// Its entry; `None`: it lost it, or never had one.
     pub entry: Option<BrokerSide>,
     /// Its event streams with their metadata.
     pub streams: BTreeMap<String, BTreeMap<String, String>>,
@@ -19,7 +19,7 @@ pub struct BrokerFacts {
 /// What joining the two needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adoption {
-    /// The broker's name; none: it has none that its streams agree on, and gets a new one.
+    /// The broker's name; `None`: it has none that its streams agree on, and gets a new one.
     pub id: Option<PipelineId>,
     /// The rules of both.
     pub rules: Rules,

@@ -133,7 +133,7 @@ fn read(rung: &str) -> Option<Rung> {
     Some(Rung { length_s: length.strip_suffix('s')?.parse().ok()?, keep_days: keep })
 }
 
-/// Which windows a stream keeps: each length, and the time from which on; none: from the first.
+/// Which windows a stream keeps: each length, and the time from which on; `None`: from the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept(BTreeMap<u32, Option<Timestamp>>);
 

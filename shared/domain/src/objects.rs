@@ -36,7 +36,7 @@ pub struct Version {
 pub struct Object {
     /// The change that decided its size.
     pub version: Version,
-    /// Its size in bytes; none: it was deleted.
+    /// Its size in bytes; `None`: it was deleted.
     pub bytes: Option<u64>,
     /// The label of its bucket.
     pub label: u16,

@@ -93,7 +93,7 @@ pub struct Pipeline {
 pub struct BrokerSide {
     /// The pipeline whose events it carries.
     pub pipeline: Pipeline,
-    /// The archive that keeps them; none was met yet.
+    /// The archive that keeps them; `None` before one was met.
     pub archive: Option<ArchiveId>,
 }
 
@@ -102,7 +102,7 @@ pub struct BrokerSide {
 pub struct ArchiveSide {
     /// Its own name.
     pub id: ArchiveId,
-    /// The pipeline whose events it keeps; none was met yet.
+    /// The pipeline whose events it keeps; `None` before one was met.
     pub pipeline: Option<Pipeline>,
 }
 
@@ -149,7 +149,7 @@ pub enum Mismatch {
     OtherBroker {
         /// The pipeline that the process began with.
         first: PipelineId,
-        /// What the broker carries now; none: it says nothing.
+        /// What the broker carries now; `None`: it says nothing.
         now: Option<PipelineId>,
     },
     /// The archive keeps another pipeline than the broker carries.
@@ -169,7 +169,7 @@ pub enum Mismatch {
         named: ArchiveId,
         /// The archive that is there.
         archive: ArchiveId,
-        /// Whose events that keeps; none: it is empty.
+        /// Whose events that keeps; `None`: it is empty.
         kept: Option<PipelineId>,
     },
     /// What is fixed for a pipeline's life differs.

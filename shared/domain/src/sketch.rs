@@ -47,7 +47,7 @@ impl Sketch {
         self.0.iter().map(|(bucket, count)| (*bucket, *count))
     }
 
-    /// The value at `share` (0 to 1,000 thousandths) of the counts, within 1 %; none if empty.
+    /// The value at `share` (0 to 1,000 thousandths) of the counts, within 1 %; `None` if empty.
     pub fn quantile(&self, thousandths: u64) -> Option<u64> {
         let total: u128 = self.0.values().copied().map(u128::from).sum();
         let rank = (total * u128::from(thousandths)).div_ceil(1_000).max(1);

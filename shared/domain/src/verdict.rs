@@ -109,7 +109,7 @@ impl Outbox {
         lost
     }
 
-    /// The numbers that may be published now, as (the one before the first, the last); none if
+    /// The numbers that may be published now, as (the one before the first, the last); `None` if
     /// nothing is due.
     pub fn due(&self) -> Option<(u64, u64)> {
         let due = self.sent < self.progress.given && self.stored.len() < STORED_MAX;

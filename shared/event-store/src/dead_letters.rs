@@ -38,7 +38,7 @@ pub struct DeadLetter {
     pub number: u64,
     /// The stream that it was read from.
     pub stream: String,
-    /// Who sent it; none where that is not kept.
+    /// Who sent it; `None` where that is not kept.
     pub source: Option<String>,
     /// Where it stood there.
     pub position: Position,
@@ -171,8 +171,8 @@ impl DeadLetters {
         Ok(Self { connection: settings.connect_as_archiver().await? })
     }
 
-    /// The next dead letters after a number, in ascending order; none: there are no more. Of each
-    /// at most so many bytes.
+    /// The next dead letters after a number, in ascending order; an empty page: there are no more.
+    /// Of each at most so many bytes.
     ///
     /// # Errors
     ///

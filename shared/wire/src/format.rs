@@ -34,7 +34,7 @@ impl Format {
         ALL.into_iter().find(|format| format.name() == name)
     }
 
-    /// The form that a `Content-Type` names; none at all means JSON.
+    /// The form that a `Content-Type` names; `None` means JSON.
     ///
     /// Case and spaces do not matter, nor do parameters of the JSON type (`charset=utf-8`). `None`
     /// if it is another type or another version.

@@ -59,7 +59,7 @@ impl ReplayPacker {
         if before.is_none() && is_full { self.flush() } else { before }
     }
 
-    /// Gives the message at hand; none if it is empty.
+    /// Gives the message at hand; `None` if it is empty.
     pub fn flush(&mut self) -> Option<Sealed> {
         if self.events == 0 {
             return None;

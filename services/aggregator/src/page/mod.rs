@@ -110,7 +110,7 @@ fn file(media_type: &'static str, text: &'static str) -> MethodRouter<Page> {
 /// Who looks at the page. One that is slow misses what was in between: nothing waits for it.
 struct Viewer {
     shown: watch::Receiver<Arc<Shown>>,
-    /// The history that it has; none before the first part.
+    /// The history that it has; `None` before the first part.
     seen: Option<u64>,
     _place: OwnedSemaphorePermit,
 }

@@ -51,7 +51,7 @@ impl CountingEnd {
 #[derive(Debug)]
 pub(super) struct Consumer<'a> {
     pub(super) context: &'a StreamContext,
-    /// The archive of what is read; none is set, or it is a replay.
+    /// The archive of what is read; `None` if none is set, or for a replay.
     pub(super) store: Option<&'a StoreSettings>,
     pub(super) subjects: Subjects,
     pub(super) fold: SharedFold,

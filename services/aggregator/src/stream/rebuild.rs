@@ -19,7 +19,7 @@ static REBUILT: FailPoint = FailPoint::new("aggregator.rebuilt");
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recovery<'a> {
     pub(super) context: &'a StreamContext,
-    /// The archive; none is set.
+    /// The archive; `None` if none is set.
     pub(super) store: Option<&'a StoreSettings>,
     pub(super) epoch: &'a StreamEpoch,
     /// Whether the archive is asked although a snapshot would serve.

@@ -28,7 +28,7 @@ pub(super) struct Snapshotter {
     pub(super) samples: Arc<Publisher>,
     /// Revision of the pointer that the next snapshot replaces.
     pub(super) revision: u64,
-    /// How far the snapshot in force reaches; none serves as yet.
+    /// How far the snapshot in force reaches; `None` if none serves yet.
     pub(super) stored: Option<Mark>,
     /// Snapshots are stored by its holder alone.
     pub(super) lease: Lease,

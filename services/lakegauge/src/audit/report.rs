@@ -36,7 +36,7 @@ pub(super) struct Certificate {
 pub(super) struct AuditedPipeline {
     /// The archive's own name.
     pub(super) archive: String,
-    /// The pipeline whose events it keeps; none: no archiver has met it yet.
+    /// The pipeline whose events it keeps; `None`: no archiver has met it yet.
     pub(super) pipeline: Option<String>,
     /// Whether the broker was looked at, and is the same pipeline's.
     pub(super) with_broker: bool,

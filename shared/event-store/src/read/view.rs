@@ -133,7 +133,7 @@ impl ArchiveView {
         }
     }
 
-    /// How far the stream is archived in this view; none where nothing was.
+    /// How far the stream is archived in this view; `None` where nothing was.
     pub const fn checkpoint(&self) -> Option<&Checkpoint> {
         self.checkpoint.as_ref()
     }

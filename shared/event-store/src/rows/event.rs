@@ -27,7 +27,7 @@ pub struct Counted {
     pub position: Position,
     /// The number of its verdict, if it was too old to judge.
     pub verdict: Option<u64>,
-    /// The number of its source in [`crate::ArchiveView::sources`]; none where it is not kept.
+    /// The number of its source in [`crate::ArchiveView::sources`]; `None` where it is not kept.
     pub source: Option<i16>,
     /// The event.
     pub event: Event,

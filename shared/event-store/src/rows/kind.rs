@@ -17,7 +17,7 @@ pub struct Placed {
     pub position: Position,
     /// The broker's timestamp of the message, in nanoseconds since 1970.
     pub broker_ns: i64,
-    /// The number of its source in [`crate::Sources`]; none where it is not kept.
+    /// The number of its source in [`crate::Sources`]; `None` where it is not kept.
     pub source: Option<i16>,
     /// The event.
     pub event: Event,

@@ -35,7 +35,7 @@ pub struct NewDeadLetter {
     pub header_bytes: usize,
     /// Its identity, where it could be read.
     pub identity: Option<EventIdentity>,
-    /// The number of its source in [`crate::Sources`]; none where it is not kept.
+    /// The number of its source in [`crate::Sources`]; `None` where it is not kept.
     pub source: Option<i16>,
 }
 
@@ -80,7 +80,7 @@ pub struct Batch {
 }
 
 impl BatchBuilder {
-    /// An empty batch that goes on at `before`; none where nothing was archived of the stream yet.
+    /// An empty batch that goes on at `before`; `None` where nothing was archived of the stream yet.
     pub fn new(stream: StreamId, ladder: &Ladder, before: Option<Mark>) -> Self {
         let nowhere = Mark { epoch: 0, sequence: 0, broker_ns: 0, created_ns: 0 };
         let batch = Batch {

@@ -25,7 +25,7 @@ impl Sources {
         Self { numbers, new: Vec::new() }
     }
 
-    /// The number of a source, given at its first use; none once there are too many.
+    /// The number of a source, given at its first use; `None` once there are too many.
     pub fn number(&mut self, name: &str) -> Option<i16> {
         if let Some(number) = self.numbers.get(name) {
             return Some(*number);

@@ -189,7 +189,7 @@ async fn merge(
     Ok(merged)
 }
 
-/// Sketches one after another, and from where to where each goes, counted from 1; none: no array.
+/// Sketches one after another, and from where to where each goes, counted from 1; `None`: no array.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sketches {
     bucket_max: Vec<i16>,

@@ -106,7 +106,7 @@ impl Archive {
         &self.name
     }
 
-    /// How far the stream is archived; none where nothing was yet.
+    /// How far the stream is archived; `None` where nothing was yet.
     pub const fn checkpoint(&self) -> Option<&Checkpoint> {
         self.checkpoint.as_ref()
     }
@@ -214,7 +214,7 @@ impl Archive {
     }
 
     /// The epoch that was closed last, and the sequence up to which it is archived or declared
-    /// lost; none where the first one is open.
+    /// lost; `None` where the first one is open.
     ///
     /// # Errors
     ///

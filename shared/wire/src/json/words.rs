@@ -19,7 +19,7 @@ pub(super) fn none_of(word: &str, list: &[&str]) -> String {
     said
 }
 
-/// The word of the list that is reached with the fewest mistakes; none if that is another word
+/// The word of the list that is reached with the fewest mistakes; `None` if that is another word
 /// rather than this one mistyped: if more than half of the dead letters would be mistakes.
 fn nearest<'a>(word: &str, list: &[&'a str]) -> Option<&'a str> {
     let word: Vec<char> = word.trim().to_lowercase().chars().take(QUOTE_CHARS_MAX).collect();
