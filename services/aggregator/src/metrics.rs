@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bus::backlog::Backlog;
 use domain::{Reason, lake::LakeEffect};
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use service_kit::metrics::{Registrar, clamped};
 
 use crate::{fold::Counts, health::LiveHealth, snapshot_refusal::SnapshotRefusal};
@@ -89,6 +89,13 @@ service_kit::metrics! {
 pub(crate) struct StreamMetrics {
     health: LiveHealth,
     series: Series,
+    // Looked up once: they are counted with every message.
+    counted: IntCounter,
+    duplicates: IntCounter,
+    too_old: IntCounter,
+    verdicts_counted: IntCounter,
+    verdicts_passed: IntCounter,
+    verdicts_ahead: IntCounter,
 }
 
 impl StreamMetrics {
@@ -103,7 +110,6 @@ impl StreamMetrics {
         health: LiveHealth,
     ) -> prometheus::Result<Self> {
         let series = Series::register(Registrar::with_label(registry, "stream", stream))?;
-        series.count(&Counts::default());
         for reason in Reason::ALL {
             series.dead_letters.with_label_values(&[reason.name()]);
         }
@@ -118,20 +124,44 @@ impl StreamMetrics {
         for reason in SnapshotRefusal::ALL {
             series.snapshots_refused.with_label_values(&[reason.name()]);
         }
-        Ok(Self { health, series })
+        let events = |judgement| series.events.with_label_values(&[judgement]);
+        let verdicts = |result| series.verdicts.with_label_values(&[result]);
+        Ok(Self {
+            counted: events("counted"),
+            duplicates: events("duplicate"),
+            too_old: events("too_old"),
+            verdicts_counted: verdicts("counted"),
+            verdicts_passed: verdicts("passed"),
+            verdicts_ahead: verdicts("ahead"),
+            health,
+            series,
+        })
     }
 
     /// A message was counted.
     pub(crate) fn observe_message(&self, counts: &Counts, sequence: u64) {
         self.series.messages.inc();
-        self.series.count(counts);
+        self.counted.inc_by(counts.counted);
+        self.duplicates.inc_by(counts.duplicates);
+        self.too_old.inc_by(counts.too_old);
+        self.verdicts_counted.inc_by(counts.verdicts);
+        self.verdicts_passed.inc_by(counts.verdicts_passed);
+        self.verdicts_ahead.inc_by(counts.verdicts_ahead);
+        for reason in &counts.refused {
+            self.series.dead_letters.with_label_values(&[reason.name()]).inc();
+        }
+        for effect in &counts.effects {
+            self.series.effects.with_label_values(&[name(*effect)]).inc();
+        }
+        self.series.fields_ignored.inc_by(counts.fields_ignored);
+        self.series.position.set(clamped(sequence));
         self.health.update(|health| {
+            health.position = sequence;
             health.counted += counts.counted;
             health.duplicates += counts.duplicates;
             health.too_old += counts.too_old;
             health.dead_letters += u64::try_from(counts.refused.len()).unwrap_or(u64::MAX);
         });
-        self.observe_position(sequence);
     }
 
     /// The stream was read up to a sequence.
@@ -193,34 +223,6 @@ impl StreamMetrics {
     /// A snapshot could not be stored.
     pub(crate) fn observe_snapshot_failure(&self) {
         self.series.snapshot_failures.inc();
-    }
-}
-
-impl Series {
-    fn count(&self, counts: &Counts) {
-        let events = [
-            ("counted", counts.counted),
-            ("duplicate", counts.duplicates),
-            ("too_old", counts.too_old),
-        ];
-        for (judgement, count) in events {
-            self.events.with_label_values(&[judgement]).inc_by(count);
-        }
-        let verdicts = [
-            ("counted", counts.verdicts),
-            ("passed", counts.verdicts_passed),
-            ("ahead", counts.verdicts_ahead),
-        ];
-        for (result, count) in verdicts {
-            self.verdicts.with_label_values(&[result]).inc_by(count);
-        }
-        for reason in &counts.refused {
-            self.dead_letters.with_label_values(&[reason.name()]).inc();
-        }
-        for effect in &counts.effects {
-            self.effects.with_label_values(&[name(*effect)]).inc();
-        }
-        self.fields_ignored.inc_by(counts.fields_ignored);
     }
 }
 

@@ -170,7 +170,7 @@ impl Pacer {
 
 #[cfg(test)]
 mod tests {
-    use domain::{EventId, LakeAccess, LakeInventory, Outcome, Statement, WarehouseQuery};
+    use domain::{EventId, LakeAccess, LakeInventory, WarehouseQuery};
 
     use super::*;
 
@@ -209,20 +209,9 @@ mod tests {
     }
 
     fn query(warehouse: &str) -> Event {
-        let fact = Fact::WarehouseQuery(WarehouseQuery {
-            warehouse: warehouse.to_owned(),
-            database: String::new(),
-            statement: Statement::Select,
-            queued_us: 0,
-            executed_us: 1,
-            rows_processed: 0,
-            rows_returned: 0,
-            bytes_scanned: 0,
-            cache_hit: false,
-            outcome: Outcome::Ok,
-            principal: String::new(),
-            fingerprint: String::new(),
-        });
+        let query =
+            WarehouseQuery { warehouse: warehouse.to_owned(), ..test_support::warehouse_query() };
+        let fact = Fact::WarehouseQuery(query);
         Event { fact, ..access(5, "a") }
     }
 

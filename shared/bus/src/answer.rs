@@ -50,8 +50,7 @@ where
 
 impl Bus {
     /// Whether a stream is still the one of a mark, asked until the broker answers: what is read
-    /// before that is known may be another stream's. `None`: `drain` was
-    /// cancelled meanwhile.
+    /// before that is known may be another stream's. `None`: `drain` was cancelled meanwhile.
     ///
     /// # Errors
     ///
