@@ -273,3 +273,32 @@ async fn a_watch_sees_every_raise_also_across_a_killed_server() {
     let superseded = tokio::time::timeout(DEADLINE, before_2.superseded()).await.unwrap();
     assert_eq!(superseded, Ok(2));
 }
+
+#[tokio::test]
+async fn who_claims_the_snapshots_keeps_every_owner_before_from_storing_one() {
+    let server = NatsServer::start_or_given().await.unwrap();
+    let bus = bus_with_streams(&server).await;
+    let snapshots = bus.snapshots();
+    let store = |seed, revision| {
+        let snapshots = snapshots.clone();
+        async move { snapshots.store("LAKE_0", &state(seed, 1_000), &mark(seed), revision).await }
+    };
+    // Nothing was stored yet, and the first owner falls asleep.
+    let first = snapshots.claim("LAKE_0", 0).await.unwrap();
+    assert_eq!(found(&snapshots, "LAKE_0").await, (first, FoundSnapshot::Nothing));
+    let second = snapshots.claim("LAKE_0", first).await.unwrap();
+    assert!(matches!(store(1, first).await, Err(BusError::Superseded { .. })));
+    let stored = store(2, second).await.unwrap();
+    // One that claims what it has not seen is told to look again.
+    assert!(matches!(snapshots.claim("LAKE_0", second).await, Err(BusError::Superseded { .. })));
+    let third = snapshots.claim("LAKE_0", stored).await.unwrap();
+    assert!(matches!(store(3, stored).await, Err(BusError::Superseded { .. })));
+    // What is in force stays so.
+    let (now, FoundSnapshot::Whole(pointer, bytes)) = found(&snapshots, "LAKE_0").await else {
+        panic!("no snapshot")
+    };
+    assert_eq!((now, pointer.mark), (third, mark(2)));
+    assert!(bytes == state(2, 1_000));
+    assert_eq!(snapshots.pointer("LAKE_0").await.unwrap(), Some((pointer, third)));
+    store(4, third).await.unwrap();
+}

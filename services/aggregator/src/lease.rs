@@ -4,7 +4,8 @@
 //! has not changed for the lease, by the waiter's own clock: no two clocks are compared. A holder
 //! that was stopped for longer finds its next renewal refused; until it has renewed it stores no
 //! snapshot and publishes no sample. Should one slip through all the same, it does no harm: samples
-//! of one position have the same values, and snapshots change hands by compare-and-set.
+//! of one position have the same values, and a new owner claims the snapshots before it counts,
+//! after which no other can store one.
 
 use std::sync::{
     Arc,

@@ -207,6 +207,14 @@ impl StreamTask {
             Err(error) => return Err(error.into()),
         };
         let Recovered { fold, revision, rebuilt } = recovered;
+        // From here on no owner before us, should it wake up, can store a snapshot.
+        let revision = match bus.snapshots().claim(name, revision).await {
+            Ok(revision) => revision,
+            Err(error) if error.is_transient() || matches!(error, BusError::Superseded { .. }) => {
+                return Ok(CountingEnd::Superseded(format!("snapshots are not ours: {error}")));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let (mark, fold) = (fold.mark(), SharedFold::new(fold));
         let replay = self.config.mode.replay.as_ref();
         let subjects = Subjects::new(&self.config.bus.settings.subject_prefix);

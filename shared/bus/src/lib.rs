@@ -59,7 +59,7 @@ pub use reader::Reader;
 pub use replay::ReplayRun;
 pub use room::TopologyOverrides;
 pub use settings::BusSettings;
-pub use snapshots::{FoundSnapshot, Loaded, Pointer, Snapshots, Uploaded};
+pub use snapshots::{FoundSnapshot, Loaded, Pointer, Snapshots};
 pub use stream::{Comparison, StreamStatus};
 pub use stream_epoch::StreamEpoch;
 pub use topology::Topology;

@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use domain::Mark;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use service_kit::FailPoint;
 
 use crate::{
@@ -21,6 +21,10 @@ use crate::{
 
 /// The object store of `nats/streams.json`.
 const OBJECTS: &str = "LAKEGAUGE_SNAPSHOTS";
+
+/// The field of a pointer that says who may store the next snapshot: a value that no other claim
+/// has. [`Snapshots::store`] leaves it out again.
+const CLAIM: &str = "claim";
 
 /// An upload that has not moved for this long is left from a crash. Far above the time that one
 /// piece of it may take.
@@ -82,10 +86,6 @@ struct StoredPointer {
     created_ns: i64,
 }
 
-/// A snapshot whose bytes are stored, and which is not in force.
-#[derive(Debug)]
-pub struct Uploaded(StoredPointer);
-
 impl Bus {
     /// The snapshots.
     pub fn snapshots(&self) -> Snapshots {
@@ -108,7 +108,8 @@ impl Snapshots {
     /// can't be read, and what any request may meet.
     pub async fn pointer(&self, stream: &str) -> Result<Option<(Pointer, u64)>, BusError> {
         let entry = self.entry(stream).await?;
-        entry.value.map(|value| Ok((pointer(stream, &value)?, entry.revision))).transpose()
+        let Some(value) = entry.value else { return Ok(None) };
+        Ok(pointer(stream, &value)?.map(|pointer| (pointer, entry.revision)))
     }
 
     /// The newest snapshot of a stream. What is damaged is found, not an error: the caller rebuilds
@@ -124,7 +125,8 @@ impl Snapshots {
                 return Ok(Loaded { revision, found: FoundSnapshot::Nothing });
             };
             let pointer = match pointer(stream, &value) {
-                Ok(pointer) => pointer,
+                Ok(Some(pointer)) => pointer,
+                Ok(None) => return Ok(Loaded { revision, found: FoundSnapshot::Nothing }),
                 Err(error) => {
                     return Ok(Loaded {
                         revision,
@@ -143,11 +145,39 @@ impl Snapshots {
         }
     }
 
-    /// Stores a snapshot and points to it: [`Self::upload`], then [`Self::point_to`].
+    /// Claims the next snapshot of a stream for the caller: whoever loaded the pointer before can't
+    /// store any more, also if it slept meanwhile. Returns the new revision. A crash leaves the
+    /// snapshot in force as it was.
     ///
     /// # Errors
     ///
-    /// Those of both.
+    /// [`BusError::Superseded`] if the pointer has not the given revision any more; load again.
+    /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
+    pub async fn claim(&self, stream: &str, revision: u64) -> Result<u64, BusError> {
+        let entry = self.entry(stream).await?;
+        let what = pointer_of(stream);
+        if entry.revision != revision {
+            let detail = format!("expected revision {revision}, found {}", entry.revision);
+            return Err(BusError::Superseded { what, detail });
+        }
+        // One that can't be read was found to be damaged when it was loaded: nothing is lost with it.
+        let known = entry.value.as_deref().map(serde_json::from_slice::<Map<String, Value>>);
+        let mut claimed = known.and_then(Result::ok).unwrap_or_default();
+        claimed.insert(CLAIM.to_owned(), unique(&self.bus).into());
+        let value: Bytes = Value::Object(claimed).to_string().into();
+        bucket::compare_and_set(&self.bus, &key(stream), &value, revision, &what).await
+    }
+
+    /// Stores a snapshot and puts it in force, provided that the pointer still has the given revision
+    /// (0: there must be none); then deletes the objects before it. Returns the new revision. A
+    /// crash leaves the old snapshot in force or the new one, and at most bytes that a later call
+    /// deletes.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Superseded`] if somebody else claimed or stored one: another process owns this
+    /// stream. [`BusError::NoStream`] where a bucket is missing, and what any request may meet; then
+    /// the caller may try again with the same revision.
     pub async fn store(
         &self,
         stream: &str,
@@ -155,56 +185,22 @@ impl Snapshots {
         mark: &Mark,
         revision: u64,
     ) -> Result<u64, BusError> {
-        let uploaded = self.upload(stream, bytes, mark).await?;
-        self.point_to(&uploaded, revision).await
-    }
-
-    /// Stores the bytes of a snapshot, which is not in force yet. After a crash the next call deletes
-    /// them.
-    ///
-    /// # Errors
-    ///
-    /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet; then the
-    /// caller may try again.
-    pub async fn upload(
-        &self,
-        stream: &str,
-        bytes: &[u8],
-        mark: &Mark,
-    ) -> Result<Uploaded, BusError> {
-        let digest = blake3::hash(bytes).to_hex().to_string();
-        let unique = self.bus.client().new_inbox();
-        let unique = unique.rsplit('.').next().unwrap_or_default();
-        let object = format!("{stream}.{}.{}.{unique}", mark.epoch, mark.sequence);
+        let object = format!("{stream}.{}.{}.{}", mark.epoch, mark.sequence, unique(&self.bus));
         self.make_room(stream).await;
         self.put(&object, bytes).await?;
         UPLOADED.pass();
-        Ok(Uploaded(StoredPointer {
+        let stored = StoredPointer {
             object,
-            digest,
+            digest: blake3::hash(bytes).to_hex().to_string(),
             bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             stream: stream.to_owned(),
             epoch: mark.epoch,
             sequence: mark.sequence,
             broker_ns: mark.broker_ns,
             created_ns: mark.created_ns,
-        }))
-    }
-
-    /// Puts an uploaded snapshot in force, provided that the pointer still has the given revision
-    /// (0: there must be none); then deletes the objects before it. Returns the new revision. A
-    /// crash leaves the old snapshot in force or the new one.
-    ///
-    /// # Errors
-    ///
-    /// [`BusError::Superseded`] if somebody else stored one: another process owns this stream.
-    /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet; then the
-    /// caller may try again with the same revision.
-    pub async fn point_to(&self, uploaded: &Uploaded, revision: u64) -> Result<u64, BusError> {
-        let Uploaded(stored) = uploaded;
-        let stream = &stored.stream;
+        };
         let what = pointer_of(stream);
-        let value: Bytes = serde_json::to_vec(stored)
+        let value: Bytes = serde_json::to_vec(&stored)
             .map_err(|error| BusError::Garbled { what: what.clone(), detail: error.to_string() })?
             .into();
         let revision =
@@ -388,14 +384,26 @@ fn pointer_of(stream: &str) -> String {
     format!("pointer to the snapshot of stream {stream}")
 }
 
-fn pointer(stream: &str, value: &[u8]) -> Result<Pointer, BusError> {
+/// A name that no other has.
+fn unique(bus: &Bus) -> String {
+    let inbox = bus.client().new_inbox();
+    inbox.rsplit('.').next().unwrap_or_default().to_owned()
+}
+
+/// What a pointer says; `None`: it was claimed, and nothing was stored since.
+fn pointer(stream: &str, value: &[u8]) -> Result<Option<Pointer>, BusError> {
     let garbled = |detail: String| BusError::Garbled { what: pointer_of(stream), detail };
-    let stored: StoredPointer =
+    let fields: Map<String, Value> =
         serde_json::from_slice(value).map_err(|error| garbled(error.to_string()))?;
+    if fields.keys().eq([CLAIM]) {
+        return Ok(None);
+    }
+    let stored: StoredPointer = serde_json::from_value(Value::Object(fields))
+        .map_err(|error| garbled(error.to_string()))?;
     if stored.stream != stream {
         return Err(garbled(format!("it is of stream {}", stored.stream)));
     }
-    Ok(Pointer {
+    Ok(Some(Pointer {
         object: stored.object,
         digest: stored.digest,
         bytes: stored.bytes,
@@ -405,5 +413,5 @@ fn pointer(stream: &str, value: &[u8]) -> Result<Pointer, BusError> {
             broker_ns: stored.broker_ns,
             created_ns: stored.created_ns,
         },
-    })
+    }))
 }

@@ -153,13 +153,7 @@ impl Snapshotter {
         SNAPSHOT_TAKEN.pass();
         self.samples.flush().await?;
         SAMPLES_FLUSHED.pass();
-        let uploaded = bus.snapshots().upload(name, &bytes, &mark).await?;
-        // A process that stood still meanwhile may have lost the lease; what it uploaded is left to
-        // the next sweep.
-        if !self.lease.is_current() {
-            return Ok(false);
-        }
-        self.revision = bus.snapshots().point_to(&uploaded, self.revision).await?;
+        self.revision = bus.snapshots().store(name, &bytes, &mark, self.revision).await?;
         SNAPSHOT_STORED.pass();
         self.stored = Some(mark);
         metrics.observe_snapshot(mark.sequence, bytes.len(), clock.now_us());
