@@ -397,7 +397,7 @@ impl Pipeline {
             for name in STREAMS {
                 let last = bus.stream(name).await?.last_sequence;
                 let label = format!("{{stream=\"{name}\"}}");
-                let series = format!("lakegauge_aggregator_position{label}");
+                let series = format!("lakegauge_aggregator_counted_sequence{label}");
                 if self.part(Part::Aggregator)?.metric(&series) != Some(to_f64(last)) {
                     return Ok(false);
                 }

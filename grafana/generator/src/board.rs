@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::panel::{Panel, source};
+use crate::{
+    panel::{Panel, source},
+    scope::scoped,
+};
 
 /// Columns of a board.
 const COLUMNS: u32 = 24;
@@ -14,6 +17,8 @@ const TAG: &str = "lakegauge";
 pub enum Variable {
     /// The Prometheus.
     Prometheus,
+    /// The installation: a label of the scrape targets, which may be missing.
+    Environment,
     /// The archive.
     Archive,
     /// Buckets of the lake.
@@ -92,7 +97,7 @@ impl Board {
                 "red",
                 false,
                 &json!({
-                    "expr": ALERTS, "legendFormat": "{{alertname}}",
+                    "expr": scoped(ALERTS), "legendFormat": "{{alertname}}",
                 }),
             ),
             annotation(
@@ -100,7 +105,7 @@ impl Board {
                 "blue",
                 false,
                 &json!({
-                    "expr": STARTS, "legendFormat": "{{service}} started",
+                    "expr": scoped(STARTS), "legendFormat": "{{service}} started",
                 }),
             ),
         ];
@@ -141,6 +146,7 @@ impl Variable {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Prometheus => "datasource",
+            Self::Environment => "environment",
             Self::Archive => "archive",
             Self::Bucket => "bucket",
             Self::Warehouse => "warehouse",
@@ -151,6 +157,7 @@ impl Variable {
     const fn label(self) -> &'static str {
         match self {
             Self::Prometheus => "Data source",
+            Self::Environment => "Environment",
             Self::Archive => "Archive",
             Self::Bucket => "Bucket",
             Self::Warehouse => "Warehouse",
@@ -163,8 +170,14 @@ impl Variable {
         match self {
             Self::Prometheus => "prometheus",
             Self::Archive => "grafana-postgresql-datasource",
-            Self::Bucket => "label_values(data_lake_storage_used_bytes, bucket)",
-            Self::Warehouse => "label_values(data_warehouse_queries_total, warehouse)",
+            Self::Environment => "label_values(up{job=~\"lakegauge(-admin)?\"}, environment)",
+            Self::Bucket => {
+                "label_values(data_lake_storage_used_bytes{environment=~\"$environment\"}, bucket)"
+            }
+            Self::Warehouse => {
+                "label_values(data_warehouse_queries_total{environment=~\"$environment\"}, \
+                 warehouse)"
+            }
             // Who asked in the last quarter of an hour of the range: raw events are many.
             Self::Tenant => {
                 "select distinct principal from lakegauge_api.warehouse_query \
@@ -181,7 +194,7 @@ impl Variable {
             Self::Prometheus | Self::Archive => {
                 json!({ "type": "datasource", "query": self.query(), "refresh": 1 })
             }
-            Self::Bucket | Self::Warehouse | Self::Tenant => json!({
+            Self::Environment | Self::Bucket | Self::Warehouse | Self::Tenant => json!({
                 "type": "query",
                 "datasource": source(self == Self::Tenant),
                 "query": self.query(),
@@ -189,8 +202,9 @@ impl Variable {
                 "sort": 1,
                 "multi": true,
                 "includeAll": true,
-                // Not the list of all: what has no series of its own belongs to all as well.
-                "allValue": ".+",
+                // Not the list of all: what has no series of its own belongs to all as well, and so
+                // does what has no such label.
+                "allValue": if self == Self::Environment { ".*" } else { ".+" },
                 "current": { "text": "All", "value": "$__all" },
             }),
         };

@@ -6,6 +6,7 @@
 mod board;
 mod boards;
 mod panel;
+mod scope;
 
 pub use board::{Board, Row, Variable};
 pub use boards::all;

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::scope::scoped;
+
 /// What a panel asks.
 #[derive(Clone, Debug)]
 pub enum Query {
@@ -95,12 +97,12 @@ impl Panel {
         }
     }
 
-    /// Asks Prometheus.
+    /// Asks Prometheus, for the installations that the board's variable names.
     #[must_use]
     pub fn ask(mut self, expr: impl Into<String>, legend: &str) -> Self {
         let instant = matches!(self.form, Form::Bars | Form::Table);
         self.queries.push(Query::Prometheus {
-            expr: expr.into(),
+            expr: scoped(&expr.into()),
             legend: legend.to_owned(),
             instant,
         });

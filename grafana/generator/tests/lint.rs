@@ -159,7 +159,7 @@ fn against_variables(board: &Value) -> Vec<String> {
     let mut text = board["panels"].to_string();
     text.push_str(&board["annotations"].to_string());
     let mut used = BTreeSet::new();
-    for name in ["datasource", "archive", "bucket", "warehouse", "tenant"] {
+    for name in ["datasource", "environment", "archive", "bucket", "warehouse", "tenant"] {
         let forms = [format!("${name}"), format!("${{{name}}}"), format!("${{{name}:")];
         if forms.iter().any(|form| text.contains(form)) {
             used.insert(name);

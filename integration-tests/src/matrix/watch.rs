@@ -197,7 +197,7 @@ async fn position(part: Part, port: u16, store: &StoreSettings, stream: &str) ->
             read_checkpoint(store, stream).await.ok().flatten().map(|mark| mark.sequence)
         }
         Part::Aggregator => {
-            let series = format!("lakegauge_aggregator_position{{stream=\"{stream}\"}}");
+            let series = format!("lakegauge_aggregator_counted_sequence{{stream=\"{stream}\"}}");
             whole(shown(port, series).await?)
         }
     }

@@ -9,6 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The address of the runbook, from `prometheus/rules/settings.yml`.
+const RUNBOOK: &str =
+    "{{ with query \"lakegauge:runbook:info\" }}{{ . | first | label \"url\" }}{{ end }}";
 const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
 
 fn tree(path: &str) -> PathBuf {
@@ -53,7 +56,7 @@ fn problems(rules: &str, tests: &str, runbook: &str) -> Vec<String> {
                     problems.push(format!("{name} has no {}", part.trim()));
                 }
             }
-            let link = format!("runbook_url: docs/runbook.md#{anchor}");
+            let link = format!("runbook_url: '{RUNBOOK}#{anchor}'");
             if !body.lines().any(|line| line.trim() == link) {
                 problems.push(format!("{name} does not point to docs/runbook.md#{anchor}"));
             }
@@ -91,10 +94,13 @@ fn an_alert_without_a_test_or_a_section_is_named() {
     let without = |text: &str, what: &str| text.replace(what, "something else");
     let found = |rules: &str, tests: &str, runbook: &str| problems(rules, tests, runbook).len();
     assert_eq!(found(&without(&rules, "severity: info"), &tests, &runbook), 1);
-    assert_eq!(found(&without(&rules, "#datastale"), &tests, &runbook), 1);
-    assert_eq!(found(&rules, &without(&tests, "alertname: DataStale"), &runbook), 1);
-    assert_eq!(found(&rules, &without(&tests, "ALERTS{alertname=\"DataStale\""), &runbook), 1);
+    assert_eq!(found(&without(&rules, "#lakegaugedatastale"), &tests, &runbook), 1);
+    assert_eq!(found(&rules, &without(&tests, "alertname: LakegaugeDataStale"), &runbook), 1);
+    assert_eq!(
+        found(&rules, &without(&tests, "ALERTS{alertname=\"LakegaugeDataStale\""), &runbook),
+        1
+    );
     // A section that is gone, and one that explains nothing.
-    assert_eq!(found(&rules, &tests, &without(&runbook, "## DataStale")), 1);
+    assert_eq!(found(&rules, &tests, &without(&runbook, "## LakegaugeDataStale")), 1);
     assert_eq!(found(&rules, &tests, &format!("{runbook}\n## NoSuchAlert\n")), 1);
 }

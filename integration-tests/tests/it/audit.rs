@@ -91,13 +91,13 @@ async fn an_audit_is_well_after_kills_and_names_each_thing_that_is_wrong() {
     assert_eq!(audit(&pipeline, &[]).1["digest"], certificate["digest"]);
     // The archiver shows the same.
     let archiver = pipeline.part(Part::Archiver).unwrap();
-    let ledger = "lakegauge_archive_ledger_events{result=\"inserted\",stream=\"LAKE_0\"}";
+    let ledger = "lakegauge_archive_ledger_events_total{result=\"inserted\",stream=\"LAKE_0\"}";
     until("the ledger's sums", async || Ok(archiver.metric(ledger) == Some(12_000.0)))
         .await
         .unwrap();
     let open = "lakegauge_archive_dead_letters_open{reason=\"undecodable\",stream=\"LAKE_0\"}";
     until("the open letter", async || Ok(archiver.metric(open) == Some(1.0))).await.unwrap();
-    for zero in ["ledger_gaps", "declared_lost_messages"] {
+    for zero in ["ledger_gaps", "declared_lost_messages_total"] {
         let series = format!("lakegauge_archive_{zero}{{stream=\"LAKE_0\"}}");
         assert_eq!(archiver.metric(&series), Some(0.0), "{series}");
     }

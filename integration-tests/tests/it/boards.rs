@@ -19,8 +19,11 @@ const GRAFANA: &str = "lakegauge_test_reader";
 /// Expressions that are empty while all is well, and why. By a part of their text.
 const EMPTY: [(&str, &str); 4] = [
     ("offset 1", "there was no yesterday and no last week"),
-    ("ALERTS{alertstate=\"firing\"})", "nothing fires"),
-    ("lakegauge_archive_dead_letters_open) > 0", "there are no dead letters"),
+    ("ALERTS{environment=~\"$environment\",alertstate=\"firing\"})", "nothing fires"),
+    (
+        "lakegauge_archive_dead_letters_open{environment=~\"$environment\"}) > 0",
+        "there are no dead letters",
+    ),
     ("changes(process_start_time_seconds", "nothing was started again"),
 ];
 
@@ -39,7 +42,7 @@ const UNUSED: [(&str, &str); 3] = [
 
 /// What a name of ours begins with: of metrics of the pipeline, of rules, and of Prometheus.
 const OURS: [&str; 3] = ["data_", "lakegauge_", "process_"];
-const RULES: [&str; 4] = ["data_lake:", "data_warehouse:", "lakegauge:", "slo:"];
+const RULES: [&str; 1] = ["lakegauge:"];
 
 /// Every expression of the boards, those of annotations and of variables too.
 fn expressions() -> BTreeSet<String> {
@@ -91,7 +94,7 @@ fn statements() -> BTreeSet<String> {
 
 /// An expression as Grafana sends it when all is chosen.
 fn filled(expr: &str) -> String {
-    let expr = expr.replace("$__rate_interval", "10s");
+    let expr = expr.replace("$__rate_interval", "10s").replace("\"$environment\"", "\".*\"");
     ["bucket", "warehouse", "tenant"]
         .iter()
         .fold(expr, |expr, name| expr.replace(&format!("\"${name}\""), "\".+\""))
@@ -255,10 +258,10 @@ async fn everything_that_boards_and_rules_ask_is_answered() {
 #[test]
 fn a_name_that_nobody_gives_or_asks_for_is_found() {
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let asked = names("rate(data_lake_such_total{bucket=~\".+\"}[5m]) / slo:x:ratio > up");
-    assert_eq!(asked, set(&["data_lake_such_total", "slo:x:ratio"]));
+    let asked = names("rate(data_lake_such_total{bucket=~\".+\"}[5m]) / lakegauge:x:ratio > up");
+    assert_eq!(asked, set(&["data_lake_such_total", "lakegauge:x:ratio"]));
     let given = set(&["data_lake_such_total", "data_new_bucket", "process_threads"]);
-    assert_eq!(unknown(&asked, &given), ["slo:x:ratio"]);
+    assert_eq!(unknown(&asked, &given), ["lakegauge:x:ratio"]);
     assert_eq!(unused(&asked, &given), ["data_new_bucket"]);
-    assert!(rules().contains("slo:objective:ratio") && !rules().contains("humanize"));
+    assert!(rules().contains("lakegauge:slo_objective:ratio") && !rules().contains("humanize"));
 }

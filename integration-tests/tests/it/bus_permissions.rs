@@ -101,7 +101,7 @@ async fn every_service_does_its_work_with_its_own_login() {
     // Archived, then trimmed up to a snapshot; the samples as well.
     archiver.wait_until_ready().unwrap();
     for stream in ["LAKE_0", "WAREHOUSE_0"] {
-        let series = format!("lakegauge_archiver_trimmed_below{{stream=\"{stream}\"}}");
+        let series = format!("lakegauge_archiver_trimmed_below_sequence{{stream=\"{stream}\"}}");
         until(&series, async || Ok(archiver.metric(&series) > Some(0.0))).await.unwrap();
     }
 

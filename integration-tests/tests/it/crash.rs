@@ -103,7 +103,7 @@ impl Scraping {
 async fn in_the_middle(pipeline: &Pipeline, tenths: u32) {
     let events = f64::from(u32::try_from(traffic()[0].events).unwrap());
     let wanted = events * f64::from(tenths) / 10.0;
-    let snapshot = "lakegauge_aggregator_snapshot_position{stream=\"LAKE_0\"}";
+    let snapshot = "lakegauge_aggregator_snapshot_sequence{stream=\"LAKE_0\"}";
     let middle = until("middle of the run", async || {
         let counted = pipeline.four()?.is_some_and(|[_, accesses, ..]| accesses >= wanted);
         let snapshots = pipeline.part(Part::Aggregator)?.metric(snapshot);

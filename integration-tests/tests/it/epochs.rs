@@ -176,7 +176,7 @@ impl Case {
     async fn counted(&self, sequences: [u64; 2]) {
         let counted = until("what is not archived to be counted", async || {
             Ok(STREAMS.iter().zip(sequences).all(|(name, sequence)| {
-                let series = format!("lakegauge_aggregator_position{{stream=\"{name}\"}}");
+                let series = format!("lakegauge_aggregator_counted_sequence{{stream=\"{name}\"}}");
                 let position = self.pipeline.part(Part::Aggregator).unwrap().metric(&series);
                 position == Some(integration_tests::pipeline::to_f64(sequence))
             }))

@@ -17,8 +17,9 @@ use service_kit::Clock;
 
 /// By how much durations are shortened.
 const FASTER: u64 = 60;
-/// Ages in rules are given as minutes ` * 60`; this many seconds stand for a minute. More than one:
-/// a busy machine may pause for seconds, which is no incident.
+/// Ages in rules are given as minutes ` * 60`; this many seconds stand for a minute there, and for
+/// the minute that an alert waits. More than one: a busy machine may pause for seconds, which is no
+/// incident.
 const MINUTE_S: &str = " * 4";
 /// What stands for a week ago.
 const WEEK: &str = "offset 40000ms";
@@ -38,6 +39,7 @@ fn shortened(name: &str, text: String) -> String {
         return quick;
     }
     let text = text.replace("offset 1w", WEEK).replace(" * 60", MINUTE_S);
+    let text = text.replace("for: 1m\n", "for: 4s\n");
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut short = String::new();
     let mut rest = text.as_str();
@@ -138,7 +140,7 @@ fn fired(watch: &Watch) -> BTreeSet<String> {
 
 /// Waits for so many evaluations of what needs queries of both sides.
 async fn evaluated(watch: &Watch, times: u32) {
-    let expr = "count_over_time(data_warehouse:response_seconds:p50_15m[30m])";
+    let expr = "count_over_time(lakegauge:warehouse_response_seconds:p50_15m[30m])";
     let enough = until("evaluations", async || {
         let series = watch.prometheus.query(&format!("{expr} >= {times}"))?;
         Ok(!series.is_empty())
@@ -180,22 +182,22 @@ async fn two_quiet_minutes_fire_nothing() {
 
 #[tokio::test]
 async fn queries_that_become_slow_are_told_by_the_baseline() {
-    exactly("latency-regression", "ResponseTimeAboveBaseline", 90).await;
+    exactly("latency-regression", "LakegaugeResponseTimeAboveBaseline", 90).await;
 }
 
 #[tokio::test]
 async fn a_storm_of_failures_burns_the_budget() {
-    exactly("failure-storm", "ErrorBudgetBurn", 90).await;
+    exactly("failure-storm", "LakegaugeErrorBudgetBurn", 90).await;
 }
 
 #[tokio::test]
 async fn a_lake_that_grows_is_soon_full() {
-    exactly("storage-growth", "StorageFullSoon", 90).await;
+    exactly("storage-growth", "LakegaugeStorageFullSoon", 90).await;
 }
 
 #[tokio::test]
 async fn silence_is_stale_data() {
-    exactly("silence", "DataStale", 45).await;
+    exactly("silence", "LakegaugeDataStale", 45).await;
 }
 
 #[test]
@@ -204,8 +206,8 @@ fn durations_are_shortened_and_names_are_not() {
     assert_eq!(short("for: 5m\n"), "for: 5000ms\n");
     assert_eq!(short("rate(x_bucket[15m])"), "rate(x_bucket[15000ms])");
     assert_eq!(
-        short("slo:x:ratio_rate5m{le=~\"10\"}[3d]"),
-        "slo:x:ratio_rate5m{le=~\"10\"}[4320000ms]"
+        short("lakegauge:x:ratio_rate5m{le=~\"10\"}[3d]"),
+        "lakegauge:x:ratio_rate5m{le=~\"10\"}[4320000ms]"
     );
     assert_eq!(short("x:p50_15m[1h] offset 1w"), format!("x:p50_15m[60000ms] {WEEK}"));
     assert_eq!(short("> 5 * 60"), "> 5 * 4");

@@ -105,7 +105,7 @@ async fn an_aggregator_that_slept_while_another_counted_and_the_stream_was_trimm
     let lake = pipeline.simulate_numbered(Side::Lake, 1, 2_000).unwrap();
     let warehouse = pipeline.simulate_numbered(Side::Warehouse, 1, 500).unwrap();
     let bus = pipeline.bus().await.unwrap();
-    let position = "lakegauge_aggregator_position{stream=\"LAKE_0\"}";
+    let position = "lakegauge_aggregator_counted_sequence{stream=\"LAKE_0\"}";
     let counted = until("counted messages", async || {
         Ok(pipeline.part(Part::Aggregator)?.metric(position) > Some(20.0))
     });

@@ -188,7 +188,7 @@ async fn a_small_max_payload_that_gets_smaller_leaves_numbers_snapshots_and_trim
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();
     let simulator = pipeline.simulate(Side::Lake, TRAFFIC).unwrap();
-    let snapshot = "lakegauge_aggregator_snapshot_position{stream=\"LAKE_0\"}";
+    let snapshot = "lakegauge_aggregator_snapshot_sequence{stream=\"LAKE_0\"}";
     let saved = until("a snapshot", async || {
         Ok(pipeline.part(Part::Aggregator)?.metric(snapshot).is_some_and(|position| position > 9.0))
     });

@@ -76,7 +76,7 @@ async fn postgresql_is_stopped_under_load_and_the_archiver_catches_up_by_itself(
     not_ready(&pipeline, Part::Archiver).await;
     let bus = pipeline.bus().await.unwrap();
     let then = bus.stream("LAKE_0").await.unwrap().last_sequence;
-    let position = "lakegauge_aggregator_position{stream=\"LAKE_0\"}";
+    let position = "lakegauge_aggregator_counted_sequence{stream=\"LAKE_0\"}";
     let counted = until("events that are counted without a database", async || {
         let position = pipeline.part(Part::Aggregator)?.metric(position);
         Ok(position.is_some_and(|position| position >= to_f64(then + 20)))

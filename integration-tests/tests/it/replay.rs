@@ -237,7 +237,7 @@ async fn an_aggregator_that_is_asked_to_begins_from_the_archive_with_the_same_nu
             pipeline.part(Part::Aggregator).unwrap().metric(&series)
         };
         assert_eq!(of("rebuilds_total"), Some(1.0));
-        let stored = until("a snapshot", async || Ok(of("snapshot_position") > Some(0.0)));
+        let stored = until("a snapshot", async || Ok(of("snapshot_sequence") > Some(0.0)));
         stored.await.unwrap();
     }
 }

@@ -15,8 +15,8 @@ use crate::laws;
 /// 2025-11-03T12:00:00Z.
 const START_US: i64 = 1_762_171_200_000_000;
 const LAKE: Stream = Stream::lake(0);
-const WAITING: &str = "lakegauge_archiver_verdicts{state=\"waiting\",stream=\"LAKE_0\"}";
-const GIVEN: &str = "lakegauge_archiver_verdicts{state=\"given\",stream=\"LAKE_0\"}";
+const WAITING: &str = "lakegauge_archiver_verdicts_waiting{stream=\"LAKE_0\"}";
+const GIVEN: &str = "lakegauge_archiver_verdicts_given_total{stream=\"LAKE_0\"}";
 const COUNTED: &str = "lakegauge_aggregator_verdicts_total{result=\"counted\",stream=\"LAKE_0\"}";
 /// So that most of what is late is too old to judge.
 const SMALL_SETS: &str = "sample_interval_s=1;derived_ids_max=50;windows=10s,60s";

@@ -141,7 +141,7 @@ async fn it_works_beside_live_traffic_and_without_a_bus() {
         .map(|(side, traffic)| pipeline.simulate(side, traffic).unwrap())
         .collect();
     let snapshots = ["LAKE_0", "WAREHOUSE_0"]
-        .map(|stream| format!("lakegauge_aggregator_snapshot_position{{stream=\"{stream}\"}}"));
+        .map(|stream| format!("lakegauge_aggregator_snapshot_sequence{{stream=\"{stream}\"}}"));
     let stored = until("snapshots", async || {
         let aggregator = pipeline.part(Part::Aggregator)?;
         Ok(snapshots.iter().all(|series| aggregator.metric(series).is_some_and(|at| at > 0.0)))

@@ -3,6 +3,7 @@
 //! The number of series is bounded by the labels of the state, whatever comes in.
 
 use domain::{
+    Timestamp,
     lake::LakeState,
     warehouse::{RESPONSE_BOUNDS_US, WarehouseState, WarehouseSums},
 };
@@ -95,11 +96,18 @@ pub(crate) fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
         ),
         family(
             "data_lake_newest_event_timestamp_seconds",
-            "When the newest lake event happened; 0 before the first.",
+            "When the newest lake event happened.",
             MetricType::GAUGE,
-            vec![gauge(&[], float(i128::from(lake.newest.0)) / MICROS_PER_SECOND)],
+            newest(lake.newest),
         ),
     ]
+}
+
+/// When the newest event happened; missing before the first.
+fn newest(newest: Timestamp) -> Vec<Metric> {
+    let happened = newest > Timestamp::default();
+    let seconds = || float(i128::from(newest.0)) / MICROS_PER_SECOND;
+    happened.then(|| gauge(&[], seconds())).into_iter().collect()
 }
 
 /// Mean response time in the window, in milliseconds; 0 before the first query.
@@ -143,9 +151,9 @@ pub(crate) fn warehouse_families(warehouse: &WarehouseState) -> Vec<MetricFamily
         ),
         family(
             "data_warehouse_newest_event_timestamp_seconds",
-            "When the newest query finished; 0 before the first.",
+            "When the newest query finished.",
             MetricType::GAUGE,
-            vec![gauge(&[], float(i128::from(warehouse.newest.0)) / MICROS_PER_SECOND)],
+            newest(warehouse.newest),
         ),
     ];
     families.extend(labelled_warehouse(warehouse));
@@ -352,6 +360,7 @@ mod tests {
         for name in SEEDS {
             assert_eq!(value(&text, name), "0");
         }
+        assert!(!text.contains("newest_event"), "no event has happened");
     }
 
     #[test]

@@ -9,9 +9,6 @@ use service_kit::metrics::{Registrar, clamped};
 
 use crate::{fold::Counts, health::LiveHealth, snapshot_refusal::SnapshotRefusal};
 
-/// The values of no labels.
-const NONE: &[&str] = &[];
-
 service_kit::metrics! {
     /// The metrics of the lease.
     #[derive(Clone, Debug)]
@@ -53,7 +50,8 @@ service_kit::metrics! {
             "Counted lake events that could not change used space as they said.", &["effect"]),
         fields_ignored: counter("lakegauge_aggregator_fields_ignored_total",
             "Unknown fields in JSON events."),
-        position: gauge("lakegauge_aggregator_position", "Sequence of the last message counted."),
+        position: gauge("lakegauge_aggregator_counted_sequence",
+            "Sequence of the last message of the stream that was counted."),
         lag: gauge("lakegauge_aggregator_lag_messages",
             "Messages of the stream that are not counted yet; asked of the broker, not taken from \
              what is delivered."),
@@ -61,13 +59,12 @@ service_kit::metrics! {
             "How long messages have waited, or nobody could say whether any do, while nothing was \
              counted; 0 where nothing waits."),
         samples: counter("lakegauge_aggregator_samples_total", "Samples published."),
-        // These three are shown from the first snapshot of this process on.
-        snapshot_position: gauges("lakegauge_aggregator_snapshot_position",
-            "Sequence that the last snapshot reaches to.", &[]),
-        snapshot_bytes: gauges("lakegauge_aggregator_snapshot_bytes",
-            "Size of the last snapshot.", &[]),
-        snapshot_time: gauges("lakegauge_aggregator_snapshot_timestamp_seconds",
-            "When the last snapshot was stored; 0 before the first of this process.", &[]),
+        snapshot_position: known_gauge("lakegauge_aggregator_snapshot_sequence",
+            "Sequence that the last snapshot of this process reaches to."),
+        snapshot_bytes: known_gauge("lakegauge_aggregator_snapshot_bytes",
+            "Size of the last snapshot of this process."),
+        snapshot_time: known_gauge("lakegauge_aggregator_snapshot_timestamp_seconds",
+            "When the last snapshot of this process was stored."),
         snapshot_failures: counter("lakegauge_aggregator_snapshot_failures_total",
             "Snapshots that could not be stored; the next one tries again."),
         unsaved: gauge("lakegauge_aggregator_unsaved_seconds",
@@ -77,8 +74,8 @@ service_kit::metrics! {
             "Rebuilds of the state from the archive."),
         snapshots_refused: counters("lakegauge_aggregator_snapshots_refused_total",
             "Snapshots that could not be gone on from, by reason.", &["reason"]),
-        epoch: gauge("lakegauge_aggregator_epoch",
-            "Epoch of the stream that is counted; 0 before its state is found."),
+        epoch: known_gauge("lakegauge_aggregator_epoch",
+            "Epoch of the stream that is counted, once its state is found."),
         epochs_ended: counter("lakegauge_aggregator_epochs_ended_total",
             "Times that the stream that was counted was found to be another."),
     }
@@ -207,12 +204,12 @@ impl StreamMetrics {
 
     /// A snapshot was stored, at a time in microseconds since 1970.
     pub(crate) fn observe_snapshot(&self, sequence: u64, bytes: usize, now_us: i64) {
-        self.series.snapshot_position.with_label_values(NONE).set(clamped(sequence));
+        self.series.snapshot_position.set(clamped(sequence));
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.series.snapshot_bytes.with_label_values(NONE).set(bytes);
+        self.series.snapshot_bytes.set(bytes);
         let stored_at_s = now_us / 1_000_000;
         self.health.update(|health| health.snapshot_at_s = Some(stored_at_s));
-        self.series.snapshot_time.with_label_values(NONE).set(stored_at_s);
+        self.series.snapshot_time.set(stored_at_s);
     }
 
     /// So long ago all that was counted was in a snapshot.

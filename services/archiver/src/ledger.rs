@@ -7,7 +7,10 @@ use event_store::{
     StoreError, StoreSettings,
     totals::{ArchiveTotals, DatabaseSize, TotalsReader},
 };
-use service_kit::{Clock, Context, metrics::clamped};
+use service_kit::{
+    Clock, Context,
+    metrics::{clamped, raise},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,13 +22,13 @@ service_kit::metrics! {
     /// The gauges of all streams of the archive, whoever writes them.
     #[derive(Clone, Debug)]
     struct LedgerMetrics {
-        ledger: gauges("lakegauge_archive_ledger_events",
+        ledger: counters("lakegauge_archive_ledger_events_total",
             "What the ledger of the archive adds up to, by what became of the events.",
             &["stream", "result"]),
         gaps: gauges("lakegauge_archive_ledger_gaps",
             "Ranges of the ledger that do not begin where the one before ends; it must be 0.",
             &["stream"]),
-        lost: gauges("lakegauge_archive_declared_lost_messages",
+        lost: counters("lakegauge_archive_declared_lost_messages_total",
             "Messages that the broker lost before they could be archived.", &["stream"]),
         letters: gauges("lakegauge_archive_dead_letters_open",
             "Dead letters that nobody has closed.", &["stream", "reason"]),
@@ -38,11 +41,11 @@ impl LedgerMetrics {
             let results =
                 [("inserted", sums.inserted), ("duplicate", sums.duplicates), ("dead", sums.dead)];
             for (result, value) in results {
-                self.ledger.with_label_values(&[stream, result]).set(clamped(value));
+                raise(&self.ledger.with_label_values(&[stream, result]), value);
             }
             self.gaps.with_label_values(&[stream]).set(clamped(sums.gaps));
             let lost = totals.lost_messages.get(stream).copied().unwrap_or(0);
-            self.lost.with_label_values(&[stream]).set(clamped(lost));
+            raise(&self.lost.with_label_values(&[stream]), lost);
             for reason in Reason::ALL {
                 let open = totals.open_dead_letters.get(&(stream.clone(), *reason)).copied();
                 let gauge = self.letters.with_label_values(&[stream.as_str(), reason.name()]);
@@ -156,11 +159,11 @@ mod tests {
         metrics.observe(&totals);
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for line in [
-            "ledger_events{result=\"inserted\",stream=\"LAKE_0\"} 1",
-            "ledger_events{result=\"duplicate\",stream=\"LAKE_0\"} 2",
-            "ledger_events{result=\"dead\",stream=\"LAKE_0\"} 3",
+            "ledger_events_total{result=\"inserted\",stream=\"LAKE_0\"} 1",
+            "ledger_events_total{result=\"duplicate\",stream=\"LAKE_0\"} 2",
+            "ledger_events_total{result=\"dead\",stream=\"LAKE_0\"} 3",
             "ledger_gaps{stream=\"LAKE_0\"} 4",
-            "declared_lost_messages{stream=\"LAKE_0\"} 5",
+            "declared_lost_messages_total{stream=\"LAKE_0\"} 5",
             "dead_letters_open{reason=\"undecodable\",stream=\"LAKE_0\"} 6",
         ] {
             assert!(text.contains(&format!("lakegauge_archive_{line}\n")), "{line} of\n{text}");

@@ -6,7 +6,7 @@ use bus::backlog::Backlog;
 use domain::{Reason, verdict::VerdictProgress};
 use event_store::Appended;
 use prometheus::Registry;
-use service_kit::metrics::{Registrar, clamped};
+use service_kit::metrics::{Registrar, clamped, raise};
 
 /// Boundaries of the commit's duration, in seconds.
 const COMMIT_SECONDS: [f64; 12] =
@@ -26,14 +26,18 @@ service_kit::metrics! {
              failing; out_of_order, something acknowledged or trimmed that is not committed, or \
              a checkpoint that went back; verdict_out_of_turn, a verdict that this archive did \
              not publish, or whose forerunners were deleted.", &["alarm"]),
-        verdicts: gauges("lakegauge_archiver_verdicts",
-            "Verdicts over events too old to judge since the first event: given to rows, noted \
-             where they were read back, and waiting, which is the difference.", &["state"]),
+        verdicts_given: counter("lakegauge_archiver_verdicts_given_total",
+            "Verdicts over events too old to judge that rows were given, since the first event."),
+        verdicts_noted: counter("lakegauge_archiver_verdicts_noted_total",
+            "Verdicts that were read back from the stream, since the first event."),
+        verdicts_waiting: gauge("lakegauge_archiver_verdicts_waiting",
+            "Verdicts that were given and are not read back yet."),
         verdicts_again: counter("lakegauge_archiver_verdicts_published_again_total",
             "Times that verdicts were deleted from the stream before they were read back."),
         too_old: counter("lakegauge_archiver_too_old_total",
             "Rows inserted that were too old to judge; each has a verdict number."),
-        position: gauge("lakegauge_archiver_position", "Sequence of the last message committed."),
+        position: gauge("lakegauge_archiver_committed_sequence",
+            "Sequence of the last message of the stream that was committed."),
         lag: gauge("lakegauge_archiver_lag_messages",
             "Messages of the stream that are not committed yet; asked of the broker, not taken \
              from what is delivered."),
@@ -44,20 +48,21 @@ service_kit::metrics! {
             "Time from the first statement of a transaction to the answer to its commit.", &COMMIT_SECONDS),
         retries: counter("lakegauge_archiver_retries_total",
             "Batches that failed and were tried again."),
-        last_commit: gauge("lakegauge_archiver_last_commit_timestamp_seconds",
-            "When the last transaction was committed; 0 before the first of this process."),
-        trimmed_below: gauge("lakegauge_archiver_trimmed_below",
+        last_commit: known_gauge("lakegauge_archiver_last_commit_timestamp_seconds",
+            "When the last transaction of this process was committed."),
+        trimmed_below: gauge("lakegauge_archiver_trimmed_below_sequence",
             "Sequence below which the stream was trimmed by this process."),
         trims: counter("lakegauge_archiver_trims_total",
             "Times that the stream was trimmed as far as is allowed, if only by nothing."),
         stream_bytes: gauge("lakegauge_archiver_stream_bytes",
             "Bytes that the stream holds in the broker."),
-        stream_max_bytes: gauge("lakegauge_archiver_stream_max_bytes",
-            "Bytes that the stream may hold before producers have to wait; -1 is without bound."),
+        stream_max_bytes: known_gauge("lakegauge_archiver_stream_max_bytes",
+            "Bytes that the stream may hold before producers have to wait; missing where it has no \
+             bound."),
         lost: counter("lakegauge_archiver_lost_messages_total",
             "Messages that the broker had and deleted or lost before they could be archived."),
-        epoch: gauge("lakegauge_archiver_epoch",
-            "Epoch of the stream that is archived; 0 before the archive is opened."),
+        epoch: known_gauge("lakegauge_archiver_epoch",
+            "Epoch of the stream that is archived, once the archive is open."),
         epochs_begun: counter("lakegauge_archiver_epochs_begun_total",
             "Epochs that ended because the stream was another, and were closed."),
         dropped_partitions: counter("lakegauge_archiver_dropped_partitions_total",
@@ -79,7 +84,6 @@ impl StreamMetrics {
         metrics.count(&Appended::default());
         metrics.alarm("stuck", 0);
         metrics.alarm("out_of_order", 0);
-        metrics.observe_verdicts(&VerdictProgress { sequence: 0, given: 0, noted: 0 });
         for reason in Reason::ALL {
             metrics.dead_letters.with_label_values(&[reason.name()]);
         }
@@ -109,11 +113,9 @@ impl StreamMetrics {
     }
 
     pub(crate) fn observe_verdicts(&self, progress: &VerdictProgress) {
-        let states =
-            [("given", progress.given), ("noted", progress.noted), ("waiting", progress.waiting())];
-        for (state, count) in states {
-            self.verdicts.with_label_values(&[state]).set(clamped(count));
-        }
+        raise(&self.verdicts_given, progress.given);
+        raise(&self.verdicts_noted, progress.noted);
+        self.verdicts_waiting.set(clamped(progress.waiting()));
     }
 
     pub(crate) fn observe_verdicts_again(&self) {
@@ -151,7 +153,11 @@ impl StreamMetrics {
     /// How much the stream holds and may hold, in bytes.
     pub(crate) fn observe_stream(&self, bytes: u64, max_bytes: i64) {
         self.stream_bytes.set(clamped(bytes));
-        self.stream_max_bytes.set(max_bytes);
+        if max_bytes > 0 {
+            self.stream_max_bytes.set(max_bytes);
+        } else {
+            self.stream_max_bytes.forget();
+        }
     }
 
     pub(crate) fn observe_dropped(&self, partitions: usize, rows: u64) {

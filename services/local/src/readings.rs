@@ -23,9 +23,9 @@ const ARCHIVER_LAG: &str = "lakegauge_archiver_lag_messages";
 /// Messages of each stream that are not counted.
 const AGGREGATOR_LAG: &str = "lakegauge_aggregator_lag_messages";
 /// Sequence of the last message of each stream that is archived.
-const ARCHIVER_POSITION: &str = "lakegauge_archiver_position";
+const ARCHIVER_POSITION: &str = "lakegauge_archiver_committed_sequence";
 /// Sequence of the last message of each stream that is counted.
-const AGGREGATOR_POSITION: &str = "lakegauge_aggregator_position";
+const AGGREGATOR_POSITION: &str = "lakegauge_aggregator_counted_sequence";
 /// The streams that are counted; the samples are only archived.
 const COUNTED: &[&str] = &["LAKE_0", "WAREHOUSE_0"];
 

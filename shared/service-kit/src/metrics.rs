@@ -59,6 +59,7 @@ pub mod kind {
     pub type counters = prometheus::IntCounterVec;
     pub type gauge = prometheus::IntGauge;
     pub type gauges = prometheus::IntGaugeVec;
+    pub type known_gauge = super::KnownGauge;
     pub type float_gauge = prometheus::Gauge;
     pub type float_gauges = prometheus::GaugeVec;
     pub type histogram = prometheus::Histogram;
@@ -117,6 +118,11 @@ impl<'a> Registrar<'a> {
         self.registered(IntGaugeVec::new(self.options(name, help), labels)?)
     }
 
+    /// A gauge of whole numbers that is missing until it is known.
+    pub fn known_gauge(&self, name: &str, help: &str) -> prometheus::Result<KnownGauge> {
+        self.gauges(name, help, NO_LABELS).map(KnownGauge)
+    }
+
     /// A gauge of any number.
     pub fn float_gauge(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
         self.registered(Gauge::with_opts(self.options(name, help))?)
@@ -156,6 +162,29 @@ impl<'a> Registrar<'a> {
         self.registry.register(Box::new(collector.clone()))?;
         Ok(collector)
     }
+}
+
+/// A gauge that is missing until it is known: 0 would be a value.
+#[derive(Clone, Debug)]
+pub struct KnownGauge(IntGaugeVec);
+
+const NO_LABELS: &[&str] = &[];
+
+impl KnownGauge {
+    /// It is known to be this.
+    pub fn set(&self, value: i64) {
+        self.0.with_label_values(NO_LABELS).set(value);
+    }
+
+    /// It is not known any more.
+    pub fn forget(&self) {
+        self.0.reset();
+    }
+}
+
+/// Raises a counter to a sum that is kept elsewhere and never falls.
+pub fn raise(counter: &IntCounter, sum: u64) {
+    counter.inc_by(sum.saturating_sub(counter.get()));
 }
 
 /// A count as a gauge holds it.
@@ -200,5 +229,25 @@ mod tests {
                 "position{stream=\"WAREHOUSE_0\"} 7",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_not_known_has_no_series_and_a_sum_only_rises() {
+        let registry = Registry::new();
+        let all = Registrar::from(&registry);
+        let known = all.known_gauge("bound", "Bound.").unwrap();
+        let sum = all.counter("sum_total", "Sum.").unwrap();
+        let series = || {
+            let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+            let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned);
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(series(), ["sum_total 0"]);
+        known.set(0);
+        raise(&sum, 7);
+        assert_eq!(series(), ["bound 0", "sum_total 7"]);
+        known.forget();
+        raise(&sum, 5);
+        assert_eq!(series(), ["sum_total 7"]);
     }
 }

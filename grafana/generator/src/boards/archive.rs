@@ -23,6 +23,7 @@ pub(super) fn board() -> Board {
         refresh: "",
         variables: vec![
             Variable::Prometheus,
+            Variable::Environment,
             Variable::Archive,
             Variable::Bucket,
             Variable::Warehouse,

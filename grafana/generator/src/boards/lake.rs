@@ -16,7 +16,12 @@ pub(super) fn board() -> Board {
         description: "What is in the lake, who uses it, and what fails?",
         from: "now-1h",
         refresh: "30s",
-        variables: vec![Variable::Prometheus, Variable::Archive, Variable::Bucket],
+        variables: vec![
+            Variable::Prometheus,
+            Variable::Environment,
+            Variable::Archive,
+            Variable::Bucket,
+        ],
         rows: vec![space(), use_of_it(), objects()],
     }
 }
@@ -53,7 +58,7 @@ fn space() -> Row {
                 "Objects whose size is known",
                 "short",
                 "Objects and tombstones kept, and those forgotten for want of room: above 0 used \
-                 space is an estimate until the next inventory (SpaceIsEstimate).",
+                 space is an estimate until the next inventory (LakegaugeSpaceIsEstimate).",
             )
             .ask("sum(data_lake_tracked_objects)", "kept")
             .ask("sum(data_lake_forgotten_objects)", "forgotten"),

@@ -12,7 +12,7 @@ pub(super) fn board() -> Board {
         description: "How are the lake and the warehouse, now and against before?",
         from: "now-1h",
         refresh: "10s",
-        variables: vec![Variable::Prometheus],
+        variables: vec![Variable::Prometheus, Variable::Environment],
         rows: vec![four(), health(), before(), growth()],
     }
 }
@@ -27,9 +27,9 @@ fn four() -> Row {
                 "decgbytes",
                 "data_lake_espaco_utilizado_gb: bytes stored in the lake now, in GB (10^9 bytes). A \
                  jump is a load or a delete: see Data lake, growth per bucket. No data: runbook, \
-                 LakeSpaceAbsent.",
+                 LakegaugeKeyMetricAbsent.",
             )
-            .ask("max(data_lake_espaco_utilizado_gb)", "used"),
+            .ask("sum(data_lake_espaco_utilizado_gb)", "used"),
             Panel::new(
                 Form::Number,
                 "Data lake: accesses",
@@ -46,7 +46,12 @@ fn four() -> Row {
                  seconds, queue included. A few long queries move it: see Data warehouse, \
                  percentiles.",
             )
-            .ask("avg(data_warehouse_tempo_resposta_ms)", "mean"),
+            .ask(
+                // Of several aggregators, the mean over their queries.
+                "sum(data_warehouse_tempo_resposta_ms * data_warehouse_response_window_queries) \
+                 / sum(data_warehouse_response_window_queries)",
+                "mean",
+            ),
             Panel::new(
                 Form::Number,
                 "Data warehouse: records processed",
@@ -101,7 +106,7 @@ fn health() -> Row {
                 "Share of requests and queries that missed their objective in 5 minutes. Red: see \
                  SLO, then failures on the board of that side.",
             )
-            .ask("slo:sli_error:ratio_rate5m{slo=~\".*_success\"}", "{{slo}}")
+            .ask("lakegauge:slo_error:ratio_rate5m{slo=~\".*_success\"}", "{{slo}}")
             .colours(&[(0.01, "orange"), (0.05, "red")])
             .size(5, 5),
             Panel::new(
@@ -111,7 +116,7 @@ fn health() -> Row {
                 "What is left of three days' budget of each objective. Below 0 it is overspent: see \
                  SLO.",
             )
-            .ask("slo:error_budget_remaining:ratio3d", "{{slo}}")
+            .ask("lakegauge:slo_error_budget_remaining:ratio3d", "{{slo}}")
             .size(6, 5),
             Panel::new(
                 Form::Table,
@@ -155,7 +160,7 @@ fn before() -> Row {
                     Form::Lines,
                     "Accesses of the lake",
                     "reqps",
-                    "Far below last week: a source stopped (AccessesBelowBaseline). Far above: see \
+                    "Far below last week: a source stopped (LakegaugeAccessesBelowBaseline). Far above: see \
                      Data lake, noisy principals.",
                 ),
                 &rate(accesses, ""),
@@ -167,7 +172,7 @@ fn before() -> Row {
                     "Response time of the warehouse, p95",
                     "s",
                     "Above last week at this hour: see Data warehouse, queue against execution \
-                     (ResponseTimeAboveBaseline goes by the median).",
+                     (LakegaugeResponseTimeAboveBaseline goes by the median).",
                 ),
                 &p95(""),
                 |by| p95(&format!(" offset {by}")),
@@ -189,8 +194,8 @@ fn before() -> Row {
                     "decbytes",
                     "The distance between the lines is the growth of a day and of a week.",
                 ),
-                "data_lake:storage_used:bytes",
-                |by| format!("data_lake:storage_used:bytes offset {by}"),
+                "lakegauge:lake_storage_used:bytes",
+                |by| format!("lakegauge:lake_storage_used:bytes offset {by}"),
             ),
         ],
     }
@@ -206,17 +211,17 @@ fn growth() -> Row {
                 "decbytes",
                 "Bytes a day at the rate of the last hour. Which bucket: Data lake.",
             )
-            .ask("deriv(data_lake:storage_used:bytes[1h]) * 86400", "growth"),
+            .ask("deriv(lakegauge:lake_storage_used:bytes[1h]) * 86400", "growth"),
             Panel::new(
                 Form::Number,
                 "Days until full",
                 "d",
-                "At the growth of the last 6 hours. The capacity is data_lake:capacity:bytes in \
-                 prometheus/rules/settings.yml. Below 7 the alert StorageFullSoon comes.",
+                "At the growth of the last 6 hours. The capacity is lakegauge:lake_capacity:bytes in \
+                 prometheus/rules/settings.yml. Below 7 the alert LakegaugeStorageFullSoon comes.",
             )
             .ask(
-                "(data_lake:capacity:bytes - data_lake:storage_used:bytes) \
-                 / (deriv(data_lake:storage_used:bytes[6h]) > 0) / 86400",
+                "(lakegauge:lake_capacity:bytes - on () group_right () lakegauge:lake_storage_used:bytes) \
+                 / (deriv(lakegauge:lake_storage_used:bytes[6h]) > 0) / 86400",
                 "days",
             )
             .otherwise("Not growing"),
@@ -227,7 +232,11 @@ fn growth() -> Row {
                 "Share of the capacity in use. Above 80 % order more or delete: Data lake shows cold \
                  buckets.",
             )
-            .ask("data_lake:storage_used:bytes / data_lake:capacity:bytes", "used")
+            .ask(
+                "lakegauge:lake_storage_used:bytes \
+                 / on () group_left () lakegauge:lake_capacity:bytes",
+                "used",
+            )
             .colours(&[(0.8, "orange"), (0.95, "red")]),
             Panel::new(
                 Form::Number,

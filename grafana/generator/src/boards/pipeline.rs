@@ -12,7 +12,7 @@ pub(super) fn board() -> Board {
         description: "Does every event arrive, and how late? From left to right as data flows.",
         from: "now-1h",
         refresh: "10s",
-        variables: vec![Variable::Prometheus],
+        variables: vec![Variable::Prometheus, Variable::Environment],
         rows: vec![publish(), stream(), aggregate(), archive(), recover(), resources()],
     }
 }
@@ -48,7 +48,7 @@ fn publish() -> Row {
                 "Unconfirmed, and waiting",
                 "short",
                 "Messages sent and not yet acknowledged, by whom; 'full' is 1 while the stream is \
-                 full and publishing waits (PublishersWait): see the stream.",
+                 full and publishing waits (LakegaugePublishersWait): see the stream.",
             )
             .ask("lakegauge_publisher_unconfirmed_messages", "{{service}} {{messages}} {{stream}}")
             .ask("lakegauge_publisher_stream_full", "{{service}} {{messages}} {{stream}}, full"),
@@ -66,7 +66,7 @@ fn publish() -> Row {
                 "Oldest unconfirmed",
                 "s",
                 "How long the oldest message that is not acknowledged has waited. Above some seconds \
-                 (PublishUnconfirmed) the broker is away, its disk is full, or no stream takes it.",
+                 (LakegaugePublishUnconfirmed) the broker is away, its disk is full, or no stream takes it.",
             )
             .ask(
                 "lakegauge_publisher_oldest_unconfirmed_seconds",
@@ -83,11 +83,11 @@ fn stream() -> Row {
             lines(
                 "Room in use",
                 "percentunit",
-                "It is trimmed above a half. Above 80 % (StreamNearlyFull) something keeps it from \
+                "It is trimmed above a half. Above 80 % (LakegaugeStreamNearlyFull) something keeps it from \
                  that: which position stands still, archive or snapshot?",
             )
             .ask(
-                "lakegauge_archiver_stream_bytes / (lakegauge_archiver_stream_max_bytes > 0)",
+                "lakegauge_archiver_stream_bytes / lakegauge_archiver_stream_max_bytes",
                 "{{stream}}",
             )
             .colours(&[(0.8, "red")])
@@ -98,15 +98,15 @@ fn stream() -> Row {
                 "Sequence that each reader has reached. Lines that part: the lower one is behind, \
                  and the stream keeps what is between.",
             )
-            .ask("lakegauge_aggregator_position", "counted {{stream}}")
-            .ask("lakegauge_archiver_position", "archived {{stream}}")
-            .ask("lakegauge_aggregator_snapshot_position", "snapshot {{stream}}")
-            .ask("lakegauge_archiver_trimmed_below", "trimmed {{stream}}"),
+            .ask("lakegauge_aggregator_counted_sequence", "counted {{stream}}")
+            .ask("lakegauge_archiver_committed_sequence", "archived {{stream}}")
+            .ask("lakegauge_aggregator_snapshot_sequence", "snapshot {{stream}}")
+            .ask("lakegauge_archiver_trimmed_below_sequence", "trimmed {{stream}}"),
             lines(
                 "Connections",
                 "short",
                 "1 while the connection of a service to NATS stands; 'refused' is 1 while a login \
-                 that was good before is refused (LoginRefused).",
+                 that was good before is refused (LakegaugeLoginRefused).",
             )
             .ask("lakegauge_nats_connected", "{{service}}")
             .ask("lakegauge_nats_login_refused", "{{service}}, NATS refused")
@@ -133,15 +133,15 @@ fn aggregate() -> Row {
             lines(
                 "Messages not counted yet",
                 "short",
-                "Growing (AggregatorLagGrowing): is the aggregator at one processor core? See \
-                 resources. Standing still (AggregatorStale): readyz?verbose says why.",
+                "Growing (LakegaugeAggregatorLagGrowing): is the aggregator at one processor core? See \
+                 resources. Standing still (LakegaugeAggregatorStale): readyz?verbose says why.",
             )
             .ask("lakegauge_aggregator_lag_messages", "{{stream}}"),
             lines(
                 "Age of the newest event",
                 "s",
                 "Time since the newest event counted happened. Rising while messages arrive: clocks \
-                 or a late source; rising while none do: the source is silent (DataStale).",
+                 or a late source; rising while none do: the source is silent (LakegaugeDataStale).",
             )
             .ask("lakegauge:data_age:seconds", "{{side}}")
             .ask("time() - max(data_lake_newest_event_timestamp_seconds)", "lake, exactly")
@@ -189,7 +189,7 @@ fn archive() -> Row {
             lines(
                 "Messages not archived yet",
                 "short",
-                "Growing (ArchiveLagGrowing): see commit duration. Nothing is lost, the stream \
+                "Growing (LakegaugeArchiveLagGrowing): see commit duration. Nothing is lost, the stream \
                  keeps them.",
             )
             .ask("lakegauge_archiver_lag_messages", "{{stream}}"),
@@ -204,10 +204,10 @@ fn archive() -> Row {
             lines(
                 "Age of the checkpoint",
                 "s",
-                "Time since the last commit. Rising while messages wait (ArchiveStale): \
+                "Time since the last commit. Rising while messages wait (LakegaugeArchiveStale): \
                  readyz?verbose of the archiver says what for.",
             )
-            .ask("time() - (lakegauge_archiver_last_commit_timestamp_seconds > 0)", "{{stream}}"),
+            .ask("time() - lakegauge_archiver_last_commit_timestamp_seconds", "{{stream}}"),
             lines(
                 "Events by what became of them",
                 "eps",
@@ -219,7 +219,7 @@ fn archive() -> Row {
             lines(
                 "Dead letters",
                 "short",
-                "Open letters, and those of the last 15 minutes (DeadLetters): `lakegauge \
+                "Open letters, and those of the last 15 minutes (LakegaugeDeadLetters): `lakegauge \
                  dead-letters list` shows them.",
             )
             .ask("sum by (reason) (lakegauge_archive_dead_letters_open) > 0", "open: {{reason}}")
@@ -228,20 +228,20 @@ fn archive() -> Row {
             lines(
                 "Must be 0",
                 "short",
-                "Alarms, gaps in the ledger, lost messages (ArchiveAlarm, MessagesLost): run \
+                "Alarms, gaps in the ledger, lost messages (LakegaugeArchiveAlarm, LakegaugeMessagesLost): run \
                  `lakegauge audit`.",
             )
             .ask("sum by (alarm) (lakegauge_archiver_alarms_total)", "{{alarm}}")
             .ask("sum(lakegauge_archive_ledger_gaps)", "gaps")
             .ask("sum(lakegauge_archiver_lost_messages_total)", "lost")
-            .ask("sum(lakegauge_archive_declared_lost_messages)", "declared lost"),
+            .ask("sum(lakegauge_archive_declared_lost_messages_total)", "declared lost"),
             lines(
                 "The ledger",
                 "short",
                 "What the archive's ledger adds up to since the first event; events = inserted + \
                  duplicates + dead.",
             )
-            .ask("sum by (result) (lakegauge_archive_ledger_events)", "{{result}}"),
+            .ask("sum by (result) (lakegauge_archive_ledger_events_total)", "{{result}}"),
             lines(
                 "Size of the database",
                 "decbytes",
@@ -277,7 +277,9 @@ fn archive() -> Row {
                 "given, noted, and waiting for their way back through the stream. Waiting for long: \
                  the stream is full or the archiver behind.",
             )
-            .ask("sum by (state) (lakegauge_archiver_verdicts)", "{{state}}")
+            .ask("sum(lakegauge_archiver_verdicts_given_total)", "given")
+            .ask("sum(lakegauge_archiver_verdicts_noted_total)", "noted")
+            .ask("sum(lakegauge_archiver_verdicts_waiting)", "waiting")
             .ask("sum(lakegauge_archiver_verdicts_published_again_total)", "published again"),
         ],
     }
@@ -297,10 +299,10 @@ fn recover() -> Row {
             lines(
                 "Age of the snapshot",
                 "s",
-                "Time since the state was stored. Rising (SnapshotStale): a restart takes longer, \
+                "Time since the state was stored. Rising (LakegaugeSnapshotStale): a restart takes longer, \
                  and the stream can't be trimmed.",
             )
-            .ask("time() - (lakegauge_aggregator_snapshot_timestamp_seconds > 0)", "{{stream}}"),
+            .ask("time() - lakegauge_aggregator_snapshot_timestamp_seconds", "{{stream}}"),
             lines(
                 "Size of the snapshot",
                 "decbytes",
@@ -384,7 +386,7 @@ fn resources() -> Row {
                 "Series of a scrape",
                 "short",
                 "Bounded by the labels; Prometheus refuses everything above 20,000 \
-                 (ScrapeNearLimit).",
+                 (LakegaugeScrapeNearLimit).",
             )
             .ask(
                 "scrape_samples_post_metric_relabeling{job=~\"lakegauge.*\"}",

@@ -12,7 +12,7 @@ pub(super) fn board() -> Board {
         description: "Do we keep what we promised, and for how long at this rate?",
         from: "now-24h",
         refresh: "1m",
-        variables: vec![Variable::Prometheus],
+        variables: vec![Variable::Prometheus, Variable::Environment],
         rows: vec![budgets(), burning(), behind()],
     }
 }
@@ -27,7 +27,7 @@ fn budgets() -> Row {
                 "percentunit",
                 "What was promised. An objective that nobody needs is worse than none: change it.",
             )
-            .ask("slo:objective:ratio", "{{slo}}")
+            .ask("lakegauge:slo_objective:ratio", "{{slo}}")
             .size(12, 5),
             Panel::new(
                 Form::Number,
@@ -35,16 +35,16 @@ fn budgets() -> Row {
                 "percentunit",
                 "What was delivered. Below the objective: no risky changes until it recovers.",
             )
-            .ask("1 - slo:sli_error:ratio_rate1d", "{{slo}}")
+            .ask("1 - lakegauge:slo_error:ratio_rate1d", "{{slo}}")
             .size(12, 5),
             Panel::new(
                 Form::Bars,
                 "Error budget left, three days",
                 "percentunit",
                 "1 is untouched, 0 used up, below 0 overspent. Which alert comes when: runbook, \
-                 ErrorBudgetBurn.",
+                 LakegaugeErrorBudgetBurn.",
             )
-            .ask("slo:error_budget_remaining:ratio3d", "{{slo}}")
+            .ask("lakegauge:slo_error_budget_remaining:ratio3d", "{{slo}}")
             .between(-1.0, 1.0),
             Panel::new(
                 Form::Bars,
@@ -53,7 +53,7 @@ fn budgets() -> Row {
                 "How many times faster than planned the budget is used. Above 14.4 it pages, above \
                  1 for days it is a ticket.",
             )
-            .ask("slo:burn_rate:ratio1h", "{{slo}}")
+            .ask("lakegauge:slo_burn_rate:ratio1h", "{{slo}}")
             .colours(&[(1.0, "orange"), (14.4, "red")])
             .between(0.0, 20.0),
         ],
@@ -63,7 +63,10 @@ fn budgets() -> Row {
 fn burning() -> Row {
     let window = |panel: Panel, window: &str, name: &str| {
         panel.ask(
-            format!("slo:sli_error:ratio_rate{window} / slo:error_budget:ratio"),
+            format!(
+                "lakegauge:slo_error:ratio_rate{window} \
+                 / on (slo) group_left () lakegauge:slo_error_budget:ratio"
+            ),
             &format!("{{{{slo}}}}, {name}"),
         )
     };
@@ -117,14 +120,14 @@ fn behind() -> Row {
                 "eps",
                 "Events that missed their objective. Spikes burn little, a carpet burns everything.",
             )
-            .ask("slo:bad_events:rate5m", "{{slo}}"),
+            .ask("lakegauge:slo_bad_events:rate5m", "{{slo}}"),
             Panel::new(
                 Form::Lines,
                 "Counted a second",
                 "eps",
                 "What the ratios are of. With few events one failure is a large share.",
             )
-            .ask("slo:events:rate5m", "{{slo}}"),
+            .ask("lakegauge:slo_events:rate5m", "{{slo}}"),
         ],
     }
 }

@@ -19,6 +19,7 @@ pub(super) fn board() -> Board {
         refresh: "30s",
         variables: vec![
             Variable::Prometheus,
+            Variable::Environment,
             Variable::Archive,
             Variable::Warehouse,
             Variable::Tenant,
@@ -91,16 +92,16 @@ fn response() -> Row {
                 "The mean over 60 seconds that data_warehouse_tempo_resposta_ms shows, weighted by \
                  queries where there are several aggregators.",
             )
-            .ask("data_warehouse:response_window:mean_ms", "mean"),
+            .ask("lakegauge:warehouse_response_window:mean_ms", "mean"),
             Panel::new(
                 Form::Lines,
                 "Median of 15 minutes against last week",
                 "s",
-                "ResponseTimeAboveBaseline comes at three times last week's. Nothing for last week: \
+                "LakegaugeResponseTimeAboveBaseline comes at three times last week's. Nothing for last week: \
                  there is no week of data yet.",
             )
-            .ask("data_warehouse:response_seconds:p50_15m", "now")
-            .ask("data_warehouse:response_seconds:p50_15m offset 1w", "last week"),
+            .ask("lakegauge:warehouse_response_seconds:p50_15m", "now")
+            .ask("lakegauge:warehouse_response_seconds:p50_15m offset 1w", "last week"),
         ],
     }
 }
@@ -121,7 +122,7 @@ fn load() -> Row {
                 "Failures by error",
                 "reqps",
                 "cancelled and client_error are the user's; timeout and server_error the \
-                 warehouse's (ErrorBudgetBurn). A step: what was deployed?",
+                 warehouse's (LakegaugeErrorBudgetBurn). A step: what was deployed?",
             )
             .ask(
                 "sum by (outcome) (rate(data_warehouse_queries_total\

@@ -18,7 +18,7 @@ use super::{ClosedEpoch, Committed, OrderGuard, StreamContext};
 const SPACE_SHORT_PERCENT: u64 = 50;
 
 /// Part of a stream's room, in percent, above which it is told that nothing may be trimmed: as
-/// StreamNearlyFull alerts.
+/// LakegaugeStreamNearlyFull alerts.
 const NEARLY_FULL_PERCENT: u64 = 80;
 
 static COMPARED: FailPoint = FailPoint::new("archiver.trim_compared");
