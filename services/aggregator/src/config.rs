@@ -103,11 +103,12 @@ service_kit::settings! {
     #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
     pub struct Links {
         /// Where the page's link to Grafana leads: an address, :port of the host that the page was
-        /// opened at, or none.
-        #[setting(PAGE_GRAFANA_URL, "page-grafana-url", default = ":3000")]
+        /// opened at, or none. Of several with spaces between them the first counts.
+        // So that Compose can name the port that it gives Grafana behind what people set themselves.
+        #[setting(PAGE_GRAFANA_URL, "page-grafana-url", default = "none")]
         pub(crate) grafana: Option<String> = parse_by(link),
         /// Where the page's link to Prometheus leads, as PAGE_GRAFANA_URL.
-        #[setting(PAGE_PROMETHEUS_URL, "page-prometheus-url", default = ":9090")]
+        #[setting(PAGE_PROMETHEUS_URL, "page-prometheus-url", default = "none")]
         pub(crate) prometheus: Option<String> = parse_by(link),
         /// Where the page's link to the archive over REST leads, as PAGE_GRAFANA_URL.
         #[setting(PAGE_REST_URL, "page-rest-url", default = "none")]
@@ -117,6 +118,7 @@ service_kit::settings! {
 
 /// A link of the page; `None` for none.
 fn link(value: &str) -> Result<Option<String>, &'static str> {
+    let value = value.split_whitespace().next().unwrap_or_default();
     if value == "none" {
         return Ok(None);
     }
@@ -149,6 +151,8 @@ mod tests {
             (read(":54321"), read("none"), read("")),
             (some(":54321"), Some(None), Some(None))
         );
+        assert_eq!(read(" :3001"), some(":3001"), "nothing is set before it");
+        assert_eq!(read("https://grafana.example :3001"), some("https://grafana.example"));
         assert_eq!((read("javascript:alert(1)"), read(":x")), (None, None));
     }
 }

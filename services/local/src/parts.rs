@@ -43,6 +43,10 @@ pub(crate) struct OwnParts<'a> {
     pub(crate) executable: &'a Executable,
     pub(crate) config: &'a Config,
     pub(crate) dir: &'a DataDir,
+    /// Whether Grafana is one of the parts.
+    pub(crate) has_grafana: bool,
+    /// Whether Prometheus is one of the parts.
+    pub(crate) has_prometheus: bool,
 }
 
 impl OwnParts<'_> {
@@ -60,10 +64,12 @@ impl OwnParts<'_> {
         set(&mut spec, "DATABASE_URL", database);
         let metrics = SocketAddr::new(self.config.bind, ports.metrics);
         set(&mut spec, "METRICS_ADDR", metrics.to_string());
-        // Its page links to where these are here, unless somebody says otherwise.
-        let links =
-            [("PAGE_GRAFANA_URL", ports.grafana), ("PAGE_PROMETHEUS_URL", ports.prometheus)];
-        for (key, port) in links {
+        // Its page links to where these are here, if they are, unless somebody says otherwise.
+        let links = [
+            ("PAGE_GRAFANA_URL", ports.grafana, self.has_grafana),
+            ("PAGE_PROMETHEUS_URL", ports.prometheus, self.has_prometheus),
+        ];
+        for (key, port, _) in links.into_iter().filter(|(_, _, is_there)| *is_there) {
             spec.environment.entry(key.to_owned()).or_insert_with(|| format!(":{port}").into());
         }
         spec

@@ -217,7 +217,13 @@ impl RunningParts {
     }
 
     fn own_parts(&self) -> OwnParts<'_> {
-        OwnParts { executable: &self.executable, config: &self.config, dir: &self.dir }
+        OwnParts {
+            executable: &self.executable,
+            config: &self.config,
+            dir: &self.dir,
+            has_grafana: self.has_grafana(),
+            has_prometheus: self.has_prometheus(),
+        }
     }
 
     fn launch(&mut self, spec: Spec) -> anyhow::Result<()> {

@@ -106,6 +106,7 @@ fn announce(pipeline: &RunningParts) {
     let at = |port| config.reach(port);
     let say = |name: &str, text: String| pipeline.console.say(&format!("  {name:<11} {text}"));
     pipeline.console.say("Lakegauge");
+    say("page", format!("http://{}/", at(ports.metrics)));
     say("metrics", format!("http://{}/metrics", at(ports.metrics)));
     say(
         "NATS",
