@@ -128,13 +128,17 @@ async fn no_login_may_do_what_is_the_work_of_another() {
     let nats = server().await;
     make_streams(&nats);
     // Subjects beside the users that may publish there, besides admin.
-    let writers: [(&str, &[&str]); 15] = [
+    let writers: [(&str, &[&str]); 19] = [
         ("lake.access.0.x", &["lake_simulator", "publisher"]),
         ("lake.inventory.0.x", &["lake_simulator", "publisher"]),
         ("warehouse.query.0.x", &["warehouse_simulator", "publisher"]),
         ("lake.late.0", &["archiver"]),
         ("warehouse.late.0", &["archiver"]),
         ("telemetry.sample.0", &["aggregator"]),
+        ("telemetry.status.aggregator", &["aggregator"]),
+        ("telemetry.status.archiver", &["archiver"]),
+        ("telemetry.status.lake-simulator", &["lake_simulator"]),
+        ("telemetry.status.warehouse-simulator", &["warehouse_simulator"]),
         ("$KV.LAKEGAUGE.snapshot.LAKE_0", &["aggregator"]),
         ("$KV.LAKEGAUGE.owner.0", &["aggregator"]),
         ("$KV.LAKEGAUGE.epoch.LAKE_0", &["aggregator", "archiver"]),
@@ -146,9 +150,10 @@ async fn no_login_may_do_what_is_the_work_of_another() {
         ("$JS.API.CONSUMER.CREATE.LAKE_0.archiver", &["archiver"]),
     ];
     // And those who may listen there.
-    let readers: [(&str, &[&str]); 5] = [
+    let readers: [(&str, &[&str]); 6] = [
         ("lake.>", &["reader"]),
         ("warehouse.>", &["reader"]),
+        ("telemetry.status.*", &["aggregator", "reader"]),
         ("_INBOX.>", &[]),
         ("_INBOX_archiver.>", &["archiver"]),
         (">", &[]),

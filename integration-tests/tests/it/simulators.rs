@@ -8,7 +8,7 @@ use bus::{Bus, Read, ReaderSettings};
 use domain::{Applied, Rules, SampleValues, Stream, StreamState};
 use integration_tests::nats::NatsServer;
 use prometheus::Registry;
-use service_kit::{Clock, Context, Flags, Lifecycle, Readiness, Settings};
+use service_kit::{Clock, Context, Flags, Lifecycle, Readiness, Service, Settings};
 use wire::{Item, Subjects};
 
 /// Far above what any condition here takes, and below what a person waits for.
@@ -23,6 +23,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 fn context(lifecycle: &Lifecycle) -> (Context, Readiness) {
     let readiness = Readiness::default();
     let context = Context {
+        service: Service { name: "simulator", version: "0", admin_addr: "127.0.0.1:0" },
         clock: Clock::system(),
         lifecycle: lifecycle.clone(),
         registry: Registry::new(),

@@ -3,7 +3,13 @@
 //!
 //! A field that is missing has its default value, so that either side may be the older one.
 
+mod pipeline;
+
 use serde::{Deserialize, Serialize};
+
+pub use pipeline::{
+    EndedIncident, Incident, IncidentKind, LedgerCheck, PartState, PipelinePart, Severity,
+};
 
 use crate::config::Links;
 
@@ -22,6 +28,14 @@ pub struct Now {
     pub ready: bool,
     /// Since when the numbers stand still, in milliseconds since 1970; `None` while they move.
     pub stale_since_ms: Option<i64>,
+    /// Every part of the pipeline that this aggregator knows; empty where it counts a replay.
+    pub parts: Vec<PipelinePart>,
+    /// What is wrong now, the worst first.
+    pub incidents: Vec<Incident>,
+    /// The last incident that is over, if that is not long ago.
+    pub last_incident: Option<EndedIncident>,
+    /// The last look at the ledger of the archive; `None` before the first.
+    pub ledger: Option<LedgerCheck>,
     /// How the aggregator and its streams are.
     pub health: Health,
     /// The numbers, if they may be shown.

@@ -72,6 +72,11 @@ impl ExposedState {
         self.changed.subscribe()
     }
 
+    /// Whether another process counts, or nobody as yet.
+    pub(crate) fn is_counted_elsewhere(&self) -> bool {
+        self.exposed().lease.is_none()
+    }
+
     /// Whether what is shown stands still.
     pub(crate) fn stale(&self) -> Option<Stale> {
         let age = Duration::from_millis(self.exposed().lease.as_ref()?.age_ms());

@@ -187,7 +187,7 @@ impl LeaseHolder {
                     return Ok(Some(lease));
                 }
                 Ok(Some(holder)) => {
-                    self.condition.fail(format!(
+                    self.condition.stand_by(format!(
                         "waiting for {holder}, which owns {}; taken over when it is silent for {} \
                          ms",
                         self.thing,

@@ -20,6 +20,7 @@ mod lease;
 mod metrics;
 mod page;
 mod partition;
+mod roster;
 mod run;
 #[cfg(test)]
 mod series_bound;

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::{Claim, publishing::PublishMetrics};
+use bus::{
+    Bus, Claim,
+    publishing::PublishMetrics,
+    status::{Announcer, ServiceStatus, StatusListener},
+};
 use domain::{SAMPLES, Stream};
 use event_store::{StoreError, StoreSettings};
-use service_kit::{Condition, Context, http, random};
+use service_kit::{Clock, Condition, Context, http, random};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -17,11 +21,10 @@ use crate::{
     metrics::LeaseMetrics,
     page::{PageFeed, Samples, SharedHistory},
     partition::Partition,
+    roster::Roster,
     stream::{Shared, StreamHistory},
 };
 
-/// Where Linux keeps the machine's name. Elsewhere people are told the process and the address.
-const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// How late readiness may tell that the numbers are stale.
 const FRESHNESS_POLL: Duration = Duration::from_millis(500);
 
@@ -39,11 +42,15 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let history = SharedHistory::new(config.page_grain_s);
     let streams =
         Stream::of_partition(config.partition).map(|stream| (stream, LiveHealth::default()));
+    // A replay is counted beside the pipeline, which does not need it.
+    let roster = config.mode.replay.is_none().then(Roster::new);
     let feed = PageFeed {
         exposed: exposed.clone(),
         history: history.clone(),
         streams: streams.clone(),
         readiness: context.readiness.clone(),
+        roster: roster.clone(),
+        name: ServiceStatus::named(&context, &config.partition.to_string()),
         clock: context.clock.clone(),
         links: config.links.clone(),
     };
@@ -53,6 +60,11 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     tracing::info!(address = %config.metrics_addr, "metrics port open");
 
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
+    let _listening = roster.map(|roster| {
+        let work = config.partition.to_string();
+        Announcer::new(&bus, &context, &work).spawn(&context, || None);
+        AbortOnDropHandle::new(tokio::spawn(listen(bus.clone(), roster, context.clock.clone())))
+    });
     if let Some(store) = config.store.clone() {
         event_store::service::watch_login(&store, &context).context("metrics")?;
         let drain = context.lifecycle.drain_token();
@@ -81,7 +93,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let lease = LeaseHolder::new(
         &bus,
         thing(&config),
-        claim(&config)?,
+        claim(&config, &context.instance())?,
         config.lease,
         context.clock.clone(),
         condition,
@@ -107,6 +119,21 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     };
     context.not_ready.open();
     partition.run(lease, &context.lifecycle.drain_token(), jitter).await
+}
+
+/// Hears what the services say of themselves, for ever.
+async fn listen(bus: Bus, roster: Roster, clock: Clock) {
+    let listener = StatusListener::new(&bus);
+    let hearing = listener.run(|status| {
+        roster.heard(status, clock.monotonic_ms(), clock.now_us() / 1_000);
+    });
+    let looking = async {
+        loop {
+            roster.denied(listener.denial());
+            tokio::time::sleep(FRESHNESS_POLL).await;
+        }
+    };
+    tokio::join!(hearing, looking);
 }
 
 /// The archive is needed for a rebuild only, and is no condition for starting: what is wrong with
@@ -136,6 +163,8 @@ impl ReadinessWatch {
         loop {
             if self.exposed.is_complete() {
                 self.complete.pass("both streams");
+            } else if self.exposed.is_counted_elsewhere() {
+                self.complete.stand_by("what is shown is counted elsewhere");
             } else {
                 self.complete.fail("reading what the streams held at start");
             }
@@ -165,12 +194,10 @@ fn thing(config: &Config) -> String {
 }
 
 /// Who we are, also for the people who read for whom another aggregator waits.
-fn claim(config: &Config) -> anyhow::Result<Claim> {
-    let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
-    let (host, process) = (host.trim(), std::process::id());
+fn claim(config: &Config, instance: &str) -> anyhow::Result<Claim> {
     let token = random::token().context("a token for the owner")?;
     Ok(Claim {
-        holder: format!("aggregator {host}:{process} at {}", config.metrics_addr),
+        holder: format!("aggregator {instance} at {}", config.metrics_addr),
         token: format!("{:032x}", u128::from_be_bytes(token)),
         beat: 0,
         is_released: false,

@@ -35,8 +35,8 @@ service_kit::settings! {
         #[setting(ARCHIVER_RETENTION_INTERVAL_MS, "retention-interval-ms", default = "60000")]
         pub(crate) retention_interval: Duration = duration_ms,
         /// Time between two looks at the ledger of the archive (sums, declared losses, open dead letters),
-        /// which are shown as metrics.
-        #[setting(ARCHIVER_LEDGER_INTERVAL_MS, "ledger-interval-ms", default = "10000")]
+        /// which are shown as metrics and on the page.
+        #[setting(ARCHIVER_LEDGER_INTERVAL_MS, "ledger-interval-ms", default = "3000")]
         pub(crate) ledger_interval: Duration = duration_ms,
         /// Least time between two looks at the size of the database, which is shown as a metric.
         #[setting(ARCHIVER_DATABASE_SIZE_INTERVAL_MS, "database-size-interval-ms", default = "60000")]

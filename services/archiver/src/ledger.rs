@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bus::status::LedgerStatus;
 use domain::Reason;
 use event_store::{
     StoreError, StoreSettings,
@@ -14,9 +15,14 @@ use service_kit::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    board::ArchiveBoard,
     config::Config,
     size::{SizeRules, SizeWatch},
 };
+
+/// Between two questions whether the database is there: how late an outage is seen where nothing is
+/// written.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 service_kit::metrics! {
     /// The gauges of all streams of the archive, whoever writes them.
@@ -62,6 +68,7 @@ pub(crate) struct LedgerWatch {
     interval: Duration,
     metrics: LedgerMetrics,
     size: SizeWatch,
+    board: ArchiveBoard,
     drain: CancellationToken,
     clock: Clock,
 }
@@ -79,7 +86,11 @@ impl LedgerWatch {
     /// # Errors
     ///
     /// A name of a metric that is taken: a mistake of ours.
-    pub(crate) fn new(config: &Config, service: &Context) -> prometheus::Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        service: &Context,
+        board: ArchiveBoard,
+    ) -> prometheus::Result<Self> {
         let rules = SizeRules {
             interval: config.database_size_interval,
             limit_bytes: config.database_limit_bytes,
@@ -89,37 +100,60 @@ impl LedgerWatch {
             interval: config.ledger_interval,
             metrics: LedgerMetrics::register(&service.registry)?,
             size: SizeWatch::new(rules, &service.registry)?,
+            board,
             drain: service.lifecycle.drain_token(),
             clock: service.clock.clone(),
         })
     }
 
     /// Looks until the service drains; never fails. A database that is away is asked again: the
-    /// metrics stay as they were.
+    /// metrics stay as they were. Between two looks it is asked whether it is there at all.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut reader = None;
-        let mut measured: Option<Duration> = None;
+        let mut reader: Option<TotalsReader> = None;
+        let (mut looked, mut measured): (Option<Duration>, Option<Duration>) = (None, None);
         loop {
             let now = self.clock.monotonic();
-            let is_due = measured.is_none_or(|at| now >= at + self.size.rules.interval);
-            match self.look(&mut reader, is_due).await {
-                Ok(Looked { totals, size }) => {
-                    self.metrics.observe(&totals);
-                    if let Some(size) = size {
-                        measured = Some(now);
-                        let inserted = totals.ledger.values().map(|sums| sums.inserted).sum();
-                        self.size.observe(now.as_secs(), size, inserted);
-                    }
+            let is_due = |at: Option<Duration>, interval| at.is_none_or(|at| now >= at + interval);
+            let is_ping = reader.is_some() && !is_due(looked, self.interval);
+            let asked = match &mut reader {
+                Some(reader) if is_ping => reader.ping().await,
+                _ => {
+                    let with_size = is_due(measured, self.size.rules.interval);
+                    self.look(&mut reader, with_size).await.map(|found| {
+                        looked = Some(now);
+                        measured = found.size.map(|_| now).or(measured);
+                        self.show(now, &found);
+                    })
                 }
-                Err(error) => {
-                    reader = None;
-                    tracing::debug!(%error, "the ledger can't be looked at");
+            };
+            if let Err(error) = asked {
+                tracing::debug!(%error, "the ledger can't be looked at");
+                // A connection that broke is made again at once, so that it is known which it is: the
+                // server, or only this connection.
+                reader = None;
+                if is_ping {
+                    continue;
                 }
             }
             tokio::select! {
                 () = self.drain.cancelled() => return Ok(()),
-                () = tokio::time::sleep(self.interval) => {}
+                () = tokio::time::sleep(self.interval.min(PING_INTERVAL)) => {}
             }
+        }
+    }
+
+    fn show(&mut self, now: Duration, found: &Looked) {
+        let Looked { totals, size } = found;
+        self.metrics.observe(totals);
+        self.board.ledger(LedgerStatus {
+            checked_ms: self.clock.now_us() / 1_000,
+            gaps: totals.ledger.values().map(|sums| sums.gaps).sum(),
+            lost_messages: totals.lost_messages.values().sum(),
+            dead_letters_open: totals.open_dead_letters.values().sum(),
+        });
+        if let Some(size) = size {
+            let inserted = totals.ledger.values().map(|sums| sums.inserted).sum();
+            self.size.observe(now.as_secs(), *size, inserted);
         }
     }
 
@@ -184,6 +218,7 @@ mod tests {
             interval: Duration::from_secs(3_600),
             metrics: LedgerMetrics::register(&registry).unwrap(),
             size: SizeWatch::new(rules, &registry).unwrap(),
+            board: ArchiveBoard::default(),
             drain,
             clock: Clock::manual(0),
         }

@@ -8,6 +8,7 @@
 //! in the same transaction, and what is not is read again.
 
 mod batcher;
+mod board;
 mod config;
 mod intake;
 mod ledger;

@@ -108,6 +108,11 @@ impl StreamMetrics {
         self.observe_position(sequence);
     }
 
+    /// When the last transaction was committed, in milliseconds since 1970.
+    pub(crate) fn last_commit_ms(&self) -> Option<i64> {
+        self.last_commit.get().map(|at_s| at_s * 1_000)
+    }
+
     pub(crate) fn observe_position(&self, sequence: u64) {
         self.position.set(clamped(sequence));
     }

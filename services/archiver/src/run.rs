@@ -1,11 +1,11 @@
 //! Wires the archiver: connections, one task a stream, and the watch of the ledger.
 
 use anyhow::Context as _;
-use bus::publishing::PublishMetrics;
+use bus::{publishing::PublishMetrics, status::Announcer};
 use domain::ArchivedStream;
 use service_kit::Context;
 
-use crate::{config::Config, ledger::LedgerWatch, stream::StreamTask};
+use crate::{board::ArchiveBoard, config::Config, ledger::LedgerWatch, stream::StreamTask};
 
 /// Runs the archiver until it is told to drain.
 ///
@@ -14,14 +14,18 @@ use crate::{config::Config, ledger::LedgerWatch, stream::StreamTask};
 /// What no retry can mend: refused logins, unknown rules, a database of another version.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
-    event_store::service::watch_login(&config.store, &context).context("metrics")?;
+    event_store::service::watch_connection(&config.store, &context).context("metrics")?;
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
+    let board = ArchiveBoard::default();
+    let (told, partitions) = (board.clone(), config.partitions.iter().map(u16::to_string));
+    let work = partitions.collect::<Vec<_>>().join(",");
+    Announcer::new(&bus, &context, &work).spawn(&context, move || Some(told.look()));
     let mut jitter = context.jitter();
     for stream in ArchivedStream::of_partitions(&config.partitions) {
-        let task = StreamTask::new(&context, &config, &bus, &publishing, stream)?;
+        let task = StreamTask::new(&context, &config, &bus, &publishing, &board, stream)?;
         context.lifecycle.spawn("stream", task.run(jitter.fork()));
     }
-    let ledger = LedgerWatch::new(&config, &context).context("metrics")?;
+    let ledger = LedgerWatch::new(&config, &context, board).context("metrics")?;
     context.lifecycle.spawn("ledger", ledger.run());
     context.not_ready.open();
     context.lifecycle.draining().await;

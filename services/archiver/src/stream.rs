@@ -14,8 +14,9 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use bus::{
     Bus, ReaderSettings, StreamEpoch,
-    backlog::{BacklogWatch, SharedPosition},
+    backlog::{Backlog, BacklogWatch, ReadPosition, SharedPosition},
     publishing::{PublishMetrics, PublishWatch, PublisherMetrics},
+    status::ArchivedStreamStatus,
 };
 use domain::{ArchivedStream, Mark, Rules, verdict::VerdictProgress};
 use event_store::{Archive, StreamId};
@@ -35,6 +36,7 @@ use self::{
 };
 use crate::{
     batcher::{BatchLimits, Batcher},
+    board::ArchiveBoard,
     config::Config,
     intake::{Carries, Intake},
     meeting,
@@ -67,6 +69,8 @@ pub(crate) struct StreamTask {
     backlog: BacklogWatch,
     /// How far is committed.
     position: Arc<SharedPosition>,
+    /// Where people see it.
+    board: ArchiveBoard,
     epoch: StreamEpoch,
     /// Tells this writer from every other.
     token: [u8; 16],
@@ -105,6 +109,7 @@ impl StreamTask {
         config: &Config,
         bus: &Bus,
         publishing: &PublishMetrics,
+        board: &ArchiveBoard,
         stream: ArchivedStream,
     ) -> anyhow::Result<Self> {
         let name = stream.to_string();
@@ -128,6 +133,7 @@ impl StreamTask {
             condition,
             backlog,
             position,
+            board: board.clone(),
             epoch: StreamEpoch::new(bus, &name),
             // So that a writer never takes another's checkpoint for its own.
             token: random::token().context("a token for the writer")?,
@@ -147,12 +153,27 @@ impl StreamTask {
     ///
     /// What only a person can change.
     pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
-        let metrics = &self.context.metrics;
         tokio::select! {
             ended = self.rounds(&mut jitter) => ended,
             never = self.context.watch_room(self.config.trim_interval) => match never {},
-            never = self.backlog.run(|backlog| metrics.observe_backlog(backlog)) => match never {},
+            never = self.backlog.run(|backlog| self.tell_backlog(backlog)) => match never {},
         }
+    }
+
+    /// Shows how much waits, and how far is committed.
+    fn tell_backlog(&self, backlog: &Backlog) {
+        let StreamContext { name, metrics, .. } = &self.context;
+        metrics.observe_backlog(backlog);
+        let at = self.position.position();
+        self.board.stream(
+            name,
+            ArchivedStreamStatus {
+                standby: at == ReadPosition::StandsBy,
+                lag_messages: backlog.messages,
+                position: if let ReadPosition::After(sequence) = at { sequence } else { 0 },
+                last_commit_ms: metrics.last_commit_ms(),
+            },
+        );
     }
 
     async fn rounds(&self, jitter: &mut Jitter) -> anyhow::Result<()> {
@@ -278,7 +299,7 @@ impl StreamTask {
                 Ok(()) = waits.changed() => {
                     if let Some(holder) = waits.borrow_and_update().clone() {
                         self.position.stands_by();
-                        self.condition.fail(format!(
+                        self.condition.stand_by(format!(
                             "{name}: waiting for the lock that {holder} holds"
                         ));
                     }

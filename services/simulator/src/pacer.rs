@@ -12,6 +12,7 @@ use bus::{
     Bus, Publisher, PublisherLimits,
     publishing::{PublishMetrics, PublishWatch},
     service::BusConfig,
+    status::Announcer,
 };
 use domain::{Stream, Timestamp};
 use service_kit::{Clock, Context};
@@ -37,6 +38,8 @@ pub(crate) struct Emitter<M: Model> {
     pub(crate) start: Timestamp,
     /// Where its events go.
     pub(crate) stream: Stream,
+    /// Who sends them.
+    pub(crate) source: String,
 }
 
 impl<M> Emitter<M>
@@ -58,7 +61,8 @@ where
             // Nothing was taken, so nothing has to be finished.
             return write_expected(file, &Expected::<M::Oracle>::default());
         };
-        let Context { clock, lifecycle, registry, readiness, not_ready } = context;
+        Announcer::new(&connected, &context, &self.source).spawn(&context, || None);
+        let Context { clock, lifecycle, registry, readiness, not_ready, .. } = context;
         not_ready.open();
         let accounts = Arc::new(Mutex::new(Accounts::<M>::default()));
         let entered = Arc::clone(&accounts);

@@ -138,7 +138,7 @@ where
     let subjects = Subjects::new(&bus.settings.subject_prefix);
     let subject = subject(&subjects, stream.partition, &common.source);
     let feed = origin.feed(model(&origin), &common, subject);
-    let pacer = Emitter { feed, start: origin.start, stream };
+    let pacer = Emitter { feed, start: origin.start, stream, source: common.source.clone() };
     pacer.run(context, &bus, common.expected.as_deref()).await
 }
 

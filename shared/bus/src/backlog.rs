@@ -71,8 +71,8 @@ struct Shared {
 }
 
 /// How far a stream is read.
-#[derive(Clone, Copy, Debug, Default)]
-enum ReadPosition {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadPosition {
     /// The position to read after was not found yet.
     #[default]
     Unknown,
@@ -98,7 +98,8 @@ impl SharedPosition {
         self.shared().reader = Some(reader);
     }
 
-    fn position(&self) -> ReadPosition {
+    /// Where it is.
+    pub fn position(&self) -> ReadPosition {
         self.shared().position
     }
 

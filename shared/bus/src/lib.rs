@@ -37,6 +37,7 @@ mod room;
 pub mod service;
 pub mod settings;
 mod snapshots;
+pub mod status;
 mod stored;
 mod stream;
 mod stream_epoch;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_nats::{ClientError, ConnectErrorKind, Event};
 use domain::Timestamp;
-use service_kit::Clock;
+use service_kit::{Clock, secret::LOGIN_REFUSED};
 use wire::json::format_second;
 
 use crate::{login::LoginState, settings::Problem};
@@ -30,7 +30,7 @@ impl fmt::Display for Outage {
         match self.login_since_us {
             Some(since_us) => {
                 let since = shown(since_us);
-                write!(f, "login refused since {since} ({}): {}", self.why, self.remedy)
+                write!(f, "{LOGIN_REFUSED} {since} ({}): {}", self.why, self.remedy)
             }
             None => {
                 let since = shown(self.since_us);

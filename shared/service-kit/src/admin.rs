@@ -1,5 +1,6 @@
 //! The admin port: `/livez`, `/readyz` and `/metrics` of the service itself.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::ready;
 
@@ -12,12 +13,50 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::Readiness;
 use crate::lifecycle::Lifecycle;
+use crate::readiness::PartHealth;
+
+crate::metrics! {
+    /// What `/readyz` says, for those who are not asked but watch.
+    #[derive(Clone, Debug)]
+    pub(crate) struct ReadinessGauges {
+        ready: gauge("lakegauge_ready", "Whether the service does its job, as /readyz says it."),
+        standby: gauge("lakegauge_standby",
+            "Whether the service has nothing to do because another process does it, and is well."),
+        parts: gauges("lakegauge_part_ready",
+            "Whether each part of the service does its job: 0 while it does not, or stands by.",
+            &["part"]),
+    }
+}
+
+impl ReadinessGauges {
+    /// Shows how it is now. A part that there is several times is well if each of them is.
+    fn observe(&self, readiness: &Readiness, lifecycle: &Lifecycle) {
+        let is_ready = readiness.is_ready() && !lifecycle.is_draining();
+        self.ready.set(i64::from(is_ready));
+        self.standby.set(i64::from(readiness.is_standby()));
+        let mut well = BTreeMap::new();
+        for part in readiness.parts() {
+            *well.entry(part.name).or_insert(true) &= part.health == PartHealth::Well;
+        }
+        // Parts come and go with what the service does.
+        self.parts.reset();
+        for (name, is_well) in well {
+            self.parts.with_label_values(&[name]).set(i64::from(is_well));
+        }
+    }
+}
 
 /// The routes of the admin port.
 ///
 /// `/livez` is 200 as long as the process can answer; `/readyz` is 200 when the service does its
 /// job, otherwise 503 with the reasons, and lists every part with `?verbose`.
-pub fn routes(readiness: Readiness, lifecycle: Lifecycle, registry: Registry) -> Router {
+pub(crate) fn routes(
+    readiness: Readiness,
+    lifecycle: Lifecycle,
+    registry: Registry,
+    gauges: ReadinessGauges,
+) -> Router {
+    let (watched, ends) = (readiness.clone(), lifecycle.clone());
     Router::new()
         .route("/", get("/livez\n/readyz\n/readyz?verbose\n/metrics\n"))
         .route("/livez", get("ok\n"))
@@ -29,7 +68,13 @@ pub fn routes(readiness: Readiness, lifecycle: Lifecycle, registry: Registry) ->
                 ready(readyz(&readiness, &lifecycle, is_verbose))
             }),
         )
-        .route("/metrics", get(move || ready(metrics(&registry))))
+        .route(
+            "/metrics",
+            get(move || {
+                gauges.observe(&watched, &ends);
+                ready(metrics(&registry))
+            }),
+        )
 }
 
 fn readyz(readiness: &Readiness, lifecycle: &Lifecycle, is_verbose: bool) -> (StatusCode, String) {
@@ -75,7 +120,9 @@ mod tests {
 
     fn parts() -> (Readiness, Lifecycle, Router) {
         let (readiness, lifecycle) = (Readiness::default(), Lifecycle::default());
-        let routes = routes(readiness.clone(), lifecycle.clone(), Registry::new());
+        let registry = Registry::new();
+        let gauges = ReadinessGauges::register(&registry).unwrap();
+        let routes = routes(readiness.clone(), lifecycle.clone(), registry, gauges);
         (readiness, lifecycle, routes)
     }
 
@@ -88,6 +135,36 @@ mod tests {
         assert_eq!(ask(&routes, "/livez").await.0, 200);
         latch.open();
         assert_eq!(ask(&routes, "/readyz").await, (200, "ready\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn metrics_say_what_readyz_says() {
+        let (readiness, lifecycle, routes) = parts();
+        let (nats, first, second) = (
+            readiness.condition("nats"),
+            readiness.condition("archive"),
+            readiness.condition("archive"),
+        );
+        let says = async |lines: &[&str]| {
+            let (_, page) = ask(&routes, "/metrics").await;
+            for line in lines {
+                assert!(page.lines().any(|found| found == *line), "{line} of\n{page}");
+            }
+        };
+        says(&["lakegauge_ready 1", "lakegauge_standby 0"]).await;
+        first.stand_by("another holds the lock");
+        let stands_by = ["lakegauge_ready 0", "lakegauge_standby 1"];
+        says(&[&stands_by[..], &["lakegauge_part_ready{part=\"archive\"} 0"]].concat()).await;
+        nats.fail("no connection");
+        let fails = ["lakegauge_standby 0", "lakegauge_part_ready{part=\"nats\"} 0"];
+        says(&fails).await;
+        drop((nats, first));
+        second.pass("archiving");
+        says(&["lakegauge_ready 1", "lakegauge_part_ready{part=\"archive\"} 1"]).await;
+        let (_, page) = ask(&routes, "/metrics").await;
+        assert!(!page.contains("part=\"nats\""), "a part that is gone:\n{page}");
+        lifecycle.drain();
+        says(&["lakegauge_ready 0"]).await;
     }
 
     #[tokio::test]

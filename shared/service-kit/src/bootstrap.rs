@@ -16,6 +16,9 @@ pub const EXIT_USAGE: u8 = 64;
 /// What the service was pointed at does not belong together (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIGURATION: u8 = 78;
 
+/// Where Linux keeps the machine's name.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
 /// Address of the admin port. Its default is the service's own.
 pub const ADMIN_ADDR: Setting = Setting {
     key: "ADMIN_ADDR",
@@ -64,6 +67,8 @@ impl Service {
 /// What a service is given to run.
 #[derive(Debug)]
 pub struct Context {
+    /// Which service it is.
+    pub service: Service,
     /// The only clock.
     pub clock: Clock,
     /// Tells when to drain, and waits for spawned tasks.
@@ -77,6 +82,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Machine and process, which tell this process from every other that runs now.
+    pub fn instance(&self) -> String {
+        // Elsewhere than on Linux people are told the process only.
+        let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+        format!("{}:{}", host.trim(), std::process::id())
+    }
+
     /// Randomness for pauses, different in each process.
     pub fn jitter(&self) -> Jitter {
         let now = self.clock.now_us().unsigned_abs();
@@ -174,7 +186,8 @@ async fn supervise<C>(
     let lifecycle = Lifecycle::default();
     lifecycle::drain_on_signals(&lifecycle, service.name).context("signals can't be handled")?;
     let registry = registry(service)?;
-    let readiness = Readiness::default();
+    let clock = Clock::system();
+    let readiness = Readiness::new(clock.clone());
     let not_ready = readiness.latch("started");
 
     let listener = http::bind("the admin port", frame.admin_addr).await?;
@@ -183,11 +196,13 @@ async fn supervise<C>(
         address = %listener.local_addr().context("the admin port has no address")?,
         "admin port open"
     );
-    let routes = admin::routes(readiness.clone(), lifecycle.clone(), registry.clone());
+    let gauges = admin::ReadinessGauges::register(&registry).context("readiness metrics")?;
+    let routes = admin::routes(readiness.clone(), lifecycle.clone(), registry.clone(), gauges);
     http::serve(listener, routes);
 
     let context = Context {
-        clock: Clock::system(),
+        service: *service,
+        clock,
         lifecycle: lifecycle.clone(),
         registry,
         readiness,

@@ -176,6 +176,12 @@ impl KnownGauge {
         self.0.with_label_values(NO_LABELS).set(value);
     }
 
+    /// What it is, if that is known.
+    pub fn get(&self) -> Option<i64> {
+        let is_known = self.0.collect().iter().any(|family| !family.get_metric().is_empty());
+        is_known.then(|| self.0.with_label_values(NO_LABELS).get())
+    }
+
     /// It is not known any more.
     pub fn forget(&self) {
         self.0.reset();
@@ -245,8 +251,12 @@ mod tests {
         assert_eq!(series(), ["sum_total 0"]);
         known.set(0);
         raise(&sum, 7);
-        assert_eq!(series(), ["bound 0", "sum_total 7"]);
+        assert_eq!(
+            (series(), known.get()),
+            (vec!["bound 0".to_owned(), "sum_total 7".to_owned()], Some(0))
+        );
         known.forget();
+        assert_eq!(known.get(), None);
         raise(&sum, 5);
         assert_eq!(series(), ["sum_total 7"]);
     }

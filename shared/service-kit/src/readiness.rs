@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::Clock;
+
 /// What `/readyz` answers from; clones show the same.
-#[derive(Clone, Default)]
-pub struct Readiness(Arc<Mutex<State>>);
+#[derive(Clone)]
+pub struct Readiness {
+    state: Arc<Mutex<State>>,
+    clock: Clock,
+}
 
 #[derive(Default)]
 struct State {
@@ -16,8 +21,28 @@ struct State {
 
 struct Entry {
     name: &'static str,
-    failing: bool,
+    health: PartHealth,
     detail: String,
+    /// When its health became what it is, in microseconds since 1970.
+    since_us: i64,
+}
+
+/// How a part of the service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartHealth {
+    /// It does its job.
+    Well,
+    /// It has no job, because another process does it; it takes over when that one ends.
+    StandsBy,
+    /// It does not do its job.
+    Failing,
+}
+
+/// Nothing that could fail as yet.
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new(Clock::system())
+    }
 }
 
 impl fmt::Debug for Readiness {
@@ -27,25 +52,38 @@ impl fmt::Debug for Readiness {
 }
 
 impl Readiness {
+    /// Nothing that could fail as yet; the clock says since when something does.
+    pub fn new(clock: Clock) -> Self {
+        Self { state: Arc::default(), clock }
+    }
+
     /// Holds readiness back until the latch is dropped: for what must happen once, as catching up.
     pub fn latch(&self, name: &'static str) -> Latch {
-        Latch { _entry: self.enter(name, true, "not yet") }
+        Latch { _entry: self.enter(name, PartHealth::Failing, "not yet") }
     }
 
     /// A named part that can fail and heal again, as a connection. It begins well.
     pub fn condition(&self, name: &'static str) -> Condition {
-        Condition(self.enter(name, false, "ok"))
+        Condition(self.enter(name, PartHealth::Well, "ok"))
     }
 
-    /// Whether no latch is held and no condition fails.
+    /// Whether no latch is held, and every condition is well.
     pub fn is_ready(&self) -> bool {
-        !self.state().entries.values().any(|entry| entry.failing)
+        self.state().entries.values().all(|entry| entry.health == PartHealth::Well)
+    }
+
+    /// Whether nothing fails, and something stands by: the service is not ready, and nobody needs to
+    /// do anything about it.
+    pub fn is_standby(&self) -> bool {
+        let state = self.state();
+        let has = |health| state.entries.values().any(|entry| entry.health == health);
+        has(PartHealth::StandsBy) && !has(PartHealth::Failing)
     }
 
     /// One line a part: `[+]name detail` or `[-]name why not`.
     pub fn describe(&self) -> String {
         let lines = self.parts().into_iter().map(|part| {
-            let sign = if part.is_ok { '+' } else { '-' };
+            let sign = if part.health == PartHealth::Well { '+' } else { '-' };
             format!("[{sign}]{} {}\n", part.name, part.detail)
         });
         lines.collect()
@@ -56,23 +94,26 @@ impl Readiness {
         let state = self.state();
         let parts = state.entries.values().map(|entry| PartState {
             name: entry.name,
-            is_ok: !entry.failing,
+            health: entry.health,
             detail: entry.detail.clone(),
+            since_us: entry.since_us,
         });
         parts.collect()
     }
 
-    fn enter(&self, name: &'static str, failing: bool, detail: &str) -> PartEntry {
+    fn enter(&self, name: &'static str, health: PartHealth, detail: &str) -> PartEntry {
+        let since_us = self.clock.now_us();
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.entries.insert(number, Entry { name, failing, detail: detail.to_owned() });
+        let detail = detail.to_owned();
+        state.entries.insert(number, Entry { name, health, detail, since_us });
         PartEntry { readiness: self.clone(), number }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is a map of whole entries: a panic elsewhere can't leave it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,9 +123,11 @@ pub struct PartState {
     /// Its name.
     pub name: &'static str,
     /// Whether it does its job.
-    pub is_ok: bool,
+    pub health: PartHealth,
     /// What it says, or why it does not.
     pub detail: String,
+    /// Since when it is so, in microseconds since 1970.
+    pub since_us: i64,
 }
 
 /// Keeps the service not ready as long as it lives.
@@ -106,12 +149,17 @@ pub struct Condition(PartEntry);
 impl Condition {
     /// The part does not work; the service is not ready.
     pub fn fail(&self, why: impl Into<String>) {
-        self.0.set(true, why.into());
+        self.0.set(PartHealth::Failing, why.into());
+    }
+
+    /// Another process does what the part is for; the service is not ready, and well all the same.
+    pub fn stand_by(&self, for_whom: impl Into<String>) {
+        self.0.set(PartHealth::StandsBy, for_whom.into());
     }
 
     /// The part works; the text is shown by `/readyz?verbose`.
     pub fn pass(&self, detail: impl Into<String>) {
-        self.0.set(false, detail.into());
+        self.0.set(PartHealth::Well, detail.into());
     }
 }
 
@@ -122,9 +170,13 @@ struct PartEntry {
 }
 
 impl PartEntry {
-    fn set(&self, failing: bool, detail: String) {
+    fn set(&self, health: PartHealth, detail: String) {
+        let now_us = self.readiness.clock.now_us();
         if let Some(entry) = self.readiness.state().entries.get_mut(&self.number) {
-            entry.failing = failing;
+            if entry.health != health {
+                entry.since_us = now_us;
+            }
+            entry.health = health;
             entry.detail = detail;
         }
     }
@@ -138,6 +190,8 @@ impl Drop for PartEntry {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -162,5 +216,31 @@ mod tests {
         database.pass("answers in 2 ms");
         assert!(readiness.is_ready());
         assert_eq!(readiness.describe(), "[+]database answers in 2 ms\n");
+    }
+
+    #[test]
+    fn a_part_says_since_when_it_is_as_it_is_whatever_it_says_meanwhile() {
+        let clock = Clock::manual(1_000_000);
+        let readiness = Readiness::new(clock.clone());
+        let database = readiness.condition("database");
+        let since = || readiness.parts()[0].since_us;
+        clock.advance(Duration::from_secs(1));
+        database.fail("does not answer");
+        clock.advance(Duration::from_secs(1));
+        database.fail("does not answer for 1 s");
+        assert_eq!(since(), 2_000_000);
+        database.pass("answers");
+        assert_eq!(since(), 3_000_000);
+    }
+
+    #[test]
+    fn who_stands_by_is_not_ready_and_nothing_is_wrong_unless_something_fails() {
+        let readiness = Readiness::default();
+        let (archive, nats) = (readiness.condition("archive"), readiness.condition("nats"));
+        assert!(!readiness.is_standby(), "it works itself");
+        archive.stand_by("another archiver holds the lock");
+        assert_eq!((readiness.is_ready(), readiness.is_standby()), (false, true));
+        nats.fail("no connection");
+        assert_eq!((readiness.is_ready(), readiness.is_standby()), (false, false));
     }
 }

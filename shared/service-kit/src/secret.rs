@@ -3,6 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// What the detail of a part begins with while a server refuses a login that was good before: those
+/// who show it tell this from a server that is away.
+pub const LOGIN_REFUSED: &str = "login refused since";
+
 /// A secret of the settings.
 ///
 /// One that stands in a file is read whenever it is used, which is at each connect: whoever rotates

@@ -2,6 +2,7 @@
 //!
 //! `lake.access.<p>.<source>`, `lake.inventory.<p>.<source>`, `lake.late.<p>`,
 //! `warehouse.query.<p>.<source>`, `warehouse.late.<p>`, `telemetry.sample.<p>`,
+//! `telemetry.status.<service>`,
 //! `replay.<run>.<side>.<p>`, `replay.<run>.sample`, each after the prefix, if there is one. `<p>` is
 //! the partition.
 
@@ -69,6 +70,11 @@ impl Subjects {
     /// What the metrics of a partition were.
     pub fn sample(&self, partition: u16) -> String {
         format!("{}telemetry.sample.{partition}", self.prefix)
+    }
+
+    /// What a service says of itself; `*` is every service. In no stream.
+    pub fn status(&self, service: &str) -> String {
+        format!("{}telemetry.status.{service}", self.prefix)
     }
 
     /// What a replay run publishes of a stream.

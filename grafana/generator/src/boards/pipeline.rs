@@ -105,10 +105,12 @@ fn stream() -> Row {
             lines(
                 "Connections",
                 "short",
-                "1 while the connection of a service to NATS stands; 'refused' is 1 while a login \
-                 that was good before is refused (LakegaugeLoginRefused).",
+                "1 while the connection of a service to NATS stands, or while PostgreSQL answers the \
+                 archiver; 'refused' is 1 while a login that was good before is refused \
+                 (LakegaugeLoginRefused).",
             )
             .ask("lakegauge_nats_connected", "{{service}}")
+            .ask("lakegauge_postgres_connected", "{{service}}, PostgreSQL")
             .ask("lakegauge_nats_login_refused", "{{service}}, NATS refused")
             .ask("lakegauge_postgres_login_refused", "{{service}}, PostgreSQL refused")
             .between(0.0, 1.0),
@@ -382,6 +384,20 @@ fn resources() -> Row {
                  catches up.",
             )
             .ask("up{job=~\"lakegauge.*\"}", "{{service}} ({{job}})"),
+            lines(
+                "Ready",
+                "short",
+                "0 while a service does not do its job (LakegaugeServiceNotReady), unless it stands by for \
+                 another.",
+            )
+            .ask("lakegauge_ready", "{{service}}")
+            .ask("lakegauge_standby", "{{service}}, stands by"),
+            lines(
+                "Parts that are not well",
+                "short",
+                "What keeps a service from being ready; nothing while all are well.",
+            )
+            .ask("lakegauge_part_ready == 0", "{{service}}: {{part}}"),
             lines(
                 "Series of a scrape",
                 "short",

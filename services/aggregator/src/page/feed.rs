@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::status::ServiceStatus;
 use domain::Stream;
 use service_kit::{Clock, Readiness};
 use tokio::sync::watch;
@@ -13,7 +14,12 @@ use super::{
     history::SharedHistory,
     now::{self, HealthFacts},
 };
-use crate::{config::Links, exposed_state::ExposedState, health::LiveHealth};
+use crate::{
+    config::Links,
+    exposed_state::ExposedState,
+    health::LiveHealth,
+    roster::{Moment, PipelineView, Roster},
+};
 
 /// Between two looks. People see no more, and a look costs less than a scrape.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,8 +33,13 @@ pub(crate) struct PageFeed {
     pub(crate) history: SharedHistory,
     /// The streams that are counted, and how they are doing.
     pub(crate) streams: [(Stream, LiveHealth); 2],
-    /// How the parts are doing.
+    /// How the parts of this process are doing.
     pub(crate) readiness: Readiness,
+    /// What the other services say of themselves; `None` where a replay is counted, which is beside the
+    /// pipeline.
+    pub(crate) roster: Option<Roster>,
+    /// What this process is called.
+    pub(crate) name: ServiceStatus,
     /// Stamps and compares.
     pub(crate) clock: Clock,
     /// Where else people look.
@@ -65,11 +76,22 @@ impl PageFeed {
             parts: self.readiness.parts(),
             streams: self.streams.iter().map(|(stream, health)| (*stream, health.look())).collect(),
             stale: self.exposed.stale().map(|stale| stale.age),
+            pipeline: self.pipeline(now_ms, now_us),
         };
         let shown = figures.as_ref().map(|figures| (figures, &*recent));
         let now = now::write(now_us, now_ms, &self.links, condition, shown);
         let (history, history_revision) = self.history(before);
         Shown { is_ready: figures.is_some(), now, history, history_revision }
+    }
+
+    fn pipeline(&self, now_ms: u64, now_us: i64) -> PipelineView {
+        let Some(roster) = &self.roster else { return PipelineView::default() };
+        roster.look(&Moment {
+            now_ms,
+            wall_ms: now_us / 1_000,
+            own: self.name.clone().now(&self.readiness),
+            streams: self.streams.iter().map(|(stream, health)| (*stream, health.look())).collect(),
+        })
     }
 
     /// The history, written again only if it has changed.

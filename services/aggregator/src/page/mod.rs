@@ -31,6 +31,7 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 const WORDS: &str = include_str!("words.js");
 const PLOT: &str = include_str!("plot.js");
+const PIPELINE: &str = include_str!("pipeline.js");
 const ICON: &str = include_str!("icon.svg");
 
 /// Pages that are kept up to date at one time. Half of the connections: the rest is for scrapes.
@@ -75,6 +76,7 @@ impl Page {
             .route("/page.js", file(JAVASCRIPT, SCRIPT))
             .route("/words.js", file(JAVASCRIPT, WORDS))
             .route("/plot.js", file(JAVASCRIPT, PLOT))
+            .route("/pipeline.js", file(JAVASCRIPT, PIPELINE))
             .route("/icon.svg", file("image/svg+xml", ICON))
             .route("/api/now", get(|State(page): State<Self>| ready(page.now())))
             .route("/api/history", get(|State(page): State<Self>| ready(page.history())))
@@ -140,7 +142,7 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
-    use crate::ask::ask;
+    use crate::{api::IncidentKind, ask::ask};
 
     fn page() -> (watch::Sender<Arc<Shown>>, Page) {
         let (sender, shown) = watch::channel(Arc::new(Shown::default()));
@@ -161,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn every_file_that_a_file_names_is_served_and_none_of_another_host() {
         let (_feed, page) = page();
-        for file in [INDEX, STYLE, SCRIPT, WORDS, PLOT] {
+        for file in [INDEX, STYLE, SCRIPT, WORDS, PLOT, PIPELINE] {
             let is_namespace = |text: &str| text.starts_with("http://www.w3.org/");
             for scheme in ["http:", "https:", "//cdn"] {
                 let foreign =
@@ -184,6 +186,7 @@ mod tests {
             (INDEX, "src=\"/"),
             (SCRIPT, "from \"/"),
             (PLOT, "from \"/"),
+            (PIPELINE, "from \"/"),
             (SCRIPT, "EventSource(\"/"),
             (STYLE, "url(/"),
         ] {
@@ -193,6 +196,18 @@ mod tests {
         for name in named {
             let (status, ..) = ask(page.clone().routes(), &format!("/{name}")).await;
             assert_eq!(status, 200, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_incident_is_told_in_portuguese_as_well() {
+        // English comes with the incident.
+        let (_, portuguese) = WORDS.split_once("const portuguese").unwrap();
+        for kind in IncidentKind::ALL {
+            for what in ["incident", "todo"] {
+                let name = format!("  {what}_{}: \"", kind.name());
+                assert!(portuguese.contains(&name), "{name}");
+            }
         }
     }
 

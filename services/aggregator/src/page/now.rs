@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use domain::Stream;
-use service_kit::{metrics, readiness::PartState};
+use service_kit::{
+    metrics,
+    readiness::{PartHealth, PartState},
+};
 
 use super::figures::{BucketFigures, Figures, KEPT_MS, QueryFigures, Recent};
 use crate::{
@@ -14,6 +17,7 @@ use crate::{
     config::Links,
     exposition::{BYTES_PER_GB, float, response_ms, unsigned},
     health::HealthNumbers,
+    roster::PipelineView,
 };
 
 /// Buckets and warehouses that are listed.
@@ -33,6 +37,8 @@ pub(crate) struct HealthFacts {
     pub(crate) streams: Vec<(Stream, HealthNumbers)>,
     /// How long ago the broker was last reached, if that is too long ago.
     pub(crate) stale: Option<Duration>,
+    /// The other parts, and what is wrong.
+    pub(crate) pipeline: PipelineView,
 }
 
 /// Writes it. Without figures the metrics may not be shown yet.
@@ -40,15 +46,20 @@ pub(crate) fn write(
     now_us: i64,
     now_ms: u64,
     links: &Links,
-    condition: HealthFacts,
+    mut condition: HealthFacts,
     shown: Option<(&Figures, &Recent)>,
 ) -> String {
+    let pipeline = std::mem::take(&mut condition.pipeline);
     let now = Now {
         at_ms: now_us / 1_000,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         links: links.clone(),
         ready: shown.is_some(),
         stale_since_ms: condition.stale.map(|age| now_us / 1_000 - millis(age)),
+        parts: pipeline.parts,
+        incidents: pipeline.incidents,
+        last_incident: pipeline.last_incident,
+        ledger: pipeline.ledger,
         health: health(condition, now_us),
         numbers: shown.map(|(figures, recent)| numbers(figures, recent, now_ms)),
     };
@@ -64,7 +75,11 @@ fn health(condition: HealthFacts, now_us: i64) -> Health {
     let streams = condition.streams.into_iter();
     Health {
         parts: parts
-            .map(|part| Part { name: part.name.to_owned(), ok: part.is_ok, detail: part.detail })
+            .map(|part| Part {
+                name: part.name.to_owned(),
+                ok: part.health == PartHealth::Well,
+                detail: part.detail,
+            })
             .collect(),
         streams: streams
             .map(|(stream, health)| CountedStream {
@@ -303,7 +318,12 @@ mod tests {
             epoch: 7,
             snapshot_at_s,
         };
-        let part = PartState { name: "archive", is_ok: false, detail: "away".to_owned() };
+        let part = PartState {
+            name: "archive",
+            health: PartHealth::Failing,
+            detail: "away".to_owned(),
+            since_us: 1,
+        };
         // The last was stored in the future: the clocks of two machines differ.
         let streams = [None, Some(58), Some(200)].map(|at| (Stream::lake(0), stream(at)));
         let condition =

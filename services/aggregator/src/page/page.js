@@ -1,12 +1,14 @@
 // Shows what the aggregator sends: the last hour at first, then the numbers once a second.
 
 import { Plot } from "./plot.js";
-import { axisSpan, bytes, clock, compact, decimal, fixed, language, percent, say, span, whole } from "./words.js";
+import { showBanner, showPipeline } from "./pipeline.js";
+import { axisSpan, bytes, clock, compact, decimal, fixed, known, language, percent, say, span, whole } from "./words.js";
 
 const element = (id) => document.getElementById(id);
 const RECONNECT_MS = 3_000;
-// Without a word for so long, a connection that seems to stand is taken for lost.
-const SILENCE_MS = 10_000;
+// Without a word for so long, a connection that seems to stand is taken for lost: one comes each second,
+// and people are to see it within five.
+const SILENCE_MS = 4_000;
 // Points further apart than so many grains have nothing between them: nothing was counted then.
 const GAP_GRAINS = 3;
 const TABLE_ROWS = 13;
@@ -155,8 +157,8 @@ function head(titles) {
   return made;
 }
 
-/** Rows of texts, elements, or [text, class]. */
-function body(rows) {
+/** Rows of texts, elements, or [text, class], under these titles, which narrow screens show beside each. */
+function body(rows, titles = []) {
   const made = document.createElement("tbody");
   for (const row of rows) {
     const line = document.createElement("tr");
@@ -174,6 +176,7 @@ function body(rows) {
       } else {
         made = Array.isArray(value) ? cell("td", value[0], value[1]) : cell("td", value);
       }
+      if (titles[place]) made.dataset.label = titles[place];
       line.append(made);
     });
     made.append(line);
@@ -186,7 +189,7 @@ function showTableOf(id, titles, rows) {
   if (rows.length === 0) {
     host.replaceChildren(body([[say("nothing")]]));
   } else {
-    host.replaceChildren(head(titles), body(rows));
+    host.replaceChildren(head(titles), body(rows, titles));
   }
 }
 
@@ -281,8 +284,14 @@ const partLine = (part) => {
   const made = cell("li", "", part.ok ? "" : "bad");
   const mark = cell("span", part.ok ? "✓ " : "✗ ", "mark");
   mark.setAttribute("aria-hidden", "true");
-  made.append(mark, part.name, cell("span", ` (${say(part.ok ? "part_ok" : "part_bad")})`, "hidden"));
-  made.append(cell("span", ` ${part.detail}`, "detail"));
+  made.append(mark, known(`condition_${part.name}`) ?? part.name);
+  made.append(cell("span", ` (${say(part.ok ? "part_ok" : "part_bad")})`, "hidden"));
+  // In the service's own words, which are English: elsewhere they are shown where they are needed.
+  if (language === "en" || !part.ok) {
+    const detail = cell("span", ` ${part.detail}`, "detail");
+    detail.lang = "en";
+    made.append(detail);
+  }
   return made;
 };
 
@@ -307,8 +316,11 @@ function showHealth() {
   );
 }
 
+/** Whether another aggregator has the numbers, which is no fault and no delay. */
+const standsBy = () => now.incidents.some(({ kind }) => kind === "aggregator_standby" || kind === "aggregator_waits");
+
 function showNotice() {
-  element("notice").hidden = now.ready;
+  element("notice").hidden = now.ready || standsBy();
   if (now.ready) return;
   const since = now.stale_since_ms;
   const lag = now.health.streams.reduce((sum, stream) => sum + stream.lag_messages, 0);
@@ -336,19 +348,24 @@ function state(name, word) {
 }
 
 function show() {
-  if (now.ready) state("live", "live");
+  const isWell = now.incidents.every(({ severity }) => severity !== "incident");
+  if (now.ready) state(isWell ? "live" : "unwell", isWell ? "live" : "unwell");
+  else if (standsBy()) state("behind", "standby");
   else if (now.stale_since_ms === null) state("behind", "behind");
   else state("stale", "stale");
   element("clock").textContent = clock(now.at_ms);
   element("clock").dateTime = new Date(now.at_ms).toISOString();
   element("version").textContent = now.version;
   showLinks();
+  showBanner(now.incidents);
+  showPipeline(now);
   showNotice();
   showNumbers();
   showHealth();
   showPlots();
 }
 
+let heardAt = Date.now();
 let source;
 let silence;
 let again;
@@ -365,6 +382,7 @@ function listen() {
   });
   source.addEventListener("now", (event) => {
     expectMore();
+    heardAt = Date.now();
     now = JSON.parse(event.data);
     show();
   });
@@ -378,6 +396,8 @@ function expectMore() {
 
 function lost() {
   state("lost", "lost");
+  // Nobody else can say this: who would is not heard.
+  showBanner([{ kind: "aggregator_silent", severity: "incident", part: "aggregator", since_ms: heardAt, waiting_messages: null, detail: "" }]);
   hangUp();
   // Spread, so that not all pages come back in the same moment.
   again ??= setTimeout(listen, RECONNECT_MS * (0.5 + Math.random()));

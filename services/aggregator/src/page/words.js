@@ -8,6 +8,26 @@ const english = {
   lost: "Connection lost, trying again",
   behind: "Catching up",
   stale: "Stale",
+  unwell: "Not well",
+  standby: "Stands by",
+  wrong: "What is wrong",
+  pipeline: "Parts",
+  since: "{0} since {1}",
+  waits: "{0} messages wait to be archived, and nothing is lost.",
+  nothing_lost: "Nothing that was acknowledged is lost.",
+  incident_aggregator_silent: "This page can't reach the aggregator",
+  todo_aggregator_silent: "Look at its log, and start it if it does not run. It goes on where it was; the archiver does not need it.",
+  incident_dead_letters: "{0} events could not be archived as events",
+  state_well: "well",
+  state_failing: "not well",
+  state_silent: "not heard of",
+  state_stopped: "stopped",
+  state_standby: "stands by",
+  state_unknown: "not known",
+  ledger_well: "Last check of the archive's ledger: all is well, at {0}; lakegauge audit proves it.",
+  ledger_gaps: "Last check of the archive's ledger, at {0}: it has a gap.",
+  ledger_lost: "{0} messages are a declared loss of the broker.",
+  over: "Over: {0}, from {1} to {2}.",
   as_of: "As of",
   four: "The four metrics",
   used: "Used space",
@@ -77,6 +97,66 @@ const portuguese = {
   lost: "Conexão perdida, tentando de novo",
   behind: "Recuperando",
   stale: "Desatualizado",
+  unwell: "Há um problema",
+  standby: "De prontidão",
+  wrong: "O que há de errado",
+  pipeline: "Partes",
+  since: "{0} desde {1}",
+  waits: "{0} mensagens esperam para ser arquivadas, e nada se perde.",
+  nothing_lost: "Nada do que foi confirmado se perde.",
+  incident_aggregator_silent: "Esta página não alcança o agregador",
+  todo_aggregator_silent: "Veja o log dele e inicie-o se não estiver em execução. Ele continua de onde estava; o arquivador não precisa dele.",
+  incident_nats_down: "O NATS não responde",
+  todo_nats_down: "Inicie o nats-server ou conserte o caminho até ele; todos os serviços se reconectam sozinhos. Quem publica guarda o que não foi confirmado e envia depois.",
+  incident_nats_login: "O NATS recusa o login",
+  todo_nats_login: "Coloque o login certo onde o detalhe diz; ele é lido de novo a cada tentativa.",
+  incident_postgres_down: "O arquivador não alcança o PostgreSQL",
+  todo_postgres_down: "Inicie o PostgreSQL ou veja o log dele; o arquivador se reconecta sozinho.",
+  incident_postgres_login: "O PostgreSQL recusa o login do arquivador",
+  todo_postgres_login: "Coloque o login certo onde o detalhe diz; ele é lido de novo a cada tentativa.",
+  incident_archiver_silent: "O arquivador não dá notícias",
+  todo_archiver_silent: "Veja o log dele e inicie-o se não estiver em execução; ele continua do ponto em que parou.",
+  incident_archiver_stopped: "O arquivador foi parado",
+  todo_archiver_stopped: "Inicie-o de novo; ele continua do ponto em que parou.",
+  incident_archiver_stalled: "O arquivador está parado",
+  todo_archiver_stalled: "O detalhe, /readyz?verbose na porta de administração dele e o log dizem o que ele espera.",
+  incident_archiver_failing: "O arquivador não faz o seu trabalho",
+  todo_archiver_failing: "O detalhe, /readyz?verbose na porta de administração dele e o log dizem por quê.",
+  incident_standby_only: "Nenhum arquivador grava: um espera pelo outro",
+  todo_standby_only: "O detalhe diz quem segura a trava: está travado ou isolado. Encerre-o, e um dos que esperam assume.",
+  incident_ledger_gap: "O livro-razão do arquivo tem uma lacuna",
+  todo_ledger_gap: "Execute lakegauge audit; a seção ArchiveAlarm do runbook diz mais.",
+  incident_aggregator_standby: "Este agregador está de prontidão para outro",
+  todo_aggregator_standby: "O detalhe diz qual deles conta: os números estão na página daquele.",
+  incident_aggregator_waits: "Este agregador espera por outro que não dá notícias",
+  todo_aggregator_waits: "Ele assume sozinho quando o prazo do outro terminar.",
+  incident_aggregator_failing: "O agregador não faz o seu trabalho",
+  todo_aggregator_failing: "O detalhe, /readyz?verbose na porta de administração dele e o log dizem por quê.",
+  incident_source_silent: "{part} não dá notícias",
+  todo_source_silent: "Veja o log e inicie-o se não estiver em execução. O que lhe foi confirmado é contado.",
+  incident_source_waits: "{part} não consegue publicar",
+  todo_source_waits: "O detalhe diz o que ele espera; ele continua sozinho.",
+  incident_dead_letters: "{0} eventos não puderam ser arquivados como eventos",
+  todo_dead_letters: "Os bytes foram guardados: lakegauge dead-letters list os mostra, retry ou drop os encerra.",
+  state_well: "bem",
+  state_failing: "com problema",
+  state_silent: "sem notícias",
+  state_stopped: "parado",
+  state_standby: "de prontidão",
+  state_unknown: "desconhecido",
+  ledger_well: "Última verificação do livro-razão do arquivo: tudo certo, às {0}; lakegauge audit comprova.",
+  ledger_gaps: "Última verificação do livro-razão do arquivo, às {0}: há uma lacuna.",
+  ledger_lost: "{0} mensagens são uma perda declarada do broker.",
+  over: "Encerrado: {0}, de {1} a {2}.",
+  condition_started: "iniciado",
+  condition_nats: "NATS",
+  condition_postgres: "PostgreSQL",
+  condition_owner: "dono da partição",
+  "condition_caught up": "em dia",
+  condition_numbers: "números atuais",
+  condition_backlog: "fila",
+  condition_publisher: "publicação",
+  condition_snapshot: "snapshot",
   as_of: "Às",
   four: "As quatro métricas",
   used: "Espaço utilizado",
@@ -143,6 +223,9 @@ export const locale = navigator.language;
 export const language = isPortuguese ? "pt-BR" : "en";
 const words = isPortuguese ? portuguese : english;
 
+/** A text by its name, if the language has one of its own. */
+export const known = (name) => words[name];
+
 /** A text by its name, with values in the places {0}, {1}. */
 export const say = (name, ...values) =>
   values.reduce((text, value, place) => text.replace(`{${place}}`, value), words[name] ?? name);
@@ -155,24 +238,24 @@ const format = (options) => {
 };
 
 const none = "—";
-const known = (write) => (value) => (value === null || value === undefined ? none : write(value));
+const orNone = (write) => (value) => (value === null || value === undefined ? none : write(value));
 
 /** Whole numbers in full. */
-export const whole = known((value) => format({ maximumFractionDigits: 0 }).format(value));
+export const whole = orNone((value) => format({ maximumFractionDigits: 0 }).format(value));
 /** With at most so many decimals. */
-export const decimal = (digits) => known((value) => format({ maximumFractionDigits: digits }).format(value));
+export const decimal = (digits) => orNone((value) => format({ maximumFractionDigits: digits }).format(value));
 /** With exactly so many decimals, for columns. */
 export const fixed = (digits) =>
-  known((value) => format({ minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value));
+  orNone((value) => format({ minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value));
 /** Short: 1.2M, 1,2 mi. */
-export const compact = known((value) =>
+export const compact = orNone((value) =>
   format({ notation: "compact", maximumSignificantDigits: 3 }).format(value));
 /** Shares of one. */
-export const percent = known((value) =>
+export const percent = orNone((value) =>
   format({ style: "percent", maximumSignificantDigits: value > 0 && value < 0.01 ? 1 : 2 }).format(value));
 
 /** Bytes in powers of ten, as operators of object stores count. */
-export const bytes = known((value) => {
+export const bytes = orNone((value) => {
   const units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
   let size = Math.abs(value);
   let unit = 0;
@@ -185,7 +268,7 @@ export const bytes = known((value) => {
 });
 
 /** Spans of time given in milliseconds: 12 ms, 3.4 s, 5 min, 2 h. */
-export const span = known((ms) => {
+export const span = orNone((ms) => {
   const steps = [["ms", 1], ["s", 1e3], ["min", 6e4], ["h", 36e5], ["d", 864e5]];
   let chosen = steps[0];
   for (const step of steps) if (ms >= step[1] * (step[0] === "ms" || step[0] === "s" ? 1 : 1.5)) chosen = step;

@@ -1,5 +1,6 @@
 //! `lakegauge top`: the pipeline on one screen of a terminal.
 
+mod banner;
 mod human;
 mod readings;
 mod screen;

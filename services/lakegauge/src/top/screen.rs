@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use aggregator::{
-    api::{KeyMetrics, Now, Numbers},
+    api::{KeyMetrics, Now, Numbers, Severity},
     exposition::unsigned,
 };
-use domain::Timestamp;
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -15,20 +14,19 @@ use ratatui::{
     widgets::{Block, Clear, Paragraph, Row, Table},
 };
 use service_kit::terminal::plain;
-use wire::json::format_time;
 
 use super::{
-    human,
+    banner, human,
     readings::Readings,
     spark::{self, Point},
 };
 
 const LAKE: Color = Color::Cyan;
 const WAREHOUSE: Color = Color::Magenta;
-const SOFT: Style = Style::new().fg(Color::DarkGray);
-const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
-const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
-const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+pub(super) const SOFT: Style = Style::new().fg(Color::DarkGray);
+pub(super) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+pub(super) const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
+pub(super) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
 /// From this height on there is room for taller plots and more dead letters.
 const TALL_ROWS: u16 = 34;
@@ -67,18 +65,22 @@ pub(super) fn draw(frame: &mut Frame<'_>, readings: Option<&Readings>, view: &Vi
     let known = readings.and_then(|readings| readings.letters.as_ref().ok()).map_or(1, Vec::len);
     let letters = u16::try_from(known.max(1)).unwrap_or(u16::MAX).saturating_add(2);
     let letters = letters.min(letters_max);
+    let wrong = readings.and_then(|readings| readings.now.as_ref().ok());
+    let wrong = wrong.map(|now| banner::lines(now, frame.area().width)).unwrap_or_default();
     let rows = [
-        Constraint::Length(3),
+        Constraint::Length(u16::try_from(wrong.len()).unwrap_or(u16::MAX)),
+        Constraint::Length(if is_tall { 5 } else { 4 }),
         Constraint::Length(plots),
         Constraint::Min(4),
         Constraint::Length(letters),
         Constraint::Length(1),
     ];
-    let [head, gauges, lists, letters, foot] = Layout::vertical(rows).areas(frame.area());
+    let [above, head, gauges, lists, letters, foot] = Layout::vertical(rows).areas(frame.area());
+    frame.render_widget(Paragraph::new(wrong), above);
     match readings {
         None => frame.render_widget(Paragraph::new("asking..."), head),
         Some(readings) => {
-            frame.render_widget(Paragraph::new(head_lines(readings)), head);
+            frame.render_widget(Paragraph::new(head_lines(readings, head.width)), head);
             draw_gauges(frame, gauges, readings);
             draw_lists(frame, lists, readings, view);
             draw_letters(frame, letters, readings, view);
@@ -98,7 +100,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, readings: Option<&Readings>, view: &Vi
     }
 }
 
-fn head_lines(readings: &Readings) -> Vec<Line<'static>> {
+fn head_lines(readings: &Readings, width: u16) -> Vec<Line<'static>> {
     let now = match &readings.now {
         Ok(now) => now,
         Err(why) => {
@@ -106,23 +108,26 @@ fn head_lines(readings: &Readings) -> Vec<Line<'static>> {
                 Span::styled("lakegauge top  ", STRONG),
                 Span::styled("no answer", BAD),
             ]);
-            return vec![title, Line::from(plain(why))];
+            let rows = banner::wrapped(&plain(why), usize::from(width));
+            return std::iter::once(title).chain(rows.into_iter().map(Line::from)).collect();
         }
     };
-    let time = format_time(Timestamp(now.at_ms.saturating_mul(1_000))).unwrap_or_default();
-    let time = time.get(11..19).unwrap_or_default().to_owned();
+    let time = banner::clock(now.at_ms);
+    let is_well = now.incidents.iter().all(|it| it.severity != Severity::Incident);
     let (word, style) = match now.stale_since_ms {
-        _ if now.ready => ("live", GOOD),
+        _ if now.ready && is_well => ("live", GOOD),
+        _ if now.ready => ("not well", BAD),
         Some(_) => ("stale", BAD),
         None => ("catching up", BAD),
     };
     let title = Line::from(vec![
         Span::styled("lakegauge top  ", STRONG),
-        Span::raw(format!("{time} UTC  ")),
+        Span::raw(format!("{time}  ")),
         Span::styled(word, style),
         Span::styled(format!("  aggregator {}", plain(&now.version)), SOFT),
     ]);
-    vec![title, rates_line(now, readings), lag_line(now, readings)]
+    let (rates, lag) = (rates_line(now, readings), lag_line(now, readings));
+    vec![title, rates, lag, banner::parts_line(now), banner::ledger_line(now)]
 }
 
 fn rates_line(now: &Now, readings: &Readings) -> Line<'static> {
@@ -158,10 +163,6 @@ fn lag_line(now: &Now, readings: &Readings) -> Line<'static> {
             spans.push(Span::raw(" dead letters open"));
         }
         None => spans.push(Span::styled("the archiver does not answer", BAD)),
-    }
-    let failing = now.health.parts.iter().filter(|part| !part.ok);
-    for part in failing {
-        spans.push(Span::styled(plain(&format!("   {}: {}", part.name, part.detail)), BAD));
     }
     Line::from(spans)
 }
@@ -485,6 +486,31 @@ mod tests {
         let stale = Readings { now: Ok(stale), ..readings() };
         let text = shown(Some(&stale), &View::default(), (80, 24));
         assert!(text.contains("stale") && !text.contains("live"), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_stands_above_everything_else() {
+        let mut wrong = readings().now.unwrap();
+        let incident = json!({ "kind": "postgres_down", "severity": "incident", "since_ms": 45_296_000,
+            "title": "The archiver can't reach PostgreSQL", "todo": "Start PostgreSQL.",
+            "waiting_messages": 12, "detail": "no connection" });
+        wrong.incidents = vec![serde_json::from_value(incident).unwrap()];
+        wrong.parts = vec![
+            serde_json::from_value(json!({ "name": "PostgreSQL", "state": "failing" })).unwrap(),
+        ];
+        let text =
+            shown(Some(&Readings { now: Ok(wrong), ..readings() }), &View::default(), (80, 24));
+        let first = text.lines().next().unwrap();
+        assert!(
+            first.contains("! The archiver can't reach PostgreSQL since 12:34:56 UTC."),
+            "{text}"
+        );
+        for part in
+            ["12 messages wait", "nothing is lost", "Start PostgreSQL.", "not well", "✗ PostgreSQL"]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("  live"), "{text}");
     }
 
     #[test]

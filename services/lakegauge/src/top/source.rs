@@ -9,7 +9,7 @@ use service_kit::{Clock, http_client};
 use wire::json::format_time;
 
 use super::{
-    Config,
+    Config, banner,
     readings::{Archiver, Readings},
 };
 
@@ -30,12 +30,20 @@ pub(super) struct Probe {
     /// Events that the archiver had committed, and when that was asked, in milliseconds.
     archived: Option<(f64, u64)>,
     letters: Option<DeadLetters>,
+    /// Since when the aggregator does not answer, in microseconds since 1970.
+    silent_since_us: Option<i64>,
 }
 
 impl Probe {
     /// Nothing is asked yet.
     pub(super) fn new(config: &Config) -> Self {
-        Self { config: config.clone(), clock: Clock::system(), archived: None, letters: None }
+        Self {
+            config: config.clone(),
+            clock: Clock::system(),
+            archived: None,
+            letters: None,
+            silent_since_us: None,
+        }
     }
 
     /// Asks all of them once. What does not answer is said, not waited for.
@@ -48,8 +56,18 @@ impl Probe {
         );
         // 503 has the same form: what is missing, and no numbers.
         let now = now.and_then(|(_, text)| Ok(serde_json::from_str::<Now>(&text)?));
+        let since_us = match &now {
+            Ok(_) => None,
+            Err(_) => Some(self.silent_since_us.unwrap_or_else(|| self.clock.now_us())),
+        };
+        self.silent_since_us = since_us;
         let now = now.map_err(|error| {
-            format!("the aggregator does not answer at {metrics}: {error:#} (--metrics-addr)")
+            let since = banner::clock(since_us.unwrap_or_default() / 1_000);
+            format!(
+                "the aggregator does not answer at {metrics} since {since}: {error:#} \
+                 (--metrics-addr). Look at its log, and start it if it does not run; what was \
+                 acknowledged is not lost."
+            )
         });
         let history = history.ok().and_then(|(_, text)| serde_json::from_str(&text).ok());
         let archiver = archiver.ok().filter(|(status, _)| *status == 200);

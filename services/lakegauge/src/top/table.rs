@@ -1,10 +1,12 @@
 //! The readings as a plain table, a name and a value a line, for scripts. Pure.
 
+use aggregator::api::PartState;
 use service_kit::terminal::plain;
 
-use super::readings::Readings;
+use super::{banner, readings::Readings};
 
-/// The table. Names don't change, values are not rounded, and what is not known is `-`.
+/// The table. Names don't change, values are not rounded, and what is not known is `-`. What is wrong
+/// comes last, each as a line of text.
 pub(super) fn render(readings: &Readings) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut put = |name: &str, value: Option<f64>| {
@@ -45,6 +47,23 @@ pub(super) fn render(readings: &Readings) -> String {
         let name = |what: &str| plain(&format!("warehouse_{what}[{}]", warehouse.name));
         put(&name("queries_per_s"), warehouse.queries_per_s);
         put(&name("response_p95_ms"), warehouse.p95_ms);
+    }
+    for part in now.map(|now| now.parts.as_slice()).unwrap_or_default() {
+        let is_well = if part.state == PartState::Well { "1" } else { "0" };
+        let name = plain(&format!("part_well[{}]", part.name));
+        match lines.iter_mut().find(|(known, _)| *known == name) {
+            // Of several of one name each must be well.
+            Some((_, value)) if is_well == "0" => "0".clone_into(value),
+            Some(_) => {}
+            None => lines.push((name, is_well.to_owned())),
+        }
+    }
+    for incident in now.map(|now| now.incidents.as_slice()).unwrap_or_default() {
+        let name = format!("incident[{}]", incident.kind.name());
+        lines.push((name, format!("{} {}", banner::told(incident), plain(&incident.todo))));
+    }
+    if let Err(why) = &readings.now {
+        lines.push(("incident[aggregator_silent]".to_owned(), plain(why)));
     }
     let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     lines.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()

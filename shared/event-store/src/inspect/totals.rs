@@ -2,6 +2,7 @@
 //! little cost. [`crate::audit`] compares the ledger with the rows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use domain::Reason;
 use sqlx::{Connection as _, PgConnection};
@@ -9,13 +10,15 @@ use sqlx::{Connection as _, PgConnection};
 use crate::{
     error::StoreError,
     numbers::unsigned,
-    settings::connection::StoreSettings,
+    settings::{connection::StoreSettings, login::Logins},
     statement::{Doing, run},
 };
 
 const DOING: &str = "reading the totals of the ledger";
 /// The first reading sums up the whole ledger: a year of it takes minutes.
 const STATEMENT_MS_MAX: u64 = 600_000;
+/// Longest wait for an answer to an empty question: a server that needs longer does no work either.
+const PING_MS_MAX: u64 = 3_000;
 
 /// The totals of all streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub struct DatabaseSize {
 #[derive(Debug)]
 pub struct TotalsReader {
     connection: PgConnection,
+    /// Where it is noted that the server answers.
+    logins: Logins,
     /// By stream: the last range that was summed up, and the sums up to it.
     passed: BTreeMap<i16, (i32, i64, LedgerTotals)>,
 }
@@ -68,7 +73,23 @@ impl TotalsReader {
         let settings = StoreSettings { statement_timeout_ms: STATEMENT_MS_MAX, ..settings.clone() };
         let mut connection = settings.connect().await?;
         run(&mut connection, "set default_transaction_read_only = on", DOING).await?;
-        Ok(Self { connection, passed: BTreeMap::new() })
+        Ok(Self { connection, logins: settings.logins, passed: BTreeMap::new() })
+    }
+
+    /// Asks whether the server still answers: an outage is seen where nothing is written as well.
+    /// After an error the connection is of no more use.
+    ///
+    /// # Errors
+    ///
+    /// It does not, or not in time.
+    pub async fn ping(&mut self) -> Result<(), StoreError> {
+        let doing = "asking whether the server answers";
+        let limit = Duration::from_millis(PING_MS_MAX);
+        let answered = tokio::time::timeout(limit, self.connection.ping()).await;
+        let late = StoreError::TimedOut { doing, limit_ms: PING_MS_MAX };
+        answered.map_err(|_| late)?.doing(doing)?;
+        self.logins.answered();
+        Ok(())
     }
 
     /// The totals as they are now. After an error the connection is of no more use.

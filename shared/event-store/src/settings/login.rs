@@ -1,4 +1,4 @@
-//! Whether the database takes our login. One that was taken before and is refused now is being
+//! Whether the database answers, and takes our login. One that was taken before and is refused now is being
 //! rotated: it is waited for and told, where a first login that is refused ends with an error.
 
 use std::{
@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::Timestamp;
-use service_kit::{Clock, Secret};
+use service_kit::{Clock, Secret, secret::LOGIN_REFUSED};
 use wire::json::format_second;
 
 /// What became of the logins of a process with one address; clones share it.
@@ -26,6 +26,24 @@ struct Inner {
 struct State {
     was_taken: bool,
     refusal: Option<LoginRefusal>,
+    unreachable: Option<Unreachable>,
+}
+
+/// A server that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Since when, in microseconds since 1970.
+    pub since_us: i64,
+    /// What the last attempt met.
+    pub why: String,
+}
+
+/// For people: what is wrong, since when, and what is done about it.
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = format_second(Timestamp(self.since_us)).unwrap_or_default();
+        write!(f, "no connection since {since} ({}); connecting again by itself", self.why)
+    }
 }
 
 /// A login that is refused although it was taken before, or that can't be read any more.
@@ -44,7 +62,7 @@ impl fmt::Display for LoginRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // To the second: finer says nothing to people.
         let since = format_second(Timestamp(self.since_us)).unwrap_or_default();
-        write!(f, "login refused since {since} ({}): {}", self.why, self.remedy)
+        write!(f, "{LOGIN_REFUSED} {since} ({}): {}", self.why, self.remedy)
     }
 }
 
@@ -68,10 +86,21 @@ impl Logins {
         self.state().was_taken
     }
 
+    /// Why the server does not answer; nothing while it does, or was not asked.
+    pub fn unreachable(&self) -> Option<Unreachable> {
+        self.state().unreachable.clone()
+    }
+
+    /// A connection that stands was answered on. It says nothing about new logins.
+    pub(crate) fn answered(&self) {
+        self.state().unreachable = None;
+    }
+
     /// The server took one.
     pub(crate) fn taken(&self) {
         let mut state = self.state();
         state.was_taken = true;
+        state.unreachable = None;
         if state.refusal.take().is_some() {
             // As loud as what it ends, for those who read warnings only.
             tracing::warn!("PostgreSQL takes the login again");
@@ -79,14 +108,19 @@ impl Logins {
     }
 
     /// Something else kept the server from being asked.
-    pub(crate) fn not_asked(&self) {
-        self.state().refusal = None;
+    pub(crate) fn not_asked(&self, why: String) {
+        let now_us = self.0.clock.now_us();
+        let mut state = self.state();
+        state.refusal = None;
+        let since_us = state.unreachable.as_ref().map_or(now_us, |before| before.since_us);
+        state.unreachable = Some(Unreachable { since_us, why });
     }
 
     /// The server refused one, or it can't be read: gives what is waited out, unless none was ever
     /// taken. Logged when it begins, and when it changes.
     pub(crate) fn refused(&self, url: &Secret, why: String) -> Option<LoginRefusal> {
         let mut state = self.state();
+        state.unreachable = None;
         if !state.was_taken {
             return None;
         }
@@ -137,7 +171,28 @@ mod tests {
         logins.taken();
         assert_eq!(logins.refusal(), None);
         assert!(refuse().is_some());
-        logins.not_asked();
+        logins.not_asked("nobody listens".to_owned());
         assert_eq!(logins.refusal(), None, "a server that is away refuses nobody");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_from_the_first_attempt_on() {
+        let clock = Clock::manual(1_795_860_000_250_000);
+        let logins = Logins::on("DATABASE_URL", clock.clone());
+        logins.not_asked("nobody listens".to_owned());
+        clock.advance(Duration::from_secs(5));
+        logins.not_asked("it is starting up".to_owned());
+        assert_eq!(
+            logins.unreachable().unwrap().to_string(),
+            "no connection since 2026-11-28T10:00:00Z (it is starting up); connecting again by itself"
+        );
+        logins.answered();
+        assert_eq!(logins.unreachable(), None);
+        logins.not_asked("nobody listens".to_owned());
+        logins.refused(&Secret::from("postgres://u@h/d"), "wrong password".to_owned());
+        assert_eq!(logins.unreachable(), None, "who refuses a login answers");
+        logins.not_asked("nobody listens".to_owned());
+        logins.taken();
+        assert_eq!(logins.unreachable(), None);
     }
 }

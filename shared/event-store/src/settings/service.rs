@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use service_kit::{Context, Secret, Setting, Settings, metrics::Registrar};
 
 use crate::settings::{connection::StoreSettings, limits::StoreLimits, login::Logins};
@@ -59,12 +60,35 @@ pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<S
     Some(Some(loaded))
 }
 
-/// Keeps readiness and a metric true to whether the login is taken, until the service drains.
+/// Keeps readiness and a metric true to whether the login is taken, until the service drains: for
+/// a service that asks the archive now and then.
 ///
 /// # Errors
 ///
 /// The metric is registered already.
 pub fn watch_login(settings: &StoreSettings, context: &Context) -> prometheus::Result<()> {
+    watch(settings, context, None)
+}
+
+/// The same for a service that asks the archive again and again: it is not ready while the server
+/// does not answer either.
+///
+/// # Errors
+///
+/// A metric is registered already.
+pub fn watch_connection(settings: &StoreSettings, context: &Context) -> prometheus::Result<()> {
+    let connected = Registrar::from(&context.registry).gauge(
+        "lakegauge_postgres_connected",
+        "Whether PostgreSQL answered when it was last asked.",
+    )?;
+    watch(settings, context, Some(connected))
+}
+
+fn watch(
+    settings: &StoreSettings,
+    context: &Context,
+    connected: Option<IntGauge>,
+) -> prometheus::Result<()> {
     let refused = Registrar::from(&context.registry).gauge(
         "lakegauge_postgres_login_refused",
         "Whether PostgreSQL refuses the login that was good before, or its file can't be read; \
@@ -72,14 +96,19 @@ pub fn watch_login(settings: &StoreSettings, context: &Context) -> prometheus::R
     )?;
     let condition = context.readiness.condition("postgres");
     let (logins, lifecycle) = (settings.logins.clone(), context.lifecycle.clone());
-    context.lifecycle.spawn("the login to PostgreSQL", async move {
+    context.lifecycle.spawn("the connection to PostgreSQL", async move {
         loop {
             let refusal = logins.refusal();
+            let unreachable = logins.unreachable().filter(|_| connected.is_some());
             refused.set(i64::from(refusal.is_some()));
-            match refusal {
-                Some(refusal) => condition.fail(refusal.to_string()),
-                None if logins.was_taken() => condition.pass("login taken"),
-                None => condition.pass("not asked yet"),
+            if let Some(connected) = &connected {
+                connected.set(i64::from(logins.was_taken() && unreachable.is_none()));
+            }
+            match (refusal, unreachable) {
+                (Some(refusal), _) => condition.fail(refusal.to_string()),
+                (None, Some(unreachable)) => condition.fail(unreachable.to_string()),
+                (None, None) if logins.was_taken() => condition.pass("login taken"),
+                (None, None) => condition.pass("not asked yet"),
             }
             tokio::select! {
                 () = lifecycle.draining() => return Ok(()),

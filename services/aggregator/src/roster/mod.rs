@@ -1,0 +1,293 @@
+//! All parts of the pipeline as this aggregator knows them: what each service says of itself, how long
+//! nothing was heard of it, and what that means. Pure but for its lock.
+
+mod incidents;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bus::status::{LedgerStatus, ServiceStatus};
+use domain::Stream;
+
+use crate::{
+    api::{EndedIncident, Incident, LedgerCheck, PartState, PipelinePart, Severity},
+    health::HealthNumbers,
+};
+
+/// Silence from which on a service is said to be gone: three words of one second each may be lost,
+/// and a page that looks once a second shows it within five.
+const SILENT_AFTER_MS: u64 = 4_000;
+/// The same after the connection to NATS, or this process, has begun: each service connects again by
+/// itself, with pauses of up to some seconds.
+const CONNECTING_MS: u64 = 12_000;
+/// A source that nothing was heard of for so long was taken away for good: that none sends any more
+/// is told by the age of the newest event. An hour, in milliseconds.
+const FORGOTTEN_AFTER_MS: u64 = 3_600_000;
+/// Services that are remembered, which bounds memory: a pipeline has about five.
+const SERVICES_MAX: usize = 64;
+/// How long an incident that is over is shown. An hour, in milliseconds.
+const ENDED_SHOWN_MS: i64 = 3_600_000;
+
+/// The service that must be there.
+const ARCHIVER: &str = "archiver";
+/// The name of ourselves.
+const AGGREGATOR: &str = "aggregator";
+/// The part of a service that is its connection to NATS.
+const NATS_PART: &str = "nats";
+/// The part of the archiver that is its connection to PostgreSQL.
+const POSTGRES_PART: &str = "postgres";
+/// What people call the servers.
+const NATS: &str = "NATS";
+const POSTGRES: &str = "PostgreSQL";
+
+/// What was heard of all services; clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Roster(Arc<Mutex<Heard>>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    services: BTreeMap<(String, String), HeardService>,
+    /// Why the broker does not let us listen.
+    denial: Option<String>,
+    /// Since when words could be heard: at a monotonic time and on the wall. `None` while they can't.
+    listening: Option<(u64, i64)>,
+    /// The incident that is on, as it began, and the last one that ended.
+    current: Option<Incident>,
+    ended: Option<EndedIncident>,
+}
+
+/// The last word of a service.
+#[derive(Clone, Debug)]
+struct HeardService {
+    status: ServiceStatus,
+    /// When, by our own clocks: monotonic, and on the wall in milliseconds since 1970.
+    at_ms: u64,
+    wall_ms: i64,
+    is_silent: bool,
+}
+
+/// What is known at a moment beside the words of others.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    /// Never steps back, in milliseconds.
+    pub(crate) now_ms: u64,
+    /// On the wall, in milliseconds since 1970.
+    pub(crate) wall_ms: i64,
+    /// What this process says of itself.
+    pub(crate) own: ServiceStatus,
+    /// How far it has counted.
+    pub(crate) streams: Vec<(Stream, HealthNumbers)>,
+}
+
+/// The pipeline at a moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PipelineView {
+    pub(crate) parts: Vec<PipelinePart>,
+    pub(crate) incidents: Vec<Incident>,
+    pub(crate) last_incident: Option<EndedIncident>,
+    pub(crate) ledger: Option<LedgerCheck>,
+}
+
+impl Roster {
+    /// Nobody was heard as yet.
+    pub(crate) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// A service said something of itself.
+    pub(crate) fn heard(&self, status: ServiceStatus, at_ms: u64, wall_ms: i64) {
+        let mut heard = self.lock();
+        let key = (status.service.clone(), status.instance.clone());
+        if !heard.services.contains_key(&key) && heard.services.len() >= SERVICES_MAX {
+            let oldest = heard.services.iter().min_by_key(|(_, service)| service.at_ms);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                heard.services.remove(&oldest);
+            }
+        }
+        let service = HeardService { status, at_ms, wall_ms, is_silent: false };
+        heard.services.insert(key, service);
+    }
+
+    /// Whether the broker lets us listen.
+    pub(crate) fn denied(&self, denial: Option<String>) {
+        self.lock().denial = denial;
+    }
+
+    /// How the pipeline is.
+    pub(crate) fn look(&self, moment: &Moment) -> PipelineView {
+        let mut heard = self.lock();
+        heard.pass_time(moment);
+        let incidents = incidents::of(&heard, moment);
+        heard.follow(&incidents, moment.wall_ms);
+        PipelineView {
+            parts: heard.parts(moment),
+            incidents,
+            last_incident: heard.ended.clone(),
+            ledger: heard.ledger().map(|found| LedgerCheck {
+                checked_ms: found.checked_ms,
+                well: found.gaps == 0,
+                gaps: found.gaps,
+                lost_messages: found.lost_messages,
+                dead_letters_open: found.dead_letters_open,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        // Entries are whole: a panic elsewhere can't leave one half made.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Heard {
+    /// Notes who is silent, and forgets whom nobody misses.
+    fn pass_time(&mut self, moment: &Moment) {
+        let is_connected = failing(&moment.own, NATS_PART).is_none();
+        if !is_connected {
+            self.listening = None;
+            return;
+        }
+        let (since_ms, _) = *self.listening.get_or_insert((moment.now_ms, moment.wall_ms));
+        for service in self.services.values_mut() {
+            let limit = if service.at_ms < since_ms { CONNECTING_MS } else { SILENT_AFTER_MS };
+            let silent_ms = moment.now_ms.saturating_sub(service.at_ms.max(since_ms));
+            service.is_silent = service.status.ends || silent_ms > limit;
+        }
+        let own = moment.own.ready.then_some(&moment.own);
+        let working: Vec<(String, String)> = self
+            .services
+            .values()
+            .filter(|service| !service.is_silent && !service.status.standby)
+            .map(|service| &service.status)
+            .chain(own)
+            .map(|status| (status.service.clone(), status.work.clone()))
+            .collect();
+        let own_key = (moment.own.service.clone(), moment.own.instance.clone());
+        self.services.retain(|key, service| {
+            let status = &service.status;
+            let work = (status.service.clone(), status.work.clone());
+            let is_missed = !working.contains(&work)
+                && (status.service == ARCHIVER || !status.ends)
+                && (status.service == ARCHIVER
+                    || moment.now_ms.saturating_sub(service.at_ms) < FORGOTTEN_AFTER_MS);
+            *key != own_key && (!service.is_silent || is_missed)
+        });
+    }
+
+    /// Remembers when the last incident began and ended.
+    fn follow(&mut self, incidents: &[Incident], wall_ms: i64) {
+        let worst = incidents.iter().find(|incident| incident.severity == Severity::Incident);
+        match (worst, self.current.take()) {
+            // Several in a row are one: it began with the first, and is named by it.
+            (Some(_), Some(before)) => self.current = Some(before),
+            (Some(worst), None) => self.current = Some(worst.clone()),
+            (None, Some(over)) => {
+                self.ended = Some(EndedIncident {
+                    since_ms: over.since_ms.unwrap_or(wall_ms),
+                    until_ms: wall_ms,
+                    kind: over.kind,
+                    part: over.part,
+                    title: over.title,
+                });
+            }
+            (None, None) => {}
+        }
+        let is_old =
+            |ended: &EndedIncident| wall_ms.saturating_sub(ended.until_ms) > ENDED_SHOWN_MS;
+        if self.ended.as_ref().is_some_and(is_old) {
+            self.ended = None;
+        }
+    }
+
+    fn archivers(&self) -> impl Iterator<Item = &HeardService> {
+        self.services.values().filter(|service| service.status.service == ARCHIVER)
+    }
+
+    /// What the last look at the ledger found, whoever looked.
+    fn ledger(&self) -> Option<LedgerStatus> {
+        let looks = self.archivers().filter_map(|it| it.status.archive.as_ref()?.ledger);
+        looks.max_by_key(|ledger| ledger.checked_ms)
+    }
+
+    /// Every part, servers first.
+    fn parts(&self, moment: &Moment) -> Vec<PipelinePart> {
+        let mut parts = vec![server(NATS, failing(&moment.own, NATS_PART), true), self.postgres()];
+        parts.push(part(&moment.own, false, true, moment.wall_ms));
+        let is_heard = self.listening.is_some();
+        let services = self.services.values();
+        parts.extend(services.map(|it| part(&it.status, it.is_silent, is_heard, it.wall_ms)));
+        if self.archivers().next().is_none() {
+            let (state, since_ms) = match self.listening {
+                Some((since_ms, wall_ms)) if moment.now_ms - since_ms > CONNECTING_MS => {
+                    (PartState::Silent, Some(wall_ms))
+                }
+                Some(_) | None => (PartState::Unknown, None),
+            };
+            let detail = self.denial.clone().unwrap_or_default();
+            let name = ARCHIVER.to_owned();
+            parts.push(PipelinePart { name, state, since_ms, detail, ..PipelinePart::default() });
+        }
+        parts
+    }
+
+    /// The archive's server, as the archivers see it: nobody else asks it all the time.
+    fn postgres(&self) -> PipelinePart {
+        let mut heard = self.archivers().filter(|it| !it.is_silent).peekable();
+        let is_known = heard.peek().is_some() && self.listening.is_some();
+        server(POSTGRES, heard.find_map(|it| failing(&it.status, POSTGRES_PART)), is_known)
+    }
+}
+
+/// What a service says of a part that fails.
+fn failing<'a>(status: &'a ServiceStatus, name: &str) -> Option<&'a bus::status::StatusPart> {
+    status.parts.iter().find(|part| part.name == name && !part.standby)
+}
+
+fn server(name: &str, failing: Option<&bus::status::StatusPart>, is_known: bool) -> PipelinePart {
+    let state = match failing {
+        Some(_) => PartState::Failing,
+        None if is_known => PartState::Well,
+        None => PartState::Unknown,
+    };
+    PipelinePart {
+        name: name.to_owned(),
+        state,
+        since_ms: failing.map(|part| part.since_ms),
+        detail: failing.map(|part| part.detail.clone()).unwrap_or_default(),
+        ..PipelinePart::default()
+    }
+}
+
+fn part(status: &ServiceStatus, is_silent: bool, is_heard: bool, wall_ms: i64) -> PipelinePart {
+    let failing: Vec<_> = status.parts.iter().filter(|part| !part.standby).collect();
+    let standing_by = status.parts.iter().find(|part| part.standby);
+    let told = |name: &str, detail: &str| format!("{name}: {detail}");
+    let (state, since_ms, detail) = if status.ends {
+        (PartState::Stopped, Some(wall_ms), String::new())
+    } else if !is_heard {
+        (PartState::Unknown, Some(wall_ms), String::new())
+    } else if is_silent {
+        (PartState::Silent, Some(wall_ms), String::new())
+    } else if status.ready {
+        (PartState::Well, None, String::new())
+    } else if status.standby {
+        let detail = standing_by.map(|part| part.detail.clone());
+        (PartState::Standby, standing_by.map(|part| part.since_ms), detail.unwrap_or_default())
+    } else {
+        let details = failing.iter().map(|part| told(&part.name, &part.detail));
+        let since_ms = failing.iter().map(|part| part.since_ms).min();
+        (PartState::Failing, since_ms, details.collect::<Vec<_>>().join("; "))
+    };
+    PipelinePart {
+        name: status.service.clone(),
+        instance: status.instance.clone(),
+        version: status.version.clone(),
+        work: status.work.clone(),
+        state,
+        since_ms,
+        detail,
+    }
+}
+
+#[cfg(test)]
+mod tests;
