@@ -9,6 +9,7 @@ use bus::{Bus, Delivery, Read, ReaderSettings, Topology, TopologyOverrides};
 use domain::{EventIdentity, Rules, SideMetrics, Stream, StreamState};
 use integration_tests::executable::{self, Ended};
 use integration_tests::nats::{NatsServer, repository};
+use integration_tests::pipeline::{Part, Pipeline};
 use integration_tests::postgres::{Database, PostgresServer};
 use integration_tests::raw_nats::RawNats;
 use serde_json::Value;
@@ -85,7 +86,10 @@ async fn a_bad_line_is_named_and_does_not_stop_the_rest_unless_it_shall() {
 
     let ended = publish(&server, &[], &input);
     assert_eq!(ended.status, Some(1), "{ended:?}");
-    assert_eq!(ended.stdout, "6 lines, 2 acknowledged, 0 duplicates, 4 refused\n");
+    assert_eq!(
+        ended.stdout,
+        "6 lines, 2 acknowledged, 0 known to the broker from the last two minutes, 4 refused\n"
+    );
     for expected in [
         "line 3: wrong_field: operation: \"fetch\" is none of read, head, list, write, copy, \
          delete, other\n",
@@ -100,7 +104,10 @@ async fn a_bad_line_is_named_and_does_not_stop_the_rest_unless_it_shall() {
 
     let strict = publish(&server, &["--strict", "--source", "strict"], &input);
     assert_eq!(strict.status, Some(1), "{strict:?}");
-    assert_eq!(strict.stdout, "2 lines, 1 acknowledged, 0 duplicates, 1 refused\n");
+    assert_eq!(
+        strict.stdout,
+        "2 lines, 1 acknowledged, 0 known to the broker from the last two minutes, 1 refused\n"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,9 +122,15 @@ async fn a_file_counts_once_whole_shuffled_or_packed() {
 
     let whole = publish(&server, &["--source", "edge", file], "");
     assert_eq!((whole.status, whole.stderr.as_str()), (Some(0), ""));
-    assert_eq!(whole.stdout, "1000 lines, 1000 acknowledged, 0 duplicates, 0 refused\n");
+    assert_eq!(
+        whole.stdout,
+        "1000 lines, 1000 acknowledged, 0 known to the broker from the last two minutes, 0 refused\n"
+    );
     let again = publish(&server, &["--source", "edge", "-"], &lines.join("\n"));
-    assert_eq!(again.stdout, "1000 lines, 1000 acknowledged, 1000 duplicates, 0 refused\n");
+    assert_eq!(
+        again.stdout,
+        "1000 lines, 1000 acknowledged, 1000 known to the broker from the last two minutes, 0 refused\n"
+    );
     let mut shuffled = lines.clone();
     shuffled.reverse();
     shuffled.swap(3, 700);
@@ -131,13 +144,86 @@ async fn a_file_counts_once_whole_shuffled_or_packed() {
     assert_eq!(accesses(&state), 1_000);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_published_again_says_how_many_of_its_events_were_known() {
+    let mut pipeline = Pipeline::start(&[]).await.expect("a pipeline");
+    pipeline.run(Part::Archiver).expect("an archiver");
+    pipeline.run(Part::Aggregator).expect("an aggregator");
+    let folder = tempfile::tempdir().expect("a folder");
+    let publish = |name: &str, lines: &[String], url: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, lines.join("\n")).expect("written");
+        let words = ["publish", "--source", "edge", file.to_str().expect("text")];
+        let ended = pipeline.tool(words, url).expect("it runs");
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        ended.stdout + &ended.stderr
+    };
+    let url = pipeline.database.reader_url();
+    let mut lines: Vec<String> = (0..40).map(|number| line(&number.to_string())).collect();
+    assert_eq!(
+        publish("a", &lines, &url),
+        "40 lines, 40 acknowledged, 0 known already, 0 refused\n"
+    );
+    pipeline.rest().await.expect("rest");
+    // In another order: the broker knows none of these messages.
+    lines.reverse();
+    lines.push(line("new"));
+    assert_eq!(
+        publish("b", &lines, &url),
+        "41 lines, 41 acknowledged, 40 known already, 0 refused\n"
+    );
+    pipeline.rest().await.expect("rest");
+    assert_eq!(pipeline.shown().await.expect("metrics")[1], 41.0);
+    // An archive that does not answer holds nothing up.
+    let said = publish("b", &lines[..1], "postgres://nobody@127.0.0.1:1/x");
+    assert!(said.starts_with("1 line, 1 acknowledged, 0 known to the broker"), "{said}");
+    assert!(said.contains("can't be asked"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_connects_to_nothing_and_refuses_what_would_be_refused() {
+    let input = format!("{}\nnonsense\n", line("a"));
+    // Nobody listens there.
+    let words = ["publish", "--dry-run", "--nats-url", "nats://127.0.0.1:1"];
+    let ended = executable::run(words, input.as_bytes()).expect("it runs");
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.stdout.starts_with("nothing was sent: 2 lines, 1 event, 1 refused\n"));
+    assert!(ended.stdout.contains("bucket b: 1 event, 1 bytes transferred"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("line 2: undecodable"), "{}", ended.stderr);
+    let ended = executable::run(words, line("a").as_bytes()).expect("it runs");
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_pass_over_settings_that_only_services_read() {
+    let (server, _) = server().await;
+    let url = server.url();
+    let others = [("NATS_STREAM_RULES", "no such rule"), ("NATS_EVENT_STREAM_MAX_BYTES", "large")];
+    let mut publish = Command::new(executable::lakegauge().expect("it was built"));
+    publish.args(["publish", "--nats-url", &url]).env_clear().envs(others);
+    let ended = executable::finish(publish, line("a").as_bytes()).expect("it runs");
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    for tool in [&["audit"][..], &["dead-letters", "retry", "1"]] {
+        let mut command = Command::new(executable::lakegauge().expect("it was built"));
+        let database = ["--database-url", "postgres://nobody@127.0.0.1:1/none?sslmode=disable"];
+        command.args(tool).args(["--nats-url", &url]).args(database).env_clear().envs(others);
+        let ended = executable::finish(command, b"").expect("it runs");
+        // It came as far as the archive, which there is not.
+        assert_eq!(ended.status, Some(1), "{tool:?}: {ended:?}");
+        assert!(ended.stderr.contains("can't connect"), "{tool:?}: {ended:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_pipeline_it_says_so_and_ends() {
     let server = NatsServer::start_or_given().await.expect("a server");
     let ended = publish(&server, &[], &line("a"));
     assert_eq!(ended.status, Some(1));
     assert!(ended.stderr.contains("is the pipeline running"), "{ended:?}");
-    assert_eq!(ended.stdout, "1 lines, 0 acknowledged, 0 duplicates, 0 refused\n");
+    assert_eq!(
+        ended.stdout,
+        "1 line, 0 acknowledged, 0 known to the broker from the last two minutes, 0 refused\n"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -245,7 +245,7 @@ async fn an_aggregator_that_is_asked_to_begins_from_the_archive_with_the_same_nu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_sent_an_event_is_kept_and_what_one_sent_is_replayed_alone() {
     let mut pipeline = with_an_archive().await;
-    pipeline.set("SIMULATE_LAKE_SOURCE", "store.two");
+    pipeline.set("SIMULATE_LAKE_SOURCE", "store-two");
     let [lake, _] = traffic(6_000);
     let simulator = pipeline.simulate_run("second", Side::Lake, lake).unwrap();
     simulator.finish().await.unwrap();
@@ -268,9 +268,9 @@ async fn who_sent_an_event_is_kept_and_what_one_sent_is_replayed_alone() {
     assert_eq!(pipeline.database.value("select count(*) from lakegauge.source").unwrap(), "3");
     let nobody = "select count(*) from lakegauge_api.lake_access where source is null";
     assert_eq!(pipeline.database.number(nobody).unwrap(), 0);
-    let (first, second) = (rows("lake-simulator"), rows("store_two"));
+    let (first, second) = (rows("lake-simulator"), rows("store-two"));
     assert!(second > first && first > 0, "{first} and {second}");
-    for (source, events) in [("lake-simulator", first), ("store.two", second), ("nobody", 0)] {
+    for (source, events) in [("lake-simulator", first), ("store-two", second), ("nobody", 0)] {
         let ended = replay(&pipeline, &["--dry-run", "--json", "--source", source]);
         assert_done(&ended);
         let told: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -278,7 +278,7 @@ async fn who_sent_an_event_is_kept_and_what_one_sent_is_replayed_alone() {
         assert_eq!(told["WAREHOUSE_0"]["events"].as_i64(), Some(0), "{source}");
     }
     let run = ReplayRun::new("two").unwrap();
-    assert_done(&replay(&pipeline, &["two", "--source", "store.two"]));
+    assert_done(&replay(&pipeline, &["two", "--source", "store-two"]));
     let bus = pipeline.bus().await.unwrap();
     let replayed = positions(&bus, &run, Stream::lake(0)).await;
     assert_eq!(i64::try_from(replayed.len()).unwrap(), second);

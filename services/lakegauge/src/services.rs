@@ -31,7 +31,7 @@ pub(crate) struct ServiceCommand {
 pub(crate) const SERVICES: &[ServiceCommand] = &[
     ServiceCommand {
         path: &["simulate", "lake"],
-        about: "Make object store requests, and and write what the metrics must be",
+        about: "Make object store requests, and write what the metrics must be",
         service: Service { name: "lake-simulator", version: VERSION, admin_addr: "127.0.0.1:8011" },
         settings: simulator::lake::Config::table,
         load: |settings| drop(simulator::lake::Config::load(settings)),
@@ -46,7 +46,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
     },
     ServiceCommand {
         path: &["simulate", "warehouse"],
-        about: "Make queries, and and write what the metrics must be",
+        about: "Make queries, and write what the metrics must be",
         service: Service {
             name: "warehouse-simulator",
             version: VERSION,

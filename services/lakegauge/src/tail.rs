@@ -60,7 +60,7 @@ fn filter(name: &'static str, help: &'static str) -> Arg {
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let given = flags::ToolArguments::of(matches, &BusSettings::table(), DatabaseLogin::Reader);
-    let bus = match given.load(|settings| bus::service::load("lakegauge tail", settings)) {
+    let bus = match given.load(|settings| BusSettings::load_named("lakegauge tail", settings)) {
         Ok(bus) => bus,
         Err(status) => return status,
     };
@@ -71,7 +71,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     };
     let json = matches.get_flag("json");
     flags::report(flags::block_on_until_stopped(async |stop| {
-        tail(&bus.settings, &subjects, &filters, json, stop).await
+        tail(&bus, &subjects, &filters, json, stop).await
     }))
 }
 

@@ -68,7 +68,7 @@ service_kit::settings! {
         pub burst_events: f64 = in_range(1.0..=10_000.0),
         /// Last token of the subject.
         #[setting(SOURCE, "source")]
-        pub source: String = text,
+        pub source: String = parse_by(wire::source_name),
         /// File for what is expected, written at the end: what was acknowledged, and what the metrics
         /// must be by the model's own knowledge, as JSON.
         #[setting(EXPECTED_FILE, "expected")]

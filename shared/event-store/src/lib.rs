@@ -35,8 +35,9 @@ pub use identity::{
 };
 pub use inspect::{
     audit,
+    known::ArchivedIdentities,
     server::{ServerFacts, inspect},
-    tally::{Tally, tally},
+    tally::{SourceTally, Tally, tally},
     totals,
 };
 pub use message_range::MessageRange;

@@ -36,6 +36,6 @@ pub use read::{
 pub use sample::{decode_sample, encode_sample, read_sample};
 pub use seal::{Sealed, seal};
 pub use size::{MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MIN, cut};
-pub use subject::{Subjects, source_token};
+pub use subject::{NoSourceName, Subjects, source_name, source_token};
 pub use text::{BEGINNING_BYTES, Foreign, foreign, trimmed};
 pub use verdicts::{VERDICTS_PER_MESSAGE_MAX, seal_verdicts};

@@ -115,6 +115,23 @@ pub fn source_token(name: &str) -> String {
     if token.is_empty() { "_".to_owned() } else { token }
 }
 
+/// Why a name can't be a source's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be one token of a subject: 1 to {SOURCE_CHARS_MAX} printable ASCII characters without \
+     `.`, `*`, `>` and spaces; put `-` or `_` in their place"
+)]
+pub struct NoSourceName;
+
+/// The name of a source as somebody gives it: refused where a subject would show another one.
+///
+/// # Errors
+///
+/// It is no token of a subject.
+pub fn source_name(name: &str) -> Result<String, NoSourceName> {
+    Some(source_token(name)).filter(|token| token == name).ok_or(NoSourceName)
+}
+
 #[cfg(test)]
 mod tests {
     use domain::Event;
@@ -176,5 +193,15 @@ mod tests {
             assert_eq!(source_token(name), token);
         }
         assert_eq!(source_token(&"x".repeat(1_000)).len(), SOURCE_CHARS_MAX);
+    }
+
+    #[test]
+    fn a_name_that_a_subject_would_change_is_refused_with_what_to_do() {
+        assert_eq!(source_name("my-log_2"), Ok("my-log_2".to_owned()));
+        let long = "x".repeat(SOURCE_CHARS_MAX + 1);
+        for name in ["my.source", "a b", "", "é", "a>", &long] {
+            let why = source_name(name).unwrap_err().to_string();
+            assert!(why.contains("put `-` or `_`"), "{name}: {why}");
+        }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn command() -> Command {
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let given = command::ToolArguments::of(matches, &settings(), DatabaseLogin::Reader);
     let loaded = given.load(|settings| {
-        let bus = bus::service::load("lakegauge audit", settings);
+        let bus = BusSettings::load_named("lakegauge audit", settings);
         bus.zip(event_store::service::load("lakegauge-audit", settings))
     });
     let (bus, store) = match loaded {
@@ -68,7 +68,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         Err(status) => return status,
     };
     command::say_raised_tls(&store);
-    let bus = (!matches.get_flag(ARCHIVE_ONLY)).then_some(bus.settings);
+    let bus = (!matches.get_flag(ARCHIVE_ONLY)).then_some(bus);
     let json = matches.get_flag(JSON);
     command::report_status(command::block_on(async {
         let certificate = audit(&store, bus.as_ref()).await?;

@@ -12,7 +12,7 @@ use wire::{Format, Packer, PackerLimits, Sealed, Subjects};
 use super::progress::PublishCounts;
 
 /// Partitions of each side. Splitting is a later release's; the format is ready for it.
-const PARTITIONS: u16 = 1;
+pub(super) const PARTITIONS: u16 = 1;
 
 /// Publishes events to the streams that they belong to.
 pub(crate) struct Lanes {

@@ -1,22 +1,25 @@
 //! `lakegauge publish`: events from a file or standard input, every acknowledgement awaited.
 
+mod archived;
 mod input;
 mod lanes;
 mod lines;
+mod preview;
 mod progress;
 pub(crate) mod unpack;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::{Bus, BusSettings};
-use clap::{Arg, ArgMatches, Command, value_parser};
-use domain::Timestamp;
-use service_kit::{Clock, Settings};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use domain::{Event, Refusal, Timestamp};
+use event_store::StoreSettings;
+use service_kit::Clock;
 use tokio::sync::mpsc;
 use wire::Format;
 
@@ -25,15 +28,18 @@ use crate::{
     command as flags,
     stop::{Stop, Stopped},
 };
+use archived::ArchivedBefore;
 use input::Line;
 use lanes::Lanes;
-use lines::{Identifier, NoEvent};
+use lines::{Identifier, NoEvent, TooManyLines};
 use progress::PublishBar;
 
 /// Pieces of input that were read and not yet published: each is what one read gave.
 const PIECES_MAX: usize = 8;
 /// How long an interrupted run waits for the acknowledgements of what it has sent.
 const INTERRUPTED_FLUSH: Duration = Duration::from_secs(10);
+
+const DRY_RUN: &str = "dry-run";
 
 const FORMATS: [(&str, Format); 2] =
     [(Format::Json.name(), Format::Json), (Format::Bincode.name(), Format::Bincode)];
@@ -44,11 +50,14 @@ service_kit::settings! {
     pub(crate) struct Config {
         /// NATS.
         #[settings(BusSettings::table())]
-        bus: BusSettings = connection(),
+        bus: BusSettings = BusSettings::load_named("lakegauge publish"),
+        /// The archive, which is asked how many of the events it has already.
+        #[settings(event_store::service::table())]
+        store: Option<StoreSettings> = event_store::service::load_optional("lakegauge-publish"),
         /// Name of the source: part of the subject, and of the ids of events that have none. The same
         /// line of the same source, at the same of its occurrences, counts once.
         #[setting(PUBLISH_SOURCE, "source", default = "publish")]
-        source: String = text,
+        source: String = parse_by(wire::source_name),
         /// Form of the messages: json (readable) or bincode (smaller and faster).
         #[setting(PUBLISH_FORMAT, "format", default = "json")]
         format: Format = choice(&FORMATS),
@@ -62,16 +71,14 @@ service_kit::settings! {
     }
 }
 
-fn connection(settings: &mut Settings<'_>) -> Option<BusSettings> {
-    Some(bus::service::load("lakegauge publish", settings)?.settings)
-}
-
 pub(crate) fn command() -> Command {
     let command = Command::new("publish")
         .about("Publish events from a file or standard input, and wait until they are stored")
         .after_help(
             "One JSON object a line (see `lakegauge schema`), plain, gzip or zstd. A line that is \
              no event is\nreported with its number and reason and does not stop the rest.\n\
+             Where the archive can be asked, the end says how many events it knew already; they \
+             count once.\n\
              Exit status: 0 if every line was acknowledged, 1 otherwise, 64 for wrong arguments.\n\
              Example: jq -c -f to-events.jq access.log | lakegauge publish --source edge -",
         )
@@ -81,7 +88,11 @@ pub(crate) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .default_value("-")
                 .help("File to read; - for standard input"),
-        );
+        )
+        .arg(Arg::new(DRY_RUN).long(DRY_RUN).action(ArgAction::SetTrue).help(
+            "Only say what would be published: events, times, buckets, bytes, and lines that are \
+             refused. Nothing is connected to",
+        ));
     flags::of_tool(command, &Config::table())
 }
 
@@ -94,6 +105,9 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let Some(file) = matches.get_one::<PathBuf>("file").cloned() else {
         return ExitCode::from(crate::EXIT_USAGE);
     };
+    if matches.get_flag(DRY_RUN) {
+        return flags::report(flags::block_on_blocking(move || preview::preview(&config, &file)));
+    }
     flags::report(flags::block_on_until_stopped(|stop| publish(config, file, stop)))
 }
 
@@ -115,7 +129,8 @@ async fn publish(config: Config, file: PathBuf, mut stop: Stop) -> anyhow::Resul
     let bus = stop.unless(Bus::connect(&config.bus)).await??;
     let progress = PublishBar::new(bytes);
     let lines = read_in_the_background(progress.count(raw))?;
-    let mut run = PublishRun::new(&config, bus, &progress);
+    let archived = stop.unless(ArchivedBefore::open(&config, &bus, &progress)).await?;
+    let mut run = PublishRun::new(&config, bus, archived, &progress);
     let ended = run.lines(lines, &mut stop).await;
     let flushed = run.flush(&ended, &mut stop).await;
     let told = progress.end()?;
@@ -124,7 +139,7 @@ async fn publish(config: Config, file: PathBuf, mut stop: Stop) -> anyhow::Resul
     if let End::Stopped(stopped) = ended {
         anyhow::bail!("{stopped}; the same can be published again: what is stored counts once");
     }
-    anyhow::ensure!(told.refused == 0, "{} of {} lines were refused", told.refused, told.lines);
+    told.ensure_none_refused()?;
     anyhow::ensure!(
         told.acknowledged == told.lines,
         "only {} of {} lines were acknowledged",
@@ -135,7 +150,7 @@ async fn publish(config: Config, file: PathBuf, mut stop: Stop) -> anyhow::Resul
 }
 
 /// The input and its size, where it has one.
-fn open(path: &PathBuf) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
+fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
     if path.as_os_str() == "-" {
         return Ok((Box::new(io::stdin()), None));
     }
@@ -170,16 +185,29 @@ struct PublishRun<'a> {
     clock: Clock,
     identifier: Identifier,
     lanes: Lanes,
+    archived: ArchivedBefore<'a>,
     progress: &'a PublishBar,
 }
 
+/// A line, as far as it can be judged by itself.
+struct ReadLine {
+    number: u64,
+    event: Result<Event, Refusal>,
+}
+
 impl<'a> PublishRun<'a> {
-    fn new(config: &Config, bus: Bus, progress: &'a PublishBar) -> Self {
+    fn new(
+        config: &Config,
+        bus: Bus,
+        archived: ArchivedBefore<'a>,
+        progress: &'a PublishBar,
+    ) -> Self {
         Self {
             strict: config.strict,
             clock: Clock::system(),
             identifier: Identifier::new(config.source.clone(), config.lines_without_id_max),
             lanes: Lanes::new(bus, &config.bus, &config.source, config.format, progress.counts()),
+            archived,
             progress,
         }
     }
@@ -218,31 +246,43 @@ impl<'a> PublishRun<'a> {
 
     /// Publishes some lines; says whether to go on.
     async fn piece(&mut self, lines: Vec<Line>) -> anyhow::Result<bool> {
-        for line in lines {
+        let (read, too_many) = self.read(lines);
+        // Before they are sent: the archiver may be quick.
+        self.archived.count(read.iter().filter_map(|line| line.event.as_ref().ok())).await;
+        for ReadLine { number, event } in read {
             self.progress.line();
-            if let Err(refusal) = self.line(&line).await? {
-                self.progress.refused(line.number, &refusal);
+            let taken = match event {
+                Ok(event) => self.push(&event).await?,
+                Err(refusal) => Err(refusal),
+            };
+            if let Err(refusal) = taken {
+                self.progress.refused(number, &refusal);
                 if self.strict {
                     return Ok(false);
                 }
             }
         }
-        Ok(true)
+        too_many.map_or(Ok(true), |error| Err(error.into()))
     }
 
-    async fn line(&mut self, line: &Line) -> anyhow::Result<Result<(), domain::Refusal>> {
-        let text = match &line.text {
-            Ok(text) => text,
-            Err(refusal) => return Ok(Err(refusal.clone())),
-        };
-        let event = match self.identifier.event(text) {
-            Ok(event) => event,
-            Err(NoEvent::Refused(refusal)) => return Ok(Err(refusal)),
-            Err(NoEvent::TooMany(error)) => return Err(error.into()),
-        };
+    /// The events of some lines, up to the first that there is no room to remember.
+    fn read(&mut self, lines: Vec<Line>) -> (Vec<ReadLine>, Option<TooManyLines>) {
+        let mut read = Vec::with_capacity(lines.len());
+        for Line { number, text } in lines {
+            let event = match text.map(|text| self.identifier.event(&text)) {
+                Ok(Ok(event)) => Ok(event),
+                Ok(Err(NoEvent::Refused(refusal))) | Err(refusal) => Err(refusal),
+                Ok(Err(NoEvent::TooMany(error))) => return (read, Some(error)),
+            };
+            read.push(ReadLine { number, event });
+        }
+        (read, None)
+    }
+
+    async fn push(&mut self, event: &Event) -> anyhow::Result<Result<(), Refusal>> {
         let now = Timestamp(self.clock.now_us());
         let now_ms = self.clock.monotonic_ms();
-        self.lanes.push(&event, now, now_ms).await
+        self.lanes.push(event, now, now_ms).await
     }
 
     /// Waits for the acknowledgement of everything that was sent, for a while only if somebody wants

@@ -24,6 +24,10 @@ pub(crate) struct PublishCounts {
     pub(crate) acknowledged: AtomicU64,
     /// Of these, events in messages that the broker had already.
     pub(crate) duplicates: AtomicU64,
+    /// Events that the archive had before they were sent, where it was asked.
+    pub(crate) archived: AtomicU64,
+    /// Whether it could be asked for all of them.
+    pub(crate) asked: AtomicBool,
     publishers: Mutex<Vec<Arc<PublishProgress>>>,
 }
 
@@ -43,6 +47,10 @@ impl PublishCounts {
             lines: self.lines.load(Ordering::Relaxed),
             acknowledged: self.acknowledged.load(Ordering::Relaxed),
             duplicates: self.duplicates.load(Ordering::Relaxed),
+            archived: self
+                .asked
+                .load(Ordering::Relaxed)
+                .then(|| self.archived.load(Ordering::Relaxed)),
             refused: self.refused.load(Ordering::Relaxed),
         }
     }
@@ -55,19 +63,38 @@ pub(crate) struct PublishReport {
     pub(crate) lines: u64,
     /// Lines whose event the broker has stored.
     pub(crate) acknowledged: u64,
-    /// Of these, lines in messages that the broker had already.
+    /// Of these, lines in messages that the broker had already: it remembers those of the last two
+    /// minutes, and only as they were packed.
     pub(crate) duplicates: u64,
+    /// Lines whose event the archive had before; nothing where it was not asked.
+    pub(crate) archived: Option<u64>,
     /// Lines that are no event, or none that would be counted.
     pub(crate) refused: u64,
 }
 
+impl PublishReport {
+    /// # Errors
+    ///
+    /// Lines were refused.
+    pub(crate) fn ensure_none_refused(&self) -> anyhow::Result<()> {
+        let Self { lines, refused, .. } = self;
+        let (unit, were) = if *lines == 1 { ("line", "was") } else { ("lines", "were") };
+        anyhow::ensure!(*refused == 0, "{refused} of {lines} {unit} {were} refused");
+        Ok(())
+    }
+}
+
 impl std::fmt::Display for PublishReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { lines, acknowledged, duplicates, refused } = self;
-        write!(
-            f,
-            "{lines} lines, {acknowledged} acknowledged, {duplicates} duplicates, {refused} refused"
-        )
+        let Self { lines, acknowledged, duplicates, archived, refused } = self;
+        let unit = if *lines == 1 { "line" } else { "lines" };
+        write!(f, "{lines} {unit}, {acknowledged} acknowledged, ")?;
+        match archived {
+            // What was sent a moment ago may not be archived yet, and the broker has it.
+            Some(archived) => write!(f, "{} known already", archived.max(duplicates))?,
+            None => write!(f, "{duplicates} known to the broker from the last two minutes")?,
+        }
+        write!(f, ", {refused} refused")
     }
 }
 
@@ -111,11 +138,15 @@ impl PublishBar {
         self.counts.lines.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Says something above the bar.
+    pub(crate) fn say(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{}", plain(text)));
+    }
+
     /// A line was refused.
     pub(crate) fn refused(&self, number: u64, refusal: &Refusal) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
-        let text = plain(&format!("line {number}: {refusal}"));
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.say(&format!("line {number}: {refusal}"));
     }
 
     /// Takes the bar away and prints the counts.
@@ -148,5 +179,29 @@ async fn look(bar: ProgressBar, counts: Arc<PublishCounts>, ended: Arc<AtomicBoo
         let told = counts.told();
         bar.set_message(format!("{} acknowledged, {} refused", told.acknowledged, told.refused));
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_known_is_said_as_far_as_somebody_knows() {
+        let report = PublishReport {
+            lines: 1,
+            acknowledged: 1,
+            duplicates: 0,
+            archived: Some(1),
+            refused: 0,
+        };
+        assert_eq!(report.to_string(), "1 line, 1 acknowledged, 1 known already, 0 refused");
+        let of_broker = PublishReport { lines: 3, archived: None, ..report };
+        assert_eq!(
+            of_broker.to_string(),
+            "3 lines, 1 acknowledged, 0 known to the broker from the last two minutes, 0 refused"
+        );
+        let just_sent = PublishReport { archived: Some(1), duplicates: 3, ..report };
+        assert!(just_sent.to_string().contains("3 known already"));
     }
 }

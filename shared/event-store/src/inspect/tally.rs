@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
 
 use crate::{
     error::StoreError,
@@ -20,8 +20,21 @@ pub struct Tally {
     pub duplicates: u64,
     /// Dead letters, open and closed.
     pub dead_letters: u64,
+    /// What each source has of it; under an empty name what came without one.
+    pub sources: BTreeMap<String, SourceTally>,
     /// The sequence up to which each stream is archived.
     pub checkpoints: BTreeMap<String, u64>,
+}
+
+/// What the archive holds of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceTally {
+    /// Rows of requests and inventories.
+    pub lake: u64,
+    /// Rows of queries.
+    pub warehouse: u64,
+    /// Dead letters, open and closed.
+    pub dead_letters: u64,
 }
 
 /// Counts the archive, of one moment. Reads every key: seconds per ten million rows.
@@ -51,6 +64,7 @@ pub async fn tally(settings: &StoreSettings) -> Result<Tally, StoreError> {
         .fetch_one(&mut connection)
         .await
         .doing(DOING)?;
+    let sources = by_source(&mut connection).await?;
     let checkpoints: Vec<(String, i64)> = sqlx::query_as(
         "select stream.name, checkpoint.sequence
          from lakegauge.checkpoint join lakegauge.stream on stream.id = checkpoint.stream",
@@ -65,6 +79,38 @@ pub async fn tally(settings: &StoreSettings) -> Result<Tally, StoreError> {
         events: unsigned(events)?,
         duplicates: unsigned(events.saturating_sub(distinct))?,
         dead_letters: unsigned(dead_letters)?,
+        sources,
         checkpoints: checkpoints.collect::<Result<_, StoreError>>()?,
     })
+}
+
+async fn by_source(
+    connection: &mut PgConnection,
+) -> Result<BTreeMap<String, SourceTally>, StoreError> {
+    const DOING: &str = "counting what each source has";
+    let mut sources: BTreeMap<String, SourceTally> = BTreeMap::new();
+    for table in ["lake_access", "lake_inventory", "warehouse_query", "dead_letter"] {
+        // Grouped by number first: names are joined to a few rows only.
+        let sql = format!(
+            "select coalesce(source.name, ''), part.rows
+             from (select stream, source, count(*) as rows
+                   from lakegauge.{table} group by stream, source) as part
+             left join lakegauge.source
+                 on source.stream = part.stream and source.number = part.source"
+        );
+        let rows: Vec<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&mut *connection)
+            .await
+            .doing(DOING)?;
+        for (name, rows) in rows {
+            let of_source = sources.entry(name).or_default();
+            let counted = match table {
+                "lake_access" | "lake_inventory" => &mut of_source.lake,
+                "warehouse_query" => &mut of_source.warehouse,
+                _ => &mut of_source.dead_letters,
+            };
+            *counted = counted.saturating_add(unsigned(rows)?);
+        }
+    }
+    Ok(sources)
 }

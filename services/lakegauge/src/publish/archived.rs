@@ -1,0 +1,67 @@
+//! How many of the events the archive had before they were sent.
+//!
+//! It is a kindness to the one who publishes, and no part of counting once: where the archive can't
+//! be asked, events are published all the same.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bus::Bus;
+use domain::Event;
+use event_store::{ArchivedIdentities, StoreSettings};
+
+use super::{
+    Config,
+    progress::{PublishBar, PublishCounts},
+};
+use crate::identity;
+
+/// Asks the archive, as long as it answers.
+pub(super) struct ArchivedBefore<'a> {
+    archive: Option<ArchivedIdentities>,
+    counts: Arc<PublishCounts>,
+    progress: &'a PublishBar,
+}
+
+impl<'a> ArchivedBefore<'a> {
+    /// Connects, where an archive is known that keeps the events of this broker.
+    pub(super) async fn open(config: &Config, bus: &Bus, progress: &'a PublishBar) -> Self {
+        let counts = progress.counts();
+        let mut this = Self { archive: None, counts, progress };
+        let Some(store) = &config.store else { return this };
+        match open(bus, store).await {
+            Ok(archive) => {
+                this.archive = Some(archive);
+                this.counts.asked.store(true, Ordering::Relaxed);
+            }
+            Err(error) => this.unasked(&error),
+        }
+        this
+    }
+
+    /// Counts those of some events that the archive has.
+    pub(super) async fn count<'e>(&mut self, events: impl Iterator<Item = &'e Event>) {
+        let Some(archive) = &mut self.archive else { return };
+        match archive.count(events).await {
+            Ok(known) => {
+                self.counts.archived.fetch_add(known, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.archive = None;
+                self.counts.asked.store(false, Ordering::Relaxed);
+                self.unasked(&error.into());
+            }
+        }
+    }
+
+    fn unasked(&self, why: &anyhow::Error) {
+        self.progress.say(&format!(
+            "which events the archive has already can't be asked, so that is not counted: {why:#}"
+        ));
+    }
+}
+
+async fn open(bus: &Bus, store: &StoreSettings) -> anyhow::Result<ArchivedIdentities> {
+    identity::compare(bus, store).await?;
+    Ok(ArchivedIdentities::open(store).await?)
+}
