@@ -208,6 +208,28 @@ async fn every_kind_of_letter_is_put_where_it_belongs_once_and_the_metrics_agree
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_of_one_reason_are_dropped_together_and_the_others_stay_open() {
+    let here = Lettered::start().await;
+    let ahead = here.write(2, 600);
+    let mut payloads: Vec<String> = (0..5).map(|number| format!("garbage {number}")).collect();
+    payloads.extend([encode_line(&here.write(1, 0)), encode_line(&ahead)]);
+    here.publish(&payloads).await;
+    let open = here.ends(0, &["list"], "");
+    assert!(open.lines().all(|line| line.contains(" item 0  test  ")), "with its source: {open}");
+    let drop = ["drop", "--all", "--reason", "undecodable", "--note", "from a test"];
+    assert_eq!(here.ends(0, &drop, ""), "dropped 5 letters\n");
+    assert_eq!(here.ends(0, &drop, ""), "dropped 0 letters\n");
+    let reasons: Vec<Value> = here.list(&[]).iter().map(|it| it["reason"].clone()).collect();
+    assert_eq!(reasons, ["future_dated"]);
+    let closed = here.list(&["--closed"]);
+    assert_eq!(closed.len(), 5);
+    for letter in closed {
+        assert_eq!(json!([letter["closed_as"], letter["note"]]), json!(["dropped", "from a test"]));
+    }
+    here.counts(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_the_database_refused_comes_in_with_its_windows_and_is_counted_once() {
     let mut here = Lettered::start().await;
     let sql = |here: &Lettered, sql: &str| here.pipeline.database.sql(sql).unwrap();

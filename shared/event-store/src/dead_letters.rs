@@ -311,6 +311,34 @@ impl DeadLetters {
     }
 }
 
+impl DeadLetters {
+    /// Drops those of these that are open, in one statement, and says how many they were: what
+    /// somebody else closed meanwhile stays as it was closed.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn drop_open(
+        &mut self,
+        numbers: &[u64],
+        note: Option<&str>,
+    ) -> Result<u64, StoreError> {
+        let numbers: Vec<i64> =
+            numbers.iter().map(|number| signed(*number)).collect::<Result<_, _>>()?;
+        let done = sqlx::query(
+            "update lakegauge.dead_letter set closed_at = now(), closed_as = $2, note = $3 \
+             where number = any($1) and closed_at is null",
+        )
+        .bind(numbers)
+        .bind(ClosedAs::Dropped.code())
+        .bind(note)
+        .execute(&mut self.connection)
+        .await
+        .doing("dropping dead letters")?;
+        Ok(done.rows_affected())
+    }
+}
+
 /// The event that a counted dead letter holds, at its place.
 fn placed(letter: &DeadLetter) -> Result<Placed, StoreError> {
     let decoded = wire::json::decode_line(&letter.bytes).map_err(|undecoded| {

@@ -8,11 +8,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bus::BusSettings;
+use bus::{BusSettings, Topology};
 use clap::{
     Arg, ArgAction, ArgGroup, ArgMatches, Command, builder::PossibleValuesParser, value_parser,
 };
-use domain::{Reason, Timestamp};
+use domain::{Reason, SAMPLES, Timestamp};
 use event_store::StoreSettings;
 use event_store::dead_letters::{ClosedAs, DeadLetterFilter, DeadLetters};
 use service_kit::{Clock, Setting};
@@ -73,9 +73,9 @@ fn retry_command() -> Command {
              Example: lakegauge dead-letters retry --all --reason refused_by_database",
         )
         .arg(numbers())
-        .arg(switch("every", "All open letters that the filters choose").long("all"))
+        .arg(every())
         .args(filters())
-        .group(ArgGroup::new("which").args(["numbers", "every"]).required(true))
+        .group(which())
         .arg(
             Arg::new("replace")
                 .long("replace")
@@ -96,8 +96,14 @@ fn retry_command() -> Command {
 fn drop_command() -> Command {
     let command = Command::new("drop")
         .about("Close letters that belong nowhere, with a note")
-        .after_help("A letter whose event was counted stays counted.")
-        .arg(numbers().required(true))
+        .after_help(
+            "A letter whose event was counted stays counted.\n\
+             Example: lakegauge dead-letters drop --all --reason undecodable --note 'a test'",
+        )
+        .arg(numbers())
+        .arg(every())
+        .args(filters())
+        .group(which())
         .arg(
             Arg::new("note")
                 .long("note")
@@ -121,14 +127,37 @@ fn numbers() -> Arg {
         .help("Number of a letter, as `list` prints it")
 }
 
+fn every() -> Arg {
+    switch("every", "All open letters that the filters choose").long("all")
+}
+
+/// Letters are named one by one, or all are meant that the filters choose.
+fn which() -> ArgGroup {
+    ArgGroup::new("which").args(["numbers", "every"]).required(true)
+}
+
+fn chosen(matches: &ArgMatches, clock: &Clock) -> DeadLetterFilter {
+    if matches.get_flag("every") {
+        return filter(matches, clock);
+    }
+    DeadLetterFilter { numbers: Some(given(matches)), ..DeadLetterFilter::default() }
+}
+
 fn filters() -> [Arg; 3] {
+    // Named for the life of the process, which asks for them once.
+    let streams = Topology::event_streams().into_iter().map(|it| &*String::leak(it.to_string()));
+    let streams: Vec<&'static str> = streams.chain([SAMPLES]).collect();
     [
         Arg::new("reason")
             .long("reason")
             .value_name("REASON")
             .value_parser(PossibleValuesParser::new(Reason::ALL.iter().map(|it| it.name())))
             .help("Only letters that were refused for this"),
-        Arg::new("stream").long("stream").value_name("STREAM").help("Only letters of this stream"),
+        Arg::new("stream")
+            .long("stream")
+            .value_name("STREAM")
+            .value_parser(PossibleValuesParser::new(streams))
+            .help("Only letters of this stream"),
         Arg::new("since").long("since").value_name("TIME").value_parser(since).help(
             "Only letters kept at this time (RFC 3339) or later, or in the last 90s, 15m, 24h, 7d",
         ),
@@ -193,7 +222,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let login = if writes { DatabaseLogin::Archiver } else { DatabaseLogin::Reader };
     let loaded = command::ToolArguments::of(matches, &settings(is_retry), login).load(|settings| {
         let store = event_store::service::load("lakegauge-dead-letters", settings);
-        let bus = is_retry.then(|| bus::service::load("lakegauge dead-letters", settings));
+        let bus = is_retry.then(|| BusSettings::load_named("lakegauge dead-letters", settings));
         Some((store?, bus))
     });
     let (store, bus) = match loaded {
@@ -207,21 +236,14 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
             ("list", _) => print_list(&store, matches, &clock).await,
             ("show", _) => print_letters(&store, matches).await,
             ("retry", Some(bus)) => {
-                let which = if matches.get_flag("every") {
-                    filter(matches, &clock)
-                } else {
-                    DeadLetterFilter {
-                        numbers: Some(given(matches)),
-                        ..DeadLetterFilter::default()
-                    }
-                };
+                let which = chosen(matches, &clock);
                 let options = retry::Options {
                     replace: matches.get_one::<PathBuf>("replace").cloned(),
                     anyway: matches.get_flag("anyway"),
                 };
-                retry::retry(&store, &bus.settings, &which, &options, &clock).await
+                retry::retry(&store, &bus, &which, &options, &clock).await
             }
-            ("drop", _) => drop_letters(&store, matches).await,
+            ("drop", _) => drop_letters(&store, &chosen(matches, &clock), matches).await,
             _ => anyhow::bail!("there is no dead-letters {name}"),
         }
     }))
@@ -279,12 +301,38 @@ async fn print_letters(store: &StoreSettings, matches: &ArgMatches) -> anyhow::R
     Ok(all)
 }
 
-async fn drop_letters(store: &StoreSettings, matches: &ArgMatches) -> anyhow::Result<bool> {
+/// Closes what is chosen; whether each letter that was named could be.
+async fn drop_letters(
+    store: &StoreSettings,
+    which: &DeadLetterFilter,
+    matches: &ArgMatches,
+) -> anyhow::Result<bool> {
     let note = matches.get_one::<String>("note").map(String::as_str);
     let mut letters = DeadLetters::write(store).await?;
+    if let Some(numbers) = &which.numbers {
+        return drop_numbers(&mut letters, numbers, note).await;
+    }
+    let (mut after, mut dropped) = (0, 0_u64);
+    loop {
+        let page = letters.page(which, after, LIST_BYTES_MAX).await?;
+        let Some(last) = page.last() else { break };
+        after = last.number;
+        let numbers: Vec<u64> = page.iter().map(|letter| letter.number).collect();
+        dropped = dropped.saturating_add(letters.drop_open(&numbers, note).await?);
+    }
+    let letters = if dropped == 1 { "letter" } else { "letters" };
+    println_line(&format!("dropped {dropped} {letters}"))?;
+    Ok(true)
+}
+
+async fn drop_numbers(
+    letters: &mut DeadLetters,
+    numbers: &[u64],
+    note: Option<&str>,
+) -> anyhow::Result<bool> {
     let mut all = true;
-    for number in given(matches) {
-        match letters.close(number, ClosedAs::Dropped, note).await {
+    for number in numbers {
+        match letters.close(*number, ClosedAs::Dropped, note).await {
             Ok(()) => println_line(&format!("letter {number}: dropped"))?,
             Err(event_store::StoreError::Inconsistent(why)) => {
                 eprintln!("{why}, or there is none of this number");
@@ -326,5 +374,23 @@ mod tests {
         assert!(parse(&["3", "--replace", "-"]));
         assert!(!parse(&[]) && !parse(&["3", "--all"]) && !parse(&["0"]));
         assert!(!parse(&["--all", "--replace", "-"]) && !parse(&["--all", "--reason", "nonsense"]));
+    }
+
+    #[test]
+    fn drop_wants_a_note_and_numbers_or_all() {
+        let parse = |arguments: &[&str]| {
+            let all = ["dead-letters", "drop", "--note", "n"].iter().chain(arguments);
+            command().try_get_matches_from(all).is_ok()
+        };
+        assert!(parse(&["3", "4"]) && parse(&["--all", "--reason", "too_long", "--since", "24h"]));
+        assert!(!parse(&[]) && !parse(&["3", "--all"]));
+        assert!(command().try_get_matches_from(["dead-letters", "drop", "--all"]).is_err());
+    }
+
+    #[test]
+    fn a_stream_that_there_is_not_is_refused_with_those_that_there_are() {
+        let asked = ["dead-letters", "list", "--stream", "LAKE"];
+        let why = command().try_get_matches_from(asked).unwrap_err().to_string();
+        assert!(why.contains("LAKE_0") && why.contains(SAMPLES), "{why}");
     }
 }

@@ -13,13 +13,14 @@ const PREVIEW_CHARS: usize = 60;
 /// Bytes in a line of a dump.
 const DUMP_BYTES: usize = 16;
 
-/// A dead letter as one line.
+/// A dead letter as one line; `-` where no source is known.
 pub(super) fn line(letter: &DeadLetter) -> String {
     let field = letter.field.as_ref().map_or_else(String::new, |field| format!(" {field}"));
+    let source = letter.source.as_deref().unwrap_or("-");
     let text = String::from_utf8_lossy(letter.parts().1);
     let preview: String = text.chars().take(PREVIEW_CHARS).collect();
     plain(&format!(
-        "{:>6}  {}  {} {}  {}{field}  {}  {preview}",
+        "{:>6}  {}  {} {}  {source}  {}{field}  {}  {preview}",
         letter.number,
         time(letter.received_at),
         letter.stream,
@@ -178,8 +179,8 @@ mod tests {
     fn a_line_says_where_why_and_what_and_commands_no_terminal() {
         assert_eq!(
             line(&letter(b"{\"a\":1}\x1b[2J")),
-            "     7  1970-01-01T00:00:02.000000Z  LAKE_0 epoch 1 message 12 item 3  too_long key  \
-             open  {\"a\":1}\\u{1b}[2J"
+            "     7  1970-01-01T00:00:02.000000Z  LAKE_0 epoch 1 message 12 item 3  git  too_long \
+             key  open  {\"a\":1}\\u{1b}[2J"
         );
     }
 
