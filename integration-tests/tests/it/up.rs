@@ -74,6 +74,31 @@ fn up_heeds_no_variable_that_is_meant_for_other_programs() {
 }
 
 #[test]
+fn what_is_published_beside_the_simulators_leaves_their_sums_in_agreement() {
+    let scratch = scratch().unwrap();
+    let data = scratch.path().join("data");
+    let flags = ["--rate=200", "--no-prometheus", "--no-grafana"];
+    let mut up = up(":", &data, &flags, &[]).unwrap();
+    up.wait_for_line("lag ").unwrap();
+    let mut publish = Command::new(lakegauge().unwrap());
+    publish.args(["publish", "--source", "my-log", "--data-dir"]).arg(&data);
+    let event = r#"{"type":"lake.access","occurred_at":"2026-01-01T00:00:00Z","bucket":"mine","key":"k","operation":"write","bytes":7,"duration_us":2,"outcome":"ok","principal":"p"}"#;
+    let input = format!("{event}\n{event}\n{}\n", event.replace("mine", "mine-too"));
+    let ended = finish(without_settings_of(publish), input.as_bytes()).unwrap();
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    up.terminate().unwrap();
+    assert_eq!(up.wait().unwrap().code(), Some(0), "{}", up.log());
+    let log = up.log();
+    assert!(log.contains("3 events of another source (my-log) came beside"), "{log}");
+    assert!(log.contains("the sums agree"), "{log}");
+}
+
+fn without_settings_of(mut command: Command) -> Command {
+    without_settings(&mut command);
+    command
+}
+
+#[test]
 fn up_refuses_a_scenario_that_there_is_not_before_it_makes_anything() {
     let scratch = scratch().unwrap();
     let data = scratch.path().join("data");

@@ -33,6 +33,7 @@ pub(crate) async fn count(pipeline: &RunningParts) -> anyhow::Result<ArchivedTot
         dead_letters: tally.dead_letters,
         duplicates: tally.duplicates,
         lag,
+        sources: tally.sources,
     })
 }
 

@@ -7,6 +7,7 @@
 
 pub mod addresses;
 mod archive;
+mod beside;
 mod config;
 mod console;
 mod datadir;

@@ -1,11 +1,13 @@
 //! What a run came to, and whether the sums agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use event_store::SourceTally;
 use serde::Serialize;
 use service_kit::metrics::float;
 use service_kit::terminal::grouped;
 
+use crate::beside::PublishedBeside;
 use crate::readings::{ACCESSES, RECORDS, RESPONSE_MS, ScrapedMetrics, USED_GB};
 
 /// Difference that is allowed between two response times, as a share: both divide the same sums,
@@ -15,6 +17,8 @@ const RESPONSE_TOLERANCE: f64 = 1e-9;
 /// What a simulator expects of the metrics, written when it has drained.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 pub(crate) struct SimulatorReport {
+    /// The source that its events are published under.
+    pub(crate) source: String,
     /// Distinct events that were acknowledged.
     pub(crate) published: u64,
     /// What the metrics must be, by the model's own account.
@@ -22,7 +26,7 @@ pub(crate) struct SimulatorReport {
 }
 
 /// What stands in the archive, or came into it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ArchivedTotals {
     pub(crate) events: u64,
     pub(crate) dead_letters: u64,
@@ -30,6 +34,8 @@ pub(crate) struct ArchivedTotals {
     pub(crate) duplicates: u64,
     /// Messages that are in a stream and not below its checkpoint.
     pub(crate) lag: u64,
+    /// What each source has of it.
+    pub(crate) sources: BTreeMap<String, SourceTally>,
 }
 
 impl ArchivedTotals {
@@ -38,9 +44,37 @@ impl ArchivedTotals {
         Self {
             events: self.events.saturating_sub(earlier.events),
             dead_letters: self.dead_letters.saturating_sub(earlier.dead_letters),
-            ..*self
+            duplicates: self.duplicates,
+            lag: self.lag,
+            sources: grown(&self.sources, &earlier.sources),
         }
     }
+
+    /// Without what was published beside the simulators.
+    fn without(self, beside: &PublishedBeside) -> Self {
+        Self {
+            events: self.events.saturating_sub(beside.events()),
+            dead_letters: self.dead_letters.saturating_sub(beside.sum.dead_letters),
+            ..self
+        }
+    }
+}
+
+/// What came on top, of the sources that have something of it.
+fn grown(
+    now: &BTreeMap<String, SourceTally>,
+    earlier: &BTreeMap<String, SourceTally>,
+) -> BTreeMap<String, SourceTally> {
+    let of = |(name, now): (&String, &SourceTally)| {
+        let earlier = earlier.get(name).copied().unwrap_or_default();
+        let growth = SourceTally {
+            lake: now.lake.saturating_sub(earlier.lake),
+            warehouse: now.warehouse.saturating_sub(earlier.warehouse),
+            dead_letters: now.dead_letters.saturating_sub(earlier.dead_letters),
+        };
+        (growth != SourceTally::default()).then(|| (name.clone(), growth))
+    };
+    now.iter().filter_map(of).collect()
 }
 
 /// Everything that a run is judged by.
@@ -66,8 +100,11 @@ pub(crate) struct RunOutcome {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     published: Option<u64>,
+    /// Events and dead letters of the simulators' sources; of all where none ran.
     archived: Option<u64>,
     dead_lettered: Option<u64>,
+    /// Events of other sources; their share is not checked.
+    published_beside: u64,
     duplicates_in_archive: Option<u64>,
     lag: Option<u64>,
     events_per_second: Option<f64>,
@@ -97,32 +134,34 @@ impl Summary {
         }
         let published =
             (!reports.is_empty()).then(|| reports.iter().map(|report| report.published).sum());
-        match &outcome.archive {
+        let beside = published_beside(&reports, outcome.archive.as_ref());
+        let archive = outcome.archive.map(|archive| archive.without(&beside));
+        match &archive {
             None => sums.push("the archive could not be counted".to_owned()),
             Some(archive) => sums.extend(archive_problems(archive, published)),
         }
         let metrics = outcome.four.map(|four| named(&four));
         let model = (!reports.is_empty()).then(|| model(&reports));
+        let compared = Compared::beside(&beside, outcome.response_comparable);
         match (&metrics, &model) {
             (None, _) => sums.push("the four metrics could not be read".to_owned()),
-            (Some(metrics), Some(model)) => {
-                sums.extend(metric_problems(metrics, model, outcome.response_comparable));
-            }
+            (Some(metrics), Some(model)) => sums.extend(compared.problems(metrics, model)),
             (Some(_), None) => {}
         }
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = beside.note().into_iter().collect();
         if outcome.simulators && !outcome.response_comparable {
             notes.push(format!(
                 "{RESPONSE_MS} is not compared: queries of the run before may be in its minute"
             ));
         }
-        let archived = outcome.archive.map(|archive| archive.events);
+        let archived = archive.as_ref().map(|archive| archive.events);
         Self {
             published,
             archived,
-            dead_lettered: outcome.archive.map(|archive| archive.dead_letters),
-            duplicates_in_archive: outcome.archive.map(|archive| archive.duplicates),
-            lag: outcome.archive.map(|archive| archive.lag),
+            dead_lettered: archive.as_ref().map(|archive| archive.dead_letters),
+            published_beside: beside.events(),
+            duplicates_in_archive: archive.as_ref().map(|archive| archive.duplicates),
+            lag: archive.as_ref().map(|archive| archive.lag),
             events_per_second: archived
                 .filter(|_| outcome.seconds > 0.0)
                 .map(|archived| (float(archived) / outcome.seconds * 10.0).round() / 10.0),
@@ -204,26 +243,64 @@ fn archive_problems(archive: &ArchivedTotals, published: Option<u64>) -> Vec<Str
     problems
 }
 
-fn metric_problems(
-    metrics: &BTreeMap<&'static str, f64>,
-    model: &BTreeMap<&'static str, f64>,
+/// What was published under other names than the simulators'; nothing where none reported.
+fn published_beside(
+    reports: &[SimulatorReport],
+    archive: Option<&ArchivedTotals>,
+) -> PublishedBeside {
+    let simulators: BTreeSet<&str> = reports.iter().map(|report| report.source.as_str()).collect();
+    match archive {
+        Some(archive) if !simulators.is_empty() => {
+            PublishedBeside::of(&archive.sources, &simulators)
+        }
+        Some(_) | None => PublishedBeside::default(),
+    }
+}
+
+/// How far the four metrics can be held against what the simulators expect.
+struct Compared {
+    /// Whether only the simulator published to the lake.
+    lake_alone: bool,
+    /// Whether only the simulator published to the warehouse.
+    warehouse_alone: bool,
     response_comparable: bool,
-) -> Vec<String> {
-    let mut problems = Vec::new();
-    for (name, expected) in model {
-        let Some(shown) = metrics.get(name) else { continue };
-        let equal = if *name == RESPONSE_MS {
-            !response_comparable || (shown - expected).abs() <= expected.abs() * RESPONSE_TOLERANCE
-        } else if *name == USED_GB {
-            (shown * 1e9).round() == (expected * 1e9).round()
-        } else {
-            shown == expected
-        };
-        if !equal {
-            problems.push(format!("{name} is {shown}, and the simulators expect {expected}"));
+}
+
+impl Compared {
+    const fn beside(beside: &PublishedBeside, response_comparable: bool) -> Self {
+        let (lake_alone, warehouse_alone) = (beside.sum.lake == 0, beside.sum.warehouse == 0);
+        Self { lake_alone, warehouse_alone, response_comparable }
+    }
+
+    fn problems(
+        &self,
+        metrics: &BTreeMap<&'static str, f64>,
+        model: &BTreeMap<&'static str, f64>,
+    ) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, expected) in model {
+            let Some(shown) = metrics.get(name) else { continue };
+            if !self.agree(name, *shown, *expected) {
+                problems.push(format!("{name} is {shown}, and the simulators expect {expected}"));
+            }
+        }
+        problems
+    }
+
+    /// A counter has what others published on top; space and response time are no sums by source.
+    fn agree(&self, name: &str, shown: f64, expected: f64) -> bool {
+        match name {
+            USED_GB => !self.lake_alone || (shown * 1e9).round() == (expected * 1e9).round(),
+            ACCESSES if !self.lake_alone => shown >= expected,
+            RECORDS if !self.warehouse_alone => shown >= expected,
+            RESPONSE_MS => {
+                !self.warehouse_alone
+                    || !self.response_comparable
+                    || (shown - expected).abs() <= expected.abs() * RESPONSE_TOLERANCE
+            }
+            _ => shown == expected,
         }
     }
-    problems
 }
 
 fn named(four: &ScrapedMetrics) -> BTreeMap<&'static str, f64> {
@@ -262,18 +339,45 @@ fn whole_where_whole<S: serde::Serializer>(
 mod tests {
     use super::*;
 
+    fn of(name: &str, growth: SourceTally) -> (String, SourceTally) {
+        (name.to_owned(), growth)
+    }
+
+    /// The good run, and beside it three events and a dead letter of somebody else.
+    fn with_others() -> RunOutcome {
+        let mut outcome = good();
+        let archive = outcome.archive.as_mut().unwrap();
+        let others = SourceTally { lake: 3, warehouse: 0, dead_letters: 1 };
+        archive.sources.extend([of("git", others)]);
+        archive.events += 3;
+        archive.dead_letters += 1;
+        let four = outcome.four.as_mut().unwrap();
+        four.accesses += 3.0;
+        four.used_gb += 0.5;
+        outcome
+    }
+
     fn good() -> RunOutcome {
-        let book = |published, metrics: &[(&str, f64)]| SimulatorReport {
+        let book = |source: &str, published, metrics: &[(&str, f64)]| SimulatorReport {
+            source: source.to_owned(),
             published,
             metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         };
         RunOutcome {
             reports: vec![
-                book(80, &[(USED_GB, 1.5), (ACCESSES, 80.0)]),
-                book(20, &[(RESPONSE_MS, 12.5), (RECORDS, 7.0)]),
+                book("lake", 80, &[(USED_GB, 1.5), (ACCESSES, 80.0)]),
+                book("warehouse", 20, &[(RESPONSE_MS, 12.5), (RECORDS, 7.0)]),
             ],
             simulators: true,
-            archive: Some(ArchivedTotals { events: 99, dead_letters: 1, duplicates: 0, lag: 0 }),
+            archive: Some(ArchivedTotals {
+                events: 99,
+                dead_letters: 1,
+                sources: BTreeMap::from([
+                    of("lake", SourceTally { lake: 79, warehouse: 0, dead_letters: 1 }),
+                    of("warehouse", SourceTally { lake: 0, warehouse: 20, dead_letters: 0 }),
+                ]),
+                ..ArchivedTotals::default()
+            }),
             four: Some(ScrapedMetrics {
                 used_gb: 1.5,
                 accesses: 80.0,
@@ -314,6 +418,36 @@ mod tests {
             let summary = Summary::of(outcome);
             assert!(!summary.sums_agree && summary.healthy, "{summary:?}");
         }
+    }
+
+    #[test]
+    fn what_others_published_is_said_and_leaves_the_simulators_share_to_be_compared() {
+        let summary = Summary::of(with_others());
+        assert!(summary.is_good(), "{:?}", summary.problems);
+        assert_eq!((summary.archived, summary.published_beside), (Some(99), 3));
+        let text = summary.describe();
+        assert!(text.contains("3 events and 1 dead letter of another source (git)"), "{text}");
+        let spoil: [fn(&mut RunOutcome); 4] = [
+            |outcome| outcome.four.as_mut().unwrap().accesses -= 4.0,
+            |outcome| outcome.four.as_mut().unwrap().records += 1.0,
+            |outcome| outcome.four.as_mut().unwrap().response_ms += 1.0,
+            |outcome| outcome.archive.as_mut().unwrap().events -= 1,
+        ];
+        for spoil in spoil {
+            let mut outcome = with_others();
+            spoil(&mut outcome);
+            assert!(!Summary::of(outcome).sums_agree);
+        }
+    }
+
+    #[test]
+    fn a_source_that_brought_nothing_since_is_not_named() {
+        let now = ArchivedTotals {
+            sources: BTreeMap::from([of("git", SourceTally { lake: 3, ..SourceTally::default() })]),
+            ..ArchivedTotals::default()
+        };
+        assert_eq!(now.since(&now).sources, BTreeMap::new());
+        assert_eq!(now.since(&ArchivedTotals::default()).sources, now.sources);
     }
 
     #[test]

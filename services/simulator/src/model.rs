@@ -78,9 +78,10 @@ impl<B: Oracle> Expected<B> {
         page.notes.iter().for_each(|note| self.oracle.enter(note));
     }
 
-    /// As one JSON object.
-    pub fn to_json(&self) -> serde_json::Value {
+    /// As one JSON object, of a simulator that publishes under this source.
+    pub fn to_json(&self, source: &str) -> serde_json::Value {
         serde_json::json!({
+            "source": source,
             "published": self.published,
             "duplicates_sent": self.duplicates_sent,
             "metrics": self.oracle.metrics(self.published),

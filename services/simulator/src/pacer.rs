@@ -59,7 +59,7 @@ where
         let connected = bus::service::connect(bus, &context).await.context("connecting to NATS")?;
         let Some(connected) = connected else {
             // Nothing was taken, so nothing has to be finished.
-            return write_expected(file, &Expected::<M::Oracle>::default());
+            return write_expected(file, &self.source, &Expected::<M::Oracle>::default());
         };
         Announcer::new(&connected, &context, &self.source).spawn(&context, || None);
         let Context { clock, lifecycle, registry, readiness, not_ready, .. } = context;
@@ -91,7 +91,7 @@ where
             duplicates_sent = expected.duplicates_sent,
             "everything is acknowledged"
         );
-        write_expected(file, expected)
+        write_expected(file, &self.source, expected)
     }
 }
 
@@ -230,10 +230,11 @@ service_kit::metrics! {
 
 fn write_expected<B: crate::model::Oracle>(
     file: Option<&Path>,
+    source: &str,
     expected: &Expected<B>,
 ) -> anyhow::Result<()> {
     let Some(file) = file else { return Ok(()) };
-    let mut text = serde_json::to_string_pretty(&expected.to_json())?;
+    let mut text = serde_json::to_string_pretty(&expected.to_json(source))?;
     text.push('\n');
     // In place at once: whoever waits for the file never sees a part of it.
     let partial = file.with_extension("partial");
