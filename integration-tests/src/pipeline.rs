@@ -449,14 +449,15 @@ impl Simulator {
     }
 }
 
-/// The four metrics at a port; none while they are refused (503) or nobody listens.
+/// The four metrics at a port; none while they are refused (503), another shows them, or nobody
+/// listens.
 ///
 /// # Errors
 ///
 /// Anything in between.
 pub fn four(port: u16) -> Result<Option<Four>> {
     let Ok((status, page)) = http::get(port, "/metrics") else { return Ok(None) };
-    if status == 503 {
+    if status == 503 || page.starts_with("# Standing by") {
         return Ok(None);
     }
     ensure!(status == 200, "status {status}");

@@ -4,6 +4,7 @@
 
 use bus::PublisherLimits;
 use domain::Event;
+use integration_tests::http;
 use integration_tests::pipeline::{Part, Pipeline, four};
 use integration_tests::ports::free_port;
 use integration_tests::process::Process;
@@ -69,7 +70,9 @@ impl Aggregator {
         waits.await.unwrap();
         let log = self.service.log();
         assert!(log.contains("waiting for the owner") && log.contains(&address), "{log}");
-        assert_eq!(four(self.metrics).unwrap(), None, "who waits shows nothing");
+        let (status, page) = http::get(self.metrics, "/metrics").unwrap();
+        assert_eq!(status, 200, "a scrape of who waits is no failure");
+        assert!(page.starts_with("# Standing by") && !page.contains("data_"), "{page}");
         assert_eq!(self.owns(), Some(0.0));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use domain::{Side, SideMetrics};
-use service_kit::http;
+use service_kit::{Readiness, http};
 use tokio::sync::watch;
 
 use crate::{
@@ -99,8 +99,9 @@ impl ExposedState {
         self.both().is_some()
     }
 
-    /// The routes `/metrics`, `/readyz` and `/livez`.
-    pub(crate) fn routes(self) -> Router {
+    /// The routes `/metrics`, `/readyz` and `/livez`. An aggregator that stands by has no metrics,
+    /// which is no failure: a scrape of it succeeds, and is empty.
+    pub(crate) fn routes(self, readiness: Readiness) -> Router {
         Router::new()
             .route("/livez", get("ok\n"))
             .route(
@@ -109,7 +110,16 @@ impl ExposedState {
             )
             .route(
                 "/metrics",
-                get(|State(exposed): State<Self>| ready(exposed.text().map(http::metrics))),
+                get(move |State(exposed): State<Self>| {
+                    let text = exposed.text().or_else(|not_shown| {
+                        if readiness.is_standby() {
+                            Ok(STANDS_BY.to_owned())
+                        } else {
+                            Err(not_shown)
+                        }
+                    });
+                    ready(text.map(http::metrics))
+                }),
             )
             .with_state(self)
     }
@@ -165,6 +175,9 @@ impl ExposedState {
     }
 }
 
+/// The page of an aggregator that waits for its partition; `/readyz` of the admin port says for whom.
+const STANDS_BY: &str = "# Standing by: another aggregator counts, and shows the metrics.\n";
+
 /// 503 with the reason.
 type NotShown = (StatusCode, String);
 
@@ -189,7 +202,25 @@ mod tests {
     }
 
     async fn status(exposed: &ExposedState, path: &str) -> u16 {
-        ask(exposed.clone().routes(), path).await.0
+        ask(exposed.clone().routes(Readiness::default()), path).await.0
+    }
+
+    #[tokio::test]
+    async fn a_scrape_of_one_that_stands_by_is_empty_and_no_failure() {
+        let (exposed, readiness) = (ExposedState::new(STALE_AFTER), Readiness::default());
+        let scraped = async || {
+            let (status, _, page) = ask(exposed.clone().routes(readiness.clone()), "/metrics").await;
+            (status, page.contains("Standing by"))
+        };
+        let owner = readiness.condition("owner");
+        owner.fail("asking who owns the partition");
+        assert_eq!(scraped().await, (503, false));
+        owner.stand_by("waiting for another");
+        assert_eq!(scraped().await, (200, true));
+        let ready = ask(exposed.clone().routes(readiness.clone()), "/readyz").await;
+        assert_eq!(ready.0, 503, "who asks for the numbers goes to the other");
+        owner.pass("ours");
+        assert_eq!(scraped().await, (503, false), "it catches up");
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 
 use domain::{
     Timestamp,
-    lake::LakeState,
+    lake::{BucketSums, DURATION_BOUNDS_US, LakeState},
     warehouse::{RESPONSE_BOUNDS_US, WarehouseState, WarehouseSums},
 };
 use prometheus::{
@@ -33,7 +33,7 @@ pub(crate) fn encode(mut families: Vec<MetricFamily>) -> String {
 /// The lake's metrics.
 pub(crate) fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
     let used = float(lake.used_bytes());
-    let per_bucket = |value: &dyn Fn(&domain::lake::BucketSums) -> f64| -> Vec<Metric> {
+    let per_bucket = |value: &dyn Fn(&BucketSums) -> f64| -> Vec<Metric> {
         lake.buckets().map(|(name, sums)| gauge(&[("bucket", name)], value(sums))).collect()
     };
     let accesses = lake.buckets().flat_map(|(bucket, sums)| {
@@ -80,6 +80,12 @@ pub(crate) fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
             "Bytes transferred by lake requests since the first event.",
             MetricType::COUNTER,
             transferred.collect(),
+        ),
+        family(
+            "data_lake_request_duration_seconds",
+            "Duration of lake requests, whatever their outcome.",
+            MetricType::HISTOGRAM,
+            lake.buckets().map(|(name, sums)| durations(name, sums)).collect(),
         ),
         family(
             "data_lake_forgotten_objects",
@@ -212,11 +218,23 @@ fn labelled_warehouse(warehouse: &WarehouseState) -> Vec<MetricFamily> {
     ]
 }
 
+fn durations(bucket: &str, sums: &BucketSums) -> Metric {
+    let label = [("bucket", bucket)];
+    histogram(&label, &DURATION_BOUNDS_US, &sums.durations, sums.duration_us)
+}
+
 fn responses(warehouse: &str, sums: &WarehouseSums) -> Metric {
+    let label = [("warehouse", warehouse)];
+    histogram(&label, &RESPONSE_BOUNDS_US, &sums.responses, sums.response_us)
+}
+
+/// A histogram in seconds, from counts of what lies up to each bound and above the one before; the
+/// last count is of what lies above them all.
+fn histogram(labels: &[(&str, &str)], bounds_us: &[u64], counts: &[u64], sum_us: u128) -> Metric {
     let mut histogram = Histogram::default();
     let mut passed = 0;
-    let mut buckets = Vec::with_capacity(RESPONSE_BOUNDS_US.len());
-    for (bound_us, count) in RESPONSE_BOUNDS_US.iter().zip(&sums.responses) {
+    let mut buckets = Vec::with_capacity(bounds_us.len());
+    for (bound_us, count) in bounds_us.iter().zip(counts) {
         passed += count;
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(float(i128::from(*bound_us)) / MICROS_PER_SECOND);
@@ -224,9 +242,9 @@ fn responses(warehouse: &str, sums: &WarehouseSums) -> Metric {
         buckets.push(bucket);
     }
     histogram.set_bucket(buckets);
-    histogram.set_sample_count(sums.responses.iter().sum());
-    histogram.set_sample_sum(unsigned(sums.response_us) / MICROS_PER_SECOND);
-    let mut metric = labelled(&[("warehouse", warehouse)]);
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(unsigned(sum_us) / MICROS_PER_SECOND);
+    let mut metric = labelled(labels);
     metric.set_histogram(histogram);
     metric
 }
@@ -321,6 +339,7 @@ mod tests {
             bucket: bucket.to_owned(),
             operation: Operation::Write,
             bytes,
+            duration_us: 10_000,
             ..test_support::lake_access()
         });
         event(number, fact)
@@ -377,6 +396,7 @@ mod tests {
         let mut missed = write(2, "raw", 40);
         let Fact::LakeAccess(access) = &mut missed.fact else { unreachable!() };
         (access.operation, access.outcome) = (Operation::Read, domain::Outcome::NotFound);
+        access.duration_us = 200_000_000;
         let events =
             [write(1, "raw", 2_500), missed, query(3, "etl", 2_499_500), query(4, "etl", 500)];
         let text = text(&events, &Rules::default());
@@ -384,6 +404,10 @@ mod tests {
             ("lake_accesses_total{bucket=\"raw\",operation=\"read\",outcome=\"not_found\"}", "1"),
             ("lake_transferred_bytes_total{bucket=\"raw\",operation=\"read\"}", "40"),
             ("lake_transferred_bytes_total{bucket=\"raw\",operation=\"write\"}", "2500"),
+            ("lake_request_duration_seconds_bucket{bucket=\"raw\",le=\"0.005\"}", "0"),
+            ("lake_request_duration_seconds_bucket{bucket=\"raw\",le=\"0.01\"}", "1"),
+            ("lake_request_duration_seconds_bucket{bucket=\"raw\",le=\"+Inf\"}", "2"),
+            ("lake_request_duration_seconds_sum{bucket=\"raw\"}", "200.01"),
             ("lake_forgotten_objects", "0"),
             ("lake_tracked_objects", "1"),
             ("lake_newest_event_timestamp_seconds", "2"),

@@ -26,6 +26,7 @@ mod run;
 mod series_bound;
 mod shared_fold;
 mod snapshot_refusal;
+mod sources;
 mod stream;
 
 pub use config::{Config, Links};

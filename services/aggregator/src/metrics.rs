@@ -1,13 +1,15 @@
 //! The aggregator's own metrics, on the admin port: how it is doing, not what the lake is doing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bus::backlog::Backlog;
 use domain::{Reason, lake::LakeEffect};
 use prometheus::{IntCounter, Registry};
 use service_kit::metrics::{Registrar, clamped};
 
-use crate::{fold::Counts, health::LiveHealth, snapshot_refusal::SnapshotRefusal};
+use crate::{
+    fold::Counts, health::LiveHealth, snapshot_refusal::SnapshotRefusal, sources::SourceMetrics,
+};
 
 service_kit::metrics! {
     /// The metrics of the lease.
@@ -86,6 +88,7 @@ service_kit::metrics! {
 pub(crate) struct StreamMetrics {
     health: LiveHealth,
     series: Series,
+    sources: Arc<SourceMetrics>,
     // Looked up once: they are counted with every message.
     counted: IntCounter,
     duplicates: IntCounter,
@@ -106,7 +109,9 @@ impl StreamMetrics {
         stream: &str,
         health: LiveHealth,
     ) -> prometheus::Result<Self> {
-        let series = Series::register(Registrar::with_label(registry, "stream", stream))?;
+        let of_stream = Registrar::with_label(registry, "stream", stream);
+        let series = Series::register(of_stream)?;
+        let sources = Arc::new(SourceMetrics::register(of_stream)?);
         for reason in Reason::ALL {
             series.dead_letters.with_label_values(&[reason.name()]);
         }
@@ -132,6 +137,7 @@ impl StreamMetrics {
             verdicts_ahead: verdicts("ahead"),
             health,
             series,
+            sources,
         })
     }
 
@@ -159,6 +165,11 @@ impl StreamMetrics {
             health.too_old += counts.too_old;
             health.dead_letters += u64::try_from(counts.refused.len()).unwrap_or(u64::MAX);
         });
+    }
+
+    /// A message of a subject, taken by the broker at a time, brought so many events that count.
+    pub(crate) fn observe_source(&self, subject: &str, broker_ns: i64, events: u64) {
+        self.sources.observe(subject, broker_ns, events);
     }
 
     /// The stream was read up to a sequence.

@@ -56,7 +56,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     };
     let (page, looking) = feed.start();
     let _looking = AbortOnDropHandle::new(tokio::spawn(looking));
-    http::serve(listener, page.routes().merge(exposed.clone().routes()));
+    http::serve(listener, page.routes().merge(exposed.clone().routes(context.readiness.clone())));
     tracing::info!(address = %config.metrics_addr, "metrics port open");
 
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };

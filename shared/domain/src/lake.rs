@@ -12,11 +12,36 @@ use crate::{
     time::Timestamp,
 };
 
+/// Upper boundaries of the histogram of request durations, in microseconds: 1 ms to 2 min. Small
+/// requests to S3 take 10 to 100 ms and those to a store in the same rack 1 ms or less; what is above
+/// a few seconds is the transfer of a large object, or trouble.
+pub const DURATION_BOUNDS_US: [u64; 15] = [
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    120_000_000,
+];
+
 /// Requests and bytes of one bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BucketSums {
     /// Requests by operation and outcome.
     pub accesses: BTreeMap<(Operation, Outcome), u64>,
+    /// Requests by the first boundary that holds their duration; the last is without bound.
+    pub durations: [u64; DURATION_BOUNDS_US.len() + 1],
+    /// Sum of the durations, in microseconds.
+    pub duration_us: u128,
     /// Bytes transferred by operation.
     pub transferred: BTreeMap<Operation, u128>,
     /// Bytes stored.
@@ -82,6 +107,9 @@ impl LakeState {
         let label = self.labels.label(&access.bucket);
         let bucket = self.buckets.entry(label).or_default();
         *bucket.accesses.entry((access.operation, access.outcome)).or_default() += 1;
+        let bound = DURATION_BOUNDS_US.partition_point(|bound| *bound < access.duration_us);
+        bucket.durations[bound] += 1;
+        bucket.duration_us += u128::from(access.duration_us);
         *bucket.transferred.entry(access.operation).or_default() += u128::from(access.bytes);
         if access.outcome != Outcome::Ok {
             return LakeEffect::Plain;

@@ -21,8 +21,9 @@ use domain::{
 };
 
 /// The version of a state's bytes that this program writes and reads. Version 1 of the rules.
-/// 2: the number of verdicts counted, and the digest.
-pub const SNAPSHOT_VERSION: u8 = 2;
+/// 2: the number of verdicts counted, and the digest. 3: durations of lake requests; no release wrote
+/// one before it.
+pub const SNAPSHOT_VERSION: u8 = 3;
 /// The version of the bytes of the archiver's sets, which have a history of their own: a checkpoint
 /// of another version could not be rebuilt from anything.
 const RUNS_VERSION: u8 = 1;
@@ -274,6 +275,7 @@ fn put_lake(bytes: &mut Vec<u8>, lake: &LakeState) {
         let transferred: Vec<(u8, u128)> =
             sums.transferred.iter().map(|(operation, bytes)| (operation.code(), *bytes)).collect();
         put(bytes, &(*label, accesses, transferred));
+        put(bytes, &(sums.durations.to_vec(), sums.duration_us));
         let space = &sums.space;
         let inventory = space.inventory.map(|(identity, at)| (identity_form(identity), at));
         put(bytes, &(space.tracked, space.offset, inventory));
@@ -314,6 +316,8 @@ fn take_bucket(rest: &mut &[u8]) -> Result<(u16, BucketSums), SnapshotError> {
             let (op, bytes) = take(rest)?;
             Ok((operation(op)?, bytes))
         })?,
+        durations: take_histogram(rest)?,
+        duration_us: take(rest)?,
         ..BucketSums::default()
     };
     let (tracked, offset, inventory): (i128, i128, Option<(IdentityKey, i64)>) = take(rest)?;
@@ -349,12 +353,10 @@ fn take_warehouse(rest: &mut &[u8], rules: &Rules) -> Result<WarehouseState, Sna
     for _ in 0..warehouses {
         let label = take(rest)?;
         let queries: Vec<(u8, u8, u64)> = take_list(rest, take)?;
-        let responses: Vec<u64> = take_list(rest, take)?;
+        let responses = take_histogram(rest)?;
         let (response_us, queued_us, records, scanned) = take(rest)?;
         let mut sums = WarehouseSums {
-            responses: responses
-                .try_into()
-                .map_err(|_| SnapshotError::Impossible("number of histogram buckets"))?,
+            responses,
             response_us,
             queued_us,
             records,
@@ -369,6 +371,11 @@ fn take_warehouse(rest: &mut &[u8], rules: &Rules) -> Result<WarehouseState, Sna
         warehouse.warehouses.insert(label, sums);
     }
     Ok(warehouse)
+}
+
+fn take_histogram<const BUCKETS: usize>(rest: &mut &[u8]) -> Result<[u64; BUCKETS], SnapshotError> {
+    let counts: Vec<u64> = take_list(rest, take)?;
+    counts.try_into().map_err(|_| SnapshotError::Impossible("number of histogram buckets"))
 }
 
 fn operation(code: u8) -> Result<Operation, SnapshotError> {

@@ -77,6 +77,13 @@ fn space() -> Row {
     }
 }
 
+fn duration(share: &str) -> String {
+    format!(
+        "histogram_quantile({share}, sum by (le) (rate(\
+         data_lake_request_duration_seconds_bucket{{bucket=~\"$bucket\"}}[$__rate_interval])))"
+    )
+}
+
 fn use_of_it() -> Row {
     Row {
         title: "Use",
@@ -104,6 +111,16 @@ fn use_of_it() -> Row {
                  {bucket=~\"$bucket\", outcome!=\"ok\"}[$__rate_interval]))",
                 "{{outcome}}",
             ),
+            Panel::new(
+                Form::Lines,
+                "Request duration",
+                "s",
+                "How long requests take, by percentile. The half alone rising: the store or the way to \
+                 it is slow. p99 alone: large objects, or one client. One bucket alone: choose it.",
+            )
+            .ask(duration("0.5"), "half within")
+            .ask(duration("0.95"), "95 % within")
+            .ask(duration("0.99"), "99 % within"),
             Panel::new(
                 Form::Lines,
                 "Transferred bytes",

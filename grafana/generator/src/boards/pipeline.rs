@@ -27,7 +27,7 @@ fn rate(metric: &str, by: &str) -> String {
 
 fn publish() -> Row {
     Row {
-        title: "1. Publish (simulators)",
+        title: "1. Publish",
         panels: vec![
             lines(
                 "Events published",
@@ -37,6 +37,24 @@ fn publish() -> Row {
             )
             .ask(rate("lakegauge_simulator_events_total", "service"), "{{service}}")
             .ask(rate("lakegauge_simulator_duplicates_total", "service"), "{{service}}, twice"),
+            lines(
+                "Events by source",
+                "eps",
+                "Events a second that were counted, by who sent them: simulators, collectors, `publish`, \
+                 any client. A source that is missing has sent nothing: see the next panel.",
+            )
+            .ask(rate("lakegauge_aggregator_source_events_total", "source"), "{{source}}"),
+            lines(
+                "Sources last heard",
+                "s",
+                "Since when nothing has come from each source. One that grows alone has stopped, or \
+                 delivers in batches.",
+            )
+            .ask(
+                "time() - max by (source) \
+                 (lakegauge_aggregator_source_last_message_timestamp_seconds)",
+                "{{source}}",
+            ),
             lines(
                 "Behind its plan",
                 "s",

@@ -226,6 +226,7 @@ mod tests {
             .into(),
             transferred: [(Operation::Write, 10), (Operation::Read, 20)].into(),
             space: Space { tracked: 40, offset: -5, ..Space::default() },
+            ..BucketSums::default()
         };
         let label = lake.labels.label("raw");
         lake.buckets.insert(label, sums);

@@ -229,6 +229,7 @@ impl Consumer<'_> {
         let counts = self.fold.lock().message(&delivery.message(&self.subjects));
         APPLIED.pass();
         metrics.observe_message(&counts, delivery.sequence);
+        metrics.observe_source(&delivery.subject, delivery.broker_ns, counts.counted);
         self.passed(delivery.sequence);
         Ok(true)
     }

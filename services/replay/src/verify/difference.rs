@@ -85,6 +85,8 @@ fn bucket(name: &str, kept: &BucketSums, folded: &BucketSums) -> Option<String> 
     let of = |what: &str| format!("bucket {name}, {what}");
     entry(&of("accesses of"), &kept.accesses, &folded.accesses)
         .or_else(|| entry(&of("bytes of"), &kept.transferred, &folded.transferred))
+        .or_else(|| value(&of("requests by duration"), &kept.durations, &folded.durations))
+        .or_else(|| value(&of("durations in us"), &kept.duration_us, &folded.duration_us))
         .or_else(|| value(&of("used bytes"), &kept.space.used(), &folded.space.used()))
         .or_else(|| value(&of("inventory"), &kept.space.inventory, &folded.space.inventory))
         .or_else(|| entry(&of("bytes from second"), &kept.space.slots, &folded.space.slots))
@@ -259,6 +261,7 @@ mod tests {
                 of(|raw| *raw.transferred.entry(Operation::Write).or_default() += 1),
                 "bytes of Write: snapshot 5, archive 6",
             ),
+            (of(|raw| raw.duration_us += 1), "durations in us: snapshot 0, archive 1"),
             (of(|raw| raw.space.tracked += 1), "used bytes: snapshot 5, archive 6"),
             (
                 of(|raw| _ = raw.space.slots.insert(7, 8)),

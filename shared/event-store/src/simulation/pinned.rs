@@ -9,7 +9,7 @@ use super::*;
 
 /// What the course leaves, as a hash. It changes only where what is stored is meant to change; then say
 /// so in the changelog, since a snapshot or an archive of the release before is read by this one.
-const LEFT: &str = "0611d72c0874455339a042e4a85b6844";
+const LEFT: &str = "a5cee539e429c941d1b283c85a0e8974";
 
 /// Numbers that are the same on every machine: a linear congruential generator with Knuth's constants
 /// for 64 bits (The Art of Computer Programming, volume 2, 3.3.4).
