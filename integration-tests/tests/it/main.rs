@@ -48,6 +48,7 @@ mod signals;
 mod simulators;
 mod small_account;
 mod snapshots;
+mod status;
 mod store_append;
 mod store_crash;
 mod store_events;

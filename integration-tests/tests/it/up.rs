@@ -99,6 +99,30 @@ fn without_settings_of(mut command: Command) -> Command {
 }
 
 #[test]
+fn a_healthy_pipeline_logs_no_warning() {
+    let scratch = scratch().unwrap();
+    let data = scratch.path().join("data");
+    // In ten seconds as many snapshots, sweeps of what is old, trims and looks as in an hour.
+    let often = [
+        ("SNAPSHOT_INTERVAL_MS", "50"),
+        ("ARCHIVER_TRIM_INTERVAL_MS", "50"),
+        ("ARCHIVER_STREAM_KEEP_S", "0"),
+        ("ARCHIVER_LEDGER_INTERVAL_MS", "50"),
+        ("ARCHIVER_RETENTION_INTERVAL_MS", "50"),
+    ];
+    let flags = ["--for=10s", "--rate=500", "--no-prometheus", "--no-grafana"];
+    let mut up = up(":", &data, &flags, &often).unwrap();
+    assert_eq!(up.wait().unwrap().code(), Some(0), "{}", up.log());
+    assert!(up.log().contains("  page        http://127.0.0.1:"), "{}", up.log());
+    for service in ["lake-simulator", "warehouse-simulator", "aggregator", "archiver"] {
+        let log = std::fs::read_to_string(data.join(format!("logs/{service}.log"))).unwrap();
+        assert!(log.contains("\"level\":\"INFO\""), "{service}: {log}");
+        let is_loud = |line: &&str| ["WARN", "ERROR"].iter().any(|level| line.contains(level));
+        assert_eq!(log.lines().find(is_loud), None, "{service}");
+    }
+}
+
+#[test]
 fn up_refuses_a_scenario_that_there_is_not_before_it_makes_anything() {
     let scratch = scratch().unwrap();
     let data = scratch.path().join("data");

@@ -209,7 +209,8 @@ mod tests {
     async fn a_scrape_of_one_that_stands_by_is_empty_and_no_failure() {
         let (exposed, readiness) = (ExposedState::new(STALE_AFTER), Readiness::default());
         let scraped = async || {
-            let (status, _, page) = ask(exposed.clone().routes(readiness.clone()), "/metrics").await;
+            let (status, _, page) =
+                ask(exposed.clone().routes(readiness.clone()), "/metrics").await;
             (status, page.contains("Standing by"))
         };
         let owner = readiness.condition("owner");

@@ -6,7 +6,7 @@ use service_kit::secret::LOGIN_REFUSED;
 
 use super::{
     AGGREGATOR, ARCHIVER, CONNECTING_MS, Heard, HeardService, Moment, NATS, NATS_PART, POSTGRES,
-    POSTGRES_PART, failing,
+    POSTGRES_PART, STARTING_MS, failing, hanging,
 };
 use crate::api::{Incident, IncidentKind, Severity};
 
@@ -22,6 +22,9 @@ pub(super) fn of(heard: &Heard, moment: &Moment) -> Vec<Incident> {
         let kind = if is_refused(part) { IncidentKind::NatsLogin } else { IncidentKind::NatsDown };
         return vec![incident(kind, NATS, Some(part.since_ms), &part.detail)];
     }
+    if let Some(part) = heard.hanging_since(moment).map(hanging) {
+        return vec![incident(IncidentKind::NatsDown, NATS, Some(part.since_ms), &part.detail)];
+    }
     let mut found = Vec::new();
     found.extend(of_postgres(heard));
     let is_explained = !found.is_empty();
@@ -31,7 +34,7 @@ pub(super) fn of(heard: &Heard, moment: &Moment) -> Vec<Incident> {
     }
     found.extend(of_ledger(heard));
     found.extend(of_aggregator(heard, moment));
-    found.extend(heard.services.values().filter_map(of_source));
+    found.extend(heard.services.values().filter_map(|it| of_source(it, moment)));
     found.extend(dead_letters(heard));
     found
 }
@@ -87,13 +90,21 @@ fn of_archiver(heard: &Heard, moment: &Moment) -> Option<Incident> {
         let detail = &it.status.instance;
         return Some(incident(IncidentKind::ArchiverSilent, ARCHIVER, Some(it.wall_ms), detail));
     }
-    let troubled = heard.archivers().find(|it| !it.status.ready && !it.status.standby)?;
+    let troubled = heard
+        .archivers()
+        .find(|it| !it.status.ready && !it.status.standby && !it.is_starting(moment))?;
     let kind = if failing(&troubled.status, BACKLOG).is_some() {
         IncidentKind::ArchiverStalled
     } else {
         IncidentKind::ArchiverFailing
     };
     Some(of_parts(kind, ARCHIVER, &troubled.status, |_| true))
+}
+
+impl HeardService {
+    fn is_starting(&self, moment: &Moment) -> bool {
+        moment.now_ms.saturating_sub(self.first_ms) < STARTING_MS
+    }
 }
 
 /// Whether an archiver stands by for a stream that no archiver that is heard writes.
@@ -144,7 +155,7 @@ fn catches_up(part: &StatusPart) -> bool {
 }
 
 /// A service that publishes events: a simulator, a collector.
-fn of_source(it: &HeardService) -> Option<Incident> {
+fn of_source(it: &HeardService, moment: &Moment) -> Option<Incident> {
     let status = &it.status;
     if [ARCHIVER, AGGREGATOR].contains(&status.service.as_str()) || status.ends {
         return None;
@@ -153,9 +164,8 @@ fn of_source(it: &HeardService) -> Option<Incident> {
         let (kind, since_ms) = (IncidentKind::SourceSilent, Some(it.wall_ms));
         return Some(incident(kind, &status.service, since_ms, &status.instance));
     }
-    // Its connection is its own matter for a moment after NATS was away.
-    let is_troubled = !status.ready && status.parts.iter().any(|part| part.name != "started");
-    is_troubled.then(|| of_parts(IncidentKind::SourceWaits, &status.service, status, |_| true))
+    (!status.ready && !it.is_starting(moment))
+        .then(|| of_parts(IncidentKind::SourceWaits, &status.service, status, |_| true))
 }
 
 fn of_parts(

@@ -6,7 +6,7 @@ mod incidents;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bus::status::{LedgerStatus, ServiceStatus};
+use bus::status::{LedgerStatus, ServiceStatus, StatusPart};
 use domain::Stream;
 
 use crate::{
@@ -20,6 +20,8 @@ const SILENT_AFTER_MS: u64 = 4_000;
 /// The same after the connection to NATS, or this process, has begun: each service connects again by
 /// itself, with pauses of up to some seconds.
 const CONNECTING_MS: u64 = 12_000;
+/// How long a service may begin before it is said that it does not do its job.
+const STARTING_MS: u64 = 4_000;
 /// A source that nothing was heard of for so long was taken away for good: that none sends any more
 /// is told by the age of the newest event. An hour, in milliseconds.
 const FORGOTTEN_AFTER_MS: u64 = 3_600_000;
@@ -51,6 +53,9 @@ struct Heard {
     denial: Option<String>,
     /// Since when words could be heard: at a monotonic time and on the wall. `None` while they can't.
     listening: Option<(u64, i64)>,
+    /// When our own words were heard last, as in `listening`: they take the way of all others, so that a
+    /// broker that hangs is told from services that do.
+    echo: Option<(u64, i64)>,
     /// The incident that is on, as it began, and the last one that ended.
     current: Option<Incident>,
     ended: Option<EndedIncident>,
@@ -63,6 +68,8 @@ struct HeardService {
     /// When, by our own clocks: monotonic, and on the wall in milliseconds since 1970.
     at_ms: u64,
     wall_ms: i64,
+    /// When its first word came.
+    first_ms: u64,
     is_silent: bool,
 }
 
@@ -104,8 +111,10 @@ impl Roster {
                 heard.services.remove(&oldest);
             }
         }
-        let service = HeardService { status, at_ms, wall_ms, is_silent: false };
-        heard.services.insert(key, service);
+        let first_ms = heard.services.get(&key).map_or(at_ms, |known| known.first_ms);
+        heard
+            .services
+            .insert(key, HeardService { status, at_ms, wall_ms, first_ms, is_silent: false });
     }
 
     /// Whether the broker lets us listen.
@@ -142,8 +151,15 @@ impl Roster {
 impl Heard {
     /// Notes who is silent, and forgets whom nobody misses.
     fn pass_time(&mut self, moment: &Moment) {
-        let is_connected = failing(&moment.own, NATS_PART).is_none();
-        if !is_connected {
+        let own_key = (moment.own.service.clone(), moment.own.instance.clone());
+        if let Some(own) = self.services.remove(&own_key) {
+            self.echo = Some((own.at_ms, own.wall_ms));
+        }
+        if failing(&moment.own, NATS_PART).is_some() {
+            (self.listening, self.echo) = (None, None);
+            return;
+        }
+        if self.hanging_since(moment).is_some() {
             self.listening = None;
             return;
         }
@@ -162,24 +178,34 @@ impl Heard {
             .chain(own)
             .map(|status| (status.service.clone(), status.work.clone()))
             .collect();
-        let own_key = (moment.own.service.clone(), moment.own.instance.clone());
-        self.services.retain(|key, service| {
+        self.services.retain(|_, service| {
             let status = &service.status;
             let work = (status.service.clone(), status.work.clone());
             let is_missed = !working.contains(&work)
                 && (status.service == ARCHIVER || !status.ends)
                 && (status.service == ARCHIVER
                     || moment.now_ms.saturating_sub(service.at_ms) < FORGOTTEN_AFTER_MS);
-            *key != own_key && (!service.is_silent || is_missed)
+            !service.is_silent || is_missed
         });
+    }
+
+    /// Since when nothing comes back of what we say over a connection that seems to stand.
+    fn hanging_since(&self, moment: &Moment) -> Option<i64> {
+        let (at_ms, wall_ms) = self.echo?;
+        let since_ms = at_ms.max(self.listening.map_or(0, |(since_ms, _)| since_ms));
+        (moment.now_ms.saturating_sub(since_ms) > SILENT_AFTER_MS).then_some(wall_ms)
     }
 
     /// Remembers when the last incident began and ended.
     fn follow(&mut self, incidents: &[Incident], wall_ms: i64) {
         let worst = incidents.iter().find(|incident| incident.severity == Severity::Incident);
         match (worst, self.current.take()) {
-            // Several in a row are one: it began with the first, and is named by it.
-            (Some(_), Some(before)) => self.current = Some(before),
+            // Several in a row are one: it began with the first, and is named by what explains most.
+            (Some(worst), Some(before)) => {
+                let since_ms = before.since_ms;
+                let told = if worst.kind < before.kind { worst.clone() } else { before };
+                self.current = Some(Incident { since_ms, ..told });
+            }
             (Some(worst), None) => self.current = Some(worst.clone()),
             (None, Some(over)) => {
                 self.ended = Some(EndedIncident {
@@ -211,7 +237,9 @@ impl Heard {
 
     /// Every part, servers first.
     fn parts(&self, moment: &Moment) -> Vec<PipelinePart> {
-        let mut parts = vec![server(NATS, failing(&moment.own, NATS_PART), true), self.postgres()];
+        let hangs = self.hanging_since(moment).map(hanging);
+        let nats = failing(&moment.own, NATS_PART).or(hangs.as_ref());
+        let mut parts = vec![server(NATS, nats, true), self.postgres()];
         parts.push(part(&moment.own, false, true, moment.wall_ms));
         let is_heard = self.listening.is_some();
         let services = self.services.values();
@@ -239,11 +267,21 @@ impl Heard {
 }
 
 /// What a service says of a part that fails.
-fn failing<'a>(status: &'a ServiceStatus, name: &str) -> Option<&'a bus::status::StatusPart> {
+fn failing<'a>(status: &'a ServiceStatus, name: &str) -> Option<&'a StatusPart> {
     status.parts.iter().find(|part| part.name == name && !part.standby)
 }
 
-fn server(name: &str, failing: Option<&bus::status::StatusPart>, is_known: bool) -> PipelinePart {
+/// What is said of a broker that hangs.
+fn hanging(since_ms: i64) -> StatusPart {
+    StatusPart {
+        name: NATS_PART.to_owned(),
+        detail: "the connection stands, and nothing comes back over it".to_owned(),
+        since_ms,
+        standby: false,
+    }
+}
+
+fn server(name: &str, failing: Option<&StatusPart>, is_known: bool) -> PipelinePart {
     let state = match failing {
         Some(_) => PartState::Failing,
         None if is_known => PartState::Well,

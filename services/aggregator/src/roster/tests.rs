@@ -58,9 +58,13 @@ fn wall(now_ms: u64) -> i64 {
     1_000_000 + i64::try_from(now_ms).unwrap()
 }
 
-/// What is wrong when these services have said this, each just now, and the page looks so much later.
+/// What is wrong when these services have said this for long, and the page looks so much after the
+/// last word.
 fn wrong(heard: &[ServiceStatus], later_ms: u64) -> Vec<Incident> {
     let roster = Roster::new();
+    for status in heard {
+        roster.heard(status.clone(), 0, wall(0));
+    }
     roster.look(&moment(0));
     for status in heard {
         roster.heard(status.clone(), 20_000, wall(20_000));
@@ -130,6 +134,43 @@ fn without_nats_only_that_is_told_and_afterwards_everybody_has_time_to_come_back
     assert_eq!(kinds(&later), [IncidentKind::ArchiverSilent]);
     away.own.parts = failing_part(NATS_PART, "login refused since … (…): …", 7);
     assert_eq!(kinds(&roster.look(&away).incidents), [IncidentKind::NatsLogin]);
+}
+
+#[test]
+fn a_broker_that_hangs_is_told_from_services_that_do() {
+    let roster = Roster::new();
+    let own = || moment(0).own;
+    roster.heard(own(), 0, wall(0));
+    roster.heard(archiver("a:1", false, 50), 0, wall(0));
+    roster.look(&moment(0));
+    assert_eq!(roster.look(&moment(4_000)).incidents, []);
+    // Nobody is heard, not even ourselves.
+    let view = roster.look(&moment(4_001));
+    assert_eq!(kinds(&view.incidents), [IncidentKind::NatsDown]);
+    assert_eq!(
+        (view.incidents[0].since_ms, view.parts[0].state),
+        (Some(wall(0)), PartState::Failing)
+    );
+    roster.heard(own(), 5_000, wall(5_000));
+    assert_eq!(
+        roster.look(&moment(5_000)).incidents,
+        [],
+        "it answers, and all have time to come back"
+    );
+    roster.heard(own(), 18_000, wall(18_000));
+    assert_eq!(kinds(&roster.look(&moment(18_000)).incidents), [IncidentKind::ArchiverSilent]);
+}
+
+#[test]
+fn who_begins_has_a_moment_until_it_is_ready() {
+    let mut begins = archiver("a:1", false, 0);
+    begins.ready = false;
+    begins.parts = failing_part("backlog", "nobody has said yet", 1);
+    let roster = Roster::new();
+    roster.heard(begins.clone(), 0, 0);
+    roster.heard(begins, 3_999, 0);
+    assert_eq!(roster.look(&moment(3_999)).incidents, []);
+    assert_eq!(kinds(&roster.look(&moment(4_000)).incidents), [IncidentKind::ArchiverStalled]);
 }
 
 #[test]

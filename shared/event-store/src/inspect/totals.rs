@@ -18,7 +18,7 @@ const DOING: &str = "reading the totals of the ledger";
 /// The first reading sums up the whole ledger: a year of it takes minutes.
 const STATEMENT_MS_MAX: u64 = 600_000;
 /// Longest wait for an answer to an empty question: a server that needs longer does no work either.
-const PING_MS_MAX: u64 = 3_000;
+const PING_MS_MAX: u64 = 2_500;
 
 /// The totals of all streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,10 +86,14 @@ impl TotalsReader {
         let doing = "asking whether the server answers";
         let limit = Duration::from_millis(PING_MS_MAX);
         let answered = tokio::time::timeout(limit, self.connection.ping()).await;
-        let late = StoreError::TimedOut { doing, limit_ms: PING_MS_MAX };
-        answered.map_err(|_| late)?.doing(doing)?;
-        self.logins.answered();
-        Ok(())
+        let late = Err(StoreError::TimedOut { doing, limit_ms: PING_MS_MAX });
+        let answered = answered.map_or(late, |answered| answered.doing(doing));
+        match &answered {
+            Ok(()) => self.logins.answered(),
+            // Whether it takes another connection is not known before the attempt has ended.
+            Err(error) => self.logins.not_asked(error.to_string()),
+        }
+        answered
     }
 
     /// The totals as they are now. After an error the connection is of no more use.

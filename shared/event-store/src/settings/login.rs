@@ -107,7 +107,7 @@ impl Logins {
         }
     }
 
-    /// Something else kept the server from being asked.
+    /// Something else kept the server from being asked, or from answering.
     pub(crate) fn not_asked(&self, why: String) {
         let now_us = self.0.clock.now_us();
         let mut state = self.state();
