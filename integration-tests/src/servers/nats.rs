@@ -41,18 +41,28 @@ const GIVEN: &str = "TEST_NATS_URL";
 /// A given server is one test's at a time: each begins with none of the streams.
 static ALONE: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
 
-/// Which of the product's configurations the server runs.
+/// What an acknowledgement of the server promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// `nats/nats-server.conf`.
+    /// All but the last second survives a loss of power.
     Development,
-    /// `nats/nats-server.no-loss.conf`.
+    /// The message survives a loss of power.
     NoLoss,
+}
+
+impl Profile {
+    const fn sync_interval(self) -> &'static str {
+        match self {
+            Self::Development => "1s",
+            Self::NoLoss => "always",
+        }
+    }
 }
 
 /// A server with its own port and directory. Killed when it is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
+    profile: Profile,
     // Before the directory: it is written to until the server is gone.
     runs: Runs,
     port: u16,
@@ -112,7 +122,8 @@ impl NatsServer {
         let alone = Arc::clone(&ALONE).lock_owned().await;
         let directory = tempfile::Builder::new().prefix("lakegauge-nats-").tempdir()?;
         let (runs, login) = (Runs::Given(alone), BusSettings::default());
-        let mut server = Self { runs, port, monitor_port: 0, directory, login };
+        let profile = Profile::Development;
+        let mut server = Self { profile, runs, port, monitor_port: 0, directory, login };
         server.await_greeting().await?;
         let mut operator = RawNats::connect(port).await?;
         let streams = operator.demand("STREAM.NAMES", &json!({})).await?;
@@ -134,7 +145,7 @@ impl NatsServer {
     ) -> Result<Self> {
         match servers::way()? {
             Way::Containers { nats, .. } => {
-                Self::in_container(&nats, configured(profile, change)?).await
+                Self::in_container(&nats, profile, configured(change)?).await
             }
             Way::Local => Self::start_local_with(profile, change).await,
         }
@@ -153,7 +164,8 @@ impl NatsServer {
             runs: Runs::Local { binary: binary()?, child: None },
             port: free_port()?,
             monitor_port: free_port()?,
-            directory: configured(profile, change)?,
+            profile,
+            directory: configured(change)?,
             login: BusSettings::default(),
         };
         server.restart().await?;
@@ -166,10 +178,10 @@ impl NatsServer {
     ///
     /// No Docker engine answers, or it does not come up.
     pub async fn start_container(image: &Image) -> Result<Self> {
-        Self::in_container(image, configured(Profile::Development, |config| config)?).await
+        Self::in_container(image, Profile::Development, configured(|config| config)?).await
     }
 
-    async fn in_container(image: &Image, directory: TempDir) -> Result<Self> {
+    async fn in_container(image: &Image, profile: Profile, directory: TempDir) -> Result<Self> {
         let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let container = Container::start(Recipe {
             image,
@@ -179,6 +191,7 @@ impl NatsServer {
                 ("NATS_PORT", INSIDE_PORTS.0.to_string()),
                 ("NATS_MONITOR", format!("0.0.0.0:{}", INSIDE_PORTS.1)),
                 ("NATS_STORE_DIR", format!("\"{INSIDE}/store\"")),
+                ("NATS_SYNC_INTERVAL", profile.sync_interval().to_owned()),
             ]
             .map(|(key, value)| (key.to_owned(), value))
             .into(),
@@ -191,7 +204,7 @@ impl NatsServer {
             (container.port(INSIDE_PORTS.0)?, container.port(INSIDE_PORTS.1)?);
         let runs = Runs::Container { container, running: true };
         let login = BusSettings::default();
-        let mut server = Self { runs, port, monitor_port, directory, login };
+        let mut server = Self { profile, runs, port, monitor_port, directory, login };
         server.await_greeting().await?;
         Ok(server)
     }
@@ -323,6 +336,7 @@ impl NatsServer {
                     .env("NATS_PORT", self.port.to_string())
                     .env("NATS_MONITOR", format!("127.0.0.1:{}", self.monitor_port))
                     .env("NATS_STORE_DIR", format!("\"{}\"", store.display()))
+                    .env("NATS_SYNC_INTERVAL", self.profile.sync_interval())
                     .stdin(Stdio::null())
                     .stdout(log.try_clone()?)
                     .stderr(log)
@@ -498,13 +512,9 @@ impl Drop for NatsServer {
     }
 }
 
-/// A directory with one of the product's configurations, changed by a function.
-fn configured(profile: Profile, change: impl FnOnce(String) -> String) -> Result<TempDir> {
-    let name = match profile {
-        Profile::Development => "nats-server.conf",
-        Profile::NoLoss => "nats-server.no-loss.conf",
-    };
-    let source = repository().join("nats").join(name);
+/// A directory with the product's configuration, changed by a function.
+fn configured(change: impl FnOnce(String) -> String) -> Result<TempDir> {
+    let source = repository().join("nats/nats-server.conf");
     let config =
         fs::read_to_string(&source).with_context(|| format!("can't read {}", source.display()))?;
     let directory = tempfile::Builder::new().prefix("lakegauge-nats-").tempdir()?;

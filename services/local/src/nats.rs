@@ -86,6 +86,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
         // The server parses the value like a line of its configuration: a path from where it stands
         // needs no quotes.
         ("NATS_STORE_DIR", "nats".to_owned()),
+        ("NATS_SYNC_INTERVAL", "1s".to_owned()),
     ];
     environment.extend(own.map(|(key, value)| (key.to_owned(), value.into())));
     Ok(Spec {
