@@ -1,6 +1,7 @@
 //! Servers and executables for the integration tests.
 
 pub mod browser;
+pub mod documents;
 pub mod executable;
 pub mod http;
 pub mod logins;

@@ -1,15 +1,10 @@
 //! What both READMEs tell people to type.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 
-use integration_tests::executable::{finish, lakegauge, run};
+use integration_tests::executable::{finish, run};
 use integration_tests::nats::repository;
-use integration_tests::process::Process;
-use integration_tests::up::{FREE_PORTS, scratch};
-use serde_json::Value;
 
 const PAGES: [&str; 2] = ["README.md", "README.pt-BR.md"];
 
@@ -126,77 +121,4 @@ fn the_portuguese_page_has_what_people_of_the_first_project_look_for() {
     ] {
         assert!(page.contains(wanted), "{wanted}");
     }
-}
-
-/// Runs a line of a page as people do, in the directory where `up` keeps its data.
-fn typed(place: &Path, line: &str) -> integration_tests::executable::Ended {
-    let mut shell = Command::new("bash");
-    let tools = lakegauge().expect("it was built");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(tools.parent().expect("a folder").to_owned());
-    let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).expect("a path");
-    shell.arg("-o").arg("pipefail").arg("-c").arg(line).current_dir(place).env("PATH", path);
-    finish(shell, b"").expect("bash")
-}
-
-/// What asks a pipeline that runs, and ends by itself.
-fn asks(line: &str) -> bool {
-    let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word));
-    begins(&["curl", "psql", "lakegauge doctor", "lakegauge top --once", "lakegauge audit"])
-        || begins(&[
-            "lakegauge dead-letters list",
-            "lakegauge replay --verify",
-            "tail -n",
-            "echo '{",
-        ])
-}
-
-#[test]
-fn what_the_readmes_ask_of_a_running_pipeline_is_answered() {
-    let scratch = scratch().unwrap();
-    let place = scratch.path();
-    let mut arguments = vec!["up", "--rate=200", "--no-grafana"];
-    let data = place.join(".lakegauge").display().to_string();
-    arguments.extend(["--data-dir", &data]);
-    arguments.extend(FREE_PORTS);
-    let mut up = Process::start_inheriting(&arguments).unwrap();
-    up.wait_for_line("lag ").unwrap();
-    let addresses = std::fs::read_to_string(place.join(".lakegauge/addresses.json")).unwrap();
-    let addresses: Value = serde_json::from_str(&addresses).unwrap();
-    let port = |name: &str| {
-        let url = addresses[name].as_str().unwrap();
-        let host = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
-        format!("localhost:{}", host.parse::<SocketAddr>().unwrap().port())
-    };
-    let usual = [
-        ("localhost:8000", port("metrics")),
-        ("localhost:9090", port("prometheus")),
-        ("localhost:8013", port("aggregator_admin")),
-        ("localhost:8014", port("archiver_admin")),
-    ];
-    let has_prometheus = !up.log().contains("Prometheus  not installed");
-    let mut tried = 0;
-    for name in PAGES {
-        let page = page(name);
-        // A command over several lines of a pipe is one.
-        let text = commands(&page).join("\n").replace("\n| ", " | ");
-        for line in text.lines().filter(|line| asks(line)) {
-            if !has_prometheus && line.contains("localhost:9090") {
-                continue;
-            }
-            let here =
-                usual.iter().fold(line.to_owned(), |line, (usual, here)| line.replace(usual, here));
-            let ended = typed(place, &here);
-            // Nobody's clock stands where the event of the example was.
-            let is_old = line.contains("2026-11-23");
-            assert!(ended.status == Some(0) || is_old, "{name}: {line}: {ended:?}");
-            assert!(!ended.stdout.is_empty() || line.contains("list"), "{name}: {line}: {ended:?}");
-            tried += 1;
-        }
-    }
-    assert!(tried >= 15, "{tried}");
-    up.terminate().unwrap();
-    // With an event that is not the simulators' the sums can't agree; the rest is well.
-    up.wait().unwrap();
-    assert!(!up.log().contains("died"), "{}", up.log());
 }

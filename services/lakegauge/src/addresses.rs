@@ -114,6 +114,13 @@ impl Surroundings {
     }
 }
 
+impl Surroundings {
+    /// What only the data directory says: nobody set it.
+    pub(crate) fn of_up(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+}
+
 impl Strings for Surroundings {
     fn get(&self, key: &str) -> Option<String> {
         let given = Environment.get(key).filter(|value| !value.is_empty());

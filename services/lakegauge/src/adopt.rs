@@ -9,7 +9,7 @@ use domain::{
     ArchiveSide, Pipeline, SAMPLES,
     adoption::{Adoption, BrokerFacts, adoption},
 };
-use event_store::{Adopting, StoreSettings};
+use event_store::{Adopting, StoreSettings, archive_side};
 use service_kit::Setting;
 use service_kit::logs::LogConfig;
 
@@ -70,14 +70,15 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
 /// refused as before.
 async fn adopt(config: &BusConfig, store: &StoreSettings, confirmed: bool) -> anyhow::Result<()> {
     let bus = Bus::connect(&config.settings).await?;
-    let mut adopting = Adopting::begin(store).await?;
-    let archive = adopting.side().clone();
     let (streams, partitions) = (Topology::event_streams(), Topology::partitions());
     let mut shown = bus.shown(&streams).await?;
-    if are_one(&shown, &archive) {
+    // Before the archive is taken for this one: beside services that run, it may only be asked.
+    if are_one(&shown, &archive_side(store).await?) {
         eprintln!("broker and archive belong together, or are both new: nothing to adopt");
         return Ok(());
     }
+    let mut adopting = Adopting::begin(store).await?;
+    let archive = adopting.side().clone();
     let mut needed = adoption(&shown, &archive, partitions)?;
     let holdings = adopting.holdings().await?;
     let messages = messages(&bus, &shown).await?;

@@ -1,6 +1,7 @@
 //! `lakegauge healthcheck`: whether the service of this container is ready, as an exit status. The
 //! image has neither curl nor wget.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use service_kit::{Environment, Setting, Settings, http_client};
 use crate::command;
 
 const LIVE: &str = "live";
+const VERBOSE: &str = "verbose";
 
 fn settings() -> [Setting; 1] {
     [ADMIN_ADDR]
@@ -25,6 +27,13 @@ pub(crate) fn command() -> Command {
                 .long(LIVE)
                 .action(ArgAction::SetTrue)
                 .help("Ask only whether it is alive: /livez instead of /readyz"),
+        )
+        .arg(
+            Arg::new(VERBOSE)
+                .long(VERBOSE)
+                .action(ArgAction::SetTrue)
+                .conflicts_with(LIVE)
+                .help("Print each condition with what it says: /readyz?verbose"),
         );
     command::with_settings(command, &settings())
 }
@@ -37,9 +46,17 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         return command::report(Err(problems.into()));
     }
     let Some(address) = address.map(from_inside) else { return ExitCode::from(crate::EXIT_USAGE) };
-    let page = if matches.get_flag(LIVE) { "/livez" } else { "/readyz" };
+    let verbose = matches.get_flag(VERBOSE);
+    let page = match (matches.get_flag(LIVE), verbose) {
+        (true, _) => "/livez",
+        (false, true) => "/readyz?verbose",
+        (false, false) => "/readyz",
+    };
     command::report(command::block_on(async {
         let (status, body) = http_client::get(address, page).await?;
+        if verbose && status == 200 {
+            std::io::stdout().write_all(body.as_bytes())?;
+        }
         anyhow::ensure!(status == 200, "{address}{page} says {status}: {}", body.trim_end());
         Ok(())
     }))

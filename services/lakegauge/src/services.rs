@@ -7,9 +7,12 @@ use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
 use service_kit::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
-use service_kit::{Environment, Flags, Service, Setting, Settings};
+use service_kit::{Environment, Flags, InvalidSettings, Service, Setting, Settings};
 
-use crate::{command, migrate, publish, replay, top};
+use crate::{
+    addresses::{DatabaseLogin, Surroundings},
+    command, migrate, publish, replay, top,
+};
 
 /// A subcommand that is a service.
 pub(crate) struct ServiceCommand {
@@ -147,7 +150,10 @@ pub(crate) fn run(matches: &ArgMatches) -> Option<ExitCode> {
         Some((entry, at))
     });
     let (entry, matches) = entry?;
-    let flags = command::flags(matches, &entry.all_settings());
+    let mut flags = command::flags(matches, &entry.all_settings());
+    if let Err(problems) = beside_up(entry, &mut flags) {
+        return Some(command::report(Err(problems.into())));
+    }
     if let Some(describe) = entry.describe.filter(|_| matches.get_flag(DESCRIBE)) {
         // Much is drawn for it, so that it takes a while.
         return Some(command::report(command::block_on_blocking(move || {
@@ -155,6 +161,20 @@ pub(crate) fn run(matches: &ArgMatches) -> Option<ExitCode> {
         })));
     }
     Some((entry.run)(&entry.service, &flags))
+}
+
+/// What counts a replay run is started by hand beside `up`, and finds its NATS as the tools do. The
+/// services themselves are told everything.
+fn beside_up(entry: &ServiceCommand, flags: &mut Flags) -> Result<(), InvalidSettings> {
+    const NATS: &str = "NATS_URL";
+    if entry.path != ["aggregate"] || flags.get("AGGREGATOR_REPLAY").is_none() {
+        return Ok(());
+    }
+    let found = Surroundings::of(flags, &bus::service::table(), DatabaseLogin::Reader)?;
+    if let Some(url) = found.of_up(NATS) {
+        flags.set(NATS, url);
+    }
+    Ok(())
 }
 
 fn print_description(

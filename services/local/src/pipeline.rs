@@ -92,6 +92,11 @@ impl RunningParts {
         Ok(Self { config, console, clock, dir, executable, tools, parts, problems, restarts })
     }
 
+    /// The executable that the parts run from, without links in its path.
+    pub(crate) fn executable(&self) -> PathBuf {
+        self.executable.path.canonicalize().unwrap_or_else(|_| self.executable.path.clone())
+    }
+
     /// Starts everything but the simulators, and waits until each part does its job.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
         let spec = nats::spec(&self.config, &self.dir, self.tools.nats.clone())?;

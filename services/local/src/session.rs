@@ -1,6 +1,6 @@
 //! A run of `up` from the first part's start to the summary.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,9 +10,10 @@ use tokio::sync::watch;
 
 use crate::addresses::{self, UpAddresses};
 use crate::archive;
-use crate::config::Config;
+use crate::config::{Config, DATA_DIR};
 use crate::console::Console;
 use crate::line;
+use crate::on_path;
 use crate::parts::Executable;
 use crate::pipeline::RunningParts;
 use crate::readings::{PartReadings, Positions, ScrapedMetrics};
@@ -135,11 +136,31 @@ fn announce(pipeline: &RunningParts) {
         shown.iter().map(|(name, port)| format!("{} {name}", at(*port))).collect();
     say("admin", shown.join(", "));
     say("logs", pipeline.dir.at("logs").display().to_string());
+    say("tools", format!("{} top, tail, doctor, audit, …", called(pipeline)));
     if !config.bind.is_loopback() {
         pipeline.console.say(
             "  ! NATS has no password and listens to the network: whoever reaches it can publish",
         );
     }
+}
+
+/// How the tools are called from where this was started.
+fn called(pipeline: &RunningParts) -> String {
+    let own = pipeline.executable();
+    let is_own = |found: &PathBuf| found.canonicalize().is_ok_and(|found| found == own);
+    let program = match on_path("lakegauge").filter(is_own) {
+        Some(_) => "lakegauge".to_owned(),
+        None => shell_word(&own.display().to_string()),
+    };
+    // They look there by themselves.
+    let found = Path::new(DATA_DIR.default.unwrap_or_default()).canonicalize();
+    let dir = pipeline.dir.at("");
+    let is_found = found.is_ok_and(|found| dir.canonicalize().is_ok_and(|dir| dir == found));
+    if is_found {
+        return program;
+    }
+    let dir = dir.display().to_string();
+    format!("LAKEGAUGE_DATA_DIR={} {program}", shell_word(dir.trim_end_matches('/')))
 }
 
 /// From the first start until everything is drained and counted.

@@ -1,6 +1,8 @@
 //! Asks for one page over plain HTTP: of an admin port, of the metrics, of a server on this machine.
 
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,13 +19,42 @@ const ANSWER_WAIT: Duration = Duration::from_secs(3);
 /// server that we know.
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The status and body of a page.
+/// Where a page is asked for: host and port. The host may be a name, as containers call each other;
+/// it is looked up each time, since what is behind it may be started again elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort(&'static str);
+
+impl FromStr for HostPort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_numbers = text.parse::<SocketAddr>().is_ok();
+        let is_name = text.rsplit_once(':').is_some_and(|(host, port)| {
+            let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            !host.is_empty() && host.chars().all(legal) && port.parse::<u16>().is_ok()
+        });
+        if !is_numbers && !is_name {
+            return Err("must be HOST:PORT, as 127.0.0.1:8000 or aggregator:8000");
+        }
+        // For the life of the process, which is told one or two of them.
+        Ok(Self(String::leak(text.to_owned())))
+    }
+}
+
+impl Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// The status and body of a page at a [`HostPort`] or an address of numbers.
 ///
 /// # Errors
 ///
 /// Nobody answers, not in time, with more than 16 MiB, or not in HTTP.
-pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    tokio::time::timeout(ANSWER_WAIT, fetch(address, path))
+pub async fn get(address: impl Display, path: &str) -> anyhow::Result<(u16, String)> {
+    let address = address.to_string();
+    tokio::time::timeout(ANSWER_WAIT, fetch(&address, path))
         .await
         .with_context(|| format!("{address}{path} did not answer in {} s", ANSWER_WAIT.as_secs()))?
 }
@@ -40,13 +71,13 @@ pub async fn expect_ok(address: SocketAddr, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fetch(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+async fn fetch(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let stream = TcpStream::connect(address).await.context("nobody listens")?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.context("no HTTP")?;
     let connection = tokio::spawn(connection);
     let request = Request::get(path)
-        .header(hyper::header::HOST, address.to_string())
+        .header(hyper::header::HOST, address)
         .header(hyper::header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .context("no request")?;
@@ -59,4 +90,30 @@ async fn fetch(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)>
         .to_bytes();
     connection.abort();
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_numbers_or_a_name_and_has_a_port() {
+        for good in ["127.0.0.1:8000", "[::1]:8000", "aggregator:8000", "a-b.example:80"] {
+            assert_eq!(good.parse::<HostPort>().unwrap().to_string(), good);
+        }
+        for wrong in ["8000", ":8000", "aggregator", "http://a:80", "a:b", "a:70000", "a b:1"] {
+            assert!(wrong.parse::<HostPort>().is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let asked = tokio::spawn(get(address.parse::<HostPort>().unwrap(), "/"));
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        tokio::io::AsyncWriteExt::write_all(&mut accepted, answer).await.unwrap();
+        assert_eq!(asked.await.unwrap().unwrap(), (200, "ok".to_owned()));
+    }
 }

@@ -10,12 +10,12 @@ mod spark;
 mod table;
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use event_store::StoreSettings;
+use service_kit::http_client::HostPort;
 
 use crate::{addresses::DatabaseLogin, command};
 use source::Probe;
@@ -29,10 +29,10 @@ service_kit::settings! {
     pub(crate) struct Config {
         /// Where the aggregator serves the metrics and the page.
         #[setting(TOP_METRICS_ADDR, "metrics-addr", default = "127.0.0.1:8000")]
-        metrics: SocketAddr,
+        metrics: HostPort,
         /// Admin port of the archiver.
         #[setting(TOP_ARCHIVER_ADDR, "archiver-addr", default = "127.0.0.1:8014")]
-        archiver: SocketAddr,
+        archiver: HostPort,
         /// Time between two looks; the keys s and d change it.
         #[setting(TOP_INTERVAL_MS, "interval-ms", default = "2000")]
         interval: Duration = duration_ms,
