@@ -20,6 +20,7 @@ use wire::snapshot::encode_state;
 use wire::{Format, seal};
 
 use crate::audit::audit;
+use crate::rollups::roll_up;
 use crate::store_events::{CREATED_NS, START, access, derived, ladder, open, placed};
 
 const STREAM: Stream = Stream::lake(0);
@@ -127,6 +128,9 @@ async fn after_old_days_were_dropped_fold_and_judgement_are_what_they_were() {
     let ahead = Base { mark: Mark { sequence: 99, ..mark }, ..base };
     let nothing = written.archive.retain(&ahead, 1).await.unwrap();
     assert_eq!(nothing.partitions, Vec::<String>::new(), "the checkpoint has not reached it");
+    let waits = written.archive.retain(&base, 1).await.unwrap();
+    assert_eq!(waits.waiting, ["lake_access_d20240101"], "the rollups have not reached it");
+    roll_up(&database, &written.archive, true).await;
     let retained = written.archive.retain(&base, 1).await.unwrap();
     // The base stands on the fourth day: one day of retention and one beyond are kept before it.
     assert_eq!(retained.partitions, ["lake_access_d20240101"]);
@@ -146,6 +150,7 @@ async fn after_old_days_were_dropped_fold_and_judgement_are_what_they_were() {
     again.days(START, 6..8).await;
     let (mark, state) = again.snapshot();
     let base = Base { mark, state: &state, digest: &digest };
+    roll_up(&database, &again.archive, true).await;
     let retained = again.archive.retain(&base, 1).await.unwrap();
     assert_eq!(retained.partitions.len(), 4, "{retained:?}");
     assert!(fold(&database).await == again.live, "another fold after the second base");
@@ -177,6 +182,7 @@ async fn a_day_with_a_row_that_is_not_counted_yet_is_kept() {
     written.days(START, 1..5).await;
     let (mark, state) = written.snapshot();
     let base = Base { mark, state: &state, digest: "" };
+    roll_up(&database, &written.archive, true).await;
     let retained = written.archive.retain(&base, 1).await.unwrap();
     assert_eq!(retained.waiting, ["lake_access_d20240101"]);
     assert_eq!(retained.partitions, ["lake_access_d20240102"]);

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, io::Write as _};
 use domain::{Judgement, Rules, Seen};
 use integration_tests::postgres::{ARCHIVER, Database, OWNER, PostgresServer, READER};
 
+use crate::rollups::roll_up;
 use crate::store_events::{access, append, inventory, judged, open, query};
 
 /// The roles, and under which word they stand in the table.
@@ -22,17 +23,23 @@ const PEOPLE: [(&str, &str); 7] = [
 /// A login to which nobody gave anything: what everybody has.
 const STRANGER: &str = "lakegauge_test_stranger";
 /// Tables that the views read with the rights of who asks.
-const BEHIND_VIEWS: [&str; 14] = [
+const BEHIND_VIEWS: [&str; 20] = [
     "declared_loss",
     "dead_letter",
     "dropped",
     "lake_access",
+    "lake_day",
+    "lake_growth",
     "lake_inventory",
+    "lake_object",
     "lake_window",
     "ledger",
+    "pattern_day",
+    "rolled_up",
     "sample",
     "source",
     "stream",
+    "warehouse_day",
     "warehouse_query",
     "warehouse_window",
     "window_kept",
@@ -51,6 +58,8 @@ async fn filled(server: &PostgresServer) -> Database {
     lake.append(&late).await.unwrap();
     let mut warehouse = open(&database.archiver(), "WAREHOUSE_0", 1).await.unwrap();
     append(&mut warehouse, &mut seen, &[query(3, 3)]).await.unwrap();
+    roll_up(&database, &lake, true).await;
+    roll_up(&database, &warehouse, true).await;
     database
         .sql(&format!(
             "insert into lakegauge.sample (broker_ns, sequence, epoch, stream, used_bytes, \

@@ -34,6 +34,15 @@ service_kit::settings! {
         /// (windows in the same), and can be dropped.
         #[setting(ARCHIVER_RETENTION_INTERVAL_MS, "retention-interval-ms", default = "60000")]
         pub(crate) retention_interval: Duration = duration_ms,
+        /// Time between two looks whether there are rows that the rollups (by day and by key) do not
+        /// have yet: how far they are behind.
+        #[setting(ARCHIVER_ROLLUP_INTERVAL_MS, "rollup-interval-ms", default = "60000")]
+        pub(crate) rollup_interval: Duration = duration_ms,
+        /// Whether to keep what is stored now, by key, and when each key was read last. It takes about
+        /// 200 bytes for each key that there ever was. With false it is let go of; with true again it
+        /// is added up from the rows that are there.
+        #[setting(ARCHIVER_KEYS, "keys", default = "true")]
+        pub(crate) keys: bool = switch,
         /// Time between two looks at the ledger of the archive (sums, declared losses, open dead letters),
         /// which are shown as metrics and on the page.
         #[setting(ARCHIVER_LEDGER_INTERVAL_MS, "ledger-interval-ms", default = "3000")]

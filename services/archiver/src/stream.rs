@@ -6,6 +6,7 @@ mod order_guard;
 mod reading;
 mod retention;
 mod retry;
+mod rollups;
 mod trim;
 mod verdicts;
 
@@ -31,6 +32,7 @@ use self::{
     order_guard::OrderGuard,
     reading::Reading,
     retention::Retention,
+    rollups::RollupKeeper,
     trim::{TrimRules, Trimmer},
     verdicts::{Outgoing, VerdictPublisher},
 };
@@ -238,8 +240,20 @@ impl StreamTask {
             guard,
             condition: self.readiness.condition("trimming"),
         };
-        let retention =
-            Retention { context, days: carries.retention_days(), ladder: carries.ladder() };
+        let rollups = || RollupKeeper {
+            context,
+            store: &self.config.store,
+            id: archive.stream(),
+            interval: self.config.rollup_interval,
+            keys: self.config.keys,
+        };
+        let retention = Retention {
+            context,
+            days: carries.retention_days(),
+            ladder: carries.ladder(),
+            rollups: rollups(),
+        };
+        let rollups = rollups().run(commits.clone());
         let reading = Reading {
             context,
             subjects: Subjects::new(&self.config.bus.settings.subject_prefix),
@@ -279,6 +293,7 @@ impl StreamTask {
                 ended
             }
             failed = verdicts => match failed? {},
+            failed = rollups => match failed? {},
             // What is being committed is committed or not: the checkpoint tells.
             why = trimmer.run() => Ok(RoundEnd::Again(why)),
         }

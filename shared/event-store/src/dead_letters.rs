@@ -22,7 +22,7 @@ use crate::{
     timestamptz::Timestamptz,
     windows::kept,
     write::{
-        insert,
+        insert, rollups,
         windows::{self, WindowRows},
     },
 };
@@ -204,7 +204,7 @@ impl DeadLetters {
         rows.iter().map(letter).collect()
     }
 
-    /// Inserts the row of a counted dead letter and its window aggregates, and closes the dead
+    /// Inserts the row of a counted dead letter, adds it to windows and rollups, and closes the dead
     /// letter: in one transaction, so that a crash leaves either all or nothing. Retrying it twice
     /// inserts once.
     ///
@@ -257,6 +257,8 @@ impl DeadLetters {
         let mut added = domain::Windows::default();
         added.add(&lengths_s, &placed.event);
         windows::add(&mut self.connection, stream, None, &WindowRows::new(added)).await?;
+        let (position, at) = (placed.position, placed.event.occurred_at);
+        rollups::add_row(&mut self.connection, stream, position, at).await?;
         self.close(number, ClosedAs::Row, None).await?;
         commit(&mut self.connection).await?;
         Ok(RowInserted::Inserted)

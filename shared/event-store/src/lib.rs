@@ -60,6 +60,7 @@ pub use write::{
     appended::Appended,
     batch::{Batch, BatchBuilder, NewDeadLetter},
     old_windows::LetGo,
+    rollups::Rollups,
     sources::{SOURCES_MAX, Sources},
     writer::Archive,
 };

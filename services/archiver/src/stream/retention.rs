@@ -6,7 +6,7 @@ use domain::Ladder;
 use event_store::{Archive, Base, LetGo, Retained};
 
 use super::{
-    StreamContext,
+    RollupKeeper, StreamContext,
     retry::{is_fenced, passes, waits},
 };
 
@@ -17,6 +17,8 @@ pub(super) struct Retention<'a> {
     pub(super) days: u32,
     /// Which windows are kept.
     pub(super) ladder: Ladder,
+    /// They take what is in the rows before it is dropped.
+    pub(super) rollups: RollupKeeper<'a>,
 }
 
 impl Retention<'_> {
@@ -74,6 +76,7 @@ impl Retention<'_> {
                 Ok(None)
             }
             FoundSnapshot::Whole(pointer, state) => {
+                self.rollups.catch_up().await?;
                 let base = Base { mark: pointer.mark, state: &state, digest: &pointer.digest };
                 Ok(Some(archive.retain(&base, self.days).await?))
             }

@@ -69,8 +69,8 @@ impl Archive {
     ///
     /// A crash leaves the old base or the new one, and each partition whole or gone: with the base
     /// stored first, folding the archive gives the same at every moment. A partition is left alone
-    /// while it holds a row of any stream that was counted after that stream's base, or whose
-    /// verdict is under way.
+    /// while it holds a row of any stream that was counted after that stream's base, whose verdict
+    /// is under way, or that the rollups have not reached.
     ///
     /// # Errors
     ///
@@ -202,9 +202,17 @@ async fn drop_partition(
                  then (event.epoch, event.sequence) > (base.epoch, base.sequence) \
                  else event.noted_sequence is null \
                      or (event.noted_epoch, event.noted_sequence) > (base.epoch, base.sequence) \
-                 end) \
+                 end \
+             or days.stream is null \
+             or (event.epoch, event.sequence) > (days.epoch, days.sequence) \
+             or (event.epoch, event.sequence) > (keys.epoch, keys.sequence)) \
          from lakegauge.\"{name}\" as event \
-         left join lakegauge.base on base.stream = event.stream group by event.stream"
+         left join lakegauge.base on base.stream = event.stream \
+         left join lakegauge.rolled_up as days \
+             on days.stream = event.stream and days.part = 'days' \
+         left join lakegauge.rolled_up as keys \
+             on keys.stream = event.stream and keys.part = 'keys' \
+         group by event.stream"
     );
     let counts: Vec<(i16, i64, i64)> = sqlx::query_as(AssertSqlSafe(count))
         .bind(old.to)

@@ -31,6 +31,21 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../../../migrations/20261123090200_windows.sql"),
     ),
     (20_261_123_090_300, "views", include_str!("../../../../migrations/20261123090300_views.sql")),
+    (
+        20_261_123_090_400,
+        "rollups",
+        include_str!("../../../../migrations/20261123090400_rollups.sql"),
+    ),
+    (
+        20_261_123_090_500,
+        "questions",
+        include_str!("../../../../migrations/20261123090500_questions.sql"),
+    ),
+    (
+        20_261_123_090_600,
+        "columns",
+        include_str!("../../../../migrations/20261123090600_columns.sql"),
+    ),
 ];
 
 /// A migration that was applied just now.

@@ -6,6 +6,7 @@ pub(crate) mod copy;
 pub(crate) mod dead_letters;
 pub(crate) mod insert;
 pub(crate) mod old_windows;
+pub(crate) mod rollups;
 pub(crate) mod samples;
 pub(crate) mod sources;
 pub(crate) mod stream_lock;
