@@ -15,11 +15,48 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 ///
 /// Nobody answers in time, or not with a whole page.
 pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
+    let answer = ask(port, "GET", path, &[], b"")?;
+    Ok((answer.status, answer.body))
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// The lines of its head.
+    pub head: String,
+    /// Its body.
+    pub body: String,
+}
+
+/// The answer to a body that is posted with more headers to a port of this machine.
+///
+/// # Errors
+///
+/// As [`get`].
+pub fn post(port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+    ask(port, "POST", path, headers, body)
+}
+
+fn ask(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WAIT)?;
     stream.set_read_timeout(Some(ANSWER_WAIT))?;
+    let mut more: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    if !body.is_empty() {
+        more.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
     // HTTP 1.0, so that the answer comes in one piece.
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: {address}\r\n{more}\r\n")?;
+    stream.write_all(body)?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -30,7 +67,8 @@ pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
     });
     // A server that dies while it answers has not answered.
     ensure!(length.is_none_or(|length| length == body.len()), "half a page");
-    Ok((status.context("no status")?, body.to_owned()))
+    let status = status.context("no status")?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
 /// The value of a series, by name and labels as they stand on a page of metrics.

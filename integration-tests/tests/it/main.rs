@@ -13,6 +13,7 @@ mod bus_reader;
 mod bus_snapshots;
 mod bus_topology;
 mod bus_unreadable;
+mod collect;
 mod commands;
 mod containers;
 mod crash;

@@ -83,7 +83,7 @@ pub(crate) fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
         ),
         family(
             "data_lake_request_duration_seconds",
-            "Duration of lake requests, whatever their outcome.",
+            "Duration of lake requests, whatever their outcome, where it is known.",
             MetricType::HISTOGRAM,
             lake.buckets().map(|(name, sums)| durations(name, sums)).collect(),
         ),

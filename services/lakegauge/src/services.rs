@@ -90,6 +90,18 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
             service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
+    ServiceCommand {
+        path: &["collect", "http"],
+        about: "Receive what a store reports (S3 events of AWS, MinIO, RustFS) over HTTP",
+        service: Service { name: "collector", version: VERSION, admin_addr: "127.0.0.1:8015" },
+        settings: collector::Config::table,
+        load: |settings| drop(collector::Config::load(settings)),
+        describe: None,
+        run: |service, flags| {
+            use collector::{Config, run};
+            service_kit::main(service, flags, Config::load, run, command::status)
+        },
+    },
 ];
 
 /// The release, in `--version`, in the logs and in the metrics.
@@ -99,8 +111,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DESCRIBE: &str = "describe";
 
 /// Words that only group services.
-const GROUPS: &[(&str, &str)] =
-    &[("simulate", "Make events as a real data lake or data warehouse would")];
+const GROUPS: &[(&str, &str)] = &[
+    ("simulate", "Make events as a real data lake or data warehouse would"),
+    ("collect", "Take in what real lakes and warehouses report"),
+];
 
 impl ServiceCommand {
     /// Every setting that the service reads.

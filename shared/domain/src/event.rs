@@ -68,7 +68,7 @@ pub struct LakeAccess {
     pub object_bytes: Option<u64>,
     /// Orders changes of one key that carry the same time; compared as bytes.
     pub sequencer: Option<String>,
-    /// How long it took, in microseconds.
+    /// How long it took, in microseconds; 0 where that is not known.
     pub duration_us: u64,
     /// How it ended.
     pub outcome: Outcome,

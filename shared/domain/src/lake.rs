@@ -38,7 +38,8 @@ pub const DURATION_BOUNDS_US: [u64; 15] = [
 pub struct BucketSums {
     /// Requests by operation and outcome.
     pub accesses: BTreeMap<(Operation, Outcome), u64>,
-    /// Requests by the first boundary that holds their duration; the last is without bound.
+    /// Requests whose duration is known, by the first boundary that holds it; the last is without
+    /// bound.
     pub durations: [u64; DURATION_BOUNDS_US.len() + 1],
     /// Sum of the durations, in microseconds.
     pub duration_us: u128,
@@ -107,9 +108,12 @@ impl LakeState {
         let label = self.labels.label(&access.bucket);
         let bucket = self.buckets.entry(label).or_default();
         *bucket.accesses.entry((access.operation, access.outcome)).or_default() += 1;
-        let bound = DURATION_BOUNDS_US.partition_point(|bound| *bound < access.duration_us);
-        bucket.durations[bound] += 1;
-        bucket.duration_us += u128::from(access.duration_us);
+        // 0 is "not known": no request takes no time.
+        if access.duration_us > 0 {
+            let bound = DURATION_BOUNDS_US.partition_point(|bound| *bound < access.duration_us);
+            bucket.durations[bound] += 1;
+            bucket.duration_us += u128::from(access.duration_us);
+        }
         *bucket.transferred.entry(access.operation).or_default() += u128::from(access.bytes);
         if access.outcome != Outcome::Ok {
             return LakeEffect::Plain;

@@ -25,6 +25,17 @@ pub fn of_line(source: &str, line: &[u8], occurrence: u64) -> EventId {
     named(&name)
 }
 
+/// The id of a record that another system reports: the UUIDv5 of the kind of record and of the parts
+/// that tell it from every other there. A record that is reported again has the same id.
+pub fn of_record(kind: &str, parts: &[&str]) -> EventId {
+    let mut name = format!("record\n{kind}\n");
+    for part in parts {
+        // With its length, so that no two lists of parts are the same text.
+        name.push_str(&format!("{}\n{part}\n", part.len()));
+    }
+    named(name.as_bytes())
+}
+
 fn named(name: &[u8]) -> EventId {
     EventId::from_bytes(Uuid::new_v5(&NAMESPACE, name).into_bytes())
 }
@@ -52,6 +63,22 @@ mod tests {
         ];
         let ids: BTreeSet<EventId> = others.into_iter().map(of).collect();
         assert_eq!(ids.len(), others.len());
+    }
+
+    #[test]
+    fn every_part_of_a_record_makes_another_id_and_the_same_record_the_same() {
+        assert_eq!(of_record("k", &["a", "b"]), of_record("k", &["a", "b"]));
+        let records: [(&str, &[&str]); 6] = [
+            ("k", &["a", "b"]),
+            ("l", &["a", "b"]),
+            ("k", &["b", "a"]),
+            ("k", &["ab", ""]),
+            ("k", &["a\n1\nb"]),
+            ("k", &["a", "b", ""]),
+        ];
+        let ids: BTreeSet<EventId> =
+            records.iter().map(|(kind, parts)| of_record(kind, parts)).collect();
+        assert_eq!(ids.len(), records.len());
     }
 
     #[test]

@@ -1,0 +1,412 @@
+//! Notifications of S3 events, in the JSON form that AWS, MinIO and RustFS share. Pure.
+//!
+//! A batch is `{"Records": […]}`; MinIO and RustFS put `EventName` and `Key` beside it. Traps, from
+//! the vendors' documentation and sources:
+//!
+//! - keys are URL-encoded, with `+` for a space;
+//! - AWS writes `ObjectCreated:Put`, the others `s3:ObjectCreated:Put`;
+//! - tags, retention and legal hold are "created" events that write no bytes;
+//! - a removal has no size, and an object of 0 bytes has none with MinIO;
+//! - a delete marker frees no bytes, and versions are stored side by side;
+//! - the first message of AWS is a test without records;
+//! - a notification comes at least once, in any order.
+
+use std::borrow::Cow;
+
+use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome};
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What one notification brought.
+#[derive(Debug, Default)]
+pub(crate) struct Notification {
+    /// In the order of the records.
+    pub(crate) events: Vec<Event>,
+    /// Records of kinds that are no request to an object: tests, replication, tiering, scans.
+    pub(crate) ignored: u64,
+    /// Records that can't be read.
+    pub(crate) refused: Vec<RefusedRecord>,
+}
+
+/// A record that can't be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RefusedRecord {
+    /// Which one of its batch, from 0.
+    pub(crate) index: usize,
+    /// What is wrong with it.
+    pub(crate) why: String,
+    /// Its bytes, as they came.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A body that is no notification.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no notification of S3 events ({{\"Records\": […]}}): {0}")]
+pub(crate) struct NoNotification(String);
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(rename = "Records", borrow)]
+    records: Option<Vec<&'a RawValue>>,
+    /// `s3:TestEvent`, by which AWS tries the way.
+    #[serde(rename = "Event")]
+    test: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    #[serde(borrow)]
+    event_time: Cow<'a, str>,
+    #[serde(borrow)]
+    event_name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    user_identity: UserIdentity<'a>,
+    #[serde(borrow, default)]
+    response_elements: ResponseElements<'a>,
+    #[serde(borrow)]
+    s3: Entity<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UserIdentity<'a> {
+    #[serde(borrow, default)]
+    principal_id: Cow<'a, str>,
+}
+
+#[derive(Default, Deserialize)]
+struct ResponseElements<'a> {
+    #[serde(rename = "x-amz-request-id", borrow, default)]
+    request_id: Cow<'a, str>,
+    /// Of some versions of MinIO, as text.
+    #[serde(rename = "content-length", borrow, default)]
+    content_length: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Entity<'a> {
+    #[serde(borrow)]
+    bucket: Bucket<'a>,
+    #[serde(borrow)]
+    object: Object<'a>,
+}
+
+#[derive(Deserialize)]
+struct Bucket<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    size: Option<u64>,
+    #[serde(borrow, default)]
+    version_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    sequencer: Option<Cow<'a, str>>,
+}
+
+/// Reads a notification. A record that can't be read is among the refused ones and does not hinder
+/// the others.
+///
+/// # Errors
+///
+/// The body is no notification at all.
+pub(crate) fn parse(body: &[u8]) -> Result<Notification, NoNotification> {
+    let read: Body<'_> =
+        serde_json::from_slice(body).map_err(|error| NoNotification(error.to_string()))?;
+    let Some(records) = read.records else {
+        return if read.test.is_some() {
+            Ok(Notification { ignored: 1, ..Notification::default() })
+        } else {
+            Err(NoNotification("it has no Records".to_owned()))
+        };
+    };
+    let mut notification = Notification::default();
+    for (index, raw) in records.into_iter().enumerate() {
+        match record(raw) {
+            Ok(Some(event)) => notification.events.push(event),
+            Ok(None) => notification.ignored += 1,
+            Err(why) => notification.refused.push(RefusedRecord {
+                index,
+                why,
+                bytes: raw.get().as_bytes().to_vec(),
+            }),
+        }
+    }
+    Ok(notification)
+}
+
+/// The event of a record; `None` for a kind that is no request to an object.
+fn record(raw: &RawValue) -> Result<Option<Event>, String> {
+    let record: Record<'_> = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
+    let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
+    let Some(change) = Change::of(name) else { return Ok(None) };
+    let occurred_at = wire::json::parse_time(&record.event_time)
+        .ok_or_else(|| format!("eventTime: {} is no time of RFC 3339", record.event_time))?;
+    let object = &record.s3.object;
+    let version = object.version_id.as_deref().filter(|version| !matches!(*version, "" | "null"));
+    let fact = LakeAccess {
+        bucket: record.s3.bucket.name.to_string(),
+        key: stored_key(&object.key, version)?,
+        operation: change.operation,
+        bytes: transferred(&record, change),
+        object_bytes: change.writes.then(|| object.size.unwrap_or(0)),
+        sequencer: object.sequencer.as_deref().map(str::to_ascii_lowercase),
+        // Not reported: 0 is "not known".
+        duration_us: 0,
+        outcome: Outcome::Ok,
+        principal: record.user_identity.principal_id.to_string(),
+    };
+    Ok(Some(Event { id: id(&record, name), occurred_at, fact: Fact::LakeAccess(fact) }))
+}
+
+/// What a kind of event means for an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    operation: Operation,
+    /// Whether bytes were stored.
+    writes: bool,
+}
+
+impl Change {
+    /// `None`: no request to an object.
+    fn of(name: &str) -> Option<Self> {
+        let (kind, detail) = name.split_once(':').unwrap_or((name, ""));
+        let (operation, writes) = match (kind, detail) {
+            ("ObjectCreated", "Put" | "Post" | "CompleteMultipartUpload") => {
+                (Operation::Write, true)
+            }
+            ("ObjectCreated", "Copy") => (Operation::Copy, true),
+            // Tags, retention and legal hold: the object's bytes stay as they are.
+            ("ObjectCreated", _) => (Operation::Other, false),
+            ("ObjectAccessed", "Get") => (Operation::Read, false),
+            ("ObjectAccessed", "Head") => (Operation::Head, false),
+            ("ObjectAccessed", _) => (Operation::Other, false),
+            ("ObjectRemoved" | "LifecycleExpiration", _) => (Operation::Delete, false),
+            _ => return None,
+        };
+        Some(Self { operation, writes })
+    }
+}
+
+/// Bytes that went over the wire. A read of a part of an object is reported with the whole size by
+/// some: `content-length` goes first where it is there.
+fn transferred(record: &Record<'_>, change: Change) -> u64 {
+    match change.operation {
+        Operation::Write => record.s3.object.size.unwrap_or(0),
+        Operation::Read => {
+            let length = record.response_elements.content_length.as_deref();
+            let length = length.and_then(|length| length.parse().ok());
+            length.or(record.s3.object.size).unwrap_or(0)
+        }
+        // A copy is made inside the store.
+        Operation::Copy
+        | Operation::Head
+        | Operation::List
+        | Operation::Delete
+        | Operation::Other => 0,
+    }
+}
+
+/// The key as people write it. Versions are stored side by side, so each is an object of its own: a
+/// delete marker is a new version and frees nothing, a version that is deleted frees its own bytes.
+fn stored_key(encoded: &str, version: Option<&str>) -> Result<String, String> {
+    let spaced = encoded.replace('+', " ");
+    let key = percent_decode_str(&spaced).decode_utf8();
+    let key = key.map_err(|_| "s3.object.key: its percent-encoding is no UTF-8".to_owned())?;
+    Ok(match version {
+        Some(version) => format!("{key}?versionId={version}"),
+        None => key.into_owned(),
+    })
+}
+
+/// From what tells a request from every other: a notification that comes again has the same id.
+fn id(record: &Record<'_>, name: &str) -> EventId {
+    let object = &record.s3.object;
+    let parts = [
+        name,
+        &record.s3.bucket.name,
+        &object.key,
+        object.version_id.as_deref().unwrap_or_default(),
+        object.sequencer.as_deref().unwrap_or_default(),
+        &record.response_elements.request_id,
+        &record.event_time,
+    ];
+    wire::derived::of_record("s3 event", &parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn record_of(name: &str) -> Value {
+        json!({
+            "eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "eu-central-1",
+            "eventTime": "2026-11-28T06:43:00.123Z", "eventName": name,
+            "userIdentity": { "principalId": "spark" },
+            "requestParameters": { "sourceIPAddress": "203.0.113.7" },
+            "responseElements": { "x-amz-request-id": "R1", "x-amz-id-2": "I1" },
+            "s3": {
+                "s3SchemaVersion": "1.0", "configurationId": "all",
+                "bucket": { "name": "raw", "arn": "arn:aws:s3:::raw" },
+                "object": {
+                    "key": "a+b/%C3%A9%2B.parquet", "size": 1_500, "eTag": "x",
+                    "sequencer": "0055AED6DCD90281E5",
+                },
+            },
+        })
+    }
+
+    fn read(records: &[Value]) -> Notification {
+        parse(json!({ "Records": records }).to_string().as_bytes()).unwrap()
+    }
+
+    fn access(record: &Value) -> (Event, LakeAccess) {
+        let mut notification = read(std::slice::from_ref(record));
+        assert_eq!((notification.ignored, &notification.refused[..]), (0, &[][..]));
+        let event = notification.events.remove(0);
+        let Fact::LakeAccess(access) = event.fact.clone() else { panic!("{event:?}") };
+        (event, access)
+    }
+
+    #[test]
+    fn a_put_is_a_write_of_the_decoded_key() {
+        let (event, put) = access(&record_of("ObjectCreated:Put"));
+        assert_eq!(event.occurred_at, Timestamp(1_795_848_180_123_000));
+        assert_eq!((put.bucket.as_str(), put.key.as_str()), ("raw", "a b/é+.parquet"));
+        assert_eq!((put.operation, put.outcome), (Operation::Write, Outcome::Ok));
+        assert_eq!((put.bytes, put.object_bytes), (1_500, Some(1_500)));
+        assert_eq!(put.sequencer.as_deref(), Some("0055aed6dcd90281e5"));
+        assert_eq!(put.principal, "spark");
+        assert_eq!(event.id.kind(), domain::IdKind::Derived);
+    }
+
+    #[test]
+    fn every_kind_of_event_is_what_it_does_to_the_object() {
+        for (name, operation, object_bytes) in [
+            ("s3:ObjectCreated:Put", Operation::Write, Some(1_500)),
+            ("ObjectCreated:Post", Operation::Write, Some(1_500)),
+            ("s3:ObjectCreated:CompleteMultipartUpload", Operation::Write, Some(1_500)),
+            ("ObjectCreated:Copy", Operation::Copy, Some(1_500)),
+            ("s3:ObjectCreated:PutTagging", Operation::Other, None),
+            ("s3:ObjectCreated:PutRetention", Operation::Other, None),
+            ("s3:ObjectCreated:PutLegalHold", Operation::Other, None),
+            ("s3:ObjectAccessed:Get", Operation::Read, None),
+            ("s3:ObjectAccessed:Head", Operation::Head, None),
+            ("s3:ObjectAccessed:Attributes", Operation::Other, None),
+            ("ObjectRemoved:Delete", Operation::Delete, None),
+            ("s3:ObjectRemoved:DeleteMarkerCreated", Operation::Delete, None),
+            ("LifecycleExpiration:Delete", Operation::Delete, None),
+        ] {
+            let (_, found) = access(&record_of(name));
+            assert_eq!((found.operation, found.object_bytes), (operation, object_bytes), "{name}");
+        }
+        for name in ["s3:Replication:OperationCompletedReplication", "s3:Scanner:ManyVersions"] {
+            assert_eq!(read(&[record_of(name)]).ignored, 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_object_of_nothing_and_a_removal_have_no_size() {
+        let mut empty = record_of("s3:ObjectCreated:Put");
+        empty["s3"]["object"].as_object_mut().unwrap().remove("size");
+        assert_eq!(access(&empty).1.object_bytes, Some(0));
+        let mut removed = record_of("s3:ObjectRemoved:Delete");
+        removed["s3"]["object"].as_object_mut().unwrap().remove("size");
+        assert_eq!(access(&removed).1.bytes, 0);
+    }
+
+    #[test]
+    fn a_read_of_a_part_counts_the_part_where_its_length_is_said() {
+        let mut part = record_of("s3:ObjectAccessed:Get");
+        assert_eq!(access(&part).1.bytes, 1_500);
+        part["responseElements"]["content-length"] = json!("20");
+        assert_eq!(access(&part).1.bytes, 20);
+    }
+
+    #[test]
+    fn versions_are_objects_of_their_own_and_a_marker_frees_nothing() {
+        let key = |name: &str, version: &str| {
+            let mut record = record_of(name);
+            record["s3"]["object"]["versionId"] = json!(version);
+            access(&record).1.key
+        };
+        let stored = key("ObjectCreated:Put", "v1");
+        assert_eq!(stored, "a b/é+.parquet?versionId=v1");
+        assert_ne!(key("ObjectRemoved:DeleteMarkerCreated", "m1"), stored);
+        assert_eq!(key("ObjectRemoved:Delete", "v1"), stored);
+        // A bucket without versions.
+        assert_eq!(key("ObjectCreated:Put", "null"), "a b/é+.parquet");
+    }
+
+    #[test]
+    fn what_comes_again_has_the_same_id_and_everything_else_another() {
+        let of = |change: fn(&mut Value)| {
+            let mut record = record_of("ObjectCreated:Put");
+            change(&mut record);
+            access(&record).0.id
+        };
+        let id = of(|_| {});
+        // What a second delivery may say otherwise.
+        assert_eq!(id, of(|record| record["eventVersion"] = json!("2.3")));
+        assert_eq!(id, of(|record| record["eventName"] = json!("s3:ObjectCreated:Put")));
+        let changes: [fn(&mut Value); 7] = [
+            |record| record["eventName"] = json!("ObjectCreated:Copy"),
+            |record| record["eventTime"] = json!("2026-11-28T06:43:00.124Z"),
+            |record| record["s3"]["bucket"]["name"] = json!("raw2"),
+            |record| record["s3"]["object"]["key"] = json!("a"),
+            |record| record["s3"]["object"]["versionId"] = json!("v1"),
+            |record| record["s3"]["object"]["sequencer"] = json!("0055"),
+            |record| record["responseElements"]["x-amz-request-id"] = json!("R2"),
+        ];
+        for change in changes {
+            assert_ne!(id, of(change));
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_hinders_no_other_and_keeps_its_bytes() {
+        let mut timeless = record_of("ObjectCreated:Put");
+        timeless["eventTime"] = json!("yesterday");
+        let records = [record_of("ObjectCreated:Put"), json!({"what": 1}), timeless];
+        let notification = read(&records);
+        assert_eq!(notification.events.len(), 1);
+        let refused: Vec<_> =
+            notification.refused.iter().map(|one| (one.index, one.why.as_str())).collect();
+        assert_eq!(refused[0].0, 1);
+        assert!(refused[0].1.contains("missing field"), "{refused:?}");
+        assert_eq!(refused[1], (2, "eventTime: yesterday is no time of RFC 3339"));
+        assert_eq!(notification.refused[0].bytes, br#"{"what":1}"#);
+    }
+
+    #[test]
+    fn a_test_of_the_way_is_no_event_and_no_error() {
+        let test = br#"{"Service":"Amazon S3","Event":"s3:TestEvent","Bucket":"raw"}"#;
+        let notification = parse(test).unwrap();
+        assert_eq!((notification.events.len(), notification.ignored), (0, 1));
+        for wrong in ["", "[]", "{}", "{\"Records\":7}", "\u{0}"] {
+            parse(wrong.as_bytes()).unwrap_err();
+        }
+        let empty = parse(b"{\"Records\":[]}").unwrap();
+        assert_eq!((empty.events.len(), empty.ignored), (0, 0));
+    }
+
+    #[test]
+    fn the_form_of_minio_and_rustfs_is_the_same_with_names_beside() {
+        let mut record = record_of("s3:ObjectCreated:Put");
+        record["eventSource"] = json!("rustfs:s3");
+        let body = json!({
+            "EventName": "s3:ObjectCreated:Put", "Key": "raw/a b", "Records": [record],
+        });
+        assert_eq!(parse(body.to_string().as_bytes()).unwrap().events.len(), 1);
+    }
+}
