@@ -1,11 +1,14 @@
 //! Flags of the command line from tables of settings, and back.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use bus::BusError;
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, PossibleValue, TypedValueParser};
 use clap::{Arg, ArgMatches, Command};
 use domain::{Mismatch, adoption::CannotAdopt};
 use event_store::{StoreError, StoreSettings};
@@ -13,6 +16,7 @@ use local::DATA_DIR;
 use service_kit::{Flags, InvalidSettings, Setting, Settings};
 
 use crate::addresses::{self, DatabaseLogin, Surroundings};
+use crate::services;
 use crate::stop::Stop;
 
 /// Adds a flag for each setting; its help names the variable in the environment, and the default.
@@ -190,11 +194,7 @@ fn argument(setting: &Setting) -> Arg {
     }
     let argument = Arg::new(setting.key)
         .long(setting.flag)
-        // By name: clap's own message for bytes that are no text names no argument.
-        .value_parser(
-            OsStringValueParser::new()
-                .try_map(|value| value.into_string().map_err(|_| "is not UTF-8")),
-        )
+        .value_parser(SettingText { choices: choices_of(setting) })
         .value_name(value_name(setting))
         .help(help)
         .help_heading(heading(setting.key));
@@ -204,6 +204,46 @@ fn argument(setting: &Setting) -> Arg {
     } else {
         argument.allow_hyphen_values(true)
     }
+}
+
+/// The text of a setting. Which words it may be is shown and completed; that it is one of them is seen
+/// to where it is read, also when it comes from the environment.
+#[derive(Clone)]
+struct SettingText {
+    choices: &'static [String],
+}
+
+impl TypedValueParser for SettingText {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        // By name: clap's own message for bytes that are no text names no argument.
+        OsStringValueParser::new()
+            .try_map(|value| value.into_string().map_err(|_| "is not UTF-8"))
+            .parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = self.choices.iter().map(|word| PossibleValue::new(word.as_str()));
+        (!self.choices.is_empty()).then(|| -> Box<dyn Iterator<Item = _>> { Box::new(words) })
+    }
+}
+
+/// The words that a setting may be, as what reads it says; none where it is no choice.
+fn choices_of(setting: &Setting) -> &'static [String] {
+    static CHOICES: OnceLock<BTreeMap<&'static str, Vec<String>>> = OnceLock::new();
+    let choices = CHOICES.get_or_init(|| {
+        let (flags, environment) = (Flags::default(), BTreeMap::<String, String>::new());
+        let mut settings = Settings::new(&flags, &environment);
+        services::load_everything(&mut settings);
+        settings.choices().clone()
+    });
+    choices.get(setting.key).map(Vec::as_slice).unwrap_or_default()
 }
 
 fn is_switch(setting: &Setting) -> bool {
@@ -248,7 +288,6 @@ fn heading(key: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     const TABLE: &[Setting] = &[
         Setting {
@@ -292,6 +331,20 @@ mod tests {
         let command = with_settings(Command::new("x"), TABLE);
         let error = command.try_get_matches_from(["x".into(), value]).unwrap_err().to_string();
         assert!(error.contains("--offset") && error.contains("is not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_choice_is_shown_completed_and_refused_with_its_words() {
+        let mut up = crate::up::command();
+        let help = up.render_long_help().to_string();
+        assert!(help.contains("noisy-tenant"), "{help}");
+        let mut script = Vec::new();
+        let mut root = crate::root();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut root, "lakegauge", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for words in ["none latency-regression", "json bincode", "auto human json", "LAKE_0"] {
+            assert!(script.contains(words), "{words}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bus::{Bus, service};
+use bus::{Bus, Topology, service};
 use clap::{ArgMatches, Command};
 use service_kit::logs::LogConfig;
 
@@ -30,6 +30,12 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         Err(status) => return status,
     };
     command::report(command::block_on(stand(&config)))
+}
+
+/// The names of the streams that carry events, as words of an argument.
+pub(crate) fn event_streams() -> Vec<&'static str> {
+    // Named for the life of the process, which asks for them once or twice.
+    Topology::event_streams().iter().map(|it| &*String::leak(it.to_string())).collect()
 }
 
 async fn stand(config: &service::BusConfig) -> anyhow::Result<()> {

@@ -120,6 +120,7 @@ pub struct Settings<'a> {
     environment: &'a dyn Strings,
     problems: Vec<SettingProblem>,
     given: BTreeMap<&'static str, &'static str>,
+    choices: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl fmt::Debug for Settings<'_> {
@@ -163,7 +164,13 @@ impl std::error::Error for InvalidSettings {}
 impl<'a> Settings<'a> {
     /// Settings over these flags and this environment.
     pub fn new(flags: &'a Flags, environment: &'a dyn Strings) -> Self {
-        Self { flags, environment, problems: Vec::new(), given: BTreeMap::new() }
+        Self {
+            flags,
+            environment,
+            problems: Vec::new(),
+            given: BTreeMap::new(),
+            choices: BTreeMap::new(),
+        }
     }
 
     /// What `load` gives where nobody sets anything.
@@ -292,6 +299,8 @@ impl<'a> Settings<'a> {
 
     /// One of the named choices.
     pub fn choice<T: Clone>(&mut self, setting: &Setting, choices: &[(&str, T)]) -> Option<T> {
+        let names = choices.iter().map(|(name, _)| (*name).to_owned());
+        self.choices.insert(setting.key, names.collect());
         let value = self.required(setting)?;
         let found = choices.iter().find(|(name, _)| *name == value);
         if found.is_none() {
@@ -330,6 +339,11 @@ impl<'a> Settings<'a> {
         let given: Vec<String> =
             self.given.iter().map(|(key, origin)| format!("{key} by {origin}")).collect();
         if given.is_empty() { "defaults only".to_owned() } else { given.join(", ") }
+    }
+
+    /// The words of each setting that was read as a choice, by its key.
+    pub const fn choices(&self) -> &BTreeMap<&'static str, Vec<String>> {
+        &self.choices
     }
 
     /// Whether everything that was read was right.
@@ -546,6 +560,7 @@ mod tests {
         assert_eq!(settings.switch(&LEN), None);
         assert_eq!(settings.choice(&LEN, &[("a", 1), ("b", 2)]), None);
         assert_eq!(settings.choice(&LEN, &[("11", 5)]), Some(5));
+        assert_eq!(settings.choices()[LEN.key], ["11"]);
         let InvalidSettings(problems) = settings.finish().unwrap_err();
         assert_eq!(problems.len(), 3);
         assert!(problems[0].to_string().ends_with("must be from 1 to 9"));

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bus::{BusSettings, Topology};
+use bus::BusSettings;
 use clap::{
     Arg, ArgAction, ArgGroup, ArgMatches, Command, builder::PossibleValuesParser, value_parser,
 };
@@ -17,7 +17,7 @@ use event_store::StoreSettings;
 use event_store::dead_letters::{ClosedAs, DeadLetterFilter, DeadLetters};
 use service_kit::{Clock, Setting};
 
-use crate::{addresses::DatabaseLogin, command};
+use crate::{addresses::DatabaseLogin, command, streams};
 
 /// Bytes of a dead letter that a list needs.
 const LIST_BYTES_MAX: u32 = 200;
@@ -144,9 +144,7 @@ fn chosen(matches: &ArgMatches, clock: &Clock) -> DeadLetterFilter {
 }
 
 fn filters() -> [Arg; 3] {
-    // Named for the life of the process, which asks for them once.
-    let streams = Topology::event_streams().into_iter().map(|it| &*String::leak(it.to_string()));
-    let streams: Vec<&'static str> = streams.chain([SAMPLES]).collect();
+    let streams = [streams::event_streams(), vec![SAMPLES]].concat();
     [
         Arg::new("reason")
             .long("reason")

@@ -7,12 +7,16 @@ use ::replay::plan::{EventKind, Filter, Speed};
 use ::replay::{Replay, ReplayProgress, ReplayReport, Target};
 use anyhow::Context as _;
 use bus::{Bus, ReplayRun};
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
+use clap::{
+    Arg, ArgAction, ArgMatches, Command,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
 use domain::{Stream, Timestamp};
 use service_kit::Clock;
 use wire::{Subjects, source_name};
 
 use super::{Config, bar::Bar};
+use crate::streams;
 
 pub(super) fn arguments(command: Command) -> Command {
     let kinds = EventKind::NAMES.map(|(name, _)| name);
@@ -61,8 +65,10 @@ pub(super) fn arguments(command: Command) -> Command {
                 .value_parser(|text: &str| source_name(text)),
         )
         .arg(
-            filter("stream", "Only events of this stream: LAKE_0")
-                .value_parser(|text: &str| Stream::from_name(text).ok_or("is no stream of events")),
+            filter("stream", "Only events of this stream: LAKE_0").value_parser(
+                PossibleValuesParser::new(streams::event_streams())
+                    .try_map(|text| Stream::from_name(&text).ok_or("is no stream of events")),
+            ),
         )
 }
 
