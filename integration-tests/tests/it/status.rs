@@ -49,8 +49,8 @@ async fn well(pipeline: &Pipeline) {
     let waited = until("a pipeline that is well", async || {
         let (now, states) = (now(pipeline).unwrap_or_default(), states(pipeline));
         let is_quiet = now["incidents"].as_array().is_some_and(Vec::is_empty);
-        let is_well = |name: &&str| states.get(*name).is_some_and(|state| state == "well");
-        Ok(is_quiet && now["ready"] == true && services.iter().all(is_well))
+        let is_well = |name: &str| states.get(name).is_some_and(|state| state == "well");
+        Ok(is_quiet && now["ready"] == true && services.iter().all(|name| is_well(name)))
     });
     waited.await.unwrap_or_else(|error| panic!("{error}: {:#}", now(pipeline).unwrap_or_default()));
 }

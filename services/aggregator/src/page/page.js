@@ -286,11 +286,14 @@ const partLine = (part) => {
   mark.setAttribute("aria-hidden", "true");
   made.append(mark, known(`condition_${part.name}`) ?? part.name);
   made.append(cell("span", ` (${say(part.ok ? "part_ok" : "part_bad")})`, "hidden"));
-  // In the service's own words, which are English: elsewhere they are shown where they are needed.
+  // In the service's own words, which are English: elsewhere they are shown where they are needed, and
+  // else only the name of the stream that they begin with.
   if (language === "en" || !part.ok) {
     const detail = cell("span", ` ${part.detail}`, "detail");
     detail.lang = "en";
     made.append(detail);
+  } else {
+    made.append(cell("span", ` ${/^[A-Z]+_[0-9]+(?=[: ])/.exec(part.detail)?.[0] ?? ""}`, "detail"));
   }
   return made;
 };

@@ -144,10 +144,10 @@ fn of_aggregator(heard: &Heard, moment: &Moment) -> Option<Incident> {
         }
         return Some(found);
     }
-    own.parts
-        .iter()
-        .any(|part| !part.standby && !catches_up(part))
-        .then(|| of_parts(IncidentKind::AggregatorFailing, AGGREGATOR, own, |it| !catches_up(it)))
+    // What it catches up with keeps other parts from their work, and is told as that.
+    let is_beginning = moment.now_ms < STARTING_MS || own.parts.iter().any(catches_up);
+    (!is_beginning && own.parts.iter().any(|part| !part.standby))
+        .then(|| of_parts(IncidentKind::AggregatorFailing, AGGREGATOR, own, |_| true))
 }
 
 fn catches_up(part: &StatusPart) -> bool {

@@ -27,6 +27,8 @@ const STARTING_MS: u64 = 4_000;
 const FORGOTTEN_AFTER_MS: u64 = 3_600_000;
 /// Services that are remembered, which bounds memory: a pipeline has about five.
 const SERVICES_MAX: usize = 64;
+/// An incident that is over sooner was a hiccup, and is not worth an hour. In milliseconds.
+const BRIEF_MS: i64 = 3_000;
 /// How long an incident that is over is shown. An hour, in milliseconds.
 const ENDED_SHOWN_MS: i64 = 3_600_000;
 
@@ -207,6 +209,8 @@ impl Heard {
                 self.current = Some(Incident { since_ms, ..told });
             }
             (Some(worst), None) => self.current = Some(worst.clone()),
+            (None, Some(over))
+                if over.since_ms.is_some_and(|since| wall_ms.saturating_sub(since) < BRIEF_MS) => {}
             (None, Some(over)) => {
                 self.ended = Some(EndedIncident {
                     since_ms: over.since_ms.unwrap_or(wall_ms),

@@ -257,11 +257,13 @@ fn the_ledger_is_told_and_its_gaps_and_open_letters() {
 fn this_process_tells_what_it_can_not_do_unless_it_only_catches_up() {
     let own = |parts: Vec<StatusPart>, standby| {
         let roster = Roster::new();
-        roster.heard(archiver("a:1", false, 50), 0, 0);
+        roster.heard(archiver("a:1", false, 50), STARTING_MS, 0);
         let own = ServiceStatus { ready: false, standby, parts, ..status(AGGREGATOR, "page:1") };
-        roster.look(&Moment { own, ..moment(0) }).incidents
+        roster.look(&Moment { own, ..moment(STARTING_MS) }).incidents
     };
-    assert_eq!(own(failing_part("caught up", "reading", 1), false), []);
+    let mut catches_up = failing_part("caught up", "reading", 1);
+    catches_up.extend(failing_part("backlog", "the position was not found yet", 1));
+    assert_eq!(own(catches_up, false), []);
     let failing = own(failing_part("snapshot", "not stored", 1), false);
     assert_eq!(kinds(&failing), [IncidentKind::AggregatorFailing]);
     let mut waits = failing_part("owner", "waiting for another", 1);
@@ -284,19 +286,29 @@ fn an_incident_that_is_over_is_told_with_its_span_for_an_hour() {
     let roster = Roster::new();
     let mut told = archiver("a:1", false, 50);
     told.ready = false;
-    told.parts = failing_part(POSTGRES_PART, "no connection since …", wall(500));
-    roster.heard(told, 1_000, wall(1_000));
-    assert_eq!(roster.look(&moment(1_000)).last_incident, None);
-    roster.heard(archiver("a:1", false, 60), 2_000, wall(2_000));
-    let ended = roster.look(&moment(2_000)).last_incident.unwrap();
-    assert_eq!(
-        (ended.kind, ended.since_ms, ended.until_ms),
-        (IncidentKind::PostgresDown, wall(500), wall(2_000))
-    );
+    told.parts = failing_part("archive", "LAKE_0: batch not committed", wall(500));
+    roster.heard(archiver("a:1", false, 50), 0, wall(0));
+    roster.heard(told.clone(), 5_000, wall(5_000));
+    assert_eq!(kinds(&roster.look(&moment(5_000)).incidents), [IncidentKind::ArchiverFailing]);
+    // What explains it comes to light.
+    told.parts.extend(failing_part(POSTGRES_PART, "no connection since …", wall(900)));
+    roster.heard(told, 6_000, wall(6_000));
+    assert_eq!(roster.look(&moment(6_000)).last_incident, None, "it is not over");
+    roster.heard(archiver("a:1", false, 60), 7_000, wall(7_000));
+    let ended = roster.look(&moment(7_000)).last_incident.unwrap();
+    let span = (ended.kind, ended.since_ms, ended.until_ms);
+    assert_eq!(span, (IncidentKind::PostgresDown, wall(500), wall(7_000)));
+    let mut brief = archiver("a:1", false, 60);
+    brief.ready = false;
+    brief.parts = failing_part("archive", "LAKE_0: batch not committed", wall(7_500));
+    roster.heard(brief, 7_500, wall(7_500));
+    roster.look(&moment(7_500));
+    roster.heard(archiver("a:1", false, 60), 8_000, wall(8_000));
+    assert_eq!(roster.look(&moment(8_000)).last_incident, Some(ended), "a hiccup is not told");
     let hour = u64::try_from(ENDED_SHOWN_MS).unwrap();
-    roster.heard(archiver("a:1", false, 60), 2_000 + hour, 0);
-    assert!(roster.look(&moment(2_000 + hour)).last_incident.is_some());
-    assert_eq!(roster.look(&moment(2_001 + hour)).last_incident, None);
+    roster.heard(archiver("a:1", false, 60), 7_000 + hour, 0);
+    assert!(roster.look(&moment(7_000 + hour)).last_incident.is_some());
+    assert_eq!(roster.look(&moment(7_001 + hour)).last_incident, None);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(super) fn told(incident: &Incident) -> String {
         text.push_str(&format!(": {}", incident.detail));
     }
     if let Some(since_ms) = incident.since_ms {
-        text.push_str(&format!(" since {}", clock(since_ms)));
+        text.push_str(&format!(" (since {})", clock(since_ms)));
     }
     text.push('.');
     match (incident.severity, incident.waiting_messages) {
@@ -119,7 +119,7 @@ mod tests {
         };
         assert_eq!(
             told(&incident),
-            "The archiver can't reach PostgreSQL since 12:34:56 UTC. 12 messages wait to be archived, \
+            "The archiver can't reach PostgreSQL (since 12:34:56 UTC). 12 messages wait to be archived, \
              and nothing is lost."
         );
         incident.waiting_messages = None;

@@ -502,7 +502,7 @@ mod tests {
             shown(Some(&Readings { now: Ok(wrong), ..readings() }), &View::default(), (80, 24));
         let first = text.lines().next().unwrap();
         assert!(
-            first.contains("! The archiver can't reach PostgreSQL since 12:34:56 UTC."),
+            first.contains("! The archiver can't reach PostgreSQL (since 12:34:56 UTC)."),
             "{text}"
         );
         for part in
