@@ -17,6 +17,9 @@ const VALUES: [&str; 4] = ["used-value", "accesses-value", "response-value", "re
 const PLOTS: &str =
     "[...document.querySelectorAll('.plot svg')].map((plot) => +plot.dataset.points)";
 
+/// What the banner says.
+const BANNER: &str = "document.getElementById('banner').innerText";
+
 fn state_is(state: &str) -> String {
     format!("document.body.dataset.state === '{state}'")
 }
@@ -81,16 +84,52 @@ async fn the_page_shows_what_is_scraped_and_comes_back_with_its_history() {
     ] {
         assert_eq!(browser.value(expression).unwrap(), true, "{what}");
     }
+    // Every part near the top, and nothing above them.
+    for (what, expression) in [
+        ("nothing is wrong", "document.getElementById('banner').hidden"),
+        (
+            "every part is near the top",
+            "[...document.querySelectorAll('#pipeline-parts li')].map((part) => part.firstChild.nextSibling.textContent).join() === 'NATS,PostgreSQL,aggregator,archiver'",
+        ),
+        (
+            "and on the first screen",
+            "document.getElementById('pipeline-parts').getBoundingClientRect().bottom < innerHeight / 2",
+        ),
+        (
+            "no link leads to where nothing is",
+            "[...document.querySelectorAll('nav a')].filter((link) => !link.hidden).length === 1",
+        ),
+    ] {
+        browser.until(expression).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+    browser.until("document.getElementById('ledger').textContent.includes('all is well')").unwrap();
     let before = points(&mut browser);
     assert_eq!(browser.problems(), Vec::<String>::new());
+
+    // A part that is away stands at the top, and the numbers go on.
+    pipeline.kill(Part::Archiver).unwrap();
+    browser.until(&state_is("unwell")).unwrap();
+    let banner = browser.text(BANNER).unwrap();
+    for said in ["Nothing is heard of the archiver (since ", "nothing is lost", "start it"] {
+        assert!(banner.contains(said), "{said}: {banner}");
+    }
+    assert_eq!(values(&mut browser), scraped, "{FOUR:?}");
+    pipeline.run(Part::Archiver).unwrap();
+    browser.until(&state_is("live")).unwrap();
+    assert_eq!(browser.value("document.getElementById('banner').hidden").unwrap(), true);
+    let over = browser.text("document.getElementById('ledger').textContent").unwrap();
+    assert!(over.contains("Over: Nothing is heard of the archiver"), "{over}");
 
     // Without its broker it has no numbers, and says so.
     pipeline.kill(Part::Aggregator).unwrap();
     browser.until(&state_is("lost")).unwrap();
+    let banner = browser.text(BANNER).unwrap();
+    assert!(banner.contains("This page can't reach the aggregator (since "), "{banner}");
     pipeline.set("NATS_URL", "nats://127.0.0.1:1");
     pipeline.run(Part::Aggregator).unwrap();
     browser.until(&state_is("behind")).unwrap();
     assert_eq!(shown(&mut browser), ["—"; 4]);
+    browser.until(&format!("{BANNER}.includes('NATS can\\'t be reached')")).unwrap();
     let notice = browser.text("document.getElementById('notice').innerText").unwrap();
     assert!(notice.contains("Catching up") && notice.contains("nats"), "{notice}");
 
@@ -130,6 +169,14 @@ async fn the_page_shows_what_is_scraped_and_comes_back_with_its_history() {
             "document.getElementById('accesses-value').textContent === '6.000'",
         ),
         ("nothing is wider than a phone", "document.documentElement.scrollWidth <= innerWidth"),
+        (
+            "no table is cut",
+            "['buckets', 'warehouses', 'streams'].every((id) => { const place = document.getElementById(id).parentElement; return place.scrollWidth <= place.clientWidth; })",
+        ),
+        (
+            "the line of health is Portuguese",
+            "document.getElementById('parts').innerText.includes('dono da partição')",
+        ),
     ] {
         assert_eq!(browser.value(expression).unwrap(), true, "{what}");
     }

@@ -188,7 +188,7 @@ impl IncidentKind {
             ),
             Self::LedgerGap => (
                 "The ledger of the archive has a gap",
-                "Run `lakegauge audit`; the runbook's section ArchiveAlarm says more.",
+                "Run `lakegauge audit`; the runbook's section LakegaugeArchiveAlarm says more.",
             ),
             Self::AggregatorStandby => (
                 "This aggregator stands by for another",

@@ -126,7 +126,7 @@ const portuguese = {
   incident_standby_only: "Nenhum arquivador grava: um espera pelo outro",
   todo_standby_only: "O detalhe diz quem segura a trava: está travado ou isolado. Encerre-o, e um dos que esperam assume.",
   incident_ledger_gap: "O livro-razão do arquivo tem uma lacuna",
-  todo_ledger_gap: "Execute lakegauge audit; a seção ArchiveAlarm do runbook diz mais.",
+  todo_ledger_gap: "Execute lakegauge audit; a seção LakegaugeArchiveAlarm do runbook diz mais.",
   incident_aggregator_standby: "Este agregador está de prontidão para outro",
   todo_aggregator_standby: "O detalhe diz qual deles conta: os números estão na página daquele.",
   incident_aggregator_waits: "Este agregador espera por outro que não dá notícias",
