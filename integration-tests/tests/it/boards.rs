@@ -166,8 +166,11 @@ fn unused(asked: &BTreeSet<String>, given: &BTreeSet<String>) -> Vec<String> {
 /// A pipeline with traffic of now, and the simulators that make it.
 async fn running() -> (Pipeline, [Process; 2]) {
     // With a limit, so that its metrics are there.
-    let settings =
-        [("ARCHIVER_LEDGER_INTERVAL_MS", "500"), ("ARCHIVER_DATABASE_LIMIT_BYTES", "500000000")];
+    let settings = [
+        ("ARCHIVER_LEDGER_INTERVAL_MS", "500"),
+        ("ARCHIVER_ROLLUP_INTERVAL_MS", "500"),
+        ("ARCHIVER_DATABASE_LIMIT_BYTES", "500000000"),
+    ];
     let mut pipeline = Pipeline::start(&settings).await.unwrap();
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();

@@ -72,6 +72,13 @@ service_kit::settings! {
     }
 }
 
+impl Config {
+    /// Size that the database may have, where one is set.
+    pub const fn database_limit_bytes(&self) -> Option<u64> {
+        self.database_limit_bytes
+    }
+}
+
 fn partitions(text: &str) -> Result<Vec<u16>, &'static str> {
     let numbers: Result<Vec<u16>, _> = text.split(',').map(|part| part.trim().parse()).collect();
     numbers.map_err(|_| "must be numbers with commas between them")

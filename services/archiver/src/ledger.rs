@@ -94,6 +94,7 @@ impl LedgerWatch {
         let rules = SizeRules {
             interval: config.database_size_interval,
             limit_bytes: config.database_limit_bytes,
+            is_remote: config.store.is_remote(),
         };
         Ok(Self {
             store: config.store.clone(),
@@ -212,7 +213,8 @@ mod tests {
     /// Watches a database that nobody answers for: port 1 of this machine.
     fn of_no_database(drain: CancellationToken) -> LedgerWatch {
         let registry = Registry::new();
-        let rules = SizeRules { interval: Duration::from_secs(60), limit_bytes: None };
+        let rules =
+            SizeRules { interval: Duration::from_secs(60), limit_bytes: None, is_remote: false };
         LedgerWatch {
             store: StoreSettings::new("postgres://nobody@127.0.0.1:1/nothing", "test"),
             interval: Duration::from_secs(3_600),

@@ -12,6 +12,11 @@ const GROWTH_WINDOW_S: u64 = 6 * 3_600;
 const GROWTH_SPAN_S_MIN: u64 = 600;
 /// Fuller than this is said in the log; at Supabase a free project is read-only at its limit.
 const FULL_PERCENT: u64 = 90;
+/// A database that reaches its limit sooner, in seconds, is said in the log: a day to act.
+const SOON_S: f64 = 86_400.0;
+/// The limit of a remote database for which none is set, in bytes, while it is smaller: that of
+/// Supabase's free plan.
+const FREE_PLAN_BYTES: u64 = 500_000_000;
 
 /// What is watched, and how often.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +24,8 @@ pub(crate) struct SizeRules {
     pub(crate) interval: Duration,
     /// Bytes that the database may have; `None` if none is known.
     pub(crate) limit_bytes: Option<u64>,
+    /// Whether the database is on another network, where room is what one pays for.
+    pub(crate) is_remote: bool,
 }
 
 /// The gauges; those of a limit only where one is set.
@@ -30,6 +37,7 @@ pub(crate) struct SizeWatch {
     time_to_limit: Option<Gauge>,
     growth: Growth,
     was_full: bool,
+    was_soon: bool,
 }
 
 impl SizeWatch {
@@ -60,7 +68,15 @@ impl SizeWatch {
             time_to_limit = Some(gauge);
         }
         let growth = Growth::default();
-        Ok(Self { rules, bytes, event_bytes, time_to_limit, growth, was_full: false })
+        Ok(Self {
+            rules,
+            bytes,
+            event_bytes,
+            time_to_limit,
+            growth,
+            was_full: false,
+            was_soon: false,
+        })
     }
 
     /// Takes a size at a time in seconds; `inserted` rows were ever written.
@@ -70,6 +86,7 @@ impl SizeWatch {
         let of_each = if events > 0 { float(size.bytes) / float(events) } else { f64::NAN };
         self.event_bytes.set(of_each);
         self.growth.push(now_s, size.bytes);
+        self.warn_of_growth(size.bytes);
         let (Some(limit), Some(gauge)) = (self.rules.limit_bytes, &self.time_to_limit) else {
             return;
         };
@@ -84,6 +101,27 @@ impl SizeWatch {
             );
         }
         self.was_full = is_full;
+    }
+
+    /// Says once that the database reaches its limit within a day.
+    fn warn_of_growth(&mut self, bytes: u64) {
+        let free_plan =
+            (self.rules.is_remote && bytes < FREE_PLAN_BYTES).then_some(FREE_PLAN_BYTES);
+        let Some(limit) = self.rules.limit_bytes.or(free_plan) else { return };
+        let left_s = self.growth.seconds_until(limit);
+        let is_soon = left_s > 0.0 && left_s < SOON_S;
+        if is_soon && !self.was_soon {
+            tracing::warn!(
+                bytes,
+                limit,
+                minutes = (left_s / 60.0).round(),
+                "the database reaches its limit within a day at this rate: ask simulators for fewer \
+                 events (SIMULATE_LAKE_RATE, SIMULATE_WAREHOUSE_RATE), let go of old days \
+                 (retention_days in NATS_STREAM_RULES), or set ARCHIVER_DATABASE_LIMIT_BYTES to \
+                 what it may have (500000000 is Supabase's free plan)"
+            );
+        }
+        self.was_soon = is_soon;
     }
 }
 
@@ -172,7 +210,7 @@ mod tests {
 
     fn watch(limit_bytes: Option<u64>) -> (SizeWatch, Registry) {
         let registry = Registry::new();
-        let rules = SizeRules { interval: Duration::from_secs(60), limit_bytes };
+        let rules = SizeRules { interval: Duration::from_secs(60), limit_bytes, is_remote: false };
         (SizeWatch::new(rules, &registry).unwrap(), registry)
     }
 
@@ -237,6 +275,27 @@ mod tests {
         fn enter(&self, _: &tracing::span::Id) {}
 
         fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_remote_database_that_grows_to_the_free_plan_s_limit_within_a_day_is_said_once() {
+        let rules =
+            SizeRules { interval: Duration::from_secs(60), limit_bytes: None, is_remote: true };
+        let told = |rules: SizeRules, sizes: [(u64, u64); 5]| {
+            let mut watch = SizeWatch::new(rules, &Registry::new()).unwrap();
+            let warnings = Warnings::default();
+            tracing::subscriber::with_default(warnings.clone(), || {
+                sizes.map(|(now_s, bytes)| {
+                    watch.observe(now_s, DatabaseSize { bytes, dropped_rows: 0 }, 1);
+                    warnings.0.load(Ordering::Relaxed)
+                })
+            })
+        };
+        let fast = [(0, 0), (600, 4 * MB), (700, 5 * MB), (800, 499 * MB), (900, 600 * MB)];
+        assert_eq!(told(rules, fast), [0, 1, 1, 1, 1]);
+        assert_eq!(told(SizeRules { is_remote: false, ..rules }, fast), [0; 5]);
+        let slow = [(0, 0), (600, MB), (1_200, 2 * MB), (1_800, 3 * MB), (2_400, 4 * MB)];
+        assert_eq!(told(rules, slow), [0; 5]);
     }
 
     #[test]

@@ -20,6 +20,13 @@ const STREAMS: &[&str] =
     &["LAKE_0", "WAREHOUSE_0", "TELEMETRY", "KV_LAKEGAUGE", "OBJ_LAKEGAUGE_SNAPSHOTS"];
 /// A stream that is fuller than this is close to holding producers up.
 const FULL_PERCENT: u64 = 80;
+/// A database that is fuller than this is close to being read-only.
+const DATABASE_FULL_PERCENT: u64 = 90;
+/// Events per second in all that the simulators are asked for by default.
+const DEMO_PER_S_MAX: f64 = 20.0;
+/// Bytes that an event takes in the archive at such rates, windows and rollups included (measured:
+/// docs/supabase.md, section 6).
+const EVENT_BYTES: f64 = 450.0;
 /// Oldest PostgreSQL that is supported: 15.0.
 const POSTGRES_MIN: i32 = 150_000;
 
@@ -61,6 +68,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         let mut problems = problems(settings);
         let mut all = given.settings()?;
         services::load_everything(&mut all);
+        let room = Room::load(&mut given.settings()?);
         for problem in self::problems(all) {
             // What nobody set is no mistake here: not every service runs everywhere.
             if !problem.is_missing && !problems.contains(&problem) {
@@ -81,7 +89,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         }
         match store {
             Some(Some(store)) => {
-                findings.extend(of_postgres(&store).await);
+                findings.extend(of_postgres(&store, &room).await);
                 if let Some(bus) = &bus
                     && let Ok(bus) = Bus::connect(&bus.settings).await
                 {
@@ -312,7 +320,57 @@ fn of_stream(name: &str, status: &bus::StreamStatus) -> Check {
     Check::Good(format!("stream {name}: {} messages{fill}", status.messages))
 }
 
-async fn of_postgres(settings: &StoreSettings) -> Vec<Check> {
+/// What is set that decides how soon a database is full.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// Events per second that both simulators are asked for.
+    simulated_per_s: f64,
+    /// Size that the database may have.
+    limit_bytes: Option<u64>,
+}
+
+impl Room {
+    /// What can't be read is told as a problem of its setting.
+    fn load(settings: &mut Settings<'_>) -> Self {
+        let lake = simulator::lake::Config::load(settings).map(|lake| lake.common.rate.per_s);
+        let warehouse = simulator::warehouse::Config::load(settings);
+        let warehouse = warehouse.map(|warehouse| warehouse.common.rate.per_s);
+        let archiver = archiver::Config::load(settings);
+        Self {
+            simulated_per_s: lake.unwrap_or_default() + warehouse.unwrap_or_default(),
+            limit_bytes: archiver.and_then(|archiver| archiver.database_limit_bytes()),
+        }
+    }
+}
+
+/// How long the room of a database lasts, where it is remote or has a limit.
+fn of_room(room: &Room, is_remote: bool, bytes: u64) -> Vec<Check> {
+    let mut findings = Vec::new();
+    if let Some(limit) = room.limit_bytes {
+        let percent = u128::from(bytes) * 100 / u128::from(limit.max(1));
+        let what = format!("the database has {bytes} of {limit} bytes ({percent} %)");
+        findings.push(if percent >= u128::from(DATABASE_FULL_PERCENT) {
+            bad(
+                what,
+                "let go of old days (retention_days in NATS_STREAM_RULES), or give it more room",
+            )
+        } else {
+            Check::Good(what)
+        });
+    }
+    if is_remote && room.simulated_per_s > DEMO_PER_S_MAX {
+        let gigabytes = room.simulated_per_s * 86_400.0 * EVENT_BYTES / 1e9;
+        findings.push(Check::Note(format!(
+            "simulators are set to {} events/s in all (SIMULATE_LAKE_RATE, SIMULATE_WAREHOUSE_RATE): \
+             where they run, this remote database grows by about {gigabytes:.1} GB a day; \
+             Supabase's free plan ends at 0.5 GB",
+            room.simulated_per_s
+        )));
+    }
+    findings
+}
+
+async fn of_postgres(settings: &StoreSettings, room: &Room) -> Vec<Check> {
     let mut findings: Vec<Check> = settings.raised_tls().map(Check::Note).into_iter().collect();
     let facts = match event_store::inspect(settings).await {
         Ok(facts) => facts,
@@ -327,6 +385,7 @@ async fn of_postgres(settings: &StoreSettings) -> Vec<Check> {
         }
     };
     findings.extend(of_server(&facts, &settings.place()));
+    findings.extend(of_room(room, settings.is_remote(), facts.database_bytes));
     findings.push(match event_store::check_version(settings).await {
         Ok(()) => Check::Good("the database has every migration".to_owned()),
         Err(error) => {
@@ -395,6 +454,7 @@ mod tests {
             user: "archiver".to_owned(),
             may_write: true,
             may_read: true,
+            database_bytes: 9_000_000,
             settings: all.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         }
     }
@@ -417,6 +477,19 @@ mod tests {
         };
         assert!(matches!(of(3), Check::Good(_)));
         assert!(matches!(of(300), Check::Bad { .. }));
+    }
+
+    #[test]
+    fn a_remote_database_that_simulators_would_fill_is_said_and_a_full_one_is_wrong() {
+        let demo = Room { simulated_per_s: 20.0, limit_bytes: None };
+        assert_eq!(of_room(&demo, true, 1), []);
+        let fast = Room { simulated_per_s: 500.0, ..demo };
+        assert_eq!(of_room(&fast, false, 1), []);
+        let [Check::Note(said)] = &of_room(&fast, true, 1)[..] else { panic!("one note") };
+        assert!(said.contains("500 events/s") && said.contains("19.4 GB a day"), "{said}");
+        let limited = Room { limit_bytes: Some(1_000), ..demo };
+        assert!(matches!(of_room(&limited, false, 899)[..], [Check::Good(_)]));
+        assert!(matches!(of_room(&limited, false, 900)[..], [Check::Bad { .. }]));
     }
 
     #[test]

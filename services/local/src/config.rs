@@ -23,7 +23,7 @@ service_kit::settings! {
         pub(crate) summary_json: Option<PathBuf> = optional,
         /// Events per second of both simulators together; four fifths are the lake's.
         // Beyond ten million a second no machine follows, and shares would overflow.
-        #[setting(UP_RATE, "rate", default = "500")]
+        #[setting(UP_RATE, "rate", default = "20")]
         pub(crate) rate: u64 = in_range(2..=10_000_000),
         /// Seed of the simulators, for the same events again; without it each run has its own.
         #[setting(UP_SEED, "seed")]

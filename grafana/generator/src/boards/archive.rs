@@ -29,9 +29,13 @@ pub(super) fn board() -> Board {
             Variable::Warehouse,
             Variable::Tenant,
         ],
-        rows: vec![years(), windows(), raw(), ledger()],
+        rows: vec![years(), days(), windows(), raw(), ledger()],
     }
 }
+
+/// Days of the range, whole ones.
+const DAYS: &str = "day between ($__timeFrom()::timestamptz at time zone 'utc')::date \
+     and ($__timeTo()::timestamptz at time zone 'utc')::date";
 
 /// A value of the samples at each point of the range.
 fn history(columns: &str, has: &str) -> String {
@@ -45,7 +49,7 @@ fn history(columns: &str, has: &str) -> String {
 
 fn years() -> Row {
     Row {
-        title: "Days to years (from the samples)",
+        title: "Days to years, by the broker's clock (from the samples)",
         panels: vec![
             Panel::new(
                 Form::Lines,
@@ -95,6 +99,60 @@ fn years() -> Row {
             .sql(history(
                 "response_us_in_window / greatest(queries_in_window, 1) / 1000 as mean",
                 "queries_in_window",
+            )),
+        ],
+    }
+}
+
+/// By the time of the events: an import stands where it happened, and not at the moment of the import.
+fn days() -> Row {
+    Row {
+        title: "Days, by the time of the events (an imported history too)",
+        panels: vec![
+            Panel::new(
+                Form::Lines,
+                "Tracked space per bucket, by event time",
+                "decbytes",
+                "What the writes, copies and deletes up to the end of each day left, imported ones \
+                 included; inventories are not in it. A step: who? See Changed bytes, then raw events.",
+            )
+            .sql(
+                "select time, metric, value from (select \
+                 day::timestamp at time zone 'utc' as time, day, bucket as metric, \
+                 sum(sum(bytes)) over (partition by bucket order by day) as value \
+                 from lakegauge_api.lake_growth \
+                 where day <= ($__timeTo()::timestamptz at time zone 'utc')::date \
+                 and bucket ~ '^(${bucket:regex})$' group by day, bucket) as tracked \
+                 where day >= ($__timeFrom()::timestamptz at time zone 'utc')::date order by time",
+            ),
+            Panel::new(
+                Form::Lines,
+                "Changed bytes per bucket and day",
+                "decbytes",
+                "By how much each bucket grew (or shrank) on that day of event time.",
+            )
+            .sql(format!(
+                "select day::timestamp at time zone 'utc' as time, bucket as metric, \
+                 sum(bytes) as value from lakegauge_api.lake_growth \
+                 where {DAYS} and bucket ~ '^(${{bucket:regex}})$' \
+                 group by day, bucket order by time"
+            )),
+            Panel::new(
+                Form::Lines,
+                "Requests and queries per day",
+                "short",
+                "Of event time. A day without any in the middle: was it quiet, or was it never \
+                 imported?",
+            )
+            .sql(format!(
+                "select day::timestamp at time zone 'utc' as time, 'requests' as metric, \
+                 sum(events) as value from lakegauge_api.lake_day \
+                 where {DAYS} and bucket ~ '^(${{bucket:regex}})$' group by day \
+                 union all \
+                 select day::timestamp at time zone 'utc', 'queries', sum(events) \
+                 from lakegauge_api.warehouse_day \
+                 where {DAYS} and warehouse ~ '^(${{warehouse:regex}})$' group by day \
+                 order by time"
             )),
         ],
     }

@@ -4,12 +4,14 @@ mod archived;
 mod input;
 mod lanes;
 mod lines;
+mod pace;
 mod preview;
 mod progress;
 pub(crate) mod unpack;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use archived::ArchivedBefore;
 use input::Line;
 use lanes::Lanes;
 use lines::{Identifier, NoEvent, TooManyLines};
+use pace::Pace;
 use progress::PublishBar;
 
 /// Pieces of input that were read and not yet published: each is what one read gave.
@@ -68,6 +71,10 @@ service_kit::settings! {
         /// memory each.
         #[setting(PUBLISH_LINES_WITHOUT_ID_MAX, "lines-without-id-max", default = "16000000")]
         lines_without_id_max: usize,
+        /// Events a second at most, so that an import is no burst in rates; without it as fast as they
+        /// are stored.
+        #[setting(PUBLISH_RATE, "rate")]
+        rate: Option<NonZeroU64> = optional_by(pace::rate),
     }
 }
 
@@ -183,6 +190,7 @@ fn read_in_the_background(raw: impl Read + Send + 'static) -> anyhow::Result<Pie
 struct PublishRun<'a> {
     strict: bool,
     clock: Clock,
+    pace: Option<Pace>,
     identifier: Identifier,
     lanes: Lanes,
     archived: ArchivedBefore<'a>,
@@ -202,9 +210,11 @@ impl<'a> PublishRun<'a> {
         archived: ArchivedBefore<'a>,
         progress: &'a PublishBar,
     ) -> Self {
+        let clock = Clock::system();
         Self {
             strict: config.strict,
-            clock: Clock::system(),
+            pace: config.rate.map(|per_s| Pace::new(per_s, clock.monotonic_ms())),
+            clock,
             identifier: Identifier::new(config.source.clone(), config.lines_without_id_max),
             lanes: Lanes::new(bus, &config.bus, &config.source, config.format, progress.counts()),
             archived,
@@ -280,6 +290,15 @@ impl<'a> PublishRun<'a> {
     }
 
     async fn push(&mut self, event: &Event) -> anyhow::Result<Result<(), Refusal>> {
+        if let Some(pace) = &mut self.pace {
+            let now_ms = self.clock.monotonic_ms();
+            let wait_ms = pace.wait_ms(now_ms);
+            if wait_ms > 0 {
+                // What would be due meanwhile goes now.
+                self.lanes.handle_timeout(now_ms.saturating_add(wait_ms)).await?;
+                tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            }
+        }
         let now = Timestamp(self.clock.now_us());
         let now_ms = self.clock.monotonic_ms();
         self.lanes.push(event, now, now_ms).await

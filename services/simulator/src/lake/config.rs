@@ -28,7 +28,7 @@ service_kit::settings! {
 fn named(setting: Setting) -> Setting {
     let lake = SimulatorNames {
         prefix: "SIMULATE_LAKE",
-        rate: "1000",
+        rate: "16",
         burst_events: "18",
         source: "lake-simulator",
     };

@@ -28,7 +28,7 @@ service_kit::settings! {
 fn named(setting: Setting) -> Setting {
     let warehouse = SimulatorNames {
         prefix: "SIMULATE_WAREHOUSE",
-        rate: "200",
+        rate: "4",
         burst_events: "4",
         source: "warehouse-simulator",
     };

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use sqlx::Connection as _;
 
-use crate::{error::StoreError, settings::connection::StoreSettings, statement::Doing};
+use crate::{
+    error::StoreError, numbers::unsigned, settings::connection::StoreSettings, statement::Doing,
+};
 
 /// What a server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct ServerFacts {
     pub may_write: bool,
     /// Whether that role may act as the one that reads it.
     pub may_read: bool,
+    /// Bytes of the database's files.
+    pub database_bytes: u64,
     /// Settings on which a commit's durability depends, and others worth a look, by name.
     pub settings: BTreeMap<String, String>,
 }
@@ -30,16 +34,18 @@ pub async fn inspect(settings: &StoreSettings) -> Result<ServerFacts, StoreError
     const DOING: &str = "asking the server about itself";
     settings.refuse_transaction_pooling().await?;
     let mut connection = settings.connect().await?;
-    let (version, user, may_write, may_read): (i32, String, bool, bool) = sqlx::query_as(
-        "select current_setting('server_version_num')::int, current_user::text,
+    let (version, user, may_write, may_read, bytes): (i32, String, bool, bool, i64) =
+        sqlx::query_as(
+            "select current_setting('server_version_num')::int, current_user::text,
                 coalesce((select pg_has_role(oid, 'usage') from pg_roles
                           where rolname = 'lakegauge_archiver'), false),
                 coalesce((select pg_has_role(oid, 'usage') from pg_roles
-                          where rolname = 'lakegauge_reader'), false)",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .doing(DOING)?;
+                          where rolname = 'lakegauge_reader'), false),
+                pg_database_size(current_database())",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .doing(DOING)?;
     let found: Vec<(String, String)> = sqlx::query_as(
         "select name, current_setting(name) from pg_settings
          where name in ('fsync', 'full_page_writes', 'synchronous_commit', 'max_connections',
@@ -49,5 +55,12 @@ pub async fn inspect(settings: &StoreSettings) -> Result<ServerFacts, StoreError
     .await
     .doing(DOING)?;
     connection.close().await.doing(DOING)?;
-    Ok(ServerFacts { version, user, may_write, may_read, settings: found.into_iter().collect() })
+    Ok(ServerFacts {
+        version,
+        user,
+        may_write,
+        may_read,
+        database_bytes: unsigned(bytes)?,
+        settings: found.into_iter().collect(),
+    })
 }

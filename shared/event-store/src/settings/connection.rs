@@ -105,6 +105,11 @@ impl StoreSettings {
         self.connect_timeout_ms.saturating_add(self.statement_timeout_ms.saturating_mul(2))
     }
 
+    /// Whether the address is that of another network: a database that somebody pays for.
+    pub fn is_remote(&self) -> bool {
+        self.options().is_ok_and(|options| is_elsewhere(&options))
+    }
+
     /// Checks the address without connecting.
     ///
     /// # Errors
@@ -328,8 +333,11 @@ fn raised_tls(options: &PgConnectOptions) -> Option<String> {
 
 /// Whether an address asks for less than a host that is not local must have.
 fn is_raised(options: &PgConnectOptions) -> bool {
-    let local = options.get_socket().is_some() || is_local(options.get_host());
-    !local && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
+    is_elsewhere(options) && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
+}
+
+fn is_elsewhere(options: &PgConnectOptions) -> bool {
+    options.get_socket().is_none() && !is_local(options.get_host())
 }
 
 fn refuse_transaction_pooler(host: &str, port: u16) -> Result<(), StoreError> {
