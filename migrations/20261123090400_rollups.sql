@@ -110,7 +110,7 @@ create function lakegauge.roll_up_days(
 ) returns void
 -- How many rows a range of messages has, the planner can't know: it would sort them on disk.
 language sql
-set work_mem = '64MB' set enable_sort = off
+set work_mem = '64MB' set enable_sort = off set jit = off
 begin atomic
     insert into lakegauge.lake_day as known (day, bucket, principal, operation, outcome, stream,
         events, bytes, duration_us)
@@ -177,7 +177,7 @@ create function lakegauge.roll_up_keys(
 -- Each key is looked up by the index, whatever the planner takes the tables for: it plans all of it
 -- before the first row, when the table of keys may be empty.
 language sql
-set work_mem = '64MB' set enable_seqscan = off
+set work_mem = '64MB' set enable_seqscan = off set jit = off
 begin atomic
     with change as (
         select event.bucket, event.key, event.occurred_at, event.id, event.operation,

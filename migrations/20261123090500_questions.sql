@@ -104,7 +104,9 @@ create function lakegauge_api.lake_by_hour(
     p50_us bigint, p95_us bigint, p99_us bigint
 )
 language sql stable parallel safe
-set work_mem = '64MB'
+-- The planner expects few windows, and would look up the series of each. What it is kept from has
+-- costs for which it would compile.
+set work_mem = '64MB' set enable_nestloop = off set jit = off
 begin atomic
     with part as (
         select date_bin('1 hour', known.window_start, timestamptz '2000-01-01 00:00Z') as hour,
@@ -159,7 +161,9 @@ create function lakegauge_api.warehouse_by_hour(
     p50_us bigint, p95_us bigint, p99_us bigint
 )
 language sql stable parallel safe
-set work_mem = '64MB'
+-- The planner expects few windows, and would look up the series of each. What it is kept from has
+-- costs for which it would compile.
+set work_mem = '64MB' set enable_nestloop = off set jit = off
 begin atomic
     with part as (
         select date_bin('1 hour', known.window_start, timestamptz '2000-01-01 00:00Z') as hour,
@@ -314,6 +318,7 @@ create function lakegauge_api.key_history(
 -- see that the key of the table is of no use for a long one.
 language plpgsql stable parallel safe
 set enable_seqscan = off set enable_indexscan = off set plan_cache_mode = force_custom_plan
+set jit = off
 as $$
 begin
     return query

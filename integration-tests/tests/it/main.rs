@@ -60,6 +60,7 @@ mod store_migrations;
 mod store_read;
 mod store_sets;
 mod store_trouble;
+mod tenants;
 mod top;
 mod unreadable;
 mod up;

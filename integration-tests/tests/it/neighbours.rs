@@ -286,7 +286,7 @@ async fn a_second_migration_waits_for_the_first_however_long_it_takes() {
     until("the second", async || Ok(locks("not granted")? == 2)).await.unwrap();
     drop(input);
     holder.wait().unwrap();
-    for (child, said) in [(first, "7 migrations applied"), (second, "is up to date")] {
+    for (child, said) in [(first, "8 migrations applied"), (second, "is up to date")] {
         let ended = child.wait_with_output().unwrap();
         let text = String::from_utf8(ended.stderr).unwrap();
         assert!(ended.status.success() && text.contains(said), "{said}: {text}");

@@ -74,6 +74,8 @@ async fn filled(server: &PostgresServer) -> Database {
              insert into lakegauge.source (stream, number, name) values (1, 1, 'sim'); \
              insert into lakegauge.pipeline (id, partitions, rules) \
                  values (gen_random_uuid(), 1, '{{}}'); \
+             insert into lakegauge.tenant_access (value, bucket, warehouse) \
+                 values ('authenticated', '%', '%'); \
              insert into lakegauge.adoption (pipeline) values (gen_random_uuid()); \
              insert into lakegauge.dropped (stream, kind, dropped_from, dropped_to, rows) \
                  values (1, 'lake_access', now(), now() + interval '1 day', 1); \

@@ -26,7 +26,7 @@ const DATABASE_FULL_PERCENT: u64 = 90;
 const DEMO_PER_S_MAX: f64 = 20.0;
 /// Bytes that an event takes in the archive at such rates, windows and rollups included (measured:
 /// docs/supabase.md, section 6).
-const EVENT_BYTES: f64 = 450.0;
+const EVENT_BYTES: f64 = 390.0;
 /// Oldest PostgreSQL that is supported: 15.0.
 const POSTGRES_MIN: i32 = 150_000;
 
@@ -486,7 +486,7 @@ mod tests {
         let fast = Room { simulated_per_s: 500.0, ..demo };
         assert_eq!(of_room(&fast, false, 1), []);
         let [Check::Note(said)] = &of_room(&fast, true, 1)[..] else { panic!("one note") };
-        assert!(said.contains("500 events/s") && said.contains("19.4 GB a day"), "{said}");
+        assert!(said.contains("500 events/s") && said.contains("16.8 GB a day"), "{said}");
         let limited = Room { limit_bytes: Some(1_000), ..demo };
         assert!(matches!(of_room(&limited, false, 899)[..], [Check::Good(_)]));
         assert!(matches!(of_room(&limited, false, 900)[..], [Check::Bad { .. }]));

@@ -46,6 +46,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "columns",
         include_str!("../../../../migrations/20261123090600_columns.sql"),
     ),
+    (
+        20_261_123_090_700,
+        "tenants",
+        include_str!("../../../../migrations/20261123090700_tenants.sql"),
+    ),
 ];
 
 /// A migration that was applied just now.
