@@ -9,6 +9,7 @@ use integration_tests::{
     http,
     pipeline::{Part, Pipeline},
     process::Process,
+    proxy::Weather,
     raw_nats::RawNats,
     waiting::until,
 };
@@ -17,12 +18,17 @@ use serde_json::Value;
 /// A pipeline that archives and counts what two simulators send.
 async fn running(settings: &[(&str, &str)]) -> (Pipeline, [Process; 2]) {
     let mut pipeline = Pipeline::start(settings).await.unwrap();
+    let simulators = run(&mut pipeline).await;
+    (pipeline, simulators)
+}
+
+async fn run(pipeline: &mut Pipeline) -> [Process; 2] {
     pipeline.run(Part::Archiver).unwrap();
     pipeline.run(Part::Aggregator).unwrap();
     let mut simulate = |side| pipeline.spawn_tool(&["simulate", side, "--rate", "100"]).unwrap();
     let simulators = [simulate("lake"), simulate("warehouse")];
-    well(&pipeline).await;
-    (pipeline, simulators)
+    well(pipeline).await;
+    simulators
 }
 
 /// What `/api/now` says; nothing while nobody answers.
@@ -114,6 +120,19 @@ async fn postgres_that_is_away_is_told_with_how_many_wait_until_it_is_back() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_everything_and_answers_nothing_is_told_as_away() {
+    let mut pipeline = Pipeline::start(&[]).await.unwrap();
+    let networks = pipeline.behind_networks().await.unwrap();
+    let _simulators = run(&mut pipeline).await;
+    networks.postgres.set(Weather::AnswersLost);
+    let incident = told(&pipeline, "postgres_down").await;
+    // Told by the question whether it answers, and not by an attempt to connect or what stands still.
+    assert!(incident["detail"].as_str().unwrap().contains("2000 ms"), "{incident}");
+    networks.postgres.cut_and_heal();
+    well(&pipeline).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,25 +115,27 @@ impl LedgerWatch {
         loop {
             let now = self.clock.monotonic();
             let is_due = |at: Option<Duration>, interval| at.is_none_or(|at| now >= at + interval);
-            let is_ping = reader.is_some() && !is_due(looked, self.interval);
-            let asked = match &mut reader {
-                Some(reader) if is_ping => reader.ping().await,
-                _ => {
-                    let with_size = is_due(measured, self.size.rules.interval);
-                    self.look(&mut reader, with_size).await.map(|found| {
+            // Before each look too: that one has no short limit, since the first takes minutes.
+            if let Some(asked) = &mut reader
+                && let Err(error) = asked.ping().await
+            {
+                tracing::debug!(%error, "the database does not answer");
+                // Another connection is made at once, so that it is known which it is: the server, or
+                // only this connection.
+                reader = None;
+            }
+            if reader.is_none() || is_due(looked, self.interval) {
+                let with_size = is_due(measured, self.size.rules.interval);
+                match self.look(&mut reader, with_size).await {
+                    Ok(found) => {
                         looked = Some(now);
                         measured = found.size.map(|_| now).or(measured);
                         self.show(now, &found);
-                    })
-                }
-            };
-            if let Err(error) = asked {
-                tracing::debug!(%error, "the ledger can't be looked at");
-                // A connection that broke is made again at once, so that it is known which it is: the
-                // server, or only this connection.
-                reader = None;
-                if is_ping {
-                    continue;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "the ledger can't be looked at");
+                        reader = None;
+                    }
                 }
             }
             tokio::select! {

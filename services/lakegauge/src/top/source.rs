@@ -1,5 +1,7 @@
 //! Asks the aggregator, the archiver and the archive.
 
+use std::time::Duration;
+
 use aggregator::api::Now;
 use domain::Timestamp;
 use event_store::dead_letters::{DeadLetterFilter, DeadLetters};
@@ -13,6 +15,9 @@ use super::{
     readings::{Archiver, Readings},
 };
 
+/// Longest wait for what is shown beside the aggregator's numbers: what hangs must not keep the screen
+/// from saying that it does.
+const BESIDE_WAIT: Duration = Duration::from_secs(1);
 /// Dead letters that are shown at most.
 const LETTERS_MAX: usize = 20;
 /// Only dead letters of so many seconds are recent.
@@ -49,11 +54,16 @@ impl Probe {
     /// Asks all of them once. What does not answer is said, not waited for.
     pub(super) async fn look(&mut self) -> Readings {
         let metrics = self.config.metrics;
-        let (now, history, archiver) = tokio::join!(
+        let archiver = self.config.archiver;
+        let (now, history, archiver, letters) = tokio::join!(
             http_client::get(metrics, "/api/now"),
             http_client::get(metrics, "/api/history"),
-            http_client::get(self.config.archiver, "/metrics"),
+            tokio::time::timeout(BESIDE_WAIT, http_client::get(archiver, "/metrics")),
+            tokio::time::timeout(BESIDE_WAIT, self.letters()),
         );
+        let letters = letters.unwrap_or_else(|_| {
+            Err(format!("not known: the archive does not answer in {} s", BESIDE_WAIT.as_secs()))
+        });
         // 503 has the same form: what is missing, and no numbers.
         let now = now.and_then(|(_, text)| Ok(serde_json::from_str::<Now>(&text)?));
         let since_us = match &now {
@@ -70,12 +80,12 @@ impl Probe {
             )
         });
         let history = history.ok().and_then(|(_, text)| serde_json::from_str(&text).ok());
-        let archiver = archiver.ok().filter(|(status, _)| *status == 200);
+        let archiver = archiver.ok().and_then(Result::ok).filter(|(status, _)| *status == 200);
         Readings {
             now,
             history: history.unwrap_or_default(),
             archiver: archiver.map(|(_, text)| self.archiver(&Scrape::parse(&text))),
-            letters: self.letters().await,
+            letters,
         }
     }
 

@@ -18,7 +18,7 @@ const DOING: &str = "reading the totals of the ledger";
 /// The first reading sums up the whole ledger: a year of it takes minutes.
 const STATEMENT_MS_MAX: u64 = 600_000;
 /// Longest wait for an answer to an empty question: a server that needs longer does no work either.
-const PING_MS_MAX: u64 = 2_500;
+const PING_MS_MAX: u64 = 2_000;
 
 /// The totals of all streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

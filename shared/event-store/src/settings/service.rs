@@ -7,8 +7,8 @@ use service_kit::{Context, Secret, Setting, Settings, metrics::Registrar};
 
 use crate::settings::{connection::StoreSettings, limits::StoreLimits, login::Logins};
 
-/// How late readiness may tell that a login is refused or taken again.
-const LOGIN_POLL: Duration = Duration::from_millis(500);
+/// How late readiness may tell that the server is away, or that a login is refused or taken again.
+const LOGIN_POLL: Duration = Duration::from_millis(250);
 
 service_kit::settings! {
     struct StoreAddresses {
