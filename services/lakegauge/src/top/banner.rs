@@ -62,9 +62,9 @@ pub(super) fn lines(now: &Now, width: u16) -> Vec<Line<'static>> {
     lines
 }
 
-/// Every part in one line, and the last look at the ledger.
+/// Every part in one line: those of a usual pipeline fit into 80 columns.
 pub(super) fn parts_line(now: &Now) -> Line<'static> {
-    let mut spans = vec![Span::styled("parts       ", SOFT)];
+    let mut spans = Vec::new();
     for part in &now.parts {
         let (sign, style) = match part.state {
             PartState::Well => ("✓", GOOD),
@@ -73,9 +73,20 @@ pub(super) fn parts_line(now: &Now) -> Line<'static> {
             PartState::Failing | PartState::Silent | PartState::Stopped => ("✗", BAD),
         };
         spans.push(Span::styled(sign, style));
-        spans.push(Span::raw(plain(&format!(" {}  ", part.name))));
+        spans.push(Span::raw(plain(&format!("{} ", part.name))));
     }
     Line::from(spans)
+}
+
+/// The same in a few words, for screens without room for a line.
+pub(super) fn ledger_note(now: &Now) -> Span<'static> {
+    match now.ledger {
+        Some(ledger) if ledger.well => {
+            Span::styled(format!("  ledger well, {}", clock(ledger.checked_ms)), SOFT)
+        }
+        Some(_) => Span::styled("  ledger: run `lakegauge audit`", BAD),
+        None => Span::default(),
+    }
 }
 
 /// What the last look at the archive's ledger found.
@@ -107,6 +118,8 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use aggregator::api::PipelinePart;
+
     use super::*;
 
     #[test]
@@ -132,6 +145,25 @@ mod tests {
             ..Incident::default()
         };
         assert_eq!(told(&letters), "Not archived: 15.");
+    }
+
+    #[test]
+    fn the_parts_of_a_usual_pipeline_fit_into_a_usual_screen() {
+        let names = [
+            "NATS",
+            "PostgreSQL",
+            "aggregator",
+            "archiver",
+            "lake-simulator",
+            "warehouse-simulator",
+        ];
+        let part = |name: &str| PipelinePart {
+            name: name.to_owned(),
+            state: PartState::Well,
+            ..PipelinePart::default()
+        };
+        let now = Now { parts: names.map(part).into(), ..Now::default() };
+        assert!(parts_line(&now).width() <= 80, "{}", parts_line(&now));
     }
 
     #[test]

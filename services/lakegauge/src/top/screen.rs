@@ -125,6 +125,7 @@ fn head_lines(readings: &Readings, width: u16) -> Vec<Line<'static>> {
         Span::raw(format!("{time}  ")),
         Span::styled(word, style),
         Span::styled(format!("  aggregator {}", plain(&now.version)), SOFT),
+        banner::ledger_note(now),
     ]);
     let (rates, lag) = (rates_line(now, readings), lag_line(now, readings));
     vec![title, rates, lag, banner::parts_line(now), banner::ledger_line(now)]
@@ -506,7 +507,7 @@ mod tests {
             "{text}"
         );
         for part in
-            ["12 messages wait", "nothing is lost", "Start PostgreSQL.", "not well", "✗ PostgreSQL"]
+            ["12 messages wait", "nothing is lost", "Start PostgreSQL.", "not well", "✗PostgreSQL"]
         {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
