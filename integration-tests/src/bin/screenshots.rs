@@ -12,11 +12,12 @@ const DESK: Look = Look { width: 1280, height: 810, dark: false, scale: 1.0 };
 const PHONE: Look = Look { width: 390, height: 844, dark: false, scale: 1.0 };
 
 /// Name, language and look of each picture, and where the page is scrolled to.
-const PICTURES: [(&str, &str, Look, &str); 5] = [
+const PICTURES: [(&str, &str, Look, &str); 6] = [
     ("page-light", "en-US", DESK, "body"),
     ("page-dark", "en-US", Look { dark: true, ..DESK }, "body"),
-    ("page-tables", "en-US", DESK, "main > :nth-child(4)"),
+    ("page-tables", "en-US", DESK, "main > .two"),
     ("page-phone", "en-US", PHONE, "body"),
+    ("page-phone-tables", "en-US", PHONE, "main > .two"),
     ("page-portuguese", "pt-BR", DESK, "body"),
 ];
 
@@ -34,13 +35,13 @@ fn main() -> Result<()> {
     let usage = "usage: screenshots URL FOLDER [unwell]";
     let (url, folder) = (arguments.next().context(usage)?, arguments.next().context(usage)?);
     let (pictures, state) = match arguments.next().as_deref() {
-        Some("unwell") => (BANNERS, "unwell"),
+        Some("unwell") => (&BANNERS[..], "unwell"),
         Some(_) => bail!(usage),
-        None => (PICTURES, "live"),
+        None => (&PICTURES[..], "live"),
     };
     fs::create_dir_all(&folder)?;
     for (name, language, look, place) in pictures {
-        let mut browser = Browser::start(language, look)?;
+        let mut browser = Browser::start(language, *look)?;
         browser.go(&url)?;
         browser.until(&format!("document.body.dataset.state === '{state}'"))?;
         browser.until(

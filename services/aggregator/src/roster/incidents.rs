@@ -87,8 +87,8 @@ fn of_archiver(heard: &Heard, moment: &Moment) -> Option<Incident> {
         return Some(incident(IncidentKind::ArchiverStopped, ARCHIVER, Some(it.wall_ms), ""));
     }
     if it.is_silent {
-        let detail = &it.status.instance;
-        return Some(incident(IncidentKind::ArchiverSilent, ARCHIVER, Some(it.wall_ms), detail));
+        let detail = last_word_of(it);
+        return Some(incident(IncidentKind::ArchiverSilent, ARCHIVER, Some(it.wall_ms), &detail));
     }
     let troubled = heard
         .archivers()
@@ -154,6 +154,10 @@ fn catches_up(part: &StatusPart) -> bool {
     CATCHING_UP.contains(&part.name.as_str())
 }
 
+fn last_word_of(it: &HeardService) -> String {
+    format!("its last word came from {}", it.status.instance)
+}
+
 /// A service that publishes events: a simulator, a collector.
 fn of_source(it: &HeardService, moment: &Moment) -> Option<Incident> {
     let status = &it.status;
@@ -162,7 +166,7 @@ fn of_source(it: &HeardService, moment: &Moment) -> Option<Incident> {
     }
     if it.is_silent {
         let (kind, since_ms) = (IncidentKind::SourceSilent, Some(it.wall_ms));
-        return Some(incident(kind, &status.service, since_ms, &status.instance));
+        return Some(incident(kind, &status.service, since_ms, &last_word_of(it)));
     }
     (!status.ready && !it.is_starting(moment))
         .then(|| of_parts(IncidentKind::SourceWaits, &status.service, status, |_| true))

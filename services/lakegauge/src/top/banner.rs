@@ -82,7 +82,8 @@ pub(super) fn parts_line(now: &Now) -> Line<'static> {
 pub(super) fn ledger_note(now: &Now) -> Span<'static> {
     match now.ledger {
         Some(ledger) if ledger.well => {
-            Span::styled(format!("  ledger well, {}", clock(ledger.checked_ms)), SOFT)
+            let at = clock(ledger.checked_ms);
+            Span::styled(format!("  ledger well {}", at.trim_end_matches(" UTC")), SOFT)
         }
         Some(_) => Span::styled("  ledger: run `lakegauge audit`", BAD),
         None => Span::default(),
