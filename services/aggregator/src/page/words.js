@@ -1,4 +1,5 @@
-// What the page says, in English and Portuguese, and how it writes numbers and times.
+// What the page says, in English and Portuguese, and how it writes numbers and times. \u00ad is where a
+// narrow column may break a word.
 
 const english = {
   skip: "Skip to the numbers",
@@ -54,8 +55,8 @@ const english = {
   bucket: "Bucket",
   used_column: "Used",
   share: "Share",
-  requests_rate: "Requests/s",
-  transferred_rate: "Transferred",
+  requests_rate: "Re\u00adquests/s",
+  transferred_rate: "Trans\u00adferred",
   failed_column: "Failed",
   warehouse: "Warehouse",
   queries_rate: "Queries/s",
@@ -183,12 +184,12 @@ const portuguese = {
   bucket: "Bucket",
   used_column: "Usado",
   share: "Participação",
-  requests_rate: "Acessos/s",
-  transferred_rate: "Transferido",
+  requests_rate: "Aces\u00adsos/s",
+  transferred_rate: "Trans\u00adferido",
   failed_column: "Falhas",
   warehouse: "Warehouse",
-  queries_rate: "Consultas/s",
-  rows_rate: "Registros/s",
+  queries_rate: "Con\u00adsultas/s",
+  rows_rate: "Regis\u00adtros/s",
   p95: "p95",
   nothing: "Nada ainda",
   health: "O agregador está bem?",
