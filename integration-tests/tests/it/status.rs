@@ -92,9 +92,12 @@ async fn postgres_that_is_away_is_told_with_how_many_wait_until_it_is_back() {
     let incident = told(&pipeline, "postgres_down").await;
     assert_eq!(incident["part"], "PostgreSQL");
     assert!(incident["since_ms"].is_i64() && incident["todo"].as_str().unwrap().contains("Start"));
+    // For longer than a hiccup, which is not remembered.
     until("messages that wait", async || {
-        let waits = self::incident(&pipeline, "postgres_down");
-        Ok(waits.is_some_and(|it| it["waiting_messages"].as_u64() > Some(0)))
+        let Some(waits) = self::incident(&pipeline, "postgres_down") else { return Ok(false) };
+        let at_ms = now(&pipeline).unwrap_or_default()["at_ms"].as_i64().unwrap_or_default();
+        let lasted_ms = at_ms - waits["since_ms"].as_i64().unwrap_or(at_ms);
+        Ok(waits["waiting_messages"].as_u64() > Some(0) && lasted_ms > 3_000)
     })
     .await
     .unwrap();

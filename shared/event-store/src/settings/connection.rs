@@ -54,9 +54,6 @@ const PARAMETERS: [&str; 18] = [
 /// Settings of one session, as `options[search_path]=x`.
 const PARAMETER_OF_SESSION: &str = "options[";
 
-/// From when on the driver tells a statement as slow, beside telling all of them.
-const SLOW_STATEMENT: Duration = Duration::from_secs(1);
-
 static SAY_RAISED: Once = Once::new();
 static SAY_UNKNOWN: Once = Once::new();
 
@@ -164,9 +161,6 @@ impl StoreSettings {
         let login = format!("{}@{}", options.get_username(), place(&options));
         let options =
             if is_raised(&options) { options.ssl_mode(PgSslMode::VerifyFull) } else { options };
-        // How long commits take is a metric; a commit that waits for the disk is no warning each time.
-        let level = "debug".parse().expect("debug is a level");
-        let options = options.log_slow_statements(level, SLOW_STATEMENT);
         let limit = Duration::from_millis(self.connect_timeout_ms);
         let connected = tokio::time::timeout(limit, options.connect()).await;
         let mut connection = connected
