@@ -67,7 +67,7 @@ async fn top_shows_what_is_scraped_and_the_letters_of_the_archive() {
             screen.shows(text).await;
         }
     };
-    on_screen(&url, ["undecodable", FOUR[3]]).await;
+    on_screen(&url, ["undecodable", "by-hand"]).await;
     // Without the archive everything else is shown all the same.
     on_screen("", ["DATABASE_URL", FOUR[3]]).await;
 

@@ -101,6 +101,14 @@ fn filter_of(matches: &ArgMatches) -> Filter {
     }
 }
 
+/// As it was asked for; nobody waits for the times of events that are only counted.
+fn speed(matches: &ArgMatches) -> Option<Speed> {
+    if matches.get_flag("dry-run") {
+        return Some(Speed::Max);
+    }
+    matches.get_one::<Speed>("speed").copied()
+}
+
 /// Replays, and prints what was replayed.
 pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<bool> {
     let run = matches.get_one::<ReplayRun>("run").filter(|_| !matches.get_flag("dry-run"));
@@ -113,9 +121,7 @@ pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<
             stream_max_bytes: config.stream_max_bytes,
         }),
     };
-    let asked = matches.get_one::<Speed>("speed").copied().context("no speed")?;
-    // Nobody waits for the times of events that are only counted.
-    let speed = if matches.get_flag("dry-run") { Speed::Max } else { asked };
+    let speed = speed(matches).context("no speed")?;
     let what = Replay { store: config.store, filter: filter_of(matches), speed };
     let progress = ReplayProgress::default();
     let bar = Bar::new(&progress);
@@ -147,4 +153,20 @@ pub(super) async fn remove(config: Config, run: &ReplayRun) -> anyhow::Result<bo
         writeln!(stdout, "removed {name}")?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_counted_waits_for_no_time() {
+        let speed = |words: &[&str]| {
+            let words = ["replay"].iter().chain(words);
+            speed(&super::super::command().try_get_matches_from(words).unwrap())
+        };
+        assert_eq!(speed(&["friday", "--speed", "10x"]), Some(Speed::Times(10)));
+        assert_eq!(speed(&["friday"]), Some(Speed::Max));
+        assert_eq!(speed(&["--dry-run", "--speed", "1x"]), Some(Speed::Max));
+    }
 }

@@ -133,9 +133,10 @@ impl Probe {
                 let time = format_time(letter.received_at).unwrap_or_default();
                 let time = time.get(11..19).unwrap_or_default();
                 plain(&format!(
-                    "{:>6}  {time}  {:<12} {:<20} {}",
+                    "{:>6}  {time}  {:<12} {:<16} {:<20} {}",
                     letter.number,
                     letter.stream,
+                    letter.source.as_deref().unwrap_or("-"),
                     letter.reason.name(),
                     letter.detail
                 ))
