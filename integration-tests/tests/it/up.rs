@@ -89,7 +89,7 @@ fn what_is_published_beside_the_simulators_leaves_their_sums_in_agreement() {
     up.terminate().unwrap();
     assert_eq!(up.wait().unwrap().code(), Some(0), "{}", up.log());
     let log = up.log();
-    assert!(log.contains("3 events of another source (my-log) came beside"), "{log}");
+    assert!(log.contains("3 events of another source (my-log) were published beside"), "{log}");
     assert!(log.contains("the sums agree"), "{log}");
 }
 

@@ -54,10 +54,14 @@ impl PublishedBeside {
         if self.names.len() > NAMES_MAX {
             names.push(format!("{} more", self.names.len() - NAMES_MAX));
         }
-        let (what, sources) = (what.join(" and "), self.names.len());
-        let sources = if sources == 1 { "another source" } else { "other sources" };
-        let names = names.join(", ");
-        Some(format!("{what} of {sources} ({names}) came beside the simulators': not compared"))
+        let is_one = self.events().saturating_add(self.sum.dead_letters) == 1;
+        let (were, their) = if is_one { ("was", "its") } else { ("were", "their") };
+        let sources = if self.names.len() == 1 { "another source" } else { "other sources" };
+        let (what, names) = (what.join(" and "), names.join(", "));
+        Some(format!(
+            "{what} of {sources} ({names}) {were} published beside the simulators: {their} share \
+             is not checked"
+        ))
     }
 }
 
@@ -79,7 +83,8 @@ mod tests {
         let beside = PublishedBeside::of(&grown(&[own, one]), &simulators);
         assert_eq!(
             beside.note().unwrap(),
-            "1 event of another source (git) came beside the simulators': not compared"
+            "1 event of another source (git) was published beside the simulators: its share is \
+             not checked"
         );
         let names: Vec<String> = (0..7).map(|number| format!("s{number}")).collect();
         let letters = SourceTally { dead_letters: 2, warehouse: 1_000, lake: 0 };
