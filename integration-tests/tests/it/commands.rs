@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::documents::{DocumentedCommand, documented_commands};
-use integration_tests::executable::{Ended, finish, lakegauge, without_settings};
+use integration_tests::executable::{Ended, finish, lakegauge, run, without_settings};
 use integration_tests::nats::repository;
 use integration_tests::ports::free_port;
 use integration_tests::process::Process;
@@ -302,6 +302,11 @@ fn up_says_how_the_tools_are_called_from_anywhere() {
     let ended = finish(shell, b"").unwrap();
     assert_eq!(ended.status, Some(0), "{line}: {ended:?}");
     assert!(ended.stdout.contains("data_lake_numero_acessos"), "{ended:?}");
+    // What the runbook says for containers, which have no curl.
+    let address = format!("127.0.0.1:{}", home.port("aggregator_admin").unwrap());
+    let ended = run(["healthcheck", "--verbose", "--admin-addr", &address], b"").unwrap();
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("nats"), "{ended:?}");
 }
 
 #[test]

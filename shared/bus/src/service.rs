@@ -54,6 +54,16 @@ impl BusConfig {
     }
 }
 
+/// The setting that names the rules of a pipeline that is new.
+pub fn rules_table() -> Vec<Setting> {
+    NewPipeline::table()
+}
+
+/// Reads the rules of a pipeline that is new, for a tool that makes no streams.
+pub fn load_rules(settings: &mut Settings<'_>) -> Option<Rules> {
+    Some(NewPipeline::load(settings)?.rules.0)
+}
+
 /// Reads every setting of the bus, for a connection of this name.
 pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<BusConfig> {
     let connection = BusSettings::load_named(name, settings);

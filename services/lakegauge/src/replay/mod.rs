@@ -7,8 +7,9 @@ mod verify;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bus::{ReplayRun, service::BusConfig};
+use bus::{BusSettings, ReplayRun};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use domain::Rules;
 use event_store::StoreSettings;
 use service_kit::logs::LogConfig;
 
@@ -19,8 +20,11 @@ service_kit::settings! {
     #[derive(Debug)]
     pub(crate) struct Config {
         /// NATS.
-        #[settings(bus::service::table())]
-        bus: BusConfig = bus::service::load("lakegauge replay"),
+        #[settings(BusSettings::table())]
+        bus: BusSettings = BusSettings::load_named("lakegauge replay"),
+        /// Rules of a pipeline that is new: an archive without one is verified by them.
+        #[settings(bus::service::rules_table())]
+        rules: Rules = bus::service::load_rules(),
         /// PostgreSQL.
         #[settings(event_store::service::table())]
         store: StoreSettings = event_store::service::load("lakegauge-replay"),

@@ -115,9 +115,9 @@ pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<
     let target = match run {
         None => None,
         Some(run) => Some(Target {
-            bus: Bus::connect(&config.bus.settings).await?,
+            bus: Bus::connect(&config.bus).await?,
             run: run.clone(),
-            subjects: Subjects::new(&config.bus.settings.subject_prefix),
+            subjects: Subjects::new(&config.bus.subject_prefix),
             stream_max_bytes: config.stream_max_bytes,
         }),
     };
@@ -143,7 +143,7 @@ fn tell(told: &ReplayReport, json: bool) -> anyhow::Result<()> {
 
 /// Removes a run.
 pub(super) async fn remove(config: Config, run: &ReplayRun) -> anyhow::Result<bool> {
-    let bus = Bus::connect(&config.bus.settings).await?;
+    let bus = Bus::connect(&config.bus).await?;
     let removed = bus.remove_replay(run).await?;
     let mut stdout = std::io::stdout().lock();
     if removed.is_empty() {

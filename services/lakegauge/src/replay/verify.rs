@@ -41,7 +41,7 @@ pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<
     let what = Verify {
         store: config.store,
         against,
-        rules: config.bus.rules,
+        rules: config.rules,
         reach_timeout: config.reach_timeout,
     };
     let progress = ReplayProgress::default();
@@ -72,7 +72,7 @@ async fn against(config: &Config, matches: &ArgMatches) -> anyhow::Result<Agains
         };
         return Ok(Against::Snapshots(files.map(read).collect::<anyhow::Result<_>>()?));
     }
-    match Bus::connect(&config.bus.settings).await {
+    match Bus::connect(&config.bus).await {
         Ok(bus) => Ok(Against::Bus(Box::new(bus))),
         Err(error) if error.recovery() == bus::Recovery::Retry => {
             Ok(Against::Nothing(format!("NATS can't be reached: {error}")))

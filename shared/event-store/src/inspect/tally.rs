@@ -46,25 +46,20 @@ pub async fn tally(settings: &StoreSettings) -> Result<Tally, StoreError> {
     const DOING: &str = "counting the archive";
     let mut connection = settings.connect().await?;
     run(&mut connection, "begin isolation level repeatable read read only", DOING).await?;
-    let (mut events, mut distinct) = (0_i64, 0_i64);
+    let mut distinct = 0_u64;
     for kind in ["lake_access", "lake_inventory", "warehouse_query"] {
         // `distinct` over the two columns follows the key's index; over a row it would sort.
         let sql = format!(
-            "select (select count(*) from lakegauge.{kind}),
-                    (select count(*) from (select distinct occurred_at, id from lakegauge.{kind}) d)"
+            "select count(*) from (select distinct occurred_at, id from lakegauge.{kind}) as d"
         );
-        let (rows, identities): (i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let identities: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
             .fetch_one(&mut connection)
             .await
             .doing(DOING)?;
-        events = events.saturating_add(rows);
-        distinct = distinct.saturating_add(identities);
+        distinct = distinct.saturating_add(unsigned(identities)?);
     }
-    let dead_letters: i64 = sqlx::query_scalar("select count(*) from lakegauge.dead_letter")
-        .fetch_one(&mut connection)
-        .await
-        .doing(DOING)?;
     let sources = by_source(&mut connection).await?;
+    let events: u64 = sources.values().map(|source| source.lake + source.warehouse).sum();
     let checkpoints: Vec<(String, i64)> = sqlx::query_as(
         "select stream.name, checkpoint.sequence
          from lakegauge.checkpoint join lakegauge.stream on stream.id = checkpoint.stream",
@@ -76,9 +71,9 @@ pub async fn tally(settings: &StoreSettings) -> Result<Tally, StoreError> {
     let checkpoints =
         checkpoints.into_iter().map(|(name, sequence)| Ok((name, unsigned(sequence)?)));
     Ok(Tally {
-        events: unsigned(events)?,
-        duplicates: unsigned(events.saturating_sub(distinct))?,
-        dead_letters: unsigned(dead_letters)?,
+        events,
+        duplicates: events.saturating_sub(distinct),
+        dead_letters: sources.values().map(|source| source.dead_letters).sum(),
         sources,
         checkpoints: checkpoints.collect::<Result<_, StoreError>>()?,
     })
