@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("simulator", &["domain", "wire", "bus", "service-kit"]),
     ("aggregator", &["domain", "wire", "bus", "event-store", "service-kit"]),
     ("archiver", &["domain", "wire", "bus", "event-store", "service-kit"]),
+    ("collector", &["domain", "wire", "bus", "service-kit"]),
     ("replay", &["domain", "wire", "bus", "event-store", "service-kit"]),
     ("local", &["bus", "event-store", "service-kit", "simulator"]),
     (
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "simulator",
             "aggregator",
             "archiver",
+            "collector",
             "replay",
             "local",
         ],
