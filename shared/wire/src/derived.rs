@@ -1,24 +1,25 @@
-//! Ids of events that bring none: UUIDv5 of what tells them apart at their origin.
+//! Ids for events that have none: the UUIDv5 of what identifies the event at its origin.
 
 use domain::{EventId, Stream};
 use uuid::Uuid;
 
-/// The namespace of every id that is derived here. Changing it would count known events again.
+/// The namespace of every id that is derived here. If it changed, known events would be counted
+/// again.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6c61_6b65_6761_5567_a576_65bb_6964_7331);
 
-/// The id of an event that was published without one: the UUIDv5 of its place and the broker's
+/// The id of an event that was published without one: the UUIDv5 of its position and the broker's
 /// timestamp.
 ///
-/// The epoch is left out, since a new epoch reads the same message again. An event that is published
-/// twice without an id has two places and counts twice.
+/// The epoch is not part of the id, because a new epoch reads the same message again. An event that
+/// is published twice without an id has two positions and counts twice.
 pub fn of_place(stream: Stream, sequence: u64, index: u32, broker_ns: i64) -> EventId {
     named(format!("place\n{stream}\n{sequence}\n{index}\n{broker_ns}").as_bytes())
 }
 
-/// The id of a line of a source: the UUIDv5 of the source's name, the line, and which occurrence of
-/// the identical line in that source it is, from 0.
+/// The id of a line of a source: the UUIDv5 of the source's name, of the line, and of its number
+/// among the identical lines of that source, from 0.
 ///
-/// So a file that is published again, whole or in another order, gives the same set of ids.
+/// A file that is published again, whole or in another order, therefore gives the same set of ids.
 pub fn of_line(source: &str, line: &[u8], occurrence: u64) -> EventId {
     let mut name = format!("line\n{}\n{source}\n{occurrence}\n", source.len()).into_bytes();
     name.extend_from_slice(line);

@@ -10,7 +10,7 @@ use proptest::{array::uniform5, option, prelude::*, sample::select};
 /// 2026-11-23T06:43:00.123456Z.
 pub(crate) const AT: Timestamp = Timestamp(1_795_416_180_123_456);
 
-/// One event of each type, with every field said.
+/// One event of each type, with every field filled.
 pub(crate) fn one_of_each() -> Vec<Event> {
     let run = Run::new(1_795_416_180_000, 0xabcde);
     let facts = [
@@ -59,7 +59,7 @@ pub(crate) fn access_of(key: &str) -> Event {
     event
 }
 
-/// Any event that the types can say, accepted or not.
+/// Any event that the types can express, accepted or not.
 pub(crate) fn any_event() -> impl Strategy<Value = Event> {
     let fact = prop_oneof![
         any_access().prop_map(Fact::LakeAccess),
@@ -73,7 +73,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
     })
 }
 
-/// Any event that acceptance takes in a stream of its side.
+/// Any event that is accepted in a stream of its side.
 pub(crate) fn accepted_event() -> impl Strategy<Value = Event> {
     any_event().prop_filter("acceptance takes it", |event| {
         let stream = Stream { side: event.fact.side(), partition: 0 };
@@ -89,7 +89,7 @@ fn any_text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z/.]{1,20}", any::<String>()]
 }
 
-/// Most of them within the range that is accepted.
+/// Quantities, most of them within the range that is accepted.
 fn any_quantity() -> impl Strategy<Value = u64> {
     prop_oneof![1 => any::<u64>(), 9 => 0..=QUANTITY_MAX]
 }

@@ -1,11 +1,11 @@
-//! The two forms of a message and how they are told apart.
+//! The two forms of a message, and how they are distinguished.
 
-/// How the events of a message are written.
+/// How the events of a message are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line: readable by people and by any client.
+    /// One JSON object per line: readable by people and by any client.
     Json,
-    /// Version 1 of the binary form: smaller and several times as fast.
+    /// Version 1 of the binary form: smaller, and several times as fast.
     Bincode,
 }
 
@@ -21,7 +21,7 @@ impl Format {
         }
     }
 
-    /// Its name on the command line.
+    /// The name of the form on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -34,10 +34,10 @@ impl Format {
         ALL.into_iter().find(|format| format.name() == name)
     }
 
-    /// The form that a `Content-Type` names; `None` means JSON.
+    /// The form that a `Content-Type` names. A message without a `Content-Type` is JSON.
     ///
-    /// Case and spaces do not matter, nor do parameters of the JSON type (`charset=utf-8`). `None`
-    /// if it is another type or another version.
+    /// Case and spaces do not matter, nor do parameters of the JSON type (`charset=utf-8`). Returns
+    /// `None` for another type or another version.
     pub fn from_content_type(content_type: Option<&str>) -> Option<Self> {
         let Some(content_type) = content_type else { return Some(Self::Json) };
         let mut parts = content_type.split(';').map(|part| part.trim().to_ascii_lowercase());
@@ -51,8 +51,8 @@ impl Format {
         }
     }
 
-    /// The form that the bytes look like: the binary form begins with its version, a byte that no
-    /// JSON text begins with.
+    /// The form that the bytes seem to have. The binary form begins with its version, a byte with
+    /// which no JSON text begins.
     pub fn of_bytes(payload: &[u8]) -> Self {
         if payload.first() == Some(&crate::v1::VERSION) { Self::Bincode } else { Self::Json }
     }

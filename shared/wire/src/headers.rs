@@ -1,8 +1,8 @@
-//! What stands around a message's body: its header block, and its subject.
+//! The parts of a message around its body: the header block and the subject.
 //!
-//! A broker stores header blocks and subjects as they come, also such that no client can read. What
-//! of them can be read is one rule of the bytes, so that both services decide the same, however the
-//! message reached them.
+//! A broker stores header blocks and subjects as they come, even those that no client can read.
+//! What is readable is decided here, from the bytes alone, so that both services decide the same
+//! however the message reached them.
 
 use std::fmt;
 
@@ -11,34 +11,34 @@ use domain::{Reason, Refusal};
 /// The header that names the form of a message.
 pub const CONTENT_TYPE: &str = "Content-Type";
 
-/// What every header block begins with.
+/// The beginning of every header block.
 const VERSION: &str = "NATS/1.0";
-/// The only status that a message may carry: with any other it looks to a client like a word of the
-/// server's own.
+/// The only status that a message may carry. A client takes a message with any other status for a
+/// notice of the server.
 const STATUS_OK: &str = "200";
-/// What stands for bytes that are not UTF-8 where the server shows a subject as text.
+/// The character that replaces bytes that are not UTF-8 where the server shows a subject as text.
 const REPLACEMENT: char = '\u{fffd}';
-/// Characters of a refused line that are quoted; a header block may be a megabyte.
+/// How many characters of a refused line are quoted; a header block may have a megabyte.
 const QUOTED_CHARS_MAX: usize = 80;
 
-/// What is known of a message besides its body.
+/// What is known about a message besides its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Headers {
-    /// Headers and subject were read.
+    /// Headers and subject are readable.
     Read {
         /// The `Content-Type`, if there is one.
         content_type: Option<String>,
     },
-    /// They can't be read: the message is a dead letter.
+    /// Headers or subject are not readable: the message is a dead letter.
     Unreadable(Unreadable),
 }
 
-/// A message whose headers or subject can't be read.
+/// A message whose headers or subject cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Its header block, as it came; empty where there is none.
+    /// The header block as it came; empty if there is none.
     pub block: Vec<u8>,
-    /// What can't be read in it.
+    /// What cannot be read in the message.
     pub why: String,
 }
 
@@ -50,12 +50,12 @@ impl Default for Headers {
 }
 
 impl Headers {
-    /// Those of a message that names its form.
+    /// The headers of a message that names its form.
     pub fn of(content_type: &str) -> Self {
         Self::Read { content_type: Some(content_type.to_owned()) }
     }
 
-    /// Reads the subject and the header block of a message, which is empty where there is none.
+    /// Reads the subject and the header block of a message; an empty block means no headers.
     pub fn read(subject: &str, block: &[u8]) -> Self {
         let unreadable = |why| Self::Unreadable(Unreadable { block: block.to_vec(), why });
         if let Some(why) = unreadable_subject(subject) {
@@ -71,7 +71,7 @@ impl Headers {
     ///
     /// # Errors
     ///
-    /// The headers can't be read: the message as a whole is refused.
+    /// The headers cannot be read: the message as a whole is refused.
     pub fn content_type(&self) -> Result<Option<&str>, Refusal> {
         match self {
             Self::Read { content_type } => Ok(content_type.as_deref()),
@@ -88,8 +88,8 @@ impl From<Option<&str>> for Headers {
     }
 }
 
-/// Why a subject is taken to be unreadable, given as the server shows it: it held bytes that are not
-/// UTF-8, or the character that stands for them, which can't be told apart.
+/// Why a subject, as the server shows it, counts as unreadable: it contains bytes that are not
+/// UTF-8, or the character that replaces them. The two cases cannot be distinguished.
 pub fn unreadable_subject(subject: &str) -> Option<String> {
     subject
         .contains(REPLACEMENT)
@@ -124,11 +124,11 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The first value of a header in a block, which is empty where there are none.
+/// The first value of a header in a block; an empty block means no headers.
 ///
 /// # Errors
 ///
-/// The block can't be read, and why.
+/// Why the block cannot be read.
 pub fn value(block: &[u8], name: &str) -> Result<Option<String>, String> {
     if block.is_empty() {
         return Ok(None);
@@ -136,7 +136,8 @@ pub fn value(block: &[u8], name: &str) -> Result<Option<String>, String> {
     first_value(block, name).map_err(|fault| fault.to_string())
 }
 
-/// As strict as the client that delivers most messages: what it refuses must be refused here.
+/// This reader is as strict as the client that delivers most messages: what that client refuses
+/// must be refused here, too.
 fn first_value(block: &[u8], wanted: &str) -> Result<Option<String>, Fault> {
     let text = std::str::from_utf8(block).map_err(|error| Fault::NotUtf8(error.valid_up_to()))?;
     let mut lines = text.lines().peekable();

@@ -1,8 +1,8 @@
-//! Events to bytes and back, and the subjects they travel on.
+//! Events to bytes and back, and the subjects on which they are published.
 //!
-//! A message carries a batch of events in one of two forms, JSON lines or bincode, named by its
-//! `Content-Type`. Reading is total: whatever arrives gives a list of items, each an event that may
-//! be counted or a refusal with its reason and bytes.
+//! A message carries a batch of events in one of two forms, JSON lines or bincode. Its
+//! `Content-Type` names the form. Reading is total: any bytes give a list of items, and each item
+//! is an event that may be counted, or a refusal with its reason and bytes.
 //!
 //! Architecture invariant: this crate performs no I/O and reads no clock, and it is the only user of
 //! bincode.

@@ -1,4 +1,4 @@
-//! Packing: events of one producer and one partition into messages, by number, age and size.
+//! Packing events of one producer and one partition into messages, by number, age and size.
 
 use domain::Event;
 
@@ -7,12 +7,12 @@ use crate::{Format, MESSAGE_BYTES_MAX, Sealed, json, v1};
 /// When a message is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackerLimits {
-    /// Events in a message: at a hundred the broker takes ten times as many events per second as
-    /// one by one.
+    /// Events in a message. With a hundred events per message, the broker takes ten times as many
+    /// events per second as with one.
     pub events_max: usize,
     /// How long the first event of a message waits for others, in milliseconds.
     pub age_ms_max: u64,
-    /// Bytes of a message; less where the broker takes less ([`Packer::bound`]).
+    /// Bytes of a message; fewer if the broker accepts less ([`Packer::bound`]).
     pub bytes_max: usize,
 }
 
@@ -22,22 +22,22 @@ impl Default for PackerLimits {
     }
 }
 
-/// Collects events for one subject. Does nothing by itself: time is an argument.
+/// Collects events for one subject. The packer has no clock: time is an argument.
 ///
-/// Each event is written once, when it comes, so that the size of a message is known exactly.
+/// Each event is encoded once, when it is added, so that the size of the message is known exactly.
 #[derive(Debug)]
 pub struct Packer {
     subject: String,
     format: Format,
     limits: PackerLimits,
-    /// Bytes that the broker takes as one message.
+    /// How many bytes the broker accepts as one message.
     taken_bytes_max: usize,
-    /// The events so far, as they will stand in the message.
+    /// The encoded events, as they will be in the message.
     body: Vec<u8>,
-    /// The event at hand.
+    /// The encoded event that is being added.
     item: Vec<u8>,
     events: usize,
-    /// When the first event came.
+    /// When the first event was added.
     since_ms: u64,
 }
 
@@ -56,8 +56,8 @@ impl Packer {
         }
     }
 
-    /// The broker takes messages of so many bytes, from the next event on. It may say another number
-    /// each time that it is connected to.
+    /// Sets how many bytes the broker accepts as one message, from the next event on. The number
+    /// may differ with each connection.
     pub const fn bound(&mut self, taken_bytes_max: usize) {
         self.taken_bytes_max = taken_bytes_max;
     }
@@ -66,8 +66,8 @@ impl Packer {
         self.limits.bytes_max.min(self.taken_bytes_max)
     }
 
-    /// Adds an event. Gives the message that it filled, or the one before, if it did not fit into
-    /// that.
+    /// Adds an event. Returns the message that this event filled, or the previous message if the
+    /// event did not fit into it.
     pub fn push(&mut self, now_ms: u64, event: &Event) -> Option<Sealed> {
         self.item.clear();
         match self.format {
@@ -94,7 +94,7 @@ impl Packer {
         if before.is_none() && self.is_full() { self.flush() } else { before }
     }
 
-    /// When the message at hand is due, in the same milliseconds; `None` while it is empty.
+    /// When the current message is due, in the same milliseconds; `None` if it is empty.
     pub fn poll_timeout(&self) -> Option<u64> {
         if self.events == 0 {
             return None;
@@ -103,12 +103,12 @@ impl Packer {
         Some(self.since_ms.saturating_add(age_ms))
     }
 
-    /// Gives the message at hand if it is due.
+    /// Returns the current message if it is due.
     pub fn handle_timeout(&mut self, now_ms: u64) -> Option<Sealed> {
         if self.poll_timeout()? <= now_ms { self.flush() } else { None }
     }
 
-    /// Gives the message at hand, due or not; `None` if it is empty.
+    /// Returns the current message, due or not; `None` if it is empty.
     pub fn flush(&mut self) -> Option<Sealed> {
         if self.events == 0 {
             return None;
@@ -117,7 +117,7 @@ impl Packer {
             Format::Json => self.body.clone(),
             Format::Bincode => v1::payload(self.events, &self.body),
         };
-        // The buffer keeps its room for the next message.
+        // The buffer keeps its capacity for the next message.
         self.body.clear();
         let events = std::mem::take(&mut self.events);
         Some(Sealed::new(self.subject.clone(), self.format.content_type(), payload, events))
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn no_message_is_larger_than_its_bound_unless_one_event_is() {
-        // Bounds one byte apart, so that some end just where an event does.
+        // Bounds one byte apart, so that some of them end exactly at the end of an event.
         for (format, bytes_max) in [Format::Json, Format::Bincode]
             .into_iter()
             .flat_map(|format| (1_900..2_100).map(move |bytes_max| (format, bytes_max)))
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_message_takes_as_many_events_as_fit_but_for_a_few_bytes() {
         let event = fixtures::access_of("k");
-        // The binary form does not know its head and its lengths before it is written.
+        // The size of the binary form's head and lengths is not known before they are written.
         for (format, spare_bytes) in [(Format::Json, 0), (Format::Bincode, 24)] {
             for events in 2..6 {
                 let whole = seal("lake.access.0.s", format, &vec![event.clone(); events]);

@@ -1,4 +1,4 @@
-//! Reading: bytes to events that may be counted, and refusals that say why not.
+//! Reading: bytes to events that may be counted, and to refusals with their reasons.
 
 use domain::{Event, EventIdentity, Reason, Refusal, Rules, Stream, Timestamp, Verdict, accept};
 use serde_json::value::RawValue;
@@ -12,11 +12,11 @@ use crate::{
     v1,
 };
 
-/// Items that one message may hold. The rest of the design packs about a hundred; this keeps one
-/// megabyte of line breaks from becoming half a million dead letters.
+/// How many items one message may hold. Producers usually pack about a hundred; the bound prevents
+/// that one megabyte of line breaks becomes half a million dead letters.
 pub const ITEMS_MAX: usize = 20_000;
 
-/// A message as the broker gave it.
+/// A message as the broker delivered it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// The broker's sequence.
@@ -25,43 +25,43 @@ pub struct Message<'a> {
     pub broker_ns: i64,
     /// The subject, without the prefix.
     pub subject: &'a str,
-    /// What its headers say, or that they can't be read.
+    /// The headers of the message, readable or not.
     pub headers: &'a Headers,
-    /// Its body.
+    /// The body.
     pub payload: &'a [u8],
 }
 
-/// What a message holds.
+/// The contents of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// In the order of the message: the index of an item is that of its position.
+    /// The items in the order of the message. The index of an item is the index in its position.
     pub items: Vec<Item>,
-    /// Fields that were ignored, because no type or another type has them.
+    /// How many fields were ignored, because they belong to no type or to another type.
     pub fields_ignored: u64,
 }
 
 /// One item of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// It may be counted, if it was not yet.
+    /// An event that may be counted, if it was not counted yet.
     Event(Event),
-    /// The archive decided that it counts, if its number is the next one.
+    /// An event that counts by decision of the archive, if the verdict's number is the next one.
     Verdict(Verdict),
-    /// It is a dead letter.
+    /// An item that becomes a dead letter.
     Refused(RefusedItem),
 }
 
-/// An item that is not counted, with what a person needs to see why, and to send it again.
+/// An item that is not counted, with all that a person needs to see why and to send it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedItem {
     /// The reason.
     pub refusal: Refusal,
-    /// The bytes of the item, if they can be told from the rest of the message, else all of them.
+    /// The bytes of the item if it can be separated from the rest of the message, else all bytes.
     pub bytes: Vec<u8>,
-    /// How many of them, at the beginning, are the message's header block, which is kept only where
-    /// it can't be read.
+    /// How many bytes at the beginning are the header block of the message. The block is kept only
+    /// if it cannot be read.
     pub header_bytes: usize,
-    /// Its identity, if it says one.
+    /// The identity of the item, if it contains one.
     pub identity: Option<EventIdentity>,
 }
 
@@ -70,15 +70,15 @@ pub struct RefusedItem {
 pub struct Raw<'a> {
     /// The bytes of the item.
     pub bytes: &'a [u8],
-    /// The event, perhaps without an id, or why it is none.
+    /// The event, perhaps without an id, or why the bytes are not an event.
     pub decoded: Result<Decoded, Undecoded>,
 }
 
 /// Decodes a message and decides which of its events are accepted.
 ///
-/// Total: whatever the bytes are, it answers, and the same bytes at the same place give the same
-/// answer. An event without an id gets one from its place. Where verdicts travel nothing but
-/// verdicts is read.
+/// The function is total: any bytes give a result, and the same bytes at the same position give the
+/// same result. An event without an id gets one from its position. On the subject of verdicts only
+/// verdicts are accepted.
 pub fn read(stream: Stream, message: &Message<'_>, rules: &Rules) -> Contents {
     let Message { sequence, broker_ns, subject, headers, payload } = *message;
     let decoded = headers.content_type().and_then(|form| decode_live(form, payload));
@@ -109,12 +109,12 @@ pub fn read(stream: Stream, message: &Message<'_>, rules: &Rules) -> Contents {
     reading
 }
 
-/// Decodes a message, without acceptance and without ids from its place: for people who look, also
-/// at what is replayed.
+/// Decodes a message without acceptance, and without deriving ids from positions. This is for
+/// people who look at messages, also at those of a replay run.
 ///
 /// # Errors
 ///
-/// The message as a whole is of no known form.
+/// The message as a whole has no known form.
 pub fn decode<'a>(headers: &Headers, payload: &'a [u8]) -> Result<Vec<Raw<'a>>, Refusal> {
     let content_type = headers.content_type()?;
     if !replay::is_replay(content_type) {
@@ -138,8 +138,8 @@ fn decode_live<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Result<Vec<
     }
 }
 
-/// A message that is refused as a whole, with all of its bytes: also its header block, where that
-/// can't be read.
+/// A message that is refused as a whole, with all of its bytes. The header block is included if it
+/// cannot be read.
 pub fn whole(refusal: Refusal, headers: &Headers, payload: &[u8]) -> RefusedItem {
     let block = match headers {
         Headers::Read { .. } => &[],
@@ -149,7 +149,7 @@ pub fn whole(refusal: Refusal, headers: &Headers, payload: &[u8]) -> RefusedItem
     RefusedItem { refusal, bytes, header_bytes: block.len(), identity: None }
 }
 
-/// How many items [`read`] gives for a message, without decoding them.
+/// How many items [`read`] returns for a message, without decoding them.
 pub fn count_items(headers: &Headers, payload: &[u8]) -> usize {
     let Ok(content_type) = headers.content_type() else { return 1 };
     let items = match Format::from_content_type(content_type) {
@@ -159,7 +159,7 @@ pub fn count_items(headers: &Headers, payload: &[u8]) -> usize {
     };
     match items {
         Ok(items) if items.len() <= ITEMS_MAX => items.len(),
-        // The message as a whole is one dead letter.
+        // The whole message becomes one dead letter.
         Ok(_) | Err(_) => 1,
     }
 }
@@ -170,7 +170,7 @@ fn decode_format(format: Format, payload: &[u8]) -> Result<Vec<Raw<'_>>, Refusal
         Format::Bincode => v1::split(payload)?,
     };
     if items.len() > ITEMS_MAX {
-        let detail = format!("{} items are in the message, {ITEMS_MAX} are allowed", items.len());
+        let detail = format!("the message has {} items, {ITEMS_MAX} are allowed", items.len());
         return Err(Refusal::whole(Reason::TooLarge, detail));
     }
     let decode_item = match format {
@@ -180,7 +180,8 @@ fn decode_format(format: Format, payload: &[u8]) -> Result<Vec<Raw<'_>>, Refusal
     Ok(items.into_iter().map(|bytes| Raw { bytes, decoded: decode_item(bytes) }).collect())
 }
 
-/// The texts of the items: those of an array, or the one value that the payload is, or its lines.
+/// The texts of the items: the elements of an array, or the only value of the payload, or its
+/// lines.
 fn json_items(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     if let Some(foreign) = foreign(payload) {
         let detail = format!("the payload {foreign}");
@@ -195,9 +196,9 @@ fn json_items(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     {
         return Ok(items.into_iter().map(|item| item.get().as_bytes()).collect());
     }
-    // A line that ends an object is followed by one that begins another: JSON lines, which are most
-    // of what comes and need no second look. Anything else with line breaks may be one object over
-    // several lines.
+    // Most payloads are JSON lines, where a line that ends an object is followed by a line that
+    // begins another; these need no second look. Any other payload with line breaks may be one
+    // object over several lines.
     if payload.contains(&b'\n')
         && !payload.windows(3).any(|three| three == b"}\n{")
         && serde_json::from_slice::<&RawValue>(payload).is_ok()
@@ -210,13 +211,14 @@ fn json_items(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
 
 /// A verdict, which has a number and an id.
 ///
-/// Its event was accepted at its own place. When that was is not said, so all but the times
-/// relative to the broker's is looked at again: an event that has passed the retention while its
-/// verdict waited is in the archive and counts.
+/// The event was accepted at its first position, but the verdict does not say when that was.
+/// Everything is therefore checked again except the times relative to the broker's. An event that
+/// passed the retention while its verdict waited is in the archive and counts.
 fn late(stream: Stream, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Item {
     let identity = decoded.id.map(|id| (decoded.occurred_at, id));
     let missing = |field| {
-        let refusal = Refusal::of_field(Reason::MissingField, field, "every verdict has one");
+        let refusal =
+            Refusal::of_field(Reason::MissingField, field, "every verdict must have this field");
         refused(refusal, bytes, identity)
     };
     let Some(number) = decoded.verdict else { return missing("verdict") };

@@ -1,6 +1,7 @@
-//! Messages of a replay run: events of version 1, each after the position where live counted it.
+//! Messages of a replay run: events of version 1, each after the position in which the live
+//! aggregator counted it.
 //!
-//! A type of its own, so that nobody takes a replayed event for a new one.
+//! They have a content type of their own, so that a replayed event is never taken for a new one.
 
 use bincode::config;
 use domain::{Event, EventId, Position, Reason, Refusal};
@@ -13,8 +14,8 @@ pub const CONTENT_TYPE: &str = "application/x-lakegauge-replay; v=1";
 /// When a message of a replay run is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayLimits {
-    /// Events in a message. One message is under way at a time, so larger ones than live's are what
-    /// makes it fast.
+    /// Events in a message. Only one message is under way at a time, so messages larger than live
+    /// ones make a run fast.
     pub events_max: usize,
     /// Bytes of a message.
     pub bytes_max: usize,
@@ -42,8 +43,8 @@ impl ReplayPacker {
         Self { subject, limits, body: Vec::new(), item: Vec::new(), events: 0 }
     }
 
-    /// Adds an event. Gives the message that it filled, or the one before, if it did not fit into
-    /// that.
+    /// Adds an event. Returns the message that this event filled, or the previous message if the
+    /// event did not fit into it.
     pub fn push(&mut self, position: Position, event: &Event) -> Option<Sealed> {
         self.item.clear();
         let place = (position.epoch, position.sequence, position.index);
@@ -59,7 +60,7 @@ impl ReplayPacker {
         if before.is_none() && is_full { self.flush() } else { before }
     }
 
-    /// Gives the message at hand; `None` if it is empty.
+    /// Returns the current message; `None` if it is empty.
     pub fn flush(&mut self) -> Option<Sealed> {
         if self.events == 0 {
             return None;
@@ -80,7 +81,7 @@ pub fn is_replay(content_type: Option<&str>) -> bool {
 ///
 /// # Errors
 ///
-/// It is none, or of another version, or damaged.
+/// The message is not of a replay run, has another version, or is damaged.
 pub fn read_replay(headers: &Headers, payload: &[u8]) -> Result<Vec<(Position, Event)>, Refusal> {
     let content_type = headers.content_type()?;
     if !is_replay(content_type) {
@@ -92,7 +93,7 @@ pub fn read_replay(headers: &Headers, payload: &[u8]) -> Result<Vec<(Position, E
         .map(|item| {
             let (position, event) = cut(item)?;
             let decoded = v1::decode(event).map_err(|undecoded| undecoded.refusal)?;
-            // Written by us, with its id.
+            // Our own runs write the id of every event.
             Ok((position, decoded.or_id(|| EventId::from_bytes([0; 16]))))
         })
         .collect()
@@ -150,14 +151,14 @@ mod tests {
         fn no_bytes_make_reading_panic(payload in vec(any::<u8>(), 0..300)) {
             let mut payload = payload;
             payload.insert(0, v1::VERSION);
-            // Whatever it says, it says it.
+            // The result does not matter, only that there is one.
             drop(read_replay(&Headers::of(CONTENT_TYPE), &payload));
         }
     }
 
     #[test]
     fn no_message_of_a_run_is_larger_than_its_bound_unless_one_event_is() {
-        // Bounds one byte apart, so that some end just where an event does.
+        // Bounds one byte apart, so that some of them end exactly at the end of an event.
         for bytes_max in 900..1_100 {
             let limits = ReplayLimits { events_max: 1_000, bytes_max };
             let mut packer = ReplayPacker::new("replay.r.lake.0".to_owned(), limits);
@@ -194,20 +195,21 @@ mod tests {
         };
         let reading = crate::read(domain::Stream::lake(0), &message, &domain::Rules::default());
         assert!(matches!(&reading.items[..], [crate::Item::Refused(_)]), "{reading:?}");
-        // People may look at it all the same.
+        // People may decode such a message all the same.
         let raw = crate::decode(&Headers::of(CONTENT_TYPE), &sealed.payload).unwrap();
         assert_eq!(raw.len(), 1);
         assert!(raw[0].decoded.is_ok());
     }
 
-    /// What version 1 looks like, for ever.
+    /// The bytes of version 1, which may never change.
     #[test]
     fn a_position_stands_before_its_event() {
         let mut packer = packer(9);
         packer.push(Position { epoch: 1, sequence: 7, index: 3 }, &fixtures::one_of_each()[0]);
         let payload = packer.flush().unwrap().payload;
         let plain = v1::encode(&fixtures::one_of_each()[..1]);
-        // Version, one event, its length (three bytes more), the position, the event as ever.
+        // The version, one event, its length (three bytes more), the position, and the event as in
+        // other messages.
         assert_eq!(payload[..2], plain[..2]);
         assert_eq!(payload[2], plain[2] + 3);
         assert_eq!(payload[3..6], [1, 7, 3]);

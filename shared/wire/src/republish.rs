@@ -1,4 +1,4 @@
-//! Dead letters as they would be published again.
+//! Dead letters in the form in which they are published again.
 
 use domain::{Event, EventId, Position, Reason, Refusal, Stream};
 
@@ -8,30 +8,30 @@ use crate::{
     v1,
 };
 
-/// The first place of a dead letter: what an event without an id gets its id from.
+/// The first position of a dead letter, from which an event without an id gets its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstPlace {
-    /// The stream that it was read from.
+    /// The stream from which the dead letter was read.
     pub stream: Stream,
-    /// Where it stood there.
+    /// The position in that stream.
     pub position: Position,
     /// The broker's timestamp of its message, in nanoseconds since 1970.
     pub broker_ns: i64,
 }
 
-/// The events in the bytes of a dead letter: one item, or the whole message if it could not be cut.
-/// An event without an id gets that of its first place.
+/// The events in the bytes of a dead letter: one item, or the whole message if it could not be
+/// separated. An event without an id gets the id of its first position.
 ///
-/// The form is told from the bytes, since a dead letter does not keep its header.
+/// The form is recognized from the bytes, because a dead letter does not keep its header.
 ///
 /// # Errors
 ///
-/// Something in them is no event still, and why.
+/// Why some of the bytes are still not an event.
 pub fn reread(first: &FirstPlace, bytes: &[u8]) -> Result<Vec<Event>, Refusal> {
     let form = Format::of_bytes(bytes);
     let whole = message(first, form, bytes);
     let Err(refusal) = whole else { return whole };
-    // An item of a binary message has no version byte, and may begin with any.
+    // An item of a binary message has no version byte, and may begin with any byte.
     match v1::decode(bytes) {
         Ok(decoded) => Ok(vec![decoded.or_id(|| place_id(first, 0))]),
         Err(_) => Err(refusal),
@@ -50,13 +50,13 @@ fn message(first: &FirstPlace, form: Format, bytes: &[u8]) -> Result<Vec<Event>,
     (0..).zip(items).map(event).collect()
 }
 
-/// The one event that stands in for a dead letter.
+/// The one event that replaces a dead letter.
 ///
-/// `known` is the id that the dead letter has, if one could be read: it stays.
+/// `known` is the id of the dead letter, if an id could be read: it stays the same.
 ///
 /// # Errors
 ///
-/// The text is no event, or has another id than the dead letter.
+/// The text is not an event, or has another id than the dead letter.
 pub fn replacement(
     first: &FirstPlace,
     known: Option<EventId>,
@@ -66,7 +66,7 @@ pub fn replacement(
     if let (Some(known), Some(given)) = (known, decoded.id)
         && known != given
     {
-        let detail = format!("{given} is another event: the letter's id is {known}");
+        let detail = format!("{given} is another event: the id of the dead letter is {known}");
         return Err(Refusal::of_field(Reason::WrongField, "id", detail));
     }
     Ok(decoded.or_id(|| known.unwrap_or_else(|| place_id(first, 0))))
@@ -77,9 +77,9 @@ fn place_id(first: &FirstPlace, index: u32) -> EventId {
     derived::of_place(first.stream, sequence, begins.saturating_add(index), first.broker_ns)
 }
 
-/// Seals the events of a dead letter for one of its attempts. The message id hashes dead letter and
-/// attempt besides the bytes: the broker may still remember the message of the first place, or of
-/// an attempt whose answer was lost, and would take this one for the same.
+/// Seals the events of a dead letter for one attempt at publishing them. The message id is a hash
+/// of dead letter, attempt and bytes: the broker may still remember the message of the first
+/// position, or of an attempt whose response was lost, and would take this message for the same.
 pub fn seal_again(subject: &str, events: &[Event], letter: u64, attempt: u32) -> Sealed {
     let sealed = crate::seal(subject, Format::Json, events);
     let salt = format!("letter {letter}, attempt {attempt}");

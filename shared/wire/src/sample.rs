@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Format, Headers, Sealed};
 
-/// Writes and seals a sample for a subject. The same sample gives the same message, so that the broker takes it
-/// once.
+/// Encodes and seals a sample for a subject. The same sample gives the same message, so that the
+/// broker stores it once.
 pub fn encode_sample(subject: String, sample: &Sample) -> Sealed {
     let payload = serde_json::to_vec(&SampleForm::from(sample)).expect("numbers and texts");
     Sealed::new(subject, Format::Json.content_type(), payload, 1)
@@ -18,7 +18,7 @@ pub fn encode_sample(subject: String, sample: &Sample) -> Sealed {
 ///
 /// # Errors
 ///
-/// Its headers can't be read, or its bytes are no sample.
+/// The headers cannot be read, or the bytes are not a sample.
 pub fn read_sample(headers: &Headers, payload: &[u8]) -> Result<Sample, Refusal> {
     headers.content_type()?;
     decode_sample(payload)
@@ -28,7 +28,7 @@ pub fn read_sample(headers: &Headers, payload: &[u8]) -> Result<Sample, Refusal>
 ///
 /// # Errors
 ///
-/// The bytes are no sample.
+/// The bytes are not a sample.
 pub fn decode_sample(payload: &[u8]) -> Result<Sample, Refusal> {
     let undecodable = |detail: String| Refusal::whole(Reason::Undecodable, detail);
     let form: SampleForm = serde_json::from_slice(crate::text::trimmed(payload))
@@ -97,7 +97,7 @@ impl TryFrom<SampleForm> for Sample {
             return Err(Refusal::of_field(Reason::UnknownType, "type", detail));
         }
         let stream = Stream::from_name(&form.stream).ok_or_else(|| {
-            let detail = format!("{:?} is no stream of events", form.stream);
+            let detail = format!("{:?} is not a stream of events", form.stream);
             Refusal::of_field(Reason::WrongField, "stream", detail)
         })?;
         let values = match (stream.side, form.lake, form.warehouse) {
@@ -128,7 +128,8 @@ impl TryFrom<SampleForm> for Sample {
     }
 }
 
-/// Refuses what no aggregator publishes and no archive can hold: anybody may write on the subject.
+/// Refuses what no aggregator publishes and no archive can store: any program may publish on the
+/// subject.
 fn check(sample: &Sample) -> Result<(), Refusal> {
     if i32::try_from(sample.epoch).is_err() {
         let detail = format!("{} is above {}", sample.epoch, i32::MAX);
@@ -153,7 +154,7 @@ fn counter(field: &'static str, value: u64) -> Result<(), Refusal> {
     Err(Refusal::of_field(Reason::OutOfRange, field, format!("{value} is above {}", i64::MAX)))
 }
 
-/// A name within the bounds of an event's.
+/// Checks that the name of a bucket is within the bounds for names in events.
 fn bucket(name: &str) -> Result<(), Refusal> {
     if name.contains('\0') {
         return Err(Refusal::of_field(Reason::NulByte, "buckets", "a name holds a NUL"));

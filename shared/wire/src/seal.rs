@@ -1,19 +1,19 @@
-//! Sealing: the bytes of a message and the id that stands for them.
+//! Sealing: the final bytes of a message and the id that identifies them.
 
 use bytes::Bytes;
 use domain::Event;
 
 use crate::{Format, json, v1};
 
-/// Bytes of the hash that make the message id: 128 bits, so that two different messages of one
-/// duplicate window never share one by accident.
+/// How many bytes of the hash become the message id: 128 bits, so that two different messages
+/// within one duplicate window never have the same id by accident.
 const ID_BYTES: usize = 16;
 
-/// A message as it is first sent. A retry sends exactly this again: the broker answers `duplicate`
-/// to a known id whatever the bytes are, so other bytes under the same id would be lost.
+/// A message as it is first sent. A retry sends exactly the same: the broker answers `duplicate` to
+/// a known id whatever the bytes are, so other bytes under the same id would be lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    /// Where it goes.
+    /// The subject to which the message is published.
     pub subject: String,
     /// The `Content-Type` header.
     pub content_type: &'static str,
@@ -21,12 +21,12 @@ pub struct Sealed {
     pub payload: Bytes,
     /// The `Nats-Msg-Id` header: a hash of subject, headers and bytes, in hexadecimal.
     pub message_id: String,
-    /// How many events are in it.
+    /// How many events the message holds.
     pub events: usize,
 }
 
 impl Sealed {
-    /// Seals a body that is already written.
+    /// Seals a body that is already encoded.
     pub fn new(
         subject: String,
         content_type: &'static str,
@@ -35,7 +35,8 @@ impl Sealed {
     ) -> Self {
         let payload = payload.into();
         let mut hasher = blake3::Hasher::new();
-        // Neither subject nor header may hold a line break, so no two messages hash the same text.
+        // Neither subject nor header may contain a line break, so two different messages never give
+        // the same bytes to hash.
         for part in [subject.as_bytes(), b"\n", content_type.as_bytes(), b"\n", &payload] {
             hasher.update(part);
         }
@@ -43,8 +44,8 @@ impl Sealed {
         Self { subject, content_type, payload, message_id, events }
     }
 
-    /// The same message under the id of another: hashed once more, together with what tells it
-    /// from every other message of the same bytes.
+    /// The same message under another id: the id is hashed once more, together with a text that
+    /// distinguishes this message from every other one with the same bytes.
     pub(crate) fn salted(self, salt: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.message_id.as_bytes()).update(b"\n").update(salt.as_bytes());
@@ -58,7 +59,7 @@ fn message_id(hasher: &blake3::Hasher) -> String {
     format!("{:032x}", u128::from_be_bytes(id))
 }
 
-/// Writes and seals a batch of events of one producer and one partition.
+/// Encodes and seals a batch of events of one producer and one partition.
 pub fn seal(subject: &str, format: Format, events: &[Event]) -> Sealed {
     let payload = match format {
         Format::Json => json::encode_lines(events),
@@ -83,7 +84,7 @@ mod tests {
             seal("lake.access.0.a", Format::Bincode, &events),
             seal("lake.access.0.a", Format::Json, &events[1..]),
             Sealed::new("lake.access.0.a".to_owned(), "text/plain", sealed.payload.clone(), 3),
-            // The same bytes in a row, cut at another place.
+            // The same bytes in sequence, but split at another place.
             Sealed::new(
                 "lake.access.0.aa".to_owned(),
                 "pplication/json",

@@ -1,21 +1,22 @@
-//! How large a message may be, and cutting one that was sealed under a larger bound.
+//! How large a message may be, and splitting a message that was sealed under a larger bound.
 
 use crate::{Format, Sealed, replay, v1};
 
-/// Bytes of the largest message that is made where the broker would take more: half of what it takes
-/// by default.
+/// Size of the largest message that producers make even if the broker accepts more, in bytes: half
+/// of what a broker accepts by default.
 pub const MESSAGE_BYTES_MAX: usize = 512 << 10;
 
-/// The least that a broker must take as one message. One event that is accepted, with every text at
-/// its longest and every character of it escaped, is below 10 KiB; headers come on top.
+/// The smallest limit that a broker may have for one message, in bytes. One accepted event with
+/// every text at its longest and every character escaped has less than 10 KiB; headers come on top.
 pub const PAYLOAD_BYTES_MIN: usize = 16 << 10;
 
-/// Cuts a message of several events into ones of at most so many bytes, in the same order, as few as
-/// that gives. Their ids follow from the message's own, so that a retry cuts the same. None where
-/// one event alone is larger, or what is in the message can't be told apart.
+/// Splits a message of several events into messages of at most `bytes_max` bytes, in the same
+/// order, and as few as possible. Their ids follow from the id of the original, so that a retry
+/// splits it the same way. `None` if one event alone is larger, or if the events in the message
+/// cannot be separated.
 ///
-/// Should the broker have stored the whole message all the same, its events come twice, each with
-/// its identity, and count once.
+/// If the broker has stored the whole message after all, its events arrive twice, each with its
+/// identity, and count once.
 pub fn cut(sealed: &Sealed, bytes_max: usize) -> Option<Vec<Sealed>> {
     let form = Form::of(sealed)?;
     let items = form.items(&sealed.payload)?;
@@ -40,11 +41,11 @@ pub fn cut(sealed: &Sealed, bytes_max: usize) -> Option<Vec<Sealed>> {
     Some(parts.iter().map(sealed_part).collect())
 }
 
-/// How the events of a message stand in it.
+/// How the events of a message are separated.
 enum Form {
-    /// One a line.
+    /// One event per line.
     Lines,
-    /// Each after its length.
+    /// Each event after its length.
     Items,
 }
 
@@ -215,7 +216,7 @@ mod tests {
         }
     }
 
-    /// The reason of the bound: no accepted event is too large for a broker that is accepted.
+    /// The reason for the bound: every accepted event fits a broker that is accepted.
     #[test]
     fn the_largest_event_that_is_accepted_fits_into_the_smallest_payload_that_is_accepted() {
         let text = |bytes: usize| "\u{1}".repeat(bytes);

@@ -1,9 +1,9 @@
 //! State to bytes and back: the aggregator's snapshot and the archiver's sets.
 //!
-//! A version byte, then bincode of tuples in a fixed order; behind a state's version the digest of
-//! what follows. Bytes of another version are refused and the state is rebuilt from the archive, so
-//! there is nothing to upcast. Lists are read item by item: no length makes room for what is not
-//! there.
+//! The bytes are a version byte, for a state the digest of what follows, and bincode of tuples in a
+//! fixed order. Bytes of another version are refused and the state is rebuilt from the archive, so
+//! old versions need no conversion. Lists are read item by item: a length reserves no memory for
+//! items that are not there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,17 +20,17 @@ use domain::{
     warehouse::{RecentResponses, WarehouseState, WarehouseSums},
 };
 
-/// The version of a state's bytes that this program writes and reads. Version 1 of the rules.
-/// 2: the number of verdicts counted, and the digest. 3: durations of lake requests; no release wrote
-/// one before it.
+/// The version of a state's bytes that this program writes and reads; it belongs to version 1 of
+/// the rules. Version 2 added the number of counted verdicts and the digest, version 3 the
+/// durations of lake requests. No release wrote a version before 3.
 pub const SNAPSHOT_VERSION: u8 = 3;
-/// The version of the bytes of the archiver's sets, which have a history of their own: a checkpoint
-/// of another version could not be rebuilt from anything.
+/// The version of the bytes of the archiver's sets. They are versioned separately, because a
+/// checkpoint of another version could not be rebuilt from anything.
 const RUNS_VERSION: u8 = 1;
-/// Bytes of the digest, of blake3.
+/// Length of the digest, which is of blake3, in bytes.
 const DIGEST_BYTES: usize = blake3::OUT_LEN;
-/// Most that decoding may claim, in bytes: above the largest state that [`Rules`] allow by default
-/// (500,000 objects and 250,000 ids: about 60 MB), below what a machine has.
+/// The most memory that decoding may claim, in bytes: more than the largest state that [`Rules`]
+/// allow by default (500,000 objects and 250,000 ids: about 60 MB), less than a machine has.
 const DECODED_BYTES_MAX: usize = 1 << 30;
 
 const CONFIG: config::Configuration<
@@ -39,27 +39,27 @@ const CONFIG: config::Configuration<
     config::Limit<DECODED_BYTES_MAX>,
 > = config::standard().with_limit::<DECODED_BYTES_MAX>();
 
-/// Why bytes are not a state that this program knows.
+/// Why bytes are not a state that this program can read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Written by another release.
-    #[error("the snapshot has version {found}, this program reads version {known}")]
+    /// The bytes were written by another release.
+    #[error("the snapshot has version {found}, but this program reads version {known}")]
     Version {
         /// The version of the bytes.
         found: u8,
-        /// The version that is known.
+        /// The version that this program reads.
         known: u8,
     },
-    /// Nothing at all.
+    /// There are no bytes.
     #[error("the snapshot is empty")]
     Empty,
-    /// Cut, damaged or not a snapshot.
+    /// The bytes are cut, damaged or not a snapshot.
     #[error("the snapshot cannot be decoded")]
     Damaged(#[source] bincode::error::DecodeError),
     /// The bytes are not those that were written.
-    #[error("the snapshot's bytes don't have the digest that it names")]
+    #[error("the snapshot is damaged: its bytes do not match its digest")]
     Digest,
-    /// Well formed, but it says something that cannot be.
+    /// The bytes are well formed, but contain something impossible.
     #[error("the snapshot holds an impossible {0}")]
     Impossible(&'static str),
 }
@@ -67,7 +67,7 @@ pub enum SnapshotError {
 type RunKey = (u64, u32);
 type IdentityKey = (i64, [u8; 16]);
 type VersionKey<'a> = (i64, Option<&'a str>, [u8; 16]);
-/// As it is written; read item by item.
+/// The form in which runs are written; they are read item by item.
 type RunsForm = (Option<RunKey>, Vec<(RunKey, u64, u64, Vec<(u64, u64)>)>);
 
 /// The sequenced ids of a stream as bytes, for the archiver's checkpoint.
@@ -77,11 +77,11 @@ pub fn encode_runs(runs: &Runs) -> Vec<u8> {
     bytes
 }
 
-/// What [`encode_runs`] gave, with the bounds in force.
+/// Decodes the bytes of [`encode_runs`], with the bounds in force.
 ///
 /// # Errors
 ///
-/// Bytes of another version, cut or damaged ones.
+/// The bytes have another version, or are cut or damaged.
 pub fn decode_runs(bytes: &[u8], rules: &Rules) -> Result<Runs, SnapshotError> {
     let mut rest = versioned(bytes, RUNS_VERSION)?;
     let runs = take_runs(&mut rest, rules)?;
@@ -111,21 +111,21 @@ pub fn encode_state(state: &StreamState, mark: &Mark) -> Vec<u8> {
     sealed(bytes)
 }
 
-/// What [`encode_state`] gave.
+/// Decodes the bytes of [`encode_state`].
 ///
 /// # Errors
 ///
-/// Bytes of another version, cut or damaged ones.
+/// The bytes have another version, or are cut or damaged.
 pub fn decode_state(bytes: &[u8]) -> Result<(StreamState, Mark), SnapshotError> {
     decode_state_by(bytes, None)
 }
 
-/// The same under these rules instead of those that stand in it: a base of the archive outlives the
-/// epoch whose rules it followed.
+/// Decodes a state under these rules instead of those in the bytes: a base of the archive is kept
+/// longer than the epoch whose rules it followed.
 ///
 /// # Errors
 ///
-/// As [`decode_state`].
+/// The same as of [`decode_state`].
 pub fn decode_state_under(bytes: &[u8], rules: &Rules) -> Result<StreamState, SnapshotError> {
     decode_state_by(bytes, Some(rules)).map(|(state, _)| state)
 }
@@ -162,7 +162,7 @@ fn put(bytes: &mut Vec<u8>, value: &impl Encode) {
         .expect("writing into memory does not fail, and tuples of integers and texts encode");
 }
 
-/// Takes a value that makes no room beyond its own size: numbers, tuples, borrowed texts.
+/// Takes a value that reserves no memory beyond its own size: numbers, tuples, borrowed texts.
 fn take<'a, T: BorrowDecode<'a, ()>>(rest: &mut &'a [u8]) -> Result<T, SnapshotError> {
     let (value, read) =
         bincode::borrow_decode_from_slice(rest, CONFIG).map_err(SnapshotError::Damaged)?;
@@ -170,7 +170,7 @@ fn take<'a, T: BorrowDecode<'a, ()>>(rest: &mut &'a [u8]) -> Result<T, SnapshotE
     Ok(value)
 }
 
-/// Takes a length and as many items; room is made for those that are there.
+/// Takes a length and as many items; memory is reserved only for items that are there.
 fn take_list<'a, T, C: FromIterator<T>>(
     rest: &mut &'a [u8],
     mut item: impl FnMut(&mut &'a [u8]) -> Result<T, SnapshotError>,
@@ -179,7 +179,7 @@ fn take_list<'a, T, C: FromIterator<T>>(
     (0..items).map(|_| item(rest)).collect()
 }
 
-/// Takes a map by name.
+/// Takes a map whose keys are names.
 fn take_names<'a, T>(
     rest: &mut &'a [u8],
     mut value: impl FnMut(&mut &'a [u8]) -> Result<T, SnapshotError>,
@@ -195,14 +195,14 @@ fn versioned(bytes: &[u8], known: u8) -> Result<&[u8], SnapshotError> {
     }
 }
 
-/// Writes the digest of what stands behind it.
+/// Writes the digest of the bytes after it.
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let (head, body) = bytes.split_at_mut(1 + DIGEST_BYTES);
     head[1..].copy_from_slice(blake3::hash(body).as_bytes());
     bytes
 }
 
-/// What stands behind the digest, if it is what was written.
+/// The bytes after the digest, if they are those that were written.
 fn unsealed(bytes: &[u8]) -> Result<&[u8], SnapshotError> {
     let (digest, body) = bytes.split_first_chunk::<DIGEST_BYTES>().ok_or(SnapshotError::Digest)?;
     if blake3::hash(body).as_bytes() == digest { Ok(body) } else { Err(SnapshotError::Digest) }

@@ -1,31 +1,31 @@
-//! Subjects: where events travel.
+//! The subjects of messages.
 //!
 //! `lake.access.<p>.<source>`, `lake.inventory.<p>.<source>`, `lake.late.<p>`,
 //! `warehouse.query.<p>.<source>`, `warehouse.late.<p>`, `telemetry.sample.<p>`,
-//! `telemetry.status.<service>`,
-//! `replay.<run>.<side>.<p>`, `replay.<run>.sample`, each after the prefix, if there is one. `<p>` is
-//! the partition.
+//! `telemetry.status.<service>`, `replay.<run>.<side>.<p>`, `replay.<run>.sample`, each after the
+//! prefix, if there is one. `<p>` is the partition.
 
 use domain::{Fact, Side, Stream};
 
-/// Characters of a source's name that are kept in a subject; the rest would only make it longer.
+/// How many characters of a source's name are kept in a subject.
 pub const SOURCE_CHARS_MAX: usize = 64;
 
 /// Makes subjects under one prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subjects {
-    /// Empty, or ends with a dot.
+    /// Empty, or ending with a dot.
     prefix: String,
 }
 
 impl Subjects {
-    /// Subjects under a prefix, given with or without the dot at its end; empty is none.
+    /// Subjects under a prefix, which may be given with or without a final dot; an empty text means
+    /// no prefix.
     pub fn new(prefix: &str) -> Self {
         let prefix = prefix.trim_end_matches('.');
         Self { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}.") } }
     }
 
-    /// The prefix: empty, or with a dot at its end.
+    /// The prefix: empty, or with a final dot.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -35,7 +35,7 @@ impl Subjects {
         format!("{}lake.access.{partition}.{}", self.prefix, source_token(source))
     }
 
-    /// Inventories of buckets: one in each partition, with that partition's part.
+    /// Inventories of buckets: one in each partition, with the share of that partition.
     pub fn lake_inventory(&self, partition: u16, source: &str) -> String {
         format!("{}lake.inventory.{partition}.{}", self.prefix, source_token(source))
     }
@@ -45,7 +45,7 @@ impl Subjects {
         format!("{}warehouse.query.{partition}.{}", self.prefix, source_token(source))
     }
 
-    /// Verdicts over events of a stream that were too old to judge.
+    /// Verdicts on events of a stream that were too old to judge.
     pub fn late(&self, stream: Stream) -> String {
         let side = match stream.side {
             Side::Lake => "lake",
@@ -54,30 +54,31 @@ impl Subjects {
         format!("{}{side}.late.{}", self.prefix, stream.partition)
     }
 
-    /// Whether a subject without the prefix is the one where the verdicts of a stream travel.
+    /// Whether a subject, without the prefix, is the one of a stream's verdicts.
     pub fn is_late(subject: &str, stream: Stream) -> bool {
         subject.contains(".late.") && subject == Self::default().late(stream)
     }
 
-    /// Who sent what stands on a subject without the prefix: what follows the partition. None where
-    /// no source is named: verdicts, samples.
+    /// The source that sent a message: what follows the partition in a subject without the prefix.
+    /// `None` if the subject names no source, as with verdicts and samples.
     ///
-    /// Other programs put there what they like, so it is cut and cleaned as [`source_token`] does.
+    /// Other programs may put any text there, so the text is cut and cleaned as [`source_token`]
+    /// does.
     pub fn source(subject: &str) -> Option<String> {
         subject.splitn(4, '.').nth(3).map(source_token)
     }
 
-    /// What the metrics of a partition were.
+    /// Samples of a partition.
     pub fn sample(&self, partition: u16) -> String {
         format!("{}telemetry.sample.{partition}", self.prefix)
     }
 
-    /// What a service says of itself; `*` is every service. In no stream.
+    /// The status of a service; `*` stands for every service. No stream stores this subject.
     pub fn status(&self, service: &str) -> String {
         format!("{}telemetry.status.{service}", self.prefix)
     }
 
-    /// What a replay run publishes of a stream.
+    /// Messages of a replay run, for a stream.
     pub fn replay(&self, run: &str, stream: Stream) -> String {
         let side = match stream.side {
             Side::Lake => "lake",
@@ -86,12 +87,12 @@ impl Subjects {
         format!("{}replay.{run}.{side}.{}", self.prefix, stream.partition)
     }
 
-    /// What the metrics of an aggregator were that counts a replay run.
+    /// Samples of the aggregator that counts a replay run.
     pub fn replay_sample(&self, run: &str) -> String {
         format!("{}replay.{run}.sample", self.prefix)
     }
 
-    /// Where an event of this kind goes.
+    /// The subject of an event of this kind.
     pub fn of(&self, fact: &Fact, partition: u16, source: &str) -> String {
         match fact {
             Fact::LakeAccess(_) => self.lake_access(partition, source),
@@ -100,14 +101,14 @@ impl Subjects {
         }
     }
 
-    /// The subject without the prefix; the whole of it if it stands elsewhere.
+    /// The subject without the prefix; unchanged if it does not have the prefix.
     pub fn strip<'a>(&self, subject: &'a str) -> &'a str {
         subject.strip_prefix(&self.prefix).unwrap_or(subject)
     }
 }
 
-/// A source's name as one token of a subject: what NATS gives a meaning to, and what is not
-/// printable ASCII, becomes `_`.
+/// A source's name as one token of a subject. Characters with a meaning in NATS, and those that are
+/// not printable ASCII, become `_`.
 pub fn source_token(name: &str) -> String {
     let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '.' | '*' | '>');
     let token: String =
@@ -115,7 +116,7 @@ pub fn source_token(name: &str) -> String {
     if token.is_empty() { "_".to_owned() } else { token }
 }
 
-/// Why a name can't be a source's.
+/// Why a text cannot be the name of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be one token of a subject: 1 to {SOURCE_CHARS_MAX} printable ASCII characters without \
@@ -123,11 +124,12 @@ pub fn source_token(name: &str) -> String {
 )]
 pub struct NoSourceName;
 
-/// The name of a source as somebody gives it: refused where a subject would show another one.
+/// The name of a source as a person gives it. A name that would look different in a subject is
+/// refused.
 ///
 /// # Errors
 ///
-/// It is no token of a subject.
+/// The name is not a token of a subject.
 pub fn source_name(name: &str) -> Result<String, NoSourceName> {
     Some(source_token(name)).filter(|token| token == name).ok_or(NoSourceName)
 }

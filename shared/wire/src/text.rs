@@ -1,14 +1,14 @@
-//! How texts begin: byte order marks, and bytes that are no text of JSON at all.
+//! How texts begin: byte order marks, and formats that are not JSON.
 
-/// What some programs put before a text of UTF-8. It is no part of the text.
+/// The mark that some programs write before a text of UTF-8. It is not part of the text.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A format that is not JSON, known by how it begins.
+/// A format other than JSON, recognized by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// What it is called.
+    /// The name of the format.
     pub name: &'static str,
-    /// A command that makes text of it, from its standard input or a file's name.
+    /// A command that converts the format to text, from standard input or from a file.
     pub command: &'static str,
 }
 
@@ -18,7 +18,7 @@ impl std::fmt::Display for Foreign {
     }
 }
 
-/// Formats by their first bytes; those of UTF-32 stand before the shorter ones of UTF-16.
+/// Formats by their first bytes. Those of UTF-32 come before the shorter ones of UTF-16.
 const BEGINNINGS: &[(&[u8], Foreign)] = &[
     (b"\x1f\x8b", Foreign { name: "gzip", command: "zcat" }),
     (b"\x28\xb5\x2f\xfd", Foreign { name: "zstd", command: "zstdcat" }),
@@ -46,13 +46,14 @@ const BEGINNINGS: &[(&[u8], Foreign)] = &[
     (b"\xff\xfe", Foreign { name: "UTF-16", command: "iconv -f UTF-16 -t UTF-8" }),
     (b"\xfe\xff", Foreign { name: "UTF-16", command: "iconv -f UTF-16 -t UTF-8" }),
 ];
-/// Where a tar archive says that it is one.
+/// Where a tar archive has its marker, in bytes.
 const TAR_AT: usize = 257;
 
-/// Bytes of a beginning that tell every format but tar, which stands at no beginning.
+/// How many bytes are enough to recognize every format but tar, whose marker is not at the
+/// beginning.
 pub const BEGINNING_BYTES: usize = 10;
 
-/// What these bytes are, if they are known and no JSON. No text of JSON begins as any of these.
+/// The format of these bytes, if it is known and not JSON. No JSON text begins like any of these.
 pub fn foreign(bytes: &[u8]) -> Option<Foreign> {
     if let Some((_, foreign)) = BEGINNINGS.iter().find(|(begin, _)| bytes.starts_with(begin)) {
         return Some(*foreign);
@@ -63,7 +64,8 @@ pub fn foreign(bytes: &[u8]) -> Option<Foreign> {
     if bytes.get(TAR_AT..).is_some_and(|rest| rest.starts_with(b"ustar")) {
         return Some(Foreign { name: "tar", command: "tar -xO -f" });
     }
-    // Without a mark: what JSON begins with, and the other half of its character.
+    // Text in UTF-16 without a byte order mark: a first character of JSON, with the other half of
+    // its code unit.
     match bytes {
         [b'{' | b'[' | b' ' | b'\n' | b'\r' | b'\t', 0, ..] => {
             Some(Foreign { name: "UTF-16", command: "iconv -f UTF-16LE -t UTF-8" })
@@ -75,10 +77,10 @@ pub fn foreign(bytes: &[u8]) -> Option<Foreign> {
     }
 }
 
-/// The text without white space around it and without a byte order mark before it.
+/// The text without surrounding white space and without a byte order mark before it.
 pub fn trimmed(text: &[u8]) -> &[u8] {
     let mut text = text.trim_ascii();
-    // Programs that join files leave the mark of each where it was, also two after one another.
+    // Programs that join files keep the mark of each file, so several marks may follow one another.
     while let Some(rest) = text.strip_prefix(BOM) {
         text = rest.trim_ascii();
     }

@@ -1,8 +1,9 @@
-//! Version 1 of the binary form. Frozen: another layout is another version byte and module.
+//! Version 1 of the binary form. This version is frozen: another layout is another version byte and
+//! another module.
 //!
-//! One byte of version, then the bincode (standard configuration: little endian, variable length
-//! integers) of a list of byte strings, each the bincode of one event. So an event that cannot be
-//! read does not spoil the others.
+//! A payload is one version byte, then the bincode (standard configuration: little endian, variable
+//! length integers) of a list of byte strings, each the bincode of one event. An event that cannot
+//! be read therefore does not affect the others.
 
 use bincode::{BorrowDecode, Encode, config};
 use domain::{
@@ -14,16 +15,16 @@ use crate::json::{Decoded, Undecoded};
 
 /// The first byte of a payload.
 pub(crate) const VERSION: u8 = 1;
-/// Memory that a payload may claim, in bytes: a few times the broker's limit of 1 MiB a message.
-/// Without it nine bytes can ask for terabytes.
+/// The most memory that a payload may claim, in bytes: a few times the broker's limit of 1 MiB per
+/// message. Without this bound, nine bytes can ask for terabytes.
 const CLAIM_BYTES_MAX: usize = 8 << 20;
-/// Version and number of events take no more.
+/// Longest encoding of the version and the number of events, in bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 10;
-/// An event's length takes no more.
+/// Longest encoding of an event's length, in bytes.
 pub(crate) const LENGTH_BYTES_MAX: usize = 9;
-/// What a payload holds besides its events and one more event's length.
+/// Size of a payload besides its events, with the length of one more event, in bytes.
 pub(crate) const FRAME_BYTES_MAX: usize = HEAD_BYTES_MAX + LENGTH_BYTES_MAX;
-/// Bytes to make room for per event: most are shorter.
+/// Bytes to reserve per event; most events are shorter.
 const EVENT_BYTES_HINT: usize = 160;
 
 const CONFIG: config::Configuration<
@@ -50,13 +51,13 @@ pub(crate) fn write_item(item: &mut Vec<u8>, event: &Event) {
         .expect("numbers and texts into memory");
 }
 
-/// Appends the bytes of an event to those of others, after their length.
+/// Appends the length and the bytes of an event to those of other events.
 pub(crate) fn append_item(items: &mut Vec<u8>, item: &[u8]) {
     write_length(items, item.len());
     items.extend_from_slice(item);
 }
 
-/// The payload of so many appended events.
+/// The payload of `count` appended events.
 pub(crate) fn payload(count: usize, items: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(items.len() + HEAD_BYTES_MAX);
     payload.push(VERSION);
@@ -71,7 +72,7 @@ fn write_length(bytes: &mut Vec<u8>, length: usize) {
         .expect("a number into memory");
 }
 
-/// Cuts a payload into the bytes of its events.
+/// Splits a payload into the bytes of its events.
 pub(crate) fn split(payload: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     let Some((version, list)) = payload.split_first() else {
         return Err(undecodable("the payload is empty"));
@@ -89,7 +90,7 @@ pub(crate) fn decode(item: &[u8]) -> Result<Decoded, Undecoded> {
         .map_err(|refusal| Undecoded { refusal, identity: None })
 }
 
-/// Decodes a value that takes all of the bytes.
+/// Decodes a value that must use all of the bytes.
 fn whole<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, Refusal> {
     let (value, used) = bincode::borrow_decode_from_slice::<T, _>(bytes, CONFIG)
         .map_err(|error| undecodable(error.to_string()))?;
@@ -272,7 +273,7 @@ impl TryFrom<WarehouseQueryV1<'_>> for WarehouseQuery {
     }
 }
 
-/// The value of a code. A list's codes are 0 and up, in the order of its names.
+/// The value of a code. The codes of a list are 0 and up, in the order of its names.
 fn named<T>(
     field: &'static str,
     code: u8,
@@ -304,8 +305,8 @@ mod tests {
         "e803fb20cbfbe8030afc40e201000000026269083564343134303261",
     ];
 
-    /// What version 1 looks like, for ever. If this fails the layout changed: restore it and make a
-    /// version 2.
+    /// The bytes of version 1, which may never change. If this test fails, the layout was changed:
+    /// restore it and make a version 2.
     #[test]
     fn the_bytes_of_version_1_never_change() {
         let hex: String =

@@ -1,19 +1,20 @@
-//! Verdicts as a message: JSON lines of events, each with its number.
+//! Verdicts as a message: JSON lines of events, each with its verdict number.
 
 use domain::{Stream, Verdict};
 
 use crate::{Format, Sealed, Subjects, json};
 
-/// Verdicts of one message: as large as messages of events are in bytes, so that publishing one at a
-/// time is no bottleneck.
+/// How many verdicts one message may hold. Such a message has about as many bytes as a message of
+/// events, so publishing one at a time is fast enough.
 pub const VERDICTS_PER_MESSAGE_MAX: usize = 1_000;
 
-/// Writes and seals the first of these verdicts, as many as a message holds, which has at most so
-/// many bytes where more than one is in it; [`Sealed::events`] says how many. None given: no message.
+/// Writes and seals the first of these verdicts: as many as fit into one message of at most
+/// `bytes_max` bytes, but at least one. [`Sealed::events`] is their number. Without verdicts there
+/// is no message.
 ///
-/// The same verdicts and the same attempt give the same message, so that the broker takes it once.
-/// Another attempt is needed when the broker says that it has a message which was deleted since, and
-/// changes the id only.
+/// The same verdicts and the same attempt give the same message, so that the broker stores it once.
+/// A new attempt is needed if the broker still knows the id of a message that was deleted; it
+/// changes only the id.
 pub fn seal_verdicts(
     subjects: &Subjects,
     stream: Stream,

@@ -1,6 +1,6 @@
-//! Bytes from anywhere: no decoder panics, and none makes room for what is not there.
+//! Bytes of any origin: no decoder panics, and none reserves memory for what is not there.
 //!
-//! A test binary of its own: its allocator counts, and one test runs at a time.
+//! This is a test binary of its own, because its allocator counts and one test runs at a time.
 
 #![expect(clippy::unwrap_used, reason = "what tests share fails them as well")]
 
@@ -17,16 +17,18 @@ use wire::{Format, Message, Subjects, seal, snapshot};
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
-/// The peak is of the whole process.
+/// The measured peak is that of the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Bytes that reading a message may take per byte of it: the items, their refusals, their texts.
+/// Bytes of memory that reading a message may take per byte of the message: for items, refusals and
+/// texts.
 const MESSAGE_MULTIPLE: usize = 64;
-/// And beside them: what the binary form may claim (8 MiB), and a refusal of each of 20,000 items.
+/// Bytes of memory besides: what the binary form may claim (8 MiB), and a refusal of each of 20,000
+/// items.
 const MESSAGE_BYTES: usize = 24 << 20;
-/// Bytes that a state may take per byte of its snapshot: maps of small numbers.
+/// Bytes of memory that a state may take per byte of its snapshot: for maps of small numbers.
 const STATE_MULTIPLE: usize = 64;
-/// And beside them: its fixed parts.
+/// Bytes of memory besides: the fixed parts of a state.
 const STATE_BYTES: usize = 64 << 10;
 /// Where the digest of a snapshot ends and its body begins.
 const SNAPSHOT_HEAD: usize = 1 + blake3::OUT_LEN;
@@ -95,7 +97,7 @@ fn messages() -> Vec<Vec<u8>> {
     messages
 }
 
-/// Real snapshots, one a side, and the sets of the archiver.
+/// Real snapshots, one of each side, and the sets of the archiver.
 fn states() -> [Vec<u8>; 3] {
     let rules = Rules { objects_max: 20, derived_ids_max: 10, labels_max: 2, ..Rules::default() };
     let mark = Mark { epoch: 3, sequence: 77, broker_ns: 5_000_000_001, created_ns: 9 };
@@ -109,7 +111,7 @@ fn states() -> [Vec<u8>; 3] {
     [snapshot::encode_state(&lake, &mark), snapshot::encode_state(&warehouse, &mark), runs]
 }
 
-/// What happens to bytes on the way.
+/// Damage to bytes on their way.
 #[derive(Clone, Debug)]
 enum Damage {
     Flip(Index, u8),
@@ -119,7 +121,7 @@ enum Damage {
     Repeat(Index, Index, usize),
     /// A length in the binary form that asks for far more than is there.
     Bomb(Index, u64),
-    /// Brackets without end.
+    /// A very long sequence of opening brackets.
     Nest(Index, bool, usize),
 }
 
@@ -179,7 +181,7 @@ fn damaged(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
     bytes
 }
 
-/// What a call takes at its peak, beyond what was taken before it.
+/// The peak memory of a call, beyond the memory that was in use before it.
 fn peak<T>(call: impl FnOnce() -> T) -> (T, usize) {
     let before = ALLOCATED.current_usage();
     ALLOCATED.reset_peak_usage();
@@ -214,7 +216,7 @@ fn decode_state_and_runs(bytes: &[u8]) -> Option<(StreamState, Mark)> {
     state
 }
 
-/// The same bytes with the digest that they should have, as an enemy would write them.
+/// The same bytes with a matching digest, as an attacker would write them.
 fn resealed(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.len() > SNAPSHOT_HEAD {
         let digest = blake3::hash(&bytes[SNAPSHOT_HEAD..]);
@@ -273,7 +275,7 @@ fn a_megabyte_of_the_least_items_stays_within_the_bounds() {
         payload.insert(0, '[');
         read_every_way(payload.as_bytes());
     }
-    // Version 1, and as many empty items as a megabyte holds.
+    // Version 1, and as many empty items as one megabyte can hold.
     for items in [wire::ITEMS_MAX, wire::ITEMS_MAX + 1, 1 << 20] {
         let mut payload = vec![1, 252];
         payload.extend(u32::try_from(items).unwrap().to_le_bytes());

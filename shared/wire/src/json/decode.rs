@@ -1,7 +1,7 @@
-//! JSON to events. What is wrong is said by the name of the field; what is unknown is counted.
+//! JSON to events. A refusal names the field that is wrong; unknown fields are counted.
 //!
-//! Visited by hand: a derived reader refuses a wrong value without the name of its field, and either
-//! passes over unknown fields without counting them or refuses the event for them.
+//! The visitor is written by hand. A derived reader refuses a wrong value without naming its field,
+//! and either skips unknown fields without counting them or refuses the event for them.
 
 use std::{borrow::Cow, fmt};
 
@@ -19,31 +19,31 @@ use super::{
 };
 use crate::text::trimmed;
 
-/// Integers up to here are exact as floating-point numbers.
+/// Integers up to this one are exact as floating-point numbers.
 const FLOAT_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-/// What stands for a time.
+/// The accepted forms of a time.
 const TIME_FORMS: &str = "a time of RFC 3339 or an integer of microseconds since 1970";
-/// Length of the only form of a UUID that is taken: `8-4-4-4-12`.
+/// Length of the only accepted form of a UUID: `8-4-4-4-12`.
 const UUID_TEXT_BYTES: usize = 36;
 
 /// An event as it was written, perhaps without an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// The id that it brought.
+    /// The id, if the text has one.
     pub id: Option<EventId>,
     /// When it happened.
     pub occurred_at: Timestamp,
     /// What happened.
     pub fact: Fact,
-    /// The number of its verdict. It says something only where verdicts travel; elsewhere it is a
-    /// field that the type does not have.
+    /// The number of the verdict. It has a meaning only on the subject of verdicts; elsewhere it is
+    /// an unknown field.
     pub verdict: Option<u64>,
-    /// Fields that its type does not have; they say nothing here.
+    /// How many fields were ignored because the type does not have them.
     pub fields_ignored: u32,
 }
 
 impl Decoded {
-    /// The event, with its own id or else the one given.
+    /// The event with its own id, or with the given one if it has none.
     pub fn or_id(self, otherwise: impl FnOnce() -> EventId) -> Event {
         Event {
             id: self.id.unwrap_or_else(otherwise),
@@ -58,16 +58,16 @@ impl Decoded {
 pub struct Undecoded {
     /// The reason, with the field at fault.
     pub refusal: Refusal,
-    /// The identity, where the text says one.
+    /// The identity, if the text contains one.
     pub identity: Option<EventIdentity>,
 }
 
-/// Reads one JSON object. Of a name that stands twice the last value holds.
+/// Reads one JSON object. If a name occurs twice, the last value counts.
 ///
 /// # Errors
 ///
-/// It is no JSON object, its type is unknown, or a field is missing or of another type. Ranges and
-/// lengths are not looked at here: that is acceptance.
+/// The text is not a JSON object, its type is unknown, or a field is missing or has another type.
+/// Ranges and lengths are not checked here but by acceptance.
 pub fn decode_line(line: &[u8]) -> Result<Decoded, Undecoded> {
     let line = trimmed(line);
     match serde_json::from_slice::<Values<'_>>(line) {
@@ -81,10 +81,10 @@ pub fn decode_line(line: &[u8]) -> Result<Decoded, Undecoded> {
     }
 }
 
-/// What stands behind a name.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
 enum Value<'a> {
-    /// Nothing, or null.
+    /// No value, or null.
     Absent,
     Bool(bool),
     Unsigned(u64),
@@ -98,9 +98,9 @@ enum Value<'a> {
 /// The values of one object by field.
 struct Values<'a> {
     values: [Value<'a>; COUNT],
-    /// The fields that stand in it, one bit each.
+    /// The fields that are present, one bit each.
     present: u32,
-    /// Names that no type has.
+    /// How many names belong to no type.
     unknown: u32,
 }
 
@@ -133,7 +133,7 @@ impl<'a> Values<'a> {
         })
     }
 
-    /// The identity that the text says, whatever else is wrong with it.
+    /// The identity in the text, whatever else is wrong with the text.
     fn identity(&self) -> Option<EventIdentity> {
         let time_field = self.kind().map_or(Field::OccurredAt, EventType::time_field);
         Some((self.time(time_field).ok()?, self.id().ok()??))
@@ -260,7 +260,7 @@ impl<'a> Values<'a> {
         if *self.of(field) == Value::Absent { Ok(None) } else { read(self, field).map(Some) }
     }
 
-    /// The refusal of a field that holds nothing, or something else than what is expected.
+    /// The refusal of a field that is missing, or that has another type than expected.
     fn unexpected(&self, field: Field, expected: &str) -> Refusal {
         let found = match self.of(field) {
             Value::Absent => {
@@ -279,14 +279,15 @@ impl<'a> Values<'a> {
     }
 }
 
-/// A number without a fraction: `Err` if it is beyond 64 bits, `None` if it is no such number.
-/// `1.0` and `1e3` are integers too, as JSON Schema has it.
+/// The value as an integer. `None` if it is not a number without a fraction, `Err` if it exceeds 64
+/// bits. `1.0` and `1e3` are integers too, as in JSON Schema.
 fn integer(value: &Value<'_>) -> Option<Result<i64, ()>> {
     match value {
         Value::Unsigned(value) => Some(i64::try_from(*value).map_err(drop)),
         Value::Signed(value) => Some(Ok(*value)),
         Value::Float(value) if value.fract() == 0.0 => Some(
-            // By way of the text: there is no checked conversion from a float.
+            // The conversion goes through text, because there is no checked conversion from a
+            // float.
             if value.abs() <= FLOAT_EXACT_MAX {
                 format!("{value:.0}").parse().map_err(drop)
             } else {
@@ -344,7 +345,7 @@ impl<'de> Visitor<'de> for ValuesVisitor {
     }
 }
 
-/// A name, known or not.
+/// The name of a field, known or not.
 struct Name(Option<Field>);
 
 impl<'de> Deserialize<'de> for Name {
@@ -426,7 +427,7 @@ mod tests {
     use super::*;
     use crate::{fixtures, json::encode_line};
 
-    /// The refusal of a lake access in which one value stands for another.
+    /// The refusal of a lake access in which one value is replaced by another.
     fn with(field: &str, value: &str) -> Result<Decoded, Undecoded> {
         let line = encode_line(&fixtures::one_of_each()[0]);
         let start = line.find(&format!("\"{field}\":")).unwrap();

@@ -1,4 +1,4 @@
-//! Events to JSON, appended to a buffer that is used again: no value in between, no allocation.
+//! Events to JSON, appended to a reused buffer: no intermediate values, no allocation.
 
 use domain::{Event, EventId, Fact, LakeAccess, LakeInventory, Timestamp, WarehouseQuery};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use super::{
     rfc3339::write_time,
 };
 
-/// Bytes to make room for per event: most are shorter.
+/// Bytes to reserve per event; most events are shorter.
 const EVENT_BYTES_HINT: usize = 384;
 
 /// An event as one JSON object, without a line break.
@@ -18,7 +18,7 @@ pub fn encode_line(event: &Event) -> String {
     String::from_utf8(line).expect("made of texts")
 }
 
-/// Events as JSON lines; none at all is an empty array, since an empty body says nothing.
+/// Events as JSON lines. No events give an empty array, because an empty body would not be valid.
 pub fn encode_lines(events: &[Event]) -> Vec<u8> {
     if events.is_empty() {
         return b"[]".to_vec();
@@ -115,7 +115,7 @@ fn name(line: &mut Vec<u8>, field: Field) {
     line.extend_from_slice(b"\":");
 }
 
-/// A text that needs no escapes.
+/// Writes a text that needs no escapes.
 fn word(line: &mut Vec<u8>, field: Field, value: &str) {
     name(line, field);
     line.push(b'"');
@@ -143,7 +143,7 @@ fn time(line: &mut Vec<u8>, field: Field, value: Timestamp) {
         line.push(b'"');
         return;
     }
-    // No calendar text can say it: the integer form can.
+    // RFC 3339 cannot express this time, but the integer form can.
     line.pop();
     if value.0 < 0 {
         line.push(b'-');

@@ -1,6 +1,6 @@
-//! The names of the JSON form, in one place for writer and reader.
+//! The names of the JSON form, in one place for encoder and decoder.
 
-/// Declares the fields with their places and names.
+/// Declares the fields with their indices and names.
 macro_rules! fields {
     ($($field:ident = $place:literal, $text:literal;)+) => {
         /// A field of some type of event.
@@ -8,10 +8,10 @@ macro_rules! fields {
         pub(super) enum Field { $($field,)+ }
 
         impl Field {
-            /// Every field, in the order of the places.
+            /// Every field, in the order of the indices.
             pub(super) const ALL: &[Self] = &[$(Self::$field,)+];
 
-            /// Its name.
+            /// The name of the field.
             pub(super) const fn name(self) -> &'static str {
                 match self { $(Self::$field => $text,)+ }
             }
@@ -21,7 +21,7 @@ macro_rules! fields {
                 match name { $($text => Some(Self::$field),)+ _ => None }
             }
 
-            /// Its place among all, from 0.
+            /// The index of the field among all fields, from 0.
             pub(super) const fn place(self) -> usize {
                 match self { $(Self::$field => $place,)+ }
             }
@@ -91,7 +91,7 @@ impl EventType {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 
-    /// The field that says when it happened.
+    /// The field that holds the time of the event.
     pub(super) const fn time_field(self) -> Field {
         match self {
             Self::LakeAccess | Self::WarehouseQuery => Field::OccurredAt,
@@ -99,7 +99,7 @@ impl EventType {
         }
     }
 
-    /// Its fields.
+    /// The fields of the type.
     pub(super) const fn fields(self) -> &'static [Field] {
         match self {
             Self::LakeAccess => &[

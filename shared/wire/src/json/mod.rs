@@ -1,4 +1,4 @@
-//! The public form: one JSON object an event.
+//! The public form: one JSON object per event.
 
 mod decode;
 mod encode;

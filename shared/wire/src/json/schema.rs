@@ -1,5 +1,5 @@
-//! The JSON Schema of the events, and the tests that hold it, the code and the documentation
-//! together.
+//! The JSON Schema of the events, and tests that compare the schema, the code and the
+//! documentation.
 
 /// The JSON Schema of one event.
 pub const fn schema() -> &'static str {
@@ -21,7 +21,7 @@ mod tests {
         json::{Undecoded, decode_line, encode_line, field::EventType},
     };
 
-    /// After every time that acceptance knows, so that nothing is dated ahead.
+    /// Later than every time that is accepted, so that no event is dated ahead.
     const LATER: Timestamp = Timestamp(7_258_118_400_000_000);
 
     fn validator() -> Validator {
@@ -38,7 +38,8 @@ mod tests {
         values.into_iter().map(|value| value.as_str().unwrap()).collect()
     }
 
-    /// What the code says of a JSON value: decoded and accepted, at a time when nothing is ahead.
+    /// The result of the code for a JSON value: decoded and accepted, at a time when no event is
+    /// dated ahead.
     fn judge(value: &Value) -> Result<(), Undecoded> {
         let event =
             decode_line(value.to_string().as_bytes())?.or_id(|| fixtures::one_of_each()[0].id);
@@ -52,7 +53,7 @@ mod tests {
         include_str!("../../../../docs/events.md")
     }
 
-    /// The JSON objects that the documentation shows.
+    /// The JSON objects in the documentation.
     fn examples() -> Vec<&'static str> {
         let blocks = documentation().split("```json\n").skip(1);
         blocks.flat_map(|block| block.split("```").next().unwrap().lines()).collect()
@@ -119,7 +120,7 @@ mod tests {
         }
     }
 
-    /// Values that may stand anywhere: right ones of some field, and wrong ones of all.
+    /// Values for any field: some are right for one field, others are wrong for all.
     fn values() -> Vec<Value> {
         vec![
             json!(null),
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!(kinds.len(), EventType::ALL.len(), "each type has an example");
     }
 
-    /// The text of the section that shows this type.
+    /// The text of the section about this type.
     fn section(kind: EventType) -> &'static str {
         let name = format!("always `{}`", kind.name());
         documentation().split("\n## ").find(|section| section.contains(&name)).unwrap()

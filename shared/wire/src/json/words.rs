@@ -1,6 +1,6 @@
-//! What is said of a word that is in no list: the list, and the nearest of it.
+//! The message about a word that is not in a list: the list, and the word that is nearest.
 
-/// Characters of a wrong value that are repeated in a refusal and compared with a list.
+/// How many characters of a wrong value are repeated in a refusal and compared with a list.
 const QUOTE_CHARS_MAX: usize = 64;
 
 /// The beginning of a value, in quotes.
@@ -10,7 +10,7 @@ pub(super) fn quote(text: &str) -> String {
     format!("{beginning:?}{more}")
 }
 
-/// Says that a word is none of a list, and which of it was perhaps meant.
+/// A message that a word is not in a list, and which word of the list was perhaps meant.
 pub(super) fn none_of(word: &str, list: &[&str]) -> String {
     let mut said = format!("{} is none of {}", quote(word), list.join(", "));
     if let Some(nearest) = nearest(word, list) {
@@ -19,8 +19,8 @@ pub(super) fn none_of(word: &str, list: &[&str]) -> String {
     said
 }
 
-/// The word of the list that is reached with the fewest mistakes; `None` if that is another word
-/// rather than this one mistyped: if more than half of the dead letters would be mistakes.
+/// The word of the list that is reached with the fewest typing errors. `None` if more than half of
+/// the letters would be errors: then another word was meant.
 fn nearest<'a>(word: &str, list: &[&'a str]) -> Option<&'a str> {
     let word: Vec<char> = word.trim().to_lowercase().chars().take(QUOTE_CHARS_MAX).collect();
     let mistakes = |name: &&&str| {
@@ -32,8 +32,8 @@ fn nearest<'a>(word: &str, list: &[&'a str]) -> Option<&'a str> {
     near.min_by_key(|(mistakes, _)| *mistakes).map(|(_, name)| name)
 }
 
-/// How many dead letters must be added, removed, replaced or swapped with their neighbour to make
-/// one word of the other.
+/// How many letters must be added, removed, replaced or swapped with their neighbour to turn one
+/// word into the other.
 fn mistakes(one: &[char], other: &[char]) -> usize {
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=other.len()).collect();
