@@ -1,4 +1,4 @@
-//! What is replayed, and when. Pure.
+//! Which events are replayed, and when. Pure.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -36,8 +36,8 @@ impl EventKind {
     }
 }
 
-/// Which events are replayed. Those of one kind are alternatives, an empty one asks for nothing, and
-/// all of them must hold; buckets and warehouses are one kind.
+/// Which events are replayed. The values of one field are alternatives; an empty field matches
+/// every event. All fields must match. Buckets and warehouses are one field in this respect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Events of this time or later.
@@ -50,7 +50,7 @@ pub struct Filter {
     pub buckets: BTreeSet<String>,
     /// Queries of these warehouses.
     pub warehouses: BTreeSet<String>,
-    /// Events that these sent.
+    /// Events of these sources.
     pub sources: BTreeSet<String>,
     /// Events of these streams.
     pub streams: BTreeSet<Stream>,
@@ -63,7 +63,7 @@ impl Filter {
             && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind.side() == stream.side))
     }
 
-    /// Whether an event of one of the streams is replayed, if its source is one of those.
+    /// Whether an event of one of the streams is replayed. Its source is checked elsewhere.
     pub fn takes(&self, event: &Event) -> bool {
         let at = event.occurred_at;
         self.since.is_none_or(|since| at >= since)
@@ -84,7 +84,8 @@ impl Filter {
     }
 }
 
-/// The same filter gives the same text, so that a run that goes on can be told from another.
+/// Formats the filter. The same filter gives the same text, so that a run that is continued can be
+/// distinguished from another one.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
@@ -102,9 +103,9 @@ impl fmt::Display for Filter {
 /// How fast events follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speed {
-    /// So many times as fast as they happened.
+    /// As many times as fast as they happened.
     Times(u32),
-    /// As fast as they are taken.
+    /// As fast as they can be published.
     Max,
 }
 
@@ -123,31 +124,33 @@ impl FromStr for Speed {
     }
 }
 
-/// Longest time between two events, in seconds of event time: a longer gap is shortened to it,
-/// since nobody replays a night to wait for the morning.
+/// Longest time between two events, in seconds of event time. A longer gap is shortened to this,
+/// because nobody wants to wait through a quiet night.
 pub const GAP_S_MAX: i64 = 60;
-/// Events due within so many microseconds leave together, as live packs them.
+/// Events that are due within this many microseconds are published together, as live producers pack
+/// them.
 const TICK_US: i64 = 20_000;
 
-/// When an event is due. Time is an argument, in microseconds of a clock that never goes back.
+/// Computes when an event is due. Time is an argument, in microseconds of a clock that never moves
+/// back.
 #[derive(Debug)]
 pub struct Pacer {
     speed: Speed,
     started_us: i64,
     /// The latest time of an event so far; `None` before the first.
     newest: Option<Timestamp>,
-    /// Event time passed since the first event, without what was cut from gaps.
+    /// Event time that passed since the first event, without the cut parts of gaps.
     passed_us: i64,
 }
 
 impl Pacer {
-    /// Nothing was replayed yet.
+    /// A schedule before the first event.
     pub const fn new(speed: Speed) -> Self {
         Self { speed, started_us: 0, newest: None, passed_us: 0 }
     }
 
-    /// When an event of this time is due. One that is earlier than another before it is due with
-    /// that: the order is that of counting.
+    /// When an event of this time is due. An event that is earlier than its predecessor is due at
+    /// the same moment, because the order is that of counting.
     pub fn due_us(&mut self, at: Timestamp, now_us: i64) -> i64 {
         let Speed::Times(times) = self.speed else { return now_us };
         match self.newest {
@@ -299,12 +302,12 @@ mod tests {
         assert_eq!(due(Speed::Max, &[100, 200]), [0, 0]);
         assert_eq!(due(Speed::Times(1), &[100, 101, 103]), [0, 1_000_000, 3_000_000]);
         assert_eq!(due(Speed::Times(10), &[100, 101, 103]), [0, 100_000, 300_000]);
-        // A late one comes when it was counted.
+        // A late event is due when it was counted.
         assert_eq!(
             due(Speed::Times(1), &[100, 102, 90, 103]),
             [0, 2_000_000, 2_000_000, 3_000_000]
         );
-        // A night is a minute.
+        // A night takes a minute.
         assert_eq!(due(Speed::Times(1), &[0, 36_000, 36_001]), [0, 60_000_000, 61_000_000]);
     }
 }

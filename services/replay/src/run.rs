@@ -1,9 +1,10 @@
 //! A replay run: events of the archive into streams of their own, in counting order.
 //!
-//! One message of a stream is under way at a time. A message that has to be sent again, because the
-//! stream was full or an answer was lost, would otherwise land behind its successors, and whoever
-//! counts the run ignores a position that it has passed. So the last message of a run's stream also
-//! tells how far it is: after a stop, even `kill -9`, the same run goes on behind it.
+//! One message of a stream is under way at a time. If more were, a message that must be sent again
+//! (because the stream was full or a response was lost) would be stored after its successors, and
+//! the aggregator that counts the run ignores positions that it has passed. The last message of a
+//! run's stream therefore also shows the progress: after a stop, even by `kill -9`, the same run
+//! continues after it.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -24,7 +25,7 @@ use crate::{
     source::{ReadRequest, StreamSource},
 };
 
-/// What a run replays, in the metadata of its streams.
+/// The metadata key of a run's streams that names what the run replays.
 const FILTER: &str = "lakegauge.replay";
 
 /// What to replay.
@@ -32,35 +33,35 @@ const FILTER: &str = "lakegauge.replay";
 pub struct Replay {
     /// The archive.
     pub store: StoreSettings,
-    /// Which events.
+    /// Which events are replayed.
     pub filter: Filter,
-    /// How fast.
+    /// At which speed.
     pub speed: Speed,
 }
 
-/// Where a run goes.
+/// The destination of a run.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The connection.
     pub bus: Bus,
-    /// The run.
+    /// The name of the run.
     pub run: ReplayRun,
-    /// Subjects under our prefix.
+    /// Subjects under the configured prefix.
     pub subjects: Subjects,
     /// Bytes that each of its streams may hold before the replay has to wait.
     pub stream_max_bytes: u64,
 }
 
-/// What was replayed, by stream.
+/// The result of a replay, by stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReplayReport(BTreeMap<String, Lines>);
 
-/// What was replayed of one stream.
+/// The result of a replay for one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 struct Lines {
     events: u64,
     messages: u64,
-    /// Epoch, sequence and index where it went on.
+    /// Epoch, sequence and index of the event after which the run continued.
     after: Option<(u32, u64, u32)>,
     /// Epoch, sequence and index of the last event.
     last: Option<(u32, u64, u32)>,
@@ -94,21 +95,22 @@ impl fmt::Display for ReplayReport {
     }
 }
 
-/// Replays to the end of the archive as it is now; with a target after what the run holds already,
-/// without one it only counts. Every acknowledgement is awaited.
+/// Replays to the end of the archive as it is now. With a target, the replay continues after the
+/// events that the run holds already; without one, it only counts. Every acknowledgement is
+/// awaited.
 ///
-/// Dropping it is a stop like any other.
+/// Dropping the future stops the run like any other stop.
 ///
 /// # Errors
 ///
-/// Bus or archive failed for good, or the run replays something else.
+/// Bus or archive failed permanently, or the existing run has another filter.
 pub async fn replay(
     what: &Replay,
     target: Option<&Target>,
     clock: &Clock,
     progress: &ReplayProgress,
 ) -> anyhow::Result<ReplayReport> {
-    progress.begin("finding out how far the run is", 0);
+    progress.begin("reading the progress of the run", 0);
     let mut streams = ArchiveView::open(&what.store, Stream::lake(0)).await?.streams().await?;
     if let Some(target) = target {
         declare(target, &streams, &what.filter).await?;
@@ -136,8 +138,8 @@ pub async fn replay(
     Ok(ReplayReport(lanes.into_iter().map(|lane| (lane.stream.to_string(), lane.told)).collect()))
 }
 
-/// Makes the streams of a run, those without an event too, since a counter of the run needs both
-/// sides.
+/// Creates the streams of a run, including those without an event, because an aggregator that
+/// counts the run needs both sides.
 async fn declare(target: &Target, streams: &[Stream], filter: &Filter) -> anyhow::Result<()> {
     let Target { bus, run, stream_max_bytes, .. } = target;
     let mut all = Stream::of_partition(0).to_vec();
@@ -152,7 +154,7 @@ async fn declare(target: &Target, streams: &[Stream], filter: &Filter) -> anyhow
         let other = found.get(FILTER).map_or("something unknown", String::as_str);
         anyhow::ensure!(
             other == filter.to_string(),
-            "run {} replays {other}: give the same filters to go on with it, another name for \
+            "run {} replays {other}: give the same filters to continue it, another name for \
              another run, or take it away with `lakegauge replay --remove {}`",
             run.name(),
             run.name()
@@ -170,14 +172,14 @@ async fn last_position(target: &Target, stream: Stream) -> anyhow::Result<Option
     }
     let last = target.bus.message_at(&name, status.last_sequence).await?;
     let last = last.with_context(|| {
-        format!("the last message of stream {name} is gone, so nobody knows how far the run is")
+        format!("the last message of stream {name} is gone, so the progress of the run is unknown")
     })?;
     let events = read_replay(&last.headers, &last.payload)
         .map_err(|refusal| anyhow::anyhow!("the last message of stream {name}: {refusal}"))?;
     Ok(events.last().map(|(position, _)| *position))
 }
 
-/// One stream on its way.
+/// One stream that is being replayed.
 struct Lane {
     stream: Stream,
     source: StreamSource,
@@ -203,7 +205,7 @@ impl Lane {
         Self { stream, source, out, told: Lines { after: after.map(place), ..Lines::default() } }
     }
 
-    /// Takes the next event along; sends the message that it filled.
+    /// Adds the next event; sends the message that this event filled.
     async fn push(&mut self) -> anyhow::Result<()> {
         let Some(counted) = self.source.take() else { return Ok(()) };
         self.told.events += 1;
@@ -217,7 +219,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Sends what there is.
+    /// Sends the current message, if there is one.
     async fn send(&mut self) -> anyhow::Result<()> {
         if let Some((packer, publisher)) = &mut self.out
             && let Some(sealed) = packer.flush()
@@ -237,7 +239,8 @@ impl Lane {
     }
 }
 
-/// Publishes the streams side by side: the one whose time is behind is in turn.
+/// Publishes the streams side by side: the next event is always taken from the stream that is
+/// behind in time.
 async fn publish(lanes: &mut [Lane], mut pacer: Pacer, clock: &Clock) -> anyhow::Result<()> {
     loop {
         let mut next = None;

@@ -1,4 +1,4 @@
-//! One stream of the archive, read ahead of whoever publishes it.
+//! One stream of the archive, read ahead of publishing.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,24 +10,24 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{ReplayProgress, plan::Filter};
 
-/// Pages that were read and not yet taken, of about thirty thousand events each: enough to read while
-/// others are published, some ten megabytes.
+/// How many pages may be read and not yet taken. A page has about thirty thousand events, some ten
+/// megabytes: enough to read while others are published.
 const PAGES_MAX: usize = 1;
-/// A view older than this is given up for a new one at the same place: an open transaction keeps the
-/// server from cleaning up, and a slow replay may take days.
+/// The age at which a view is replaced by a new one at the same position: an open transaction
+/// prevents the server from cleaning up, and a slow replay may take days.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// What to read.
+/// What is read.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadRequest {
     pub(crate) store: StoreSettings,
     pub(crate) stream: Stream,
     pub(crate) filter: Filter,
-    /// Where to begin: after this position.
+    /// Reading starts after this position.
     pub(crate) after: Option<Position>,
 }
 
-/// The events of one stream that a filter takes, in counting order.
+/// The events of one stream that match a filter, in counting order.
 #[derive(Debug)]
 pub(crate) struct StreamSource {
     pages: mpsc::Receiver<Result<VecDeque<Counted>, StoreError>>,
@@ -38,8 +38,8 @@ pub(crate) struct StreamSource {
 }
 
 impl StreamSource {
-    /// Begins to read up to where the archive ends now. Gives the source and about how many events
-    /// it will read.
+    /// Starts to read, up to the end of the archive as it is now. Returns the source and about how
+    /// many events it will read.
     pub(crate) async fn open(
         reading: ReadRequest,
         clock: Clock,
@@ -52,7 +52,7 @@ impl StreamSource {
         let ahead = Ahead { reading, clock, progress, sender };
         let task = tokio::spawn(async move {
             if let Err(error) = ahead.read(view).await {
-                // Whoever does not listen any more does not want to know.
+                // If the receiver is gone, nobody needs the error.
                 drop(ahead.sender.send(Err(error)).await);
             }
         });
@@ -61,7 +61,7 @@ impl StreamSource {
         Ok((Self { pages, page, newest: Timestamp(i64::MIN), _task: task }, events))
     }
 
-    /// The time by which the next event is in turn among several sources; `None` at the end.
+    /// The time by which sources are ordered to find the next event; `None` at the end.
     pub(crate) async fn turn(&mut self) -> Result<Option<Timestamp>, StoreError> {
         while self.page.is_empty() {
             match self.pages.recv().await {
@@ -73,7 +73,7 @@ impl StreamSource {
         Ok(next.map(|next| next.max(self.newest)))
     }
 
-    /// The next event, after [`StreamSource::turn`] said that there is one.
+    /// The next event, after [`StreamSource::turn`] returned a time.
     pub(crate) fn take(&mut self) -> Option<Counted> {
         let counted = self.page.pop_front()?;
         self.newest = self.newest.max(counted.event.occurred_at);
@@ -81,7 +81,7 @@ impl StreamSource {
     }
 }
 
-/// The task behind a [`StreamSource`].
+/// The task that reads for a [`StreamSource`].
 struct Ahead {
     reading: ReadRequest,
     clock: Clock,
@@ -98,7 +98,7 @@ impl Ahead {
         loop {
             let opened = self.clock.monotonic();
             view.narrow(filter.since, filter.until);
-            // Numbers are given once and stay.
+            // A source keeps the number that it once got.
             let senders = view.sources().known(&filter.sources);
             let takes_source = |source: Option<i16>| {
                 filter.sources.is_empty() || source.is_some_and(|source| senders.contains(&source))

@@ -9,8 +9,8 @@ use domain::{
     warehouse::{WarehouseState, WarehouseSums},
 };
 
-/// In which key two states differ first, and what each has there: `kept` is the snapshot, `folded`
-/// the archive. None: they are equal.
+/// The first key in which two states differ, and the value of each: `kept` is the snapshot,
+/// `folded` the archive. `None` if they are equal.
 pub(super) fn difference(kept: &StreamState, folded: &StreamState) -> Option<String> {
     if kept == folded {
         return None;
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// What is said of two states of the lake that were equal before this change of one.
+    /// The text about two lake states that were equal before one was changed.
     fn of_lake(change: impl Fn(&mut LakeState)) -> String {
         let kept = state(&[write(1, "a", 5)]);
         let SideMetrics::Lake(lake) = kept.metrics() else { unreachable!() };
@@ -208,7 +208,7 @@ mod tests {
         said_of(&kept, kept.seen().clone(), 0, SideMetrics::Lake(folded))
     }
 
-    /// The same of two states of a warehouse without a query.
+    /// The same for two states of a warehouse without a query.
     fn of_warehouse(change: impl Fn(&mut WarehouseState)) -> String {
         let kept = StreamState::new(Stream::warehouse(0), Rules::default());
         let mut folded = WarehouseState::new(&Rules::default());
@@ -216,7 +216,7 @@ mod tests {
         said_of(&kept, kept.seen().clone(), 0, SideMetrics::Warehouse(folded))
     }
 
-    /// The same of two states of the lake that differ in their sets.
+    /// The same for two lake states that differ in their sets.
     fn of_seen(runs: Runs, derived: Derived) -> String {
         let kept = StreamState::new(Stream::lake(0), Rules::default());
         said_of(&kept, Seen::restore(runs, derived), 0, kept.metrics().clone())

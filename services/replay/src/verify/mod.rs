@@ -1,9 +1,10 @@
-//! fold(archive) = live, as an operator can ask for it.
+//! Checks that fold(archive) = live, on request of an operator.
 //!
-//! Everything is read from one repeatable-read transaction, so it works beside live traffic: the
-//! rows of each stream are folded up to the position of the aggregator's snapshot and compared with
-//! it to the bit, then on to the end of the archive; on the way each sample is compared with the
-//! fold at its position. Then every window aggregate is compared with its rows.
+//! Everything is read from one repeatable-read transaction, so the check works beside live traffic.
+//! The rows of each stream are folded up to the position of the aggregator's snapshot, and the
+//! result is compared with the snapshot to the bit. Then the fold continues to the end of the
+//! archive; on the way each sample is compared with the fold at its position. Finally every window
+//! aggregate is compared with its rows.
 
 mod difference;
 mod reference;
@@ -29,9 +30,9 @@ pub use report::{Report, SideReport, StreamReport};
 pub enum Against {
     /// The snapshots of the aggregators on this bus.
     Bus(Box<Bus>),
-    /// Snapshots that were kept in files.
+    /// Snapshots that were stored in files.
     Snapshots(Vec<Snapshot>),
-    /// Only the archive is looked at, for this reason.
+    /// Nothing: only the archive is checked, for this reason.
     Nothing(String),
 }
 
@@ -40,24 +41,24 @@ pub enum Against {
 pub struct Verify {
     /// The archive.
     pub store: StoreSettings,
-    /// What it is compared with.
+    /// What the archive is compared with.
     pub against: Against,
-    /// The rules by which a stream is folded that nobody else names rules for.
+    /// The rules for streams whose rules are not stored anywhere.
     pub rules: Rules,
-    /// Longest wait for the archive to reach a snapshot.
+    /// Longest wait until the archive has reached a snapshot.
     pub reach_timeout: Duration,
 }
 
-/// Verifies the archive. What differs stands in the report; nothing is changed.
+/// Verifies the archive. Differences are in the report; nothing is changed.
 ///
 /// # Errors
 ///
-/// Bus or archive can't be read, or the archive does not reach the snapshot in time.
+/// Bus or archive cannot be read, or the archive does not reach the snapshot in time.
 pub async fn verify(what: &Verify, progress: &ReplayProgress) -> anyhow::Result<Report> {
     progress.begin("waiting for the archive", 0);
     let references = References::find(what).await?;
     references.wait_for_archive(&what.store, what.reach_timeout).await?;
-    // The first stream is as good as any: its view shows which there are.
+    // Any stream would do: the view is needed to list the streams.
     let mut view = ArchiveView::open(&what.store, Stream::lake(0)).await?;
     let mut streams = view.streams().await?;
     streams.sort_unstable();

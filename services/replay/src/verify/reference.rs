@@ -9,7 +9,7 @@ use event_store::{ArchiveView, StoreSettings, archive_side, read_checkpoint};
 
 use super::{Against, Verify};
 
-/// How often the archive's checkpoint is looked up while it is waited for.
+/// How often the archive's checkpoint is read while waiting for it.
 const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
 
 /// An aggregator's state at a position.
@@ -17,9 +17,9 @@ const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
 pub struct Snapshot {
     /// The state.
     pub state: StreamState,
-    /// The last message that is counted in.
+    /// The last message that the state includes.
     pub mark: Mark,
-    /// As it was stored.
+    /// The bytes as they were stored.
     pub bytes: Vec<u8>,
 }
 
@@ -28,34 +28,34 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// They are of another version, cut or damaged.
+    /// The bytes have another version, or are cut or damaged.
     pub fn read(bytes: Vec<u8>) -> anyhow::Result<Self> {
         let (state, mark) = wire::snapshot::decode_state(&bytes)?;
         Ok(Self { state, mark, bytes })
     }
 }
 
-/// What is known of one stream besides its archive.
+/// What one stream is compared with besides its rows.
 #[derive(Debug)]
 struct Reference {
     snapshot: Result<Snapshot, String>,
     rules: Option<Rules>,
 }
 
-/// What is known of every stream besides its archive.
+/// What every stream is compared with besides its rows.
 #[derive(Debug)]
 pub(super) struct References {
     of: BTreeMap<Stream, Reference>,
-    /// Those of the archive; else those of the settings.
+    /// The rules of the archive, or else those of the settings.
     rules: Rules,
-    /// Whether the archive names rules.
+    /// Whether the rules are those of the archive.
     is_named: bool,
-    /// Why a stream that is not among them is not compared.
+    /// Why a stream that has no entry is not compared.
     otherwise: String,
 }
 
 impl References {
-    /// Asks the bus, or takes what was given.
+    /// Reads the snapshots from the bus, or takes the given ones.
     pub(super) async fn find(what: &Verify) -> anyhow::Result<Self> {
         let mut of = BTreeMap::new();
         let archive = archive_side(&what.store).await?;
@@ -75,7 +75,7 @@ impl References {
                     belong_together(bus, stream, &archive).await?;
                     of.insert(stream, from_bus(bus, stream).await?);
                 }
-                "its stream came to the archive meanwhile".to_owned()
+                "the stream was added to the archive in the meantime".to_owned()
             }
         };
         let (is_named, rules) = match archive.pipeline {
@@ -108,8 +108,8 @@ impl References {
         Ok(())
     }
 
-    /// The snapshot of a stream, if there is one; the rules that it follows; and what can't be
-    /// compared for want of either.
+    /// The snapshot of a stream, if there is one; the rules that the stream follows; and what
+    /// cannot be compared because one of them is missing.
     pub(super) fn of(&self, stream: Stream) -> (Option<&Snapshot>, &Rules, Vec<String>) {
         let reference = self.of.get(&stream);
         let (snapshot, why) = match reference.map(|reference| &reference.snapshot) {
@@ -122,15 +122,15 @@ impl References {
         let rules = reference.and_then(|reference| reference.rules.as_ref());
         if rules.is_none() && !self.is_named {
             notes.push(format!(
-                "{stream}: nobody names its rules: folded by those of NATS_STREAM_RULES"
+                "{stream}: its rules are not stored anywhere: folded by those of NATS_STREAM_RULES"
             ));
         }
         (snapshot, rules.unwrap_or(&self.rules), notes)
     }
 }
 
-/// Whether a stream of the broker is of the pipeline whose events the archive keeps. One that is not
-/// there contradicts nothing.
+/// Whether a stream of the broker belongs to the pipeline whose events the archive keeps. A stream
+/// that does not exist is no contradiction.
 async fn belong_together(bus: &Bus, stream: Stream, archive: &ArchiveSide) -> anyhow::Result<()> {
     match bus.broker_side(&stream.to_string()).await {
         Ok(broker) => Ok(domain::meet(&broker, archive).map(drop)?),
@@ -173,8 +173,8 @@ async fn reached(store: &StoreSettings, stream: Stream, wanted: &Mark) -> anyhow
     }
 }
 
-/// Whether an archive has everything that a snapshot counts, or never will: an epoch that ended
-/// stays as it is.
+/// Whether an archive has every event that a snapshot includes, or will never have it because that
+/// epoch has ended.
 const fn reaches(archive: &Mark, wanted: &Mark) -> bool {
     archive.epoch > wanted.epoch
         || archive.epoch == wanted.epoch && archive.sequence >= wanted.sequence

@@ -1,4 +1,4 @@
-//! What was found.
+//! The result of a verification.
 
 use std::fmt;
 
@@ -10,33 +10,34 @@ use serde::Serialize;
 pub struct Report {
     /// Whether everything that was compared agrees.
     pub identical: bool,
-    /// blake3 of the digests and counts below, in hexadecimal: two archives with the same digest
+    /// blake3 over the digests and counts below, in hexadecimal: two archives with the same digest
     /// fold to the same states.
     pub digest: String,
-    /// By stream.
+    /// Results by stream.
     pub streams: Vec<StreamReport>,
-    /// By side, over all of its streams.
+    /// Results by side, over all of its streams.
     pub sides: Vec<SideReport>,
     /// What could not be compared, and why.
     pub not_compared: Vec<String>,
 }
 
-/// One stream.
+/// The result of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StreamReport {
-    /// Its name.
+    /// Name of the stream.
     pub stream: String,
-    /// Epoch up to which it is archived.
+    /// Epoch up to which the stream is archived.
     pub epoch: u32,
-    /// Sequence up to which it is archived.
+    /// Sequence up to which the stream is archived.
     pub sequence: u64,
-    /// Events that are counted at a position of the archive.
+    /// Events that the archive counts.
     pub events: u64,
-    /// Of these, events that live can't have counted there: rows are missing, doubled or displaced.
+    /// Of these, events that the live aggregator cannot have counted at their position: rows are
+    /// missing, doubled or displaced.
     pub unexpected: u64,
     /// blake3 of the encoded state at the end of the archive, in hexadecimal.
     pub digest: String,
-    /// Epoch and sequence of the snapshot that it was compared with.
+    /// Epoch and sequence of the snapshot that was compared.
     pub snapshot: Option<(u32, u64)>,
     /// Samples that were compared.
     pub samples: u64,
@@ -44,13 +45,13 @@ pub struct StreamReport {
     pub samples_differing: u64,
     /// Samples of messages that are not archived yet.
     pub samples_ahead: u64,
-    /// Losses and ended epochs that the archive knows of.
+    /// Losses and ended epochs that the archive has recorded.
     pub declared: Vec<String>,
-    /// The first key of the state, and the first sample, that differ.
+    /// The first key of the state that differs, and the first sample.
     pub differences: Vec<String>,
 }
 
-/// The window aggregates of one side.
+/// The result of one side's window aggregates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SideReport {
     /// `lake` or `warehouse`.
@@ -61,7 +62,7 @@ pub struct SideReport {
     pub windows: u64,
     /// Windows that differ.
     pub windows_differing: u64,
-    /// Windows of lengths that their stream does not keep any more: of an epoch before.
+    /// Windows of lengths that their stream no longer keeps; they are of an earlier epoch.
     pub windows_of_other_lengths: u64,
     /// Windows whose rows retention has dropped.
     pub windows_of_dropped_days: u64,
@@ -80,14 +81,14 @@ impl SideReport {
 }
 
 impl Report {
-    /// Every first difference.
+    /// All first differences.
     pub fn differences(&self) -> impl Iterator<Item = &str> {
         let of_streams = self.streams.iter().flat_map(|stream| &stream.differences);
         let of_sides = self.sides.iter().filter_map(|side| side.difference.as_ref());
         of_streams.chain(of_sides).map(String::as_str)
     }
 
-    /// Draws the sum, once everything stands in it.
+    /// Computes the digest, once all results are complete.
     pub(super) fn finish(&mut self) {
         let mut hasher = blake3::Hasher::new();
         for stream in &self.streams {
@@ -117,7 +118,7 @@ impl Report {
     }
 }
 
-/// For people: what was compared, then what was not, then whether it agrees.
+/// Formats the report for people: what was compared, what was not, and whether everything agrees.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for stream in &self.streams {

@@ -1,30 +1,30 @@
-//! Samples beside the fold: each is compared when the fold stands at its position. Pure.
+//! Samples and the fold: each sample is compared when the fold is at its position. Pure.
 
 use domain::{Mark, Sample, SampleValues};
 
-/// Where a message stands: epoch and sequence.
+/// Position of a message: epoch and sequence.
 pub(super) type MessagePosition = (u32, u64);
 
-/// What became of the samples so far.
+/// The samples so far, by what became of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SampleCheck {
-    /// Compared with the fold.
+    /// Samples that were compared with the fold.
     pub(super) compared: u64,
-    /// Of these, different from it.
+    /// Of these, samples that differ from the fold.
     pub(super) differing: u64,
-    /// Of messages that an ended epoch lost: nothing to compare with.
+    /// Samples of messages that were lost with an ended epoch: there is nothing to compare.
     pub(super) lost: u64,
-    /// Of positions before the base that the archive is folded from.
+    /// Samples of positions before the base from which the archive is folded.
     pub(super) before_base: u64,
-    /// Of messages that are not archived yet.
+    /// Samples of messages that are not archived yet.
     pub(super) ahead: u64,
     /// The first difference.
     pub(super) first: Option<String>,
 }
 
 impl SampleCheck {
-    /// Compares a sample with the fold at its position, provided that the fold was there and that
-    /// the position is within its epoch.
+    /// Compares a sample with the fold at its position, if the fold was there and the position is
+    /// within its epoch.
     pub(super) fn compare(
         &mut self,
         sample: &Sample,
@@ -61,7 +61,7 @@ fn differing(kept: &SampleValues, folded: &SampleValues) -> String {
     format!("sample {kept:?}, archive {folded:?}")
 }
 
-/// The place of a sample.
+/// The position of a sample.
 pub(super) const fn place(sample: &Sample) -> MessagePosition {
     (sample.epoch, sample.sequence)
 }

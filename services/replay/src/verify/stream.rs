@@ -1,4 +1,4 @@
-//! One stream: the fold of its rows, beside its snapshot and its samples.
+//! One stream: the fold of its rows, compared with its snapshot and its samples.
 
 use std::collections::VecDeque;
 
@@ -48,7 +48,7 @@ pub(super) async fn verify(
         events += read;
         progress.add(read);
     }
-    // What lies after the last event, and not after the checkpoint.
+    // The last event may be before the checkpoint: this passes the positions in between.
     fold.pass(view, (end.epoch, end.sequence.saturating_add(1))).await?;
     fold.count_ahead(view).await?;
     let losses = view.losses().await?;
@@ -101,26 +101,26 @@ fn report(
     }
 }
 
-/// A fold on its way, and what it is compared with.
+/// A fold in progress, and what it is compared with.
 struct Fold<'a> {
     state: StreamState,
     closed: Vec<Mark>,
-    /// Where the fold begins, if not before everything.
+    /// The position at which the fold begins, if it begins at a base.
     base: Option<MessagePosition>,
-    /// Taken when the fold has reached it.
+    /// The snapshot; taken once the fold has reached it.
     snapshot: Option<&'a Snapshot>,
     differences: Vec<String>,
     declared: Vec<String>,
-    /// Events that live can't have counted.
+    /// Events that the live aggregator cannot have counted.
     unexpected: u64,
-    /// Samples that were read and not yet compared, ascending.
+    /// Samples that were read and not compared yet, ascending.
     pending: VecDeque<Sample>,
     read_to: MessagePosition,
     samples: SampleCheck,
 }
 
 impl Fold<'_> {
-    /// Compares everything that lies before a place, now that the fold is about to pass it.
+    /// Compares everything that lies before a position, because the fold is about to pass it.
     async fn pass(&mut self, view: &mut ArchiveView, next: MessagePosition) -> anyhow::Result<()> {
         if let Some(snapshot) = self.snapshot.take_if(|snapshot| place_of(&snapshot.mark) < next) {
             self.compare(snapshot);
@@ -143,8 +143,8 @@ impl Fold<'_> {
     fn count(&mut self, counted: &Counted) {
         let not_counted = match self.state.recount(&counted.event, counted.verdict) {
             Applied::Counted(_) => return,
-            Applied::Duplicate => "it is known already",
-            Applied::TooOld => "nothing but a verdict could count it",
+            Applied::Duplicate => "its identity is known already",
+            Applied::TooOld => "only a verdict could count it",
         };
         self.unexpected += 1;
         if self.unexpected == 1 {
@@ -169,7 +169,7 @@ impl Fold<'_> {
             return;
         }
         let key = difference(&snapshot.state, &self.state);
-        let key = key.unwrap_or_else(|| "equal states in other bytes".to_owned());
+        let key = key.unwrap_or_else(|| "equal states with different bytes".to_owned());
         self.differences.push(format!("state of {at}: {key}"));
     }
 
@@ -182,7 +182,7 @@ impl Fold<'_> {
         Ok(())
     }
 
-    /// What is left is of messages that the view does not hold yet.
+    /// The remaining samples are of messages that the view does not hold yet.
     async fn count_ahead(&mut self, view: &mut ArchiveView) -> anyhow::Result<()> {
         while !self.pending.is_empty() {
             self.samples.ahead += u64::try_from(self.pending.len()).unwrap_or(u64::MAX);

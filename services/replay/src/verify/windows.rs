@@ -1,5 +1,5 @@
-//! Window aggregates beside the rows that they were kept of, stream by stream, span by span of event
-//! time. Which windows there must be, the archive notes itself: see `domain::ladder`.
+//! Window aggregates, compared with the rows from which they were made, stream by stream and span
+//! by span of event time. The archive stores which windows must exist: see `domain::ladder`.
 //!
 //! A span begins and ends where windows of every length do, so no window crosses its edge, and only
 //! the windows of one span are in memory.
@@ -12,16 +12,16 @@ use event_store::{ArchiveView, WindowRow};
 use super::report::SideReport;
 use crate::ReplayProgress;
 
-/// Rows that a span should have: a few seconds of reading, and some ten megabytes of windows even
-/// where every row has windows of its own.
+/// How many rows a span should have: a few seconds of reading, and some ten megabytes of windows
+/// even if every row has its own windows.
 const SPAN_ROWS: u64 = 100_000;
-/// Longest span, in seconds of event time, unless one window is longer: an idle archive is passed
-/// quickly, and a busy day after a quiet one is not held at once.
+/// Longest span, in seconds of event time, unless one window is longer. A long span passes an idle
+/// archive quickly; the bound limits the memory when a busy day follows a quiet one.
 const SPAN_S_MAX: i64 = 86_400;
-/// Year 1: before anything that may be archived, and a time that PostgreSQL knows.
+/// Year 1: before every time that may be archived, and a time that PostgreSQL can express.
 const EARLIEST: Timestamp = Timestamp(-62_135_596_800 * MICROS_PER_SECOND);
 
-/// Compares every window of the view's stream with its rows, and adds what was found.
+/// Compares every window of the view's stream with its rows, and adds the result.
 pub(super) async fn verify(
     view: &mut ArchiveView,
     report: &mut SideReport,
@@ -59,10 +59,10 @@ pub(super) async fn verify(
     Ok(())
 }
 
-/// Which span comes next.
+/// Computes the next span.
 #[derive(Debug)]
 struct Spans {
-    /// Every length divides it, in seconds.
+    /// A multiple of every length, in seconds.
     unit_s: i64,
     /// How many units the next span has.
     units: i64,
@@ -77,14 +77,14 @@ impl Spans {
         Self { unit_s, units: 1 }
     }
 
-    /// The span that holds a time, without what was before it.
+    /// The span that holds a time, without the part before it.
     fn next(&self, first: Timestamp) -> (Timestamp, Timestamp) {
         let start_s = first.slot(self.unit_s);
         let at = |second: i64| Timestamp(second.saturating_mul(MICROS_PER_SECOND));
         (at(start_s), at(start_s.saturating_add(self.unit_s.saturating_mul(self.units))))
     }
 
-    /// Makes the next span shorter after one with many rows, and longer after one with few.
+    /// Makes the next span shorter after a span with many rows, and longer after one with few.
     fn had(&mut self, rows: u64) {
         if rows > SPAN_ROWS {
             self.units = (self.units / 2).max(1);
@@ -105,12 +105,12 @@ const fn common_divisor(one: i64, other: i64) -> i64 {
 /// The windows of one span.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct WindowComparison {
-    /// Windows that either side has, and that can be compared.
+    /// Windows that either side has and that can be compared.
     windows: u64,
     /// Windows whose rows retention has dropped.
     dropped: u64,
     differing: u64,
-    /// The first difference by the order of the keys.
+    /// The first difference in the order of the keys.
     first: Option<String>,
 }
 
@@ -145,7 +145,7 @@ fn compare(
     compared
 }
 
-/// Whether a window reaches into times whose rows are gone.
+/// Whether a window reaches into times whose rows were dropped.
 fn is_dropped(key: &WindowKey, dropped: &[Times]) -> bool {
     let at = |second: i64| Timestamp(second.saturating_mul(MICROS_PER_SECOND));
     let (start, end) = (at(key.start_s), at(key.start_s.saturating_add(key.length_s.into())));
@@ -219,7 +219,7 @@ mod tests {
         (compared.windows, compared.differing, compared.first)
     }
 
-    /// A read of no byte that took no time, so that only its number tells.
+    /// A read of no byte that took no time, so that only the count differs.
     fn read(second: i64) -> domain::Event {
         let fact = domain::Fact::LakeAccess(test_support::lake_access());
         let id = domain::EventId::from_bytes([0; 16]);
