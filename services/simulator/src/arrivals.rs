@@ -1,10 +1,10 @@
-//! When things happen: bursts, the day, silence.
+//! When events happen: bursts, the daily curve, silence.
 //!
-//! Requests come in sessions: sessions start by chance, each brings several requests close
-//! together. One parameter, the size of a session, then gives both the measured spread of the
-//! gaps between requests and that of the counts per second. A faster lake is more sessions at
-//! once, not longer ones, as if many of the measured buckets stood side by side: the counts per
-//! second keep their variance-to-mean ratio, and so the load gets smoother with the rate.
+//! Requests come in sessions: sessions start at random, and each has several requests close
+//! together. One parameter, the size of a session, then gives both the measured spread of the gaps
+//! between requests and that of the counts per second. A faster lake has more sessions at once, not
+//! longer ones, as if many of the measured buckets were combined: the counts per second keep their
+//! variance-to-mean ratio, and so the load gets smoother with the rate.
 
 use std::{cmp::Reverse, collections::BinaryHeap, f64::consts::TAU};
 
@@ -20,37 +20,38 @@ use crate::{
 
 /// Mean gap between the requests of a session, in microseconds.
 const SESSION_GAP_US: f64 = 8_000.0;
-/// Share of the short sessions, and the sizes of short and long ones over the mean of all. With a
-/// mean of [`BURST_EVENTS_MEASURED`] they give the variance of the counts that was measured.
+/// Share of the short sessions, and the sizes of short and long sessions relative to the mean of
+/// all. With a mean of [`BURST_EVENTS_MEASURED`] they give the measured variance of the counts.
 const SHORT_SHARE: f64 = 0.70;
 const SHORT_OVER_MEAN: f64 = 0.55;
 const LONG_OVER_MEAN: f64 = 2.05;
-/// Mean number of requests in a session that gives the measured gaps: a coefficient of variation
-/// of 5.85.
+/// Mean number of requests in a session that gives the measured gaps, which have a coefficient of
+/// variation of 5.85.
 pub const BURST_EVENTS_MEASURED: f64 = 18.0;
-/// The rate at which sessions were measured. Below it sessions are smaller instead of rarer, so that
-/// a slow lake is not silent for minutes.
+/// The rate at which sessions were measured, per second. Below this rate sessions are smaller
+/// instead of rarer, so that a slow lake is not silent for minutes.
 pub const RATE_MEASURED: f64 = 3.1;
-/// When the day has its peak, in seconds after midnight UTC.
+/// Time of the daily peak, in seconds after midnight UTC.
 const PEAK_S: i64 = 14 * 3_600;
 
-/// How often things happen.
+/// How often events happen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Traffic {
     /// Mean over a day, in events per second.
     pub rate_per_s: f64,
-    /// Mean number of events in a session, at [`RATE_MEASURED`] and above; 1 is without bursts.
+    /// Mean number of events in a session, at [`RATE_MEASURED`] and above; 1 means without bursts.
     pub burst_events: f64,
-    /// The busiest hour's rate over the quietest hour's; 1 is without a daily curve.
+    /// Rate of the busiest hour divided by that of the quietest hour; 1 means without a daily
+    /// curve.
     pub peak_over_trough: f64,
 }
 
-/// One thing that happens.
+/// One event that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// When.
+    /// When the event happens.
     pub at: Timestamp,
-    /// The session that it belongs to.
+    /// The session to which the event belongs.
     pub session: u32,
 }
 
@@ -62,16 +63,16 @@ pub struct Arrivals {
     scenario: Scenario,
     /// Mean number of events in a session.
     session_events: f64,
-    /// How far the daily curve swings around its mean.
+    /// Amplitude of the daily curve around its mean.
     swing: f64,
-    /// When the next session starts, in microseconds; kept as a float so that gaps below a
+    /// When the next session starts, in microseconds. The time is a float so that gaps below a
     /// microsecond add up.
     next_session_us: f64,
     /// Sessions started so far.
     sessions: u32,
-    /// Running sessions: when each has its next request, which it is, how many are left.
+    /// Running sessions: the time of its next request, its number, and how many requests are left.
     running: BinaryHeap<Reverse<(i64, u32, u64)>>,
-    /// Where float time starts, so that it keeps fractions of a microsecond.
+    /// Zero of the float time. It keeps the float small enough for fractions of a microsecond.
     origin: Timestamp,
 }
 
@@ -112,7 +113,7 @@ impl Arrivals {
         }
     }
 
-    /// An arrival at a time given from outside, or after the silence that is in force then.
+    /// An arrival at a time given from outside, or after the silence that is in force at that time.
     pub fn at(&mut self, at: Timestamp) -> Arrival {
         let at = self.scenario.silent_until(at).unwrap_or(at);
         Arrival { at, session: self.new_session() }
@@ -141,7 +142,7 @@ impl Arrivals {
         Arrival { at, session }
     }
 
-    /// Moves the earliest running session, which had a request at `at`, to its next one.
+    /// Moves the earliest running session, which had a request at `at`, to its next request.
     fn go_on(&mut self, at: i64, session: u32, left: u64) {
         if left == 1 {
             self.running.pop();
@@ -168,7 +169,7 @@ impl Arrivals {
     }
 }
 
-/// The rate at a time of the day over the day's mean.
+/// The rate at a time of the day, divided by the day's mean.
 fn daily_curve(swing: f64, at: Timestamp) -> f64 {
     if swing == 0.0 {
         return 1.0;
@@ -178,12 +179,12 @@ fn daily_curve(swing: f64, at: Timestamp) -> f64 {
     1.0 + swing * (turn * TAU).cos()
 }
 
-/// How arrivals spread, in the measures that are published.
+/// The spread of arrivals, in the measures that are published.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
-    /// Standard deviation of the gaps over their mean.
+    /// Standard deviation of the gaps, divided by their mean.
     pub gap_cv: f64,
-    /// Variance of the counts per second over their mean.
+    /// Variance of the counts per second, divided by their mean.
     pub fano_per_s: f64,
     /// The mean rate.
     pub rate_per_s: f64,
@@ -236,7 +237,7 @@ mod tests {
             let mut arrivals = arrivals(rate, BURST_EVENTS_MEASURED, 1.0);
             let times: Vec<i64> = (0..400_000).map(|_| arrivals.advance().at.0).collect();
             assert!(times.is_sorted());
-            // The first sessions start together; after them the rate is that of all times.
+            // The first sessions all start together, so the rate is measured over the second half.
             let seconds = to_f64((times[399_999] - times[200_000]).unsigned_abs()) / 1e6;
             let found = 200_000.0 / seconds;
             assert!((found / rate - 1.0).abs() < 0.04, "{found} is not {rate}");

@@ -1,64 +1,64 @@
-//! What a model generates beside what was published.
+//! What a model generates, compared with what was published.
 
 use std::fmt::Write as _;
 
 use crate::rng::{length, to_f64, to_u64};
 
-/// Events in a description's sample.
+/// How many events the sample of a description has.
 pub const SAMPLE_EVENTS: u32 = 1_000_000;
-/// The seed of a description, unless one is given.
+/// The seed of a description, if no other is given.
 pub const SAMPLE_SEED: u64 = 1;
 
-/// How near the generated figure must be to the published one.
+/// How close the generated figure must be to the published one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Within {
     /// Relative to the published figure, in per cent.
     Percent(f64),
-    /// Of shares, in percentage points.
+    /// For shares, in percentage points.
     Points(f64),
-    /// It is shown, not held to.
+    /// The figure is shown but not checked.
     Free,
 }
 
-/// Medians.
+/// Tolerance of medians.
 pub const MEDIAN: Within = Within::Percent(5.0);
-/// The 99th percentile and what is as uncertain.
+/// Tolerance of the 99th percentile and of figures that are as uncertain.
 pub const TAIL: Within = Within::Percent(15.0);
-/// Shares.
+/// Tolerance of shares.
 pub const SHARE: Within = Within::Points(1.0);
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// A share of all, as a fraction.
+    /// A share, as a fraction.
     Share,
     /// Bytes.
     Bytes,
     /// Microseconds.
     Micros,
-    /// A number.
+    /// A plain number.
     Plain,
 }
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
-    /// What it is.
+    /// What the figure is.
     pub what: String,
-    /// What it counts.
+    /// The unit of the figure.
     pub unit: Unit,
-    /// What the model generates.
+    /// The figure of the model.
     pub generated: f64,
-    /// What was published, if anything was.
+    /// The published figure, if there is one.
     pub published: Option<f64>,
-    /// How near both must be.
+    /// How close the two must be.
     pub within: Within,
-    /// Where it was published, or that it is a guess.
+    /// Where the figure was published, or that it is a guess.
     pub source: &'static str,
 }
 
 impl Figure {
-    /// Whether the generated figure is as near to the published one as it must be.
+    /// Whether the generated figure is as close to the published one as it must be.
     pub fn holds(&self) -> bool {
         let Some(published) = self.published else { return true };
         match self.within {
@@ -101,7 +101,7 @@ pub fn render(rows: &[Figure]) -> String {
             w2 = widths[2],
             w3 = widths[3],
         );
-        // Writing to a string can't fail.
+        // Writing to a string never fails.
         writeln!(text, "{}", line.trim_end()).unwrap_or_default();
     }
     text
@@ -131,7 +131,7 @@ fn three_digits(figure: f64) -> String {
     }
 }
 
-/// A sample of one quantity.
+/// Sampled values of one quantity.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sampled(Vec<u64>);
 
@@ -144,7 +144,8 @@ impl Sampled {
         to_f64(length(&self.0))
     }
 
-    /// The smallest value that the share `u` of the sample is not above; 0 of an empty one.
+    /// The smallest sampled value such that the share `u` of the sample is not above it; 0 for an
+    /// empty sample.
     pub(crate) fn quantile(&mut self, u: f64) -> f64 {
         self.0.sort_unstable();
         let rank = (self.len() * u).ceil() - 1.0;
@@ -159,7 +160,7 @@ impl Sampled {
         }
     }
 
-    /// The share of the values for which this holds.
+    /// The share of the values that satisfy a condition.
     pub(crate) fn share(&self, holds: impl Fn(u64) -> bool) -> f64 {
         let held = self.0.iter().filter(|value| holds(**value)).count();
         to_f64(u64::try_from(held).unwrap_or(0)) / self.len().max(1.0)

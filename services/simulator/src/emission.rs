@@ -1,4 +1,4 @@
-//! From what happens to what is published: identity, lateness, repetition.
+//! From events that happen to events that are published: identity, lateness, repetition.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
@@ -9,36 +9,37 @@ use crate::{
     rng::{SeededRng, to_u64},
 };
 
-/// Events held back at most, about 500 bytes each. At 100,000 events/s and the default shares some
-/// 10,000 are; beyond the bound an event is neither late nor sent twice.
+/// Most events that are held back, about 500 bytes each. At 100,000 events/s and the default shares
+/// some 10,000 are held back. If the bound is reached, an event is neither late nor sent twice.
 pub const HELD_EVENTS_MAX: usize = 50_000;
-/// How long an event is held back: log-uniform between these.
+/// How long an event is held back, in seconds: log-uniform between these bounds.
 const HELD_S_MIN: f64 = 0.2;
 const HELD_S_MAX: f64 = 60.0;
 
-/// Which share of the events comes late, and which twice.
+/// The shares of events that are late and that are sent twice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Disorder {
-    /// Published some time after it happened, dated when it happened.
+    /// Share of the events that are published some time after they happened, dated when they
+    /// happened.
     pub late_share: f64,
-    /// Published again, with the same identity and bytes.
+    /// Share of the events that are published again, with the same identity and bytes.
     pub duplicate_share: f64,
 }
 
-/// An event on its way out.
+/// An event that is about to be published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Emitted<N> {
-    /// When it is handed over.
+    /// When the event is published.
     pub due: Timestamp,
     /// The event.
     pub event: Event,
-    /// What the oracle needs of it.
+    /// What the oracle needs to know about the event.
     pub note: Option<N>,
-    /// Whether it was handed over before.
+    /// Whether the event was published before.
     pub again: bool,
 }
 
-/// Gives identities, holds some events back and repeats some.
+/// Assigns identities, holds some events back and repeats some.
 #[derive(Debug)]
 pub struct Emission<N> {
     rng: SeededRng,
@@ -55,7 +56,7 @@ impl<N> Emission<N> {
         Self { rng, disorder, run, next_number: 0, held: BinaryHeap::new(), held_so_far: 0 }
     }
 
-    /// Takes what happens now, and gives it back as an event unless it is held back.
+    /// Gives an identity to what happens now, and returns the event unless it is held back.
     pub fn admit(&mut self, draft: Draft<N>) -> Option<Emitted<N>> {
         let fate = self.rng.unit();
         let room = self.held.len() < HELD_EVENTS_MAX;
@@ -77,7 +78,7 @@ impl<N> Emission<N> {
         self.held.peek().map(|held| held.release)
     }
 
-    /// Lets go of the event that is due first, no later than `latest`.
+    /// Releases the event that is due first, no later than `latest`.
     pub fn release(&mut self, latest: Timestamp) -> Option<Emitted<N>> {
         let held = self.held.pop()?;
         let due = held.release.min(latest);
@@ -87,7 +88,7 @@ impl<N> Emission<N> {
         })
     }
 
-    /// Events held back.
+    /// How many events are held back.
     pub fn held(&self) -> usize {
         self.held.len()
     }
@@ -115,7 +116,8 @@ enum What<N> {
     Again(Event),
 }
 
-/// Ordered so that the heap's top is what is due first; of the same time, what was held first.
+/// Ordered so that the top of the heap is due first; among equal times, the one that was held back
+/// first.
 #[derive(Debug)]
 struct Held<N> {
     release: Timestamp,

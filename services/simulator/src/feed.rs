@@ -1,4 +1,4 @@
-//! From a model to sealed messages, each with the time at which it goes out.
+//! From a model to sealed messages, each with its time of publishing.
 
 use std::collections::VecDeque;
 
@@ -12,61 +12,63 @@ use crate::{
     rng::SeededRng,
 };
 
-/// Events whose times are spread evenly between two readings of the clock.
+/// How many events are spread evenly over the time between two readings of the clock.
 const CLOCK_STEPS: i64 = 100;
 
-/// Where the times of events come from.
+/// The source of the events' times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
     /// From the arrivals: the same in every run.
     Modelled,
-    /// From the clock, which is read once a message: an event happens when it is asked for.
+    /// From the clock, which is read once per message: an event happens when it is needed.
     Clock,
 }
 
-/// What a feed is made of, besides its model.
+/// The parts of a feed besides its model.
 #[derive(Debug)]
 pub struct FeedParts {
-    /// Where the times of events come from.
+    /// The source of the events' times.
     pub pace: Pace,
-    /// When things happen.
+    /// When events happen.
     pub arrivals: Arrivals,
-    /// Decides what is late and what comes twice.
+    /// Randomness that decides which events are late and which are sent twice.
     pub rng: SeededRng,
-    /// How much of it.
+    /// The shares of such events.
     pub disorder: Disorder,
-    /// Gives the ids.
+    /// The run that gives the ids.
     pub run: Run,
-    /// Distinct events; without end if not given.
+    /// Number of distinct events; `None` means without end.
     pub events: Option<u64>,
-    /// Writes messages. Its age counts in event time, so that messages are the same in every run.
+    /// Encodes messages. Their age counts in event time, so that messages are the same in every
+    /// run.
     pub packer: Packer,
 }
 
 /// A sealed message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SealedMessage<N> {
-    /// When it goes out.
+    /// When the message is published.
     pub due: Timestamp,
-    /// What goes out.
+    /// The message.
     pub sealed: Sealed,
-    /// What its acknowledgement means for the oracle.
+    /// What the oracle enters when the message is acknowledged.
     pub page: OraclePage<N>,
 }
 
-/// What a feed has to say.
+/// The next step of a feed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pulled<N> {
-    /// Publish this.
+    /// Publish this message.
     Message(SealedMessage<N>),
-    /// Nothing before this time.
+    /// There is nothing to publish before this time.
     Wait(Timestamp),
-    /// Nothing any more.
+    /// The feed has ended.
     End,
 }
 
-/// A model's messages, one after another. Pure: the time is an argument, and with
-/// [`Pace::Modelled`] it decides only how far the feed goes, not what is in it.
+/// The messages of a model, one after another. Pure: the time is an argument, and with
+/// [`Pace::Modelled`] the time decides only how far the feed has come, not what the messages
+/// contain.
 #[derive(Debug)]
 pub struct MessageSource<M: Model> {
     model: M,
@@ -74,15 +76,15 @@ pub struct MessageSource<M: Model> {
     arrivals: Arrivals,
     emission: Emission<M::Note>,
     packer: Packer,
-    /// What happens next: not before its time.
+    /// The next event, which happens no earlier than its time.
     ahead: Option<Draft<M::Note>>,
-    /// Distinct events still to happen.
+    /// How many distinct events are still to happen; `None` means without end.
     left: Option<u64>,
-    /// The time of what was handed over last.
+    /// The time of the last event that was packed.
     reached: Timestamp,
-    /// When the clock was read last, and events since.
+    /// When the clock was read last, and the number of events since.
     clock: (Timestamp, i64),
-    /// What the oracle needs of the events in the packer.
+    /// What the oracle needs to know about the events in the packer.
     waiting: VecDeque<(bool, Option<M::Note>)>,
 }
 
@@ -103,7 +105,7 @@ impl<M: Model> MessageSource<M> {
         }
     }
 
-    /// What there is to do at `now`.
+    /// The next step at time `now`.
     pub fn pull(&mut self, now: Timestamp) -> Pulled<M::Note> {
         let read_before = std::mem::replace(&mut self.clock, (now, 0)).0;
         loop {
@@ -130,19 +132,19 @@ impl<M: Model> MessageSource<M> {
         }
     }
 
-    /// The broker takes messages of so many bytes, from the next event on.
+    /// Sets how many bytes the broker accepts as one message, from the next event on.
     pub fn bound(&mut self, message_bytes_max: usize) {
         self.packer.bound(message_bytes_max);
     }
 
-    /// Lets nothing more happen. What is held back comes at once, so that everything that has
+    /// Ends the model. Events that are held back are released at once, so that everything that has
     /// happened is published.
     pub fn drain(&mut self) {
         self.ahead = None;
         self.left = Some(0);
     }
 
-    /// Events that are held back.
+    /// How many events are held back.
     pub fn held(&self) -> usize {
         self.emission.held()
     }
@@ -160,7 +162,7 @@ impl<M: Model> MessageSource<M> {
         let release = self.emission.next_release();
         match &self.ahead {
             Some(draft) => Some(release.map_or(draft.at, |release| release.min(draft.at))),
-            // What is held back is not waited for any more.
+            // After the end of the model, events that are held back are released without delay.
             None => release.map(|_| self.reached),
         }
     }

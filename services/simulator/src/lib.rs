@@ -2,8 +2,8 @@
 //! that publishes them in time.
 //!
 //! Everything up to the sealed message is a function of seed, run and settings; the clock only
-//! decides when a message goes out. The models keep an oracle of what the metrics must be, without the
-//! pipeline's own fold, so that the two can be compared.
+//! decides when a message is published. The models have an oracle of the expected metrics that does
+//! not use the pipeline's own fold, so that the two can be compared.
 
 pub mod arrivals;
 pub mod describe;

@@ -1,4 +1,4 @@
-//! What a model is: one thing that happens after another, and the oracle beside it.
+//! A model produces one event after another, and has an oracle of the metrics.
 
 use std::collections::BTreeMap;
 
@@ -6,50 +6,51 @@ use domain::{Fact, Timestamp};
 
 use crate::arrivals::Arrival;
 
-/// Something that happened and has no identity yet: that is given when it is published.
+/// An event without an identity; the identity is given when the event is published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft<N> {
     /// When it happened.
     pub at: Timestamp,
     /// What happened.
     pub fact: Fact,
-    /// What the oracle needs to know of it, where it is more than that it happened.
+    /// What the oracle needs to know about the event, besides the fact that it happened.
     pub note: Option<N>,
 }
 
-/// A pure model of one side of the house.
+/// A pure model of one side.
 pub trait Model {
-    /// What its oracle needs of one event.
+    /// What the oracle needs to know about one event.
     type Note: Clone + std::fmt::Debug;
-    /// Its oracle.
+    /// The oracle of the model.
     type Oracle: Oracle<Note = Self::Note>;
 
-    /// Lets the next thing happen. Times ascend.
+    /// Produces the next event. Times ascend.
     fn happen(&mut self, arrival: Arrival) -> Draft<Self::Note>;
 }
 
-/// What a model itself knows of the metrics, from its own state and without the pipeline's code.
+/// The metrics as the model itself computes them, from its own state and without the pipeline's
+/// code.
 ///
-/// Entries may come in any order: acknowledgements do.
+/// Entries may come in any order, because acknowledgements do.
 pub trait Oracle: Default {
-    /// What is entered.
+    /// One entry.
     type Note;
 
-    /// Enters what an acknowledged event did.
+    /// Enters the effect of an acknowledged event.
     fn enter(&mut self, note: &Self::Note);
 
-    /// What the metrics must be after `published` distinct events, by their names.
+    /// The expected metrics after `published` distinct events, by their names.
     fn metrics(&self, published: u64) -> BTreeMap<&'static str, serde_json::Value>;
 }
 
-/// The part of the oracle that one message fills.
+/// The entries of one message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OraclePage<N> {
-    /// Events in it for the first time.
+    /// Number of events in the message that are sent for the first time.
     pub distinct: u64,
-    /// Events in it that were sent before.
+    /// Number of events in the message that were sent before.
     pub duplicates: u64,
-    /// What the former did.
+    /// Entries of the events that are sent for the first time.
     pub notes: Vec<N>,
 }
 
@@ -59,14 +60,14 @@ impl<N> Default for OraclePage<N> {
     }
 }
 
-/// What is expected of a run: only what the broker has acknowledged.
+/// The expected result of a run. Only what the broker has acknowledged counts.
 #[derive(Clone, Debug, Default)]
 pub struct Expected<B> {
-    /// Distinct events acknowledged.
+    /// Number of distinct events that were acknowledged.
     pub published: u64,
-    /// Events sent again, and acknowledged.
+    /// Number of events that were sent again and acknowledged.
     pub duplicates_sent: u64,
-    /// What the model knows.
+    /// The oracle of the model.
     pub oracle: B,
 }
 
@@ -78,7 +79,7 @@ impl<B: Oracle> Expected<B> {
         page.notes.iter().for_each(|note| self.oracle.enter(note));
     }
 
-    /// As one JSON object, of a simulator that publishes under this source.
+    /// The expected result as a JSON object, for a simulator that publishes under this source.
     pub fn to_json(&self, source: &str) -> serde_json::Value {
         serde_json::json!({
             "source": source,

@@ -1,4 +1,4 @@
-//! Publishes a feed in time. The only part that waits.
+//! Publishes a feed on time. This is the only part of a simulator that waits.
 
 use std::{
     collections::BTreeMap,
@@ -23,22 +23,23 @@ use crate::{
     rng::to_f64,
 };
 
-/// At high rates messages are made in ticks of this length: timers are not finer than a
-/// millisecond, and waking up for each message would cost more than the message.
+/// Length of a tick. At high rates all messages of a tick are made together, because timers are not
+/// finer than a millisecond and waking up for each message would cost more than the message.
 const TICK: Duration = Duration::from_millis(5);
-/// How often a wait for room is looked at, for metrics and readiness.
+/// How often metrics and readiness are updated while publishing waits for room.
 const LOOK: Duration = Duration::from_millis(200);
-/// From this lag on the simulator says that it can't keep up, and below half of it that it can.
+/// The lag above which the simulator reports that it cannot keep up, in seconds. Below half of it,
+/// it reports that it can.
 const LAG_MAX_S: f64 = 1.0;
 
-/// What a run is given.
+/// What one run publishes, and where.
 pub(crate) struct Emitter<M: Model> {
     pub(crate) feed: MessageSource<M>,
     /// When event time starts.
     pub(crate) start: Timestamp,
-    /// Where its events go.
+    /// The stream of the events.
     pub(crate) stream: Stream,
-    /// Who sends them.
+    /// The source of the events.
     pub(crate) source: String,
 }
 
@@ -48,8 +49,8 @@ where
     M::Note: Send + 'static,
     M::Oracle: Send + 'static,
 {
-    /// Publishes until the feed ends or the service drains, then everything that is held back,
-    /// awaits every acknowledgement, and writes what it expects.
+    /// Publishes until the feed ends or the service drains, then publishes everything that is held
+    /// back, awaits every acknowledgement, and writes the expected result.
     pub(crate) async fn run(
         self,
         context: Context,
@@ -58,7 +59,7 @@ where
     ) -> anyhow::Result<()> {
         let connected = bus::service::connect(bus, &context).await.context("connecting to NATS")?;
         let Some(connected) = connected else {
-            // Nothing was taken, so nothing has to be finished.
+            // No message was published, so there is nothing to finish.
             return write_expected(file, &self.source, &Expected::<M::Oracle>::default());
         };
         Announcer::new(&connected, &context, &self.source).spawn(&context, || None);
@@ -95,7 +96,7 @@ where
     }
 }
 
-/// The run with everything around it.
+/// The state of a run while it publishes.
 struct Shell<M: Model> {
     bus: Bus,
     clock: Clock,
@@ -118,7 +119,10 @@ impl<M: Model> Shell<M> {
         loop {
             if !draining && lifecycle.is_draining() {
                 draining = true;
-                tracing::info!(held = feed.held(), "draining: what is held back comes now");
+                tracing::info!(
+                    held = feed.held(),
+                    "draining: publishing the events that are held back"
+                );
                 feed.drain();
             }
             feed.bound(self.bus.message_bytes_max());
@@ -178,7 +182,7 @@ impl<M: Model> Shell<M> {
         self.metrics.lag.set(lag_s);
         if !self.behind && lag_s > LAG_MAX_S {
             self.behind = true;
-            tracing::warn!(lag_s, "can't keep up: events go out later than they should");
+            tracing::warn!(lag_s, "cannot keep up: events are published later than they should be");
         } else if self.behind && lag_s < LAG_MAX_S / 2.0 {
             self.behind = false;
             tracing::info!("caught up");
@@ -186,10 +190,10 @@ impl<M: Model> Shell<M> {
     }
 }
 
-/// What is on its way and what was acknowledged.
+/// Messages that are sent and not acknowledged, and the expected result of those that are.
 struct Accounts<M: Model> {
-    /// By message id. The same bytes may be on their way twice: an event alone in its message, and
-    /// the same event again.
+    /// Entries by message id. The same bytes may be sent twice at the same time: an event alone in
+    /// its message, and the same event again.
     open: BTreeMap<String, OraclePage<M::Note>>,
     expected: Expected<M::Oracle>,
 }
@@ -216,7 +220,7 @@ impl<M: Model> Accounts<M> {
 }
 
 service_kit::metrics! {
-    /// The metrics of the simulator itself.
+    /// Metrics of the simulator.
     struct PacerMetrics {
         events: counter("lakegauge_simulator_events_total",
             "Distinct events handed to the publisher."),
@@ -236,7 +240,7 @@ fn write_expected<B: crate::model::Oracle>(
     let Some(file) = file else { return Ok(()) };
     let mut text = serde_json::to_string_pretty(&expected.to_json(source))?;
     text.push('\n');
-    // In place at once: whoever waits for the file never sees a part of it.
+    // The file is renamed into place, so that a reader never sees a part of it.
     let partial = file.with_extension("partial");
     std::fs::write(&partial, text)
         .and_then(|()| std::fs::rename(&partial, file))
@@ -249,6 +253,6 @@ fn event_time(start: Timestamp, since: Duration) -> Timestamp {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Entries are whole: a panic elsewhere can't leave one half made.
+    // Every entry is complete when the lock is released, even after a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,23 +1,23 @@
 //! A distribution from its published percentiles.
 
-/// A quantile function: log-linear between the given percentiles.
+/// A quantile function that is log-linear between the given percentiles.
 ///
-/// Percentiles are what measurements publish; a fitted family would meet none of them.
+/// Measurements publish percentiles; a fitted family of distributions would match none of them.
 #[derive(Clone, Debug)]
 pub struct Quantiles {
-    /// (probability, logarithm of the value), both ascending.
+    /// Pairs of probability and logarithm of the value, both ascending.
     knots: Vec<(f64, f64)>,
 }
 
 impl Quantiles {
-    /// From (probability, value) in ascending order, the first with probability 0, the last with
-    /// 1, values above 0.
+    /// From pairs of probability and value in ascending order. The first probability is 0, the last
+    /// is 1, and values are above 0.
     pub fn new(points: &[(f64, f64)]) -> Self {
         Self { knots: points.iter().map(|&(share, value)| (share, value.ln())).collect() }
     }
 
-    /// From the shares of buckets and the edges around them (one more than shares): log-uniform
-    /// inside each bucket. Shares need not add up to 1.
+    /// From the shares of buckets and the edges around them (one more than shares). Inside a bucket
+    /// the distribution is log-uniform. Shares need not add up to 1.
     pub fn from_buckets(edges: &[f64], shares: &[f64]) -> Self {
         let sum: f64 = shares.iter().sum();
         let mut reached = 0.0;
@@ -29,7 +29,7 @@ impl Quantiles {
         Self { knots }
     }
 
-    /// The value that the share `u` of all values lies below.
+    /// The value below which the share `u` of all values lies.
     pub fn at(&self, u: f64) -> f64 {
         let above = self.knots.partition_point(|&(share, _)| share <= u);
         let (low, high) = match (self.knots.get(above.wrapping_sub(1)), self.knots.get(above)) {

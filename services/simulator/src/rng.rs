@@ -1,4 +1,4 @@
-//! Randomness as an argument: one seeded generator and the shapes drawn from it.
+//! Randomness as an argument: a seeded generator and the distributions that are drawn from it.
 //!
 //! The same seed gives the same draws on every run. Logarithms and powers come from the platform,
 //! so another C library may round the last bit of a size differently.
@@ -14,8 +14,8 @@ const UNIT_STEP: f64 = 1.0 / 9_007_199_254_740_992.0;
 pub struct SeededRng(ChaCha8Rng);
 
 impl SeededRng {
-    /// The source of a seed; `purpose` gives independent sources of one seed, so that a draw more
-    /// in one part of a model leaves the other parts as they were.
+    /// The generator of a seed. Each `purpose` gives an independent generator, so that one more
+    /// draw in one part of a model does not change the other parts.
     pub fn new(seed: u64, purpose: u64) -> Self {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(purpose);
@@ -27,7 +27,7 @@ impl SeededRng {
         to_f64(self.0.next_u64() >> 11) * UNIT_STEP
     }
 
-    /// Whether something of this probability happens.
+    /// Returns `true` with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
@@ -70,8 +70,8 @@ impl SeededRng {
 
 /// Where the standard normal distribution reaches the probability `p`.
 ///
-/// P. J. Acklam's rational approximation: relative error below 1.2e-9. Ends are cut at 1e-12, that
-/// is 7 standard deviations.
+/// P. J. Acklam's rational approximation, with a relative error below 1.2e-9. Probabilities closer
+/// than 1e-12 to 0 or 1 are cut, which is at 7 standard deviations.
 pub fn probit(p: f64) -> f64 {
     const CENTRE_TOP: [f64; 6] = [
         -3.969_683_028_665_376e1,
@@ -129,10 +129,10 @@ pub const fn to_u64(value: f64) -> u64 {
     value as u64
 }
 
-/// A choice among weighted things in a fixed number of steps (Walker's alias method).
+/// A weighted choice in a fixed number of steps (Walker's alias method).
 #[derive(Clone, Debug)]
 pub struct Choice {
-    /// For each place the share of it that stays, and where the rest goes.
+    /// For each place: the share of the place that keeps its own index, and the index for the rest.
     places: Vec<(f64, usize)>,
 }
 
@@ -157,7 +157,7 @@ impl Choice {
         Self { places }
     }
 
-    /// The index of one thing, as often as its weight says.
+    /// A random index; each index is as frequent as its weight.
     pub fn pick(&self, rng: &mut SeededRng) -> usize {
         let scaled = rng.unit() * to_f64(length(&self.places));
         let place = usize::try_from(to_u64(scaled)).unwrap_or(0).min(self.places.len() - 1);
@@ -166,7 +166,7 @@ impl Choice {
     }
 }
 
-/// The length of a slice as the integer that is calculated with.
+/// The length of a slice as the integer type of the calculations.
 pub fn length<T>(slice: &[T]) -> u64 {
     u64::try_from(slice.len()).unwrap_or(u64::MAX)
 }

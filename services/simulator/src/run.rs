@@ -22,14 +22,14 @@ use crate::{
     settings::Common,
 };
 
-/// The purposes of the sources of randomness of one seed.
+/// The purposes for which generators are derived from one seed.
 const MODEL: u64 = 0;
 const ARRIVALS: u64 = 1;
 const EMISSION: u64 = 2;
-/// 2026-01-01T00:00:00Z: when a sample to describe begins.
+/// Start of the sample for a description: 2026-01-01T00:00:00Z.
 const SAMPLE_START: Timestamp = Timestamp(1_767_225_600_000_000);
 
-/// What everything in a run follows from.
+/// What determines everything in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunSeed {
     /// The seed of all randomness.
@@ -41,7 +41,7 @@ pub struct RunSeed {
 }
 
 impl RunSeed {
-    /// The origin of a run with this name (or salt, if it has none).
+    /// The run with this name, or with this salt if it has no name.
     pub fn new(seed: u64, start: Timestamp, name: Result<&str, u32>, stream: Stream) -> Self {
         let salt = match name {
             Ok(name) => salt_of(name, stream),
@@ -51,10 +51,11 @@ impl RunSeed {
         Self { seed, run: Run::new(start_ms, salt), start }
     }
 
-    /// What the settings say; the rest from the operating system and the clock.
+    /// Takes the run from the settings, and what they do not set from the operating system and the
+    /// clock.
     fn load(common: &Common, now_us: i64, stream: Stream) -> anyhow::Result<Self> {
         let entropy = || SysRng.try_next_u64().context("the operating system gives no randomness");
-        // A run that has a name is the same run again, also without a seed.
+        // A run with the same name is the same run again, even without a seed.
         let named = common.run_id.as_deref().map(|name| hash_of(name, stream));
         let seed = common.seed.or(named).map_or_else(entropy, Ok)?;
         let start = common.start_time.unwrap_or(Timestamp(now_us));
@@ -62,12 +63,12 @@ impl RunSeed {
         Ok(Self::new(seed, start, common.run_id.as_deref().ok_or(salt), stream))
     }
 
-    /// The randomness of a model.
+    /// The generator of a model.
     pub fn model_draw(&self) -> SeededRng {
         SeededRng::new(self.seed, MODEL)
     }
 
-    /// The origin of a sample to describe: a fixed seed unless one is set, a fixed time.
+    /// The run of a sample for a description: a fixed seed unless one is set, and a fixed time.
     pub(crate) fn of_a_sample(common: &Common) -> Self {
         let start = common.start_time.unwrap_or(SAMPLE_START);
         let seed = common.seed.unwrap_or(SAMPLE_SEED);
@@ -79,7 +80,7 @@ impl RunSeed {
         Scenario::new(common.incident, self.start)
     }
 
-    /// When things happen in the run.
+    /// The arrivals of the run.
     pub fn arrivals(&self, common: &Common, scenario: Scenario) -> Arrivals {
         let traffic = Traffic {
             rate_per_s: common.rate.per_s,
@@ -89,7 +90,7 @@ impl RunSeed {
         Arrivals::new(SeededRng::new(self.seed, ARRIVALS), traffic, scenario, self.start)
     }
 
-    /// A feed of a model, written to this subject.
+    /// A feed of a model that is published to this subject.
     pub fn feed<M: Model>(&self, model: M, common: &Common, subject: String) -> MessageSource<M> {
         let limits = PackerLimits {
             events_max: common.batch_events_max,
@@ -112,7 +113,7 @@ impl RunSeed {
     }
 }
 
-/// Runs one simulator until it has published all its events, or the service drains.
+/// Runs one simulator until it has published all its events or the service drains.
 pub(crate) async fn run<M>(
     context: Context,
     common: Common,
@@ -142,7 +143,7 @@ where
     pacer.run(context, &bus, common.expected.as_deref()).await
 }
 
-/// Twenty bits from a name and the stream, so that the two simulators of one name differ.
+/// Twenty bits from a name and the stream, so that two simulators with the same name differ.
 fn salt_of(name: &str, stream: Stream) -> u32 {
     let hash = hash_of(name, stream);
     u32::try_from((hash ^ (hash >> 20) ^ (hash >> 40)) & 0xf_ffff).unwrap_or(0)

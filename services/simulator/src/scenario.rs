@@ -1,25 +1,28 @@
-//! Incidents to look at.
+//! Incidents that the simulators can show.
 
 use domain::{Timestamp, time::MICROS_PER_SECOND};
 
-/// An incident begins this long after the start, so that the calm before it can be seen.
+/// How long after the start an incident begins, in seconds, so that normal traffic is visible
+/// before it.
 const BEGINS_S: i64 = 15;
-/// It lasts this long, then all is calm again for as long, and so on.
+/// How long an incident lasts, in seconds. After it, traffic is normal for the same time, and so
+/// on.
 const LASTS_S: i64 = 90;
-/// Silence is shorter: the four metrics' panels reach back a few minutes.
+/// How long silence lasts, in seconds. It is shorter, because the panels of the four metrics show
+/// only a few minutes.
 const SILENCE_LASTS_S: i64 = 45;
 
-/// What can go wrong.
+/// A kind of incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incident {
-    /// Everything takes [`Incident::LATENCY_FACTOR`] times as long.
+    /// Every request or query takes [`Incident::LATENCY_FACTOR`] times as long.
     LatencyRegression,
     /// Half of the lake's requests are writes, of objects [`Incident::GROWTH_FACTOR`] times as
-    /// large; the warehouse sees nothing of it.
+    /// large; the warehouse is not affected.
     StorageGrowth,
-    /// [`Incident::FAILURE_SHARE`] of everything fails.
+    /// [`Incident::FAILURE_SHARE`] of all requests and queries fail.
     FailureStorm,
-    /// Nothing happens at all.
+    /// Nothing happens.
     Silence,
     /// One principal, on one warehouse, doubles the load.
     NoisyTenant,
@@ -46,15 +49,15 @@ impl Incident {
         ("noisy-tenant", Self::NoisyTenant),
     ];
 
-    /// What the setting of a scenario may say, and what it means.
+    /// The values of the setting for a scenario, and their meanings.
     pub fn choices() -> Vec<(&'static str, Option<Self>)> {
         let named = Self::NAMES.iter().map(|(name, incident)| (*name, Some(*incident)));
         std::iter::once(("none", None)).chain(named).collect()
     }
 }
 
-/// An incident and when it strikes: from 15 s after the start for 90 s (silence: 45 s), again after
-/// the same time of calm.
+/// An incident and its times: from 15 s after the start for 90 s (silence: 45 s), and again after
+/// the same time of normal traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
     incident: Option<Incident>,
@@ -62,12 +65,12 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Nothing goes wrong.
+    /// A scenario without an incident.
     pub const fn calm() -> Self {
         Self { incident: None, start: Timestamp(0) }
     }
 
-    /// This goes wrong in a run that starts then.
+    /// A scenario with this incident, in a run that starts at this time.
     pub const fn new(incident: Option<Incident>, start: Timestamp) -> Self {
         Self { incident, start }
     }
@@ -80,7 +83,7 @@ impl Scenario {
         (since_us >= 0 && since_us % (2 * lasts_us) < lasts_us).then_some(incident)
     }
 
-    /// When the silence that is in force ends.
+    /// When the silence that is in force ends; `None` if none is.
     pub fn silent_until(&self, at: Timestamp) -> Option<Timestamp> {
         if self.incident(at) != Some(Incident::Silence) {
             return None;
@@ -90,7 +93,7 @@ impl Scenario {
         Some(Timestamp(at.0 + lasts_us - since_us % (2 * lasts_us)))
     }
 
-    /// What the incident makes of the rate.
+    /// The factor by which the incident changes the rate.
     pub fn rate_factor(&self, at: Timestamp) -> f64 {
         if self.incident(at) == Some(Incident::NoisyTenant) { 2.0 } else { 1.0 }
     }

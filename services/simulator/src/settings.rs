@@ -9,9 +9,10 @@ use wire::Format;
 
 use crate::{feed::Pace, scenario::Incident};
 
-/// Above this rate `--format auto` is bincode: JSON lines are for people, and nobody reads faster.
+/// The rate above which `--format auto` is bincode. JSON lines are for people, who cannot read
+/// faster.
 pub const JSON_RATE_MAX: f64 = 10_000.0;
-/// The rates that can be asked for, in events per second.
+/// The allowed rates, in events per second.
 const RATES: std::ops::RangeInclusive<f64> = 0.001..=10_000_000.0;
 
 const FORMATS: [(&str, Option<Format>); 3] = [
@@ -21,36 +22,36 @@ const FORMATS: [(&str, Option<Format>); 3] = [
 ];
 
 service_kit::settings! {
-    /// What both simulators are told. Of each the names begin with its own word, and it has defaults of
-    /// its own.
+    /// Settings of both simulators. The names of each begin with its own prefix, and some have
+    /// their own defaults.
     #[derive(Clone, Debug)]
     pub struct Common {
         /// Events per second, the mean over a day, from 0.001 on; `max` is as fast as the machine
         /// allows, with event times from the clock.
         #[setting(RATE, "rate")]
         pub rate: Rate,
-        /// Number that the traffic follows from; without it the run id decides, and without that each
-        /// run is another.
+        /// Number that determines the traffic. Without it the run id determines it; without either
+        /// each run differs.
         #[setting(SEED, "seed")]
         pub seed: Option<u64> = optional,
-        /// Distinct events to publish before ending; without it the run has no end.
+        /// Number of distinct events after which the simulator ends; without it the run has no end.
         #[setting(EVENTS, "events")]
         pub events: Option<u64> = optional,
-        /// Time of the first events (RFC 3339); without it now. A time ahead of the broker's clock makes
-        /// dead letters.
+        /// Time of the first events (RFC 3339); without it the present. Events ahead of the
+        /// broker's clock become dead letters.
         #[setting(START_TIME, "start-time")]
         pub start_time: Option<Timestamp> = optional_by(time),
-        /// Names the run: with the same start time it is the same run again, ids and object keys
-        /// included; without it each run is another.
+        /// Name of the run. The same name with the same start time gives the same run again, ids
+        /// and object keys included; without it each run differs.
         #[setting(RUN_ID, "run-id")]
         pub run_id: Option<String> = optional,
-        /// Form of messages: json, bincode, or auto: JSON up to 10,000 events/s.
+        /// Form of messages: json, bincode, or auto, which is JSON up to 10,000 events/s.
         #[setting(FORMAT, "format", default = "auto")]
         pub format: Option<Format> = choice(&FORMATS),
-        /// Incident to look at, from 15 s after the start for 90 s (silence: 45 s), then calm for as
-        /// long, and again: none, latency-regression (ten times as slow), storage-growth (half of the
-        /// lake's requests write objects four times as large), failure-storm (35 % fail), silence,
-        /// noisy-tenant (one doubles the load).
+        /// Incident to simulate, from 15 s after the start for 90 s (silence: 45 s), then normal
+        /// traffic for as long, and so on: none, latency-regression (ten times as slow),
+        /// storage-growth (half of the lake's requests write objects four times as large),
+        /// failure-storm (35 % fail), silence, noisy-tenant (one tenant doubles the load).
         #[setting(SCENARIO, "scenario", default = "none")]
         pub incident: Option<Incident> = choice(&Incident::choices()),
         /// Share of the events that are published 0.2 to 60 s after they happened.
@@ -59,24 +60,24 @@ service_kit::settings! {
         /// Share of the events that are published a second time, 0.2 to 60 s later.
         #[setting(DUPLICATE_SHARE, "duplicate-share", default = "0.002")]
         pub duplicate_share: f64 = in_range(0.0..=0.5),
-        /// Rate at the busiest time of the day (14:00 UTC) over that at the quietest, around the mean; 1
-        /// keeps the rate the same all day.
+        /// Rate at the busiest time of the day (14:00 UTC) divided by that at the quietest, around
+        /// the mean; 1 keeps the rate constant.
         #[setting(DAILY_PEAK_OVER_TROUGH, "daily-peak-over-trough", default = "3.39")]
         pub peak_over_trough: f64 = in_range(1.0..=1_000.0),
-        /// Mean number of events in a burst, fewer below 3.1 events/s; 1 is without bursts.
+        /// Mean number of events in a burst, fewer below 3.1 events/s; 1 means without bursts.
         #[setting(BURST_EVENTS, "burst-events")]
         pub burst_events: f64 = in_range(1.0..=10_000.0),
         /// Last token of the subject.
         #[setting(SOURCE, "source")]
         pub source: String = parse_by(wire::source_name),
-        /// File for what is expected, written at the end: what was acknowledged, and what the metrics
-        /// must be by the model's own knowledge, as JSON.
+        /// File for the expected result, written at the end as JSON: what was acknowledged, and the
+        /// metrics as the model itself computes them.
         #[setting(EXPECTED_FILE, "expected")]
         pub expected: Option<PathBuf> = optional,
-        /// Events in a message at most.
+        /// Most events in a message.
         #[setting(BATCH_EVENTS_MAX, "batch-events-max", default = "100")]
         pub batch_events_max: usize = in_range(1..=10_000),
-        /// How long an event waits for others of its message, in milliseconds.
+        /// Longest time that an event waits for other events of its message, in milliseconds.
         #[setting(BATCH_AGE_MS_MAX, "batch-age-ms-max", default = "20")]
         pub batch_age_ms_max: u64 = in_range(0..=60_000),
     }
@@ -90,7 +91,7 @@ impl Common {
     }
 }
 
-/// What tells the settings of one simulator from the same ones of the other.
+/// What differs between the names of one simulator's settings and those of the other.
 pub(crate) struct SimulatorNames {
     pub(crate) prefix: &'static str,
     pub(crate) rate: &'static str,
@@ -99,7 +100,7 @@ pub(crate) struct SimulatorNames {
 }
 
 impl SimulatorNames {
-    /// The setting under the name that it has for this simulator.
+    /// The setting with its name for this simulator.
     pub(crate) fn named(&self, setting: Setting) -> Setting {
         let default = match setting.flag {
             "rate" => Some(self.rate),
@@ -107,7 +108,7 @@ impl SimulatorNames {
             "source" => Some(self.source),
             _ => setting.default,
         };
-        // Names are for the life of the process, which asks for them a few times.
+        // Names live as long as the process, which makes them only a few times.
         let key = String::leak(format!("{}_{}", self.prefix, setting.key));
         Setting { key, default, ..setting }
     }
@@ -116,7 +117,7 @@ impl SimulatorNames {
 /// Mean events per second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// As fast as possible counts as the highest rate.
+    /// The rate in events per second; as fast as possible counts as the highest rate.
     pub per_s: f64,
     /// Whether event times are modelled or come from the clock (`--rate max`).
     pub pace: Pace,

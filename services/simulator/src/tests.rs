@@ -74,7 +74,7 @@ fn all<M: Model>(mut feed: MessageSource<M>) -> Vec<SealedMessage<M::Note>> {
     messages
 }
 
-/// What a consumer reads: decoded and accepted, in the order of the stream.
+/// What a consumer reads: events, decoded and accepted, in the order of the stream.
 fn read<N>(messages: &[SealedMessage<N>], stream: Stream) -> Vec<Event> {
     let rules = Rules::default();
     let read_one = |message: &SealedMessage<N>| {
@@ -141,7 +141,7 @@ fn when_the_feed_is_asked_does_not_change_what_it_says() {
             }
             Pulled::Wait(until) => {
                 assert!(until > now);
-                // Sometimes as told, sometimes too late.
+                // Sometimes at the requested time, sometimes too late.
                 now = Timestamp(until.0 + (until.0 % 3) * 70_000);
             }
             Pulled::End => break,
@@ -189,7 +189,7 @@ fn an_event_that_comes_again_is_the_same() {
     assert!(again > 1_500, "{again}");
 }
 
-/// Every operation often, few keys, so that objects are written, replaced, removed and written
+/// All operations often and few keys, so that objects are written, replaced, removed and written
 /// again.
 const BUSY: &[(&str, &str)] = &[
     ("MIX", "write=30,copy=15,delete=25,head=10,read=15,list=5"),
@@ -225,7 +225,7 @@ fn the_lakes_oracle_equals_a_naive_replay() {
         let config = lake_config(flags);
         let messages = all(lake_feed(&config, origin(11, "oracle")));
         let mut expected = Expected::<lake::LakeOracle>::default();
-        // Acknowledgements come in any order.
+        // Acknowledgements may come in any order.
         messages.iter().rev().for_each(|message| expected.enter(&message.page));
         let events = read(&messages, Stream::lake(0));
         let distinct = distinct(&events);
@@ -244,7 +244,8 @@ fn only_objects_that_exist_are_deleted() {
     let mut model =
         Lake::new(origin.model_draw(), config.shape.clone(), Scenario::calm(), origin.run);
     let mut arrivals = origin.arrivals(&config.common, Scenario::calm());
-    // Whether an object exists, by the changes so far; those of before the run all do.
+    // Whether each object exists, by the changes so far. Objects from before the run exist at
+    // first.
     let mut exists: BTreeMap<u32, bool> = BTreeMap::new();
     let (mut deleted, mut written_again) = (0, 0);
     for _ in 0..100_000 {

@@ -1,4 +1,4 @@
-//! What the lake's model generates beside what was published.
+//! What the lake's model generates, compared with what was published.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,14 @@ use crate::{
 
 const IBM: &str = "IBM COS trace 000, SNIA, first 10,000 requests (54 min)";
 const GUESS: &str = "no published figure";
-/// Requests in which popularity was measured.
+/// Number of requests over which popularity was measured.
 const WINDOW: usize = 10_000;
 
-/// Draws a sample with these settings, calm and with a fixed seed unless one is set.
+/// Describes a sample with these settings: without incidents, and with a fixed seed unless one is
+/// set.
 pub fn describe(config: &Config) -> Vec<Figure> {
     let mut sample = Observations::of(config, &config.shape);
-    // Writes are too few among a million requests for their median to be certain within 5 %.
+    // A million requests have too few writes for a median that is certain within 5 %.
     let only_writes = LakeShape { mix: vec![(Operation::Write, 1.0)], ..config.shape.clone() };
     let mut rows = sample.operations();
     rows.extend(Observations::of(config, &only_writes).writes());
@@ -41,7 +42,7 @@ struct Observations {
     read: Sampled,
     whole_reads: u64,
     durations: BTreeMap<Operation, Sampled>,
-    /// Keys of the window at hand, by number.
+    /// Keys of the current window, by number.
     window: Vec<u32>,
     windows: Vec<Popularity>,
 }
@@ -208,8 +209,8 @@ impl Observations {
     }
 }
 
-/// The bursts at the rate at which they were measured, whatever the configured one: a faster lake
-/// is more of them at once.
+/// Bursts at the rate at which they were measured, whatever the configured rate: a faster lake has
+/// more sessions at once.
 fn bursts(config: &Config) -> Vec<Figure> {
     let traffic = Traffic {
         rate_per_s: RATE_MEASURED,
@@ -234,7 +235,7 @@ fn bursts(config: &Config) -> Vec<Figure> {
     ]
 }
 
-/// How requests spread over objects.
+/// How requests are spread over objects.
 struct Popularity {
     objects: f64,
     top_1: f64,
@@ -264,8 +265,9 @@ impl Popularity {
     }
 }
 
-/// Slope of the line through (ln rank, ln hits) of the hundred most popular: further down, where
-/// many objects share a small number of hits, it depends on the size of the sample.
+/// Slope of the line through (ln rank, ln hits) of the hundred most popular objects. At higher
+/// ranks, where many objects share a small number of hits, the slope depends on the size of the
+/// sample.
 fn slope(hits: &[u64]) -> f64 {
     let points: Vec<(f64, f64)> = (1_u32..=100)
         .zip(hits)

@@ -1,4 +1,4 @@
-//! The lake as a pure model: what is asked of an object store, and what becomes of it.
+//! The lake as a pure model: requests to an object store, and their effects.
 
 use domain::{Fact, LakeAccess, Operation, Outcome, Run};
 
@@ -39,13 +39,13 @@ pub const READ_BYTES: &[(f64, f64)] = &[
 ];
 /// Share of the reads that get the whole object: the same trace.
 pub const WHOLE_READ_SHARE: f64 = 0.658;
-/// Objects that are asked for again and again, and the share of the requests that ask for any
-/// object instead: chosen so that 10,000 requests ask for as many objects, and for as many of them
-/// once, as was measured.
+/// Number of objects that are read repeatedly, and the share of the requests for any other object.
+/// They are chosen so that 10,000 requests read as many objects, and as many of them once, as was
+/// measured.
 const FAVOURITES: usize = 1_100;
 const SELDOM_SHARE: f64 = 0.01;
-/// Spread of durations around their median, as the standard deviation of the logarithm. No trace
-/// of object store latencies was at hand: these are what such stores show from nearby.
+/// Spread of durations around their median, as the standard deviation of the logarithm. No trace of
+/// object store latencies was available: these values are typical of such stores nearby.
 const DURATION_SIGMA: f64 = 0.6;
 
 /// The lake of one run.
@@ -58,7 +58,7 @@ pub struct Lake {
     object_bytes: Quantiles,
     read_bytes: Quantiles,
     objects: ObjectTable,
-    /// Bucket of a slot, by the slot's hash.
+    /// Bucket of a slot, selected by the slot's hash.
     bucket_places: Vec<usize>,
     failures: Choice,
     principals: Vec<String>,
@@ -74,7 +74,7 @@ const FAILURES: &[(Outcome, f64)] = &[
     (Outcome::Timeout, 0.08),
     (Outcome::ServerError, 0.12),
 ];
-/// Buckets are assigned by this many equal parts.
+/// Number of equal parts by which buckets are assigned.
 const BUCKET_PLACES: usize = 256;
 
 impl Lake {
@@ -124,7 +124,7 @@ impl Lake {
         if outcome == Outcome::NotFound && !finds { Outcome::Denied } else { outcome }
     }
 
-    /// What a request that succeeds does.
+    /// The effect of a request that succeeds.
     fn succeed(&mut self, operation: Operation, incident: Option<Incident>) -> Done {
         match operation {
             Operation::Read => self.read(),
@@ -149,7 +149,8 @@ impl Lake {
                     let gone = Done::seen(slot, Operation::Delete, 0, 0);
                     self.changed(Done { object_bytes: None, ..gone }, None)
                 }
-                // Nothing that may go: a lake that was asked to delete all it has writes instead.
+                // No object may be deleted: a lake that would delete all its objects writes
+                // instead.
                 None => self.write(incident),
             },
         }
@@ -189,14 +190,15 @@ impl Lake {
         Done { change: Some(Change { slot: done.slot, number: self.changes, bytes }), ..done }
     }
 
-    /// What a request that fails looks like: it moves no bytes and changes nothing.
+    /// A request that fails: it moves no bytes and changes nothing.
     fn fail(&mut self, operation: Operation) -> Done {
         let slot = self.objects.popular(&mut self.rng);
         Done { object_bytes: None, ..Done::seen(slot, operation, 0, 0) }
     }
 
     fn duration_us(&mut self, done: &Done, incident: Option<Incident>) -> u64 {
-        // Milliseconds until the first byte, then megabytes per second.
+        // A request takes some milliseconds until the first byte, then its bytes arrive at some
+        // megabytes per second.
         let (first_ms, speed) = match done.operation {
             Operation::Head | Operation::Other => (6.0, 1.0),
             Operation::Read => (14.0, 90.0),
@@ -234,7 +236,7 @@ impl Lake {
         if noisy && self.rng.chance(Incident::NOISY_SHARE) {
             return "noisy-tenant".to_owned();
         }
-        // Sessions of one principal: the square makes the first ones busier.
+        // Sessions of one principal. The square makes the first principals busier.
         let hash = session.wrapping_mul(0x9e37_79b1);
         let unit = f64::from(hash) / 4_294_967_296.0;
         let place = unit * unit * to_f64(crate::rng::length(&self.principals));
@@ -272,7 +274,7 @@ impl Model for Lake {
     }
 }
 
-/// A request and what it did.
+/// A request and its effect.
 struct Done {
     slot: KeySlot,
     operation: Operation,
@@ -287,7 +289,7 @@ impl Done {
     }
 }
 
-/// Weight of a bucket: each next one has two thirds of the one before.
+/// Weight of a bucket: each bucket has two thirds of the weight of the one before.
 fn bucket_weight(rank: usize) -> f64 {
     let rank = i32::try_from(rank.min(64)).unwrap_or(64);
     (2.0_f64 / 3.0).powi(rank)

@@ -1,31 +1,32 @@
-//! The objects of the simulated lake: which exist, how large they are, which are asked for.
+//! The objects of the simulated lake: which exist, how large they are, which are read.
 
 use crate::rng::{Choice, SeededRng};
 
 const NOWHERE: u32 = u32::MAX;
-/// Popularity falls with the rank as `1 / rank + FLOOR`: with the reads by size, the objects asked
-/// for once and those written, this gives the shares of the most popular objects as measured.
+/// Popularity falls with the rank as `1 / rank + FLOOR`. Together with the reads by size, the
+/// objects that are read once and the objects that are written, this gives the measured shares of
+/// the most popular objects.
 const FLOOR: f64 = 0.009_5;
-/// Share of new objects that become popular, each in the place of another: the favourites of one
-/// hour are not those of the next.
+/// Share of new objects that become popular, each replacing another one: the favourites change from
+/// hour to hour.
 const ADOPTED_SHARE: f64 = 0.1;
 
-/// A key of the run: objects are named by the number of their slot.
+/// A key of the run. Objects are named by the number of their slot.
 pub(crate) type KeySlot = u32;
 
-/// Object state: 24 bytes a key, whether its object exists or was deleted.
+/// The state of all objects: 24 bytes per key, whether its object exists or was deleted.
 #[derive(Clone, Debug)]
 pub(crate) struct ObjectTable {
     slots: Vec<ObjectEntry>,
-    /// Slots of existing objects, in no order, so that one can be drawn.
+    /// Slots of existing objects, in no order, so that one can be chosen at random.
     live: Vec<KeySlot>,
-    /// Slots of deleted objects: written again once no new key may be made.
+    /// Slots of deleted objects. They are written again when no new key may be made.
     dead: Vec<KeySlot>,
     slots_max: usize,
-    /// The objects that are asked for, by rank.
+    /// The objects that are read repeatedly, by rank.
     favourites: Vec<KeySlot>,
     popularity: Choice,
-    /// The same by size, so that a read can be of an object that is as large as the read.
+    /// The favourites by size, so that a read can be of an object that is as large as the read.
     by_size: Vec<(u64, KeySlot)>,
 }
 
@@ -39,8 +40,8 @@ struct ObjectEntry {
 }
 
 impl ObjectTable {
-    /// Objects that exist already, the first of them favourites; at most `slots_max` keys are ever
-    /// made.
+    /// Objects at the start of a run; the first of them are favourites. At most `slots_max` keys
+    /// are ever made.
     pub(crate) fn new(
         sizes: impl Iterator<Item = u64>,
         favourites: usize,
@@ -73,12 +74,12 @@ impl ObjectTable {
         self.slots[index(slot)].bytes
     }
 
-    /// An object as often as it is popular.
+    /// A random object, chosen by popularity.
     pub(crate) fn popular(&self, rng: &mut SeededRng) -> KeySlot {
         self.favourites[self.popularity.pick(rng)]
     }
 
-    /// Some object, popular or not.
+    /// A random object, popular or not.
     pub(crate) fn any(&self, rng: &mut SeededRng) -> KeySlot {
         self.live[rng.index(self.live.len())]
     }
@@ -92,15 +93,15 @@ impl ObjectTable {
         self.by_size[if distance(below) < distance(above) { below } else { above }].1
     }
 
-    /// Some favourite of at least `bytes`, or the largest.
+    /// A favourite of at least `bytes`, or the largest.
     pub(crate) fn at_least(&self, bytes: u64, rng: &mut SeededRng) -> KeySlot {
         let first = self.by_size.partition_point(|&(size, _)| size < bytes);
         let first = first.min(self.by_size.len() - 1);
         self.by_size[first + rng.index(self.by_size.len() - first)].1
     }
 
-    /// Stores an object under a new key or, where no more keys may be made, under one that had
-    /// one.
+    /// Stores an object under a new key or, if no more keys may be made, under the key of a deleted
+    /// object.
     pub(crate) fn store_new(&mut self, bytes: u64, rng: &mut SeededRng) -> KeySlot {
         if self.slots.len() < self.slots_max {
             let slot = self.make(bytes);
@@ -129,8 +130,8 @@ impl ObjectTable {
         self.slots[index(slot)].bytes = bytes;
     }
 
-    /// Removes some object and says which; nothing while only favourites would be left to take
-    /// their places.
+    /// Removes a random object and returns its slot; `None` if only favourites and their
+    /// replacements would be left.
     pub(crate) fn delete(&mut self, rng: &mut SeededRng) -> Option<KeySlot> {
         if self.live.len() <= self.favourites.len() + 1 {
             return None;
@@ -150,7 +151,7 @@ impl ObjectTable {
         Some(slot)
     }
 
-    /// An existing object that is no favourite; there is one.
+    /// A random existing object that is not a favourite; there must be one.
     fn plain(&self, rng: &mut SeededRng) -> KeySlot {
         loop {
             let slot = self.any(rng);
@@ -173,7 +174,7 @@ impl ObjectTable {
         self.live.push(slot);
     }
 
-    /// Makes an object the favourite of this rank, in the place of the one that was.
+    /// Makes an object the favourite of this rank, replacing the previous one.
     fn favour(&mut self, slot: KeySlot, rank: usize) {
         match self.favourites.get_mut(rank) {
             Some(holder) => {
@@ -203,7 +204,7 @@ fn index(slot: u32) -> usize {
     usize::try_from(slot).unwrap_or(usize::MAX)
 }
 
-/// A position as a slot's number; the settings bound the number of slots far below 2^32.
+/// An index as the number of a slot; the settings limit the number of slots far below 2^32.
 fn place(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(NOWHERE)
 }

@@ -1,4 +1,4 @@
-//! What the lake itself knows that its metrics must be.
+//! The lake's metrics as the model itself computes them.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +9,24 @@ use crate::{lake::objects::KeySlot, model::Oracle, rng::to_f64};
 /// What a request changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The object, by the number in its key.
+    /// The slot of the object, which is the number in its key.
     pub slot: KeySlot,
-    /// Changes happen in this order.
+    /// The number of the change; changes happen in this order.
     pub number: u64,
-    /// Size of the object after it; nothing after a delete.
+    /// Size of the object after the change; `None` after a delete.
     pub bytes: Option<u64>,
 }
 
-/// Used space and accesses as the model knows them.
+/// Used space and accesses as the model computes them.
 #[derive(Clone, Debug, Default)]
 pub struct LakeOracle {
-    /// By slot: number of the last change entered (0: none) and the bytes it left.
+    /// By slot: the number of the last change that was entered (0 for none) and the size after it.
     objects: Vec<(u64, u64)>,
     used_bytes: u64,
 }
 
 impl LakeOracle {
-    /// Bytes stored by this run's writes and copies, less what was replaced and deleted.
+    /// Bytes stored by this run's writes and copies, minus what was replaced and deleted.
     pub const fn used_bytes(&self) -> u64 {
         self.used_bytes
     }

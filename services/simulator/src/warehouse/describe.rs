@@ -1,4 +1,4 @@
-//! What the warehouse's model generates beside what was published.
+//! What the warehouse's model generates, compared with what was published.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,12 @@ const REDSET: &str = "Redset, 200 provisioned clusters (measured on an hourly ex
 const FIVETRAN: &str = "Fivetran over Snowset and Redset";
 const GUESS: &str = "no published figure";
 const MEGABYTE: u64 = 1_000_000;
-/// Queries that a warehouse must have in the sample for its repetition to say anything.
+/// Number of queries that a warehouse must have in the sample for a meaningful share of
+/// repetitions.
 const QUERIES_MIN: u64 = 1_000;
 
-/// Draws a sample with these settings, calm and with a fixed seed unless one is set.
+/// Describes a sample with these settings: without incidents, and with a fixed seed unless one is
+/// set.
 pub fn describe(config: &Config) -> Vec<Figure> {
     let mut sample = Observations::default();
     let origin = RunSeed::of_a_sample(&config.common);

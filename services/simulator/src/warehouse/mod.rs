@@ -20,7 +20,8 @@ pub use tenants::TENANTS_MAX;
 ///
 /// # Errors
 ///
-/// What no retry can mend: settings that the broker refuses, a file that can't be written.
+/// Errors that no retry can correct: settings that the broker refuses, a file that cannot be
+/// written.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let Config { common, bus, shape } = config;
     let scenario_of = common.clone();

@@ -1,4 +1,4 @@
-//! The warehouse as a pure model: queries that finish.
+//! The warehouse as a pure model of queries that finish.
 
 use domain::{Fact, Outcome, Statement, Timestamp, WarehouseQuery};
 
@@ -18,7 +18,7 @@ use crate::{
 /// Edges of the published buckets of run time, in seconds.
 pub const RUNTIME_EDGES_S: &[f64] =
     &[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 36_000.0, 360_000.0];
-/// Per cent of the queries in each: van Renen et al., PVLDB 17(11), 2024.
+/// Percentage of the queries in each bucket: van Renen et al., PVLDB 17(11), 2024.
 pub const RUNTIME_PERCENT: &[f64] = &[13.7, 48.3, 24.9, 9.9, 2.2, 0.86, 0.08, 0.008, 0.000_09];
 /// Bytes scanned by queries that scan a megabyte or more: a lognormal cut at its lower end, with
 /// the median of 100 MB and the 99.9th percentile of 300 GB that Fivetran published over Snowset
@@ -26,9 +26,10 @@ pub const RUNTIME_PERCENT: &[f64] = &[13.7, 48.3, 24.9, 9.9, 2.2, 0.86, 0.08, 0.
 const SCANNED_LN_MEDIAN: f64 = 18.272_822_456;
 const SCANNED_LN_SIGMA: f64 = 2.627_137_189;
 const SCANNED_BELOW_MB: f64 = 0.044_882_164;
-/// No query is said to scan more: a petabyte.
+/// Most bytes that a query may scan: a petabyte.
 const SCANNED_MAX: f64 = 1e15;
-/// Share of the queries that scan less than a megabyte. A guess: catalogues and small dimensions.
+/// Share of the queries that scan less than a megabyte. A guess: queries of catalogues and small
+/// dimensions.
 const SMALL_SCAN_SHARE: f64 = 0.3;
 /// How often the rank of a query's scan follows the rank of its run time, so that long queries are
 /// mostly those that read much. A guess; both distributions stay as published.
@@ -40,10 +41,11 @@ const QUEUED_MEDIAN_US: f64 = 1.003e6;
 const QUEUED_SIGMA: f64 = 2.1;
 /// Bytes of a row: log-uniform between these, so that rows have the scans' heavy tail.
 const ROW_BYTES: (f64, f64) = (20.0, 400.0);
-/// Rows given back by a read: median and spread. A guess.
+/// Rows returned by a read: median and spread. A guess.
 const RETURNED_MEDIAN: f64 = 40.0;
 const RETURNED_SIGMA: f64 = 2.8;
-/// Answers from the result cache go to queries that are at most as slow as this share of all.
+/// Upper rank of run time, as a share of all queries, up to which a query may be answered from the
+/// result cache.
 const CACHED_RANK_MAX: f64 = 0.62;
 
 /// The warehouse of one run.
@@ -58,11 +60,11 @@ pub struct Warehouse {
     tenants: Tenants,
     /// Probability that a repeated, fast read is answered from the cache.
     cached: f64,
-    /// Share of the fast queries that are.
+    /// Share of the fast queries that are answered from the cache.
     fast_cached: f64,
 }
 
-/// How queries end that do not end well, with weights. Redset says "aborted"; the split is a guess.
+/// Outcomes of queries that fail, with weights. Redset says "aborted"; the split is a guess.
 const FAILURES: &[(Outcome, f64)] = &[
     (Outcome::Cancelled, 0.5),
     (Outcome::Timeout, 0.2),
@@ -83,7 +85,7 @@ impl Warehouse {
             .sum();
         let failures: Vec<f64> = FAILURES.iter().map(|(_, weight)| *weight).collect();
         let tenants = Tenants::new(shape.warehouses, &mut rng);
-        // Of the fast queries, those that may be answered from the cache.
+        // The fast queries that may be answered from the cache.
         let eligible = selects * tenants.repeat_share() * (1.0 - shape.failure_share);
         let wanted = shape.cache_hit_share / CACHED_RANK_MAX;
         let cached = if eligible > 0.0 { (wanted / eligible).min(1.0) } else { 0.0 };
@@ -111,8 +113,8 @@ impl Warehouse {
         }
     }
 
-    /// Rank among the queries that are not answered from the cache, of which the fast ones are
-    /// fewer, from the rank among all.
+    /// Converts a rank among all queries into a rank among the queries that are not answered from
+    /// the cache, of which fewer are fast.
     fn rank_uncached(&self, runtime_rank: f64) -> f64 {
         let cached = self.fast_cached;
         let fast = runtime_rank.min(CACHED_RANK_MAX) * (1.0 - cached);

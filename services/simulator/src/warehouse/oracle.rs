@@ -1,4 +1,4 @@
-//! What the warehouse itself knows that its metrics must be.
+//! The warehouse's metrics as the model itself computes them.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,22 @@ use crate::{model::Oracle, rng::to_f64};
 /// Whole seconds over which response times are averaged.
 const WINDOW_S: i64 = 60;
 
-/// What a query adds.
+/// The contribution of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// The second it finished in, since 1970.
+    /// The second in which the query finished, since 1970.
     pub second: i64,
-    /// Queue and execution, in microseconds.
+    /// Response time: queue and execution, in microseconds.
     pub response_us: u64,
     /// Rows read or written.
     pub rows: u64,
 }
 
-/// Response time and rows as the model knows them.
+/// Response times and rows as the model computes them.
 #[derive(Clone, Debug, Default)]
 pub struct WarehouseOracle {
     rows: u128,
-    /// Count and sum of response times by second; seconds that left the window are let go.
+    /// Count and sum of response times by second. Seconds that left the window are removed.
     seconds: BTreeMap<i64, (u64, u128)>,
 }
 

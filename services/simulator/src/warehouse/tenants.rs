@@ -1,14 +1,15 @@
-//! Who asks the warehouse: a few tenants for most of it, and mostly what they asked before.
+//! Who queries the warehouse: a few tenants run most of the queries, and they mostly repeat earlier
+//! ones.
 
 use crate::{
     lake::push_hex,
     rng::{Choice, SeededRng, length, to_f64, to_u64},
 };
 
-/// Shares of all queries by ranks of tenants, the first and last rank of each group, and how fast
-/// the share falls with the rank inside. Redset, 200 provisioned clusters: the top 1, 5, 10 and 20
-/// hold 13.6, 36.0, 50.8 and 69.7 %; the falls are chosen so that the Gini coefficient is 0.83
-/// (measured 0.84).
+/// Shares of all queries by ranks of tenants: the first and last rank of each group, its share, and
+/// how fast the share falls with the rank inside the group. In Redset (200 provisioned clusters)
+/// the top 1, 5, 10 and 20 have 13.6, 36.0, 50.8 and 69.7 %. The falls are chosen so that the Gini
+/// coefficient is 0.83 (measured: 0.84).
 const GROUPS: &[(u32, u32, f64, f64)] = &[
     (1, 1, 0.136, 0.0),
     (2, 5, 0.224, 0.12),
@@ -16,27 +17,27 @@ const GROUPS: &[(u32, u32, f64, f64)] = &[
     (11, 20, 0.189, 0.05),
     (21, 200, 0.303, 0.045),
 ];
-/// Tenants that were measured, and the most that are simulated.
+/// Number of tenants that were measured, which is also the most that are simulated.
 pub const TENANTS_MAX: u32 = 200;
-/// Shapes of statements that a tenant may come back to.
+/// Number of statement shapes that a tenant may repeat.
 const SHAPES_KEPT: u64 = 64;
-/// Share of a tenant's queries that repeat an earlier one: on half of the clusters it is 80 % and
+/// Share of a tenant's queries that repeat an earlier one. On half of the clusters it is 80 % or
 /// more (van Renen et al. 2024). The ends are guesses.
 const REPEAT_MIN: f64 = 0.5;
 const REPEAT_MEDIAN: f64 = 0.8;
 const REPEAT_MAX: f64 = 0.98;
-/// Principals of a tenant at most.
+/// Most principals of a tenant.
 const PRINCIPALS_MAX: u64 = 6;
 
-/// One cluster or virtual warehouse and who uses it.
+/// One cluster or virtual warehouse and its users.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenant {
     pub(crate) warehouse: String,
     pub(crate) database: String,
     principals: Vec<String>,
-    /// Share of its queries that repeat an earlier one.
+    /// Share of the tenant's queries that repeat an earlier one.
     pub(crate) repeat_share: f64,
-    /// Shapes of statements so far.
+    /// Number of statement shapes so far.
     shapes: u64,
 }
 
@@ -58,7 +59,7 @@ impl Tenant {
         &self.principals[usize::try_from(place).unwrap_or(0)]
     }
 
-    /// The shape of its next statement, and whether it was asked before.
+    /// The shape of the tenant's next statement, and whether it repeats an earlier one.
     pub(crate) fn statement(&mut self, rng: &mut SeededRng) -> (String, bool) {
         let repeats = self.shapes > 0 && rng.chance(self.repeat_share);
         let number = if repeats {
@@ -98,7 +99,8 @@ impl Tenants {
         let weights: Vec<f64> = (1..=number).map(weight).collect();
         let all: Vec<Tenant> = (1..=number)
             .map(|rank| {
-                // Spread evenly over the ranks, so that a share does not depend on luck.
+                // Values are spread evenly over the ranks, so that a share does not depend on
+                // chance.
                 let u = (f64::from(rank) * 0.618_033_988_75).fract();
                 Tenant::new(rank, repeat_share(u), rng)
             })
@@ -114,20 +116,20 @@ impl Tenants {
         self.repeat_share
     }
 
-    /// A tenant as often as it asks.
+    /// A random tenant, as frequent as its share.
     pub(crate) fn pick(&mut self, rng: &mut SeededRng) -> &mut Tenant {
         let place = self.choice.pick(rng);
         &mut self.all[place]
     }
 
-    /// A tenant in the middle of the field: as a noisy one it is a change to see.
+    /// A tenant of middle rank: as a noisy tenant it makes a visible change.
     pub(crate) fn middle(&mut self) -> &mut Tenant {
         let place = to_u64(to_f64(length(&self.all)) * 0.3);
         &mut self.all[usize::try_from(place).unwrap_or(0)]
     }
 }
 
-/// Share of all queries of the tenant of this rank, from 1.
+/// Share of all queries of the tenant with this rank, from 1.
 fn weight(rank: u32) -> f64 {
     for (first, last, share, fall) in GROUPS {
         if (*first..=*last).contains(&rank) {
@@ -138,7 +140,7 @@ fn weight(rank: u32) -> f64 {
     0.0
 }
 
-/// The repeated share of the tenant that the share `u` of all tenants lies below.
+/// The share of repetitions below which the share `u` of all tenants lies.
 fn repeat_share(u: f64) -> f64 {
     if u < 0.5 {
         REPEAT_MIN + (REPEAT_MEDIAN - REPEAT_MIN) * 2.0 * u
