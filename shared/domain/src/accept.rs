@@ -1,7 +1,7 @@
 //! Acceptance: the one rule by which an event is counted or becomes a dead letter.
 //!
-//! Both services apply it before they judge, so that neither counts what the other refused. It
-//! covers everything that PostgreSQL could refuse.
+//! Aggregator and archiver both apply this rule before they judge, so that neither counts an event
+//! that the other refused. The rule covers every reason for which PostgreSQL could refuse an event.
 
 use crate::{
     event::{Event, Fact, LakeAccess, LakeInventory, WarehouseQuery, names},
@@ -10,8 +10,8 @@ use crate::{
     time::{SECONDS_PER_DAY, Timestamp},
 };
 
-/// Largest count of bytes, microseconds, rows or objects: 2^53 − 1, so that a JSON reader with
-/// floating-point numbers says the same as we do, and sums of 2^63 of them fit 128 bits.
+/// Largest count of bytes, microseconds, rows or objects: 2^53 − 1. A JSON reader that uses
+/// floating-point numbers then reads the same number, and sums of 2^63 of them fit 128 bits.
 pub const QUANTITY_MAX: u64 = (1 << 53) - 1;
 /// Longest bucket, warehouse, database, principal or fingerprint, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -19,9 +19,9 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const KEY_BYTES_MAX: usize = 1_024;
 /// Longest sequencer, in bytes.
 pub const SEQUENCER_BYTES_MAX: usize = 64;
-/// The first moment that is accepted: 2000-01-01T00:00:00Z. No lake and no warehouse that could
-/// speak to a broker is older, and a count of seconds or milliseconds that was taken for
-/// microseconds lies before it, as one of nanoseconds lies behind [`TIME_END`].
+/// The first moment that is accepted: 2000-01-01T00:00:00Z. No lake or warehouse that can speak to
+/// a broker is older. A number of seconds or milliseconds that is read as microseconds lies before
+/// this moment, and a number of nanoseconds after [`TIME_END`].
 pub const TIME_START: Timestamp = Timestamp(946_684_800_000_000);
 /// The first moment that is not accepted: 2200-01-01T00:00:00Z.
 pub const TIME_END: Timestamp = Timestamp(7_258_118_400_000_000);
@@ -33,11 +33,11 @@ names! {
         Undecodable = 0, "undecodable";
         /// There is no event of this type.
         UnknownType = 1, "unknown_type";
-        /// The event does not belong into this stream.
+        /// The event belongs to another stream.
         WrongStream = 2, "wrong_stream";
-        /// A field that must be there is not.
+        /// A required field is missing.
         MissingField = 3, "missing_field";
-        /// A field is not of its type.
+        /// A field has the wrong type.
         WrongField = 4, "wrong_field";
         /// A number or a time is outside of its range.
         OutOfRange = 5, "out_of_range";
@@ -45,13 +45,13 @@ names! {
         TooLong = 6, "too_long";
         /// A text holds a NUL, which PostgreSQL cannot store.
         NulByte = 7, "nul_byte";
-        /// It is dated ahead of the broker's timestamp by more than the skew.
+        /// The event is dated ahead of the broker's timestamp by more than the skew.
         FutureDated = 8, "future_dated";
-        /// It was older than the retention when the broker took it.
+        /// The event was older than the retention when the broker stored it.
         OlderThanRetention = 9, "older_than_retention";
-        /// The message holds more than a decoder may take.
+        /// The message has more items or bytes than a decoder accepts.
         TooLarge = 10, "too_large";
-        /// PostgreSQL refused the row all the same; such an event was counted.
+        /// PostgreSQL refused the row although it was accepted. Such an event was counted.
         RefusedByDatabase = 11, "refused_by_database";
         /// The header block or the subject of the message cannot be read.
         UnreadableHeaders = 12, "unreadable_headers";
@@ -90,11 +90,11 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Whether an event that the broker took at `broker_time` is counted in `stream`.
+/// Whether an event that the broker stored at `broker_time` is counted in `stream`.
 ///
 /// # Errors
 ///
-/// The first reason against it.
+/// The first reason why the event is not counted.
 pub fn accept(
     event: &Event,
     stream: Stream,
@@ -104,7 +104,7 @@ pub fn accept(
     if event.fact.side() != stream.side {
         return Err(Refusal::whole(
             Reason::WrongStream,
-            format!("an event of this type does not belong into {stream}"),
+            format!("an event of this type does not belong to {stream}"),
         ));
     }
     time(event, broker_time, rules)?;
@@ -141,7 +141,8 @@ fn is_plausible(at: Timestamp) -> bool {
     (TIME_START..TIME_END).contains(&at)
 }
 
-/// What is wrong with a time that is not plausible: its unit, if it is plausible in another.
+/// What is wrong with a time that is not plausible. If the number is plausible in another unit, the
+/// text names that unit.
 fn implausible(at: Timestamp) -> String {
     let range = "a time lies between the years 2000 and 2200, as an integer in microseconds since \
                  1970";
@@ -151,7 +152,7 @@ fn implausible(at: Timestamp) -> String {
     }
 }
 
-/// The unit, other than microseconds, in which a number is a plausible time.
+/// The unit, other than microseconds, in which a number would be a plausible time.
 pub fn other_unit(time: i64) -> Option<&'static str> {
     let units = [
         ("seconds", time.checked_mul(1_000_000)),

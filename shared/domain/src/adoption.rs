@@ -1,4 +1,4 @@
-//! Joining a broker and an archive that don't name each other, because a person says so.
+//! Joining a broker and an archive that don't name each other, on the decision of a person.
 
 use std::collections::BTreeMap;
 
@@ -7,37 +7,37 @@ use crate::{
     rules::{Rules, UnknownRules},
 };
 
-/// What a broker shows of itself, whether or not it is of one mind.
+/// What a broker shows about itself, consistent or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerFacts {
-    /// Its entry; `None`: it lost it, or never had one.
+    /// The broker's entry; `None` if it was lost or never written.
     pub entry: Option<BrokerSide>,
-    /// Its event streams with their metadata.
+    /// The broker's event streams with their metadata.
     pub streams: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// What joining the two needs.
+/// What joining a broker and an archive needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adoption {
-    /// The broker's name; `None`: it has none that its streams agree on, and gets a new one.
+    /// The broker's name. `None` if its streams do not agree on a name: the broker gets a new one.
     pub id: Option<PipelineId>,
-    /// The rules of both.
+    /// The rules of both sides.
     pub rules: Rules,
-    /// Whether the archive knows nothing of what the broker did until now: its streams are another
-    /// epoch, and its verdicts and samples speak of another archive.
+    /// Whether the archive knows nothing of the broker's past: the broker's streams are then a new
+    /// epoch, and their verdicts and samples belong to another archive.
     pub is_strange: bool,
 }
 
 /// Why a broker can't be joined to an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CannotAdopt {
-    /// What is fixed for life differs.
+    /// Something that is fixed for the life of a pipeline differs.
     Fixed(Mismatch),
-    /// A stream has no rules of ours.
+    /// A stream has no rules that this program knows.
     Rules {
         /// The stream.
         stream: String,
-        /// What is wrong with them.
+        /// What is wrong with the rules.
         why: UnknownRules,
     },
 }
@@ -47,7 +47,11 @@ impl std::fmt::Display for CannotAdopt {
         match self {
             Self::Fixed(mismatch) => mismatch.fmt(f),
             Self::Rules { stream, why } => {
-                write!(f, "stream {stream} is none of ours ({why}): remove it, and begin again")
+                write!(
+                    f,
+                    "stream {stream} does not belong to a pipeline ({why}): remove it, then run \
+                     the command again"
+                )
             }
         }
     }
@@ -55,12 +59,12 @@ impl std::fmt::Display for CannotAdopt {
 
 impl std::error::Error for CannotAdopt {}
 
-/// What joining a broker to an archive needs; nothing where the broker shows nothing, so that it is
-/// to be begun by the archive's rules.
+/// What joining a broker to an archive needs. `None` if the broker shows nothing, so that it can be
+/// set up by the archive's rules.
 ///
 /// # Errors
 ///
-/// Rules or partitions differ: no events of the one can be judged by the other.
+/// Rules or partitions differ: the events of one side cannot be judged by the rules of the other.
 pub fn adoption(
     shown: &BrokerFacts,
     archive: &ArchiveSide,
@@ -95,7 +99,7 @@ pub fn adoption(
     Ok(Some(Adoption { id, rules, is_strange }))
 }
 
-/// The name that every stream gives.
+/// The pipeline that every stream names; `None` if they differ.
 fn agreed(shown: &BrokerFacts) -> Option<PipelineId> {
     let mut names = shown.streams.values().map(|metadata| metadata.get(PIPELINE_KEY)?.parse().ok());
     let first: PipelineId = names.next()??;

@@ -1,12 +1,13 @@
-//! The order of the archiver's effects on one stream: what may follow what.
+//! The order of the archiver's effects on one stream: what must come after what.
 //!
-//! Written once: the archiver checks itself by it, and the tests what they see from outside.
+//! The rule is written once. The archiver checks itself by this rule, and the tests check what they
+//! observe from outside.
 
 use std::fmt;
 
 use crate::stream::Mark;
 
-/// How far each effect on a stream has gone.
+/// How far each effect on a stream has progressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EffectOrder {
     committed: Option<Mark>,
@@ -17,29 +18,30 @@ pub struct EffectOrder {
 /// An effect out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutOfOrder {
-    /// A checkpoint went back, from the first mark to the second.
+    /// A checkpoint moved back, from the first mark to the second.
     CheckpointWentBack(Mark, Mark),
-    /// This message was acknowledged, and only those up to the second sequence are committed.
+    /// The message with the first sequence was acknowledged, but only messages up to the second
+    /// sequence are committed.
     AcknowledgedBeforeCommit(u64, u64),
-    /// Messages below the first sequence were deleted, and only those up to the second are
-    /// committed: the checkpoint's own message must stay, too.
+    /// Messages below the first sequence were deleted, but only messages up to the second are
+    /// committed. The message of the checkpoint itself must stay, too.
     TrimmedBeforeCommit(u64, u64),
-    /// Verdicts up to the first number were published, and only those up to the second are
+    /// Verdicts up to the first number were published, but only verdicts up to the second are
     /// committed.
     PublishedBeforeCommit(u64, u64),
 }
 
 impl EffectOrder {
-    /// Nothing happened yet, or a checkpoint is known.
+    /// The order at the start: without a checkpoint, or with the last one that was committed.
     pub const fn new(committed: Option<Mark>) -> Self {
         Self { committed, given: 0 }
     }
 
-    /// A checkpoint stands at this mark. The same again is in order.
+    /// A checkpoint was committed at this mark. Committing the same mark again is in order.
     ///
     /// # Errors
     ///
-    /// It stood further on before: an earlier sequence in the same epoch, or an earlier epoch.
+    /// The mark is before the last one: an earlier sequence in the same epoch, or an earlier epoch.
     pub fn commit(&mut self, mark: Mark) -> Result<(), OutOfOrder> {
         if let Some(before) = self.committed
             && (mark.epoch, mark.sequence) < (before.epoch, before.sequence)
@@ -50,11 +52,11 @@ impl EffectOrder {
         Ok(())
     }
 
-    /// The broker was told that everything up to a sequence is done.
+    /// All messages up to a sequence are acknowledged to the broker.
     ///
     /// # Errors
     ///
-    /// It is not all committed.
+    /// Not all of these messages are committed.
     pub fn acknowledge(&self, sequence: u64) -> Result<(), OutOfOrder> {
         let committed = self.committed();
         if sequence > committed {
@@ -63,14 +65,15 @@ impl EffectOrder {
         Ok(())
     }
 
-    /// The broker deletes everything below a sequence.
+    /// All messages below a sequence are deleted at the broker.
     ///
     /// # Errors
     ///
-    /// It is not all committed, or the checkpoint's own message is among it.
+    /// Not all of these messages are committed, or the message of the checkpoint itself is one of
+    /// them.
     pub fn trim(&self, below: u64) -> Result<(), OutOfOrder> {
         let committed = self.committed();
-        // Below 1 nothing is.
+        // There is no message below sequence 1.
         if below > committed.max(1) {
             return Err(OutOfOrder::TrimmedBeforeCommit(below, committed));
         }
@@ -86,7 +89,7 @@ impl EffectOrder {
     ///
     /// # Errors
     ///
-    /// They are not all committed.
+    /// Not all of these verdicts are committed.
     pub const fn publish(&self, number: u64) -> Result<(), OutOfOrder> {
         if number > self.given {
             return Err(OutOfOrder::PublishedBeforeCommit(number, self.given));
@@ -104,17 +107,17 @@ impl fmt::Display for OutOfOrder {
         match self {
             Self::CheckpointWentBack(before, now) => write!(
                 f,
-                "the checkpoint went back from epoch {}, sequence {} to epoch {}, sequence {}",
+                "the checkpoint moved back from epoch {}, sequence {} to epoch {}, sequence {}",
                 before.epoch, before.sequence, now.epoch, now.sequence
             ),
             Self::AcknowledgedBeforeCommit(sequence, committed) => {
-                write!(f, "acknowledged up to {sequence}, committed only up to {committed}")
+                write!(f, "acknowledged up to {sequence}, but committed only up to {committed}")
             }
             Self::TrimmedBeforeCommit(below, committed) => {
-                write!(f, "trimmed below {below}, committed only up to {committed}")
+                write!(f, "trimmed below {below}, but committed only up to {committed}")
             }
             Self::PublishedBeforeCommit(number, given) => {
-                write!(f, "published verdicts up to {number}, committed only up to {given}")
+                write!(f, "published verdicts up to {number}, but committed only up to {given}")
             }
         }
     }

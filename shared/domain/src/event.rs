@@ -1,23 +1,25 @@
-//! Facts: what happened in the lake and in the warehouse. Past tense, never refused.
+//! Facts: what happened in the lake and in the warehouse. A fact is named in the past tense and
+//! cannot be refused.
 
 use crate::{id::EventId, time::Timestamp};
 
 /// One fact with its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Given once, at the origin. (occurred at, id) is the identity of an event everywhere.
+    /// Given once, at the origin. (occurred at, id) is the event's identity in every service.
     pub id: EventId,
-    /// When it happened; of an inventory the time it speaks of; of a query when it finished.
+    /// When the event happened: for an inventory the time that it describes, for a query its end.
     pub occurred_at: Timestamp,
     /// What happened.
     pub fact: Fact,
 }
 
-/// The identity of an event: what makes two deliveries the same one. Ordered by time.
+/// The identity of an event: two deliveries with the same identity are the same event. Ordered by
+/// time.
 pub type EventIdentity = (Timestamp, EventId);
 
 impl Event {
-    /// Its identity.
+    /// The identity of the event.
     pub const fn identity(&self) -> EventIdentity {
         (self.occurred_at, self.id)
     }
@@ -28,14 +30,14 @@ impl Event {
 pub enum Fact {
     /// A request to the object store.
     LakeAccess(LakeAccess),
-    /// What a bucket held at a time, by its own count.
+    /// What a bucket held at a time, as counted by the store.
     LakeInventory(LakeInventory),
     /// A query that finished.
     WarehouseQuery(WarehouseQuery),
 }
 
 impl Fact {
-    /// The side of the house that it belongs to.
+    /// The side that the fact belongs to.
     pub const fn side(&self) -> Side {
         match self {
             Self::LakeAccess(_) | Self::LakeInventory(_) => Side::Lake,
@@ -44,7 +46,7 @@ impl Fact {
     }
 }
 
-/// The lake or the warehouse: each has streams of its own.
+/// The lake or the warehouse. Each side has its own streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
     /// Object store requests and inventories.
@@ -53,12 +55,12 @@ pub enum Side {
     Warehouse,
 }
 
-/// A request to the object store, whatever its outcome.
+/// A request to the object store, successful or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LakeAccess {
     /// Bucket of the object.
     pub bucket: String,
-    /// Key of the object; of a copy the destination; empty for a list.
+    /// Key of the object. For a copy: the key of the destination. For a list: empty.
     pub key: String,
     /// What was asked for.
     pub operation: Operation,
@@ -70,13 +72,13 @@ pub struct LakeAccess {
     pub sequencer: Option<String>,
     /// How long it took, in microseconds; 0 where that is not known.
     pub duration_us: u64,
-    /// How it ended.
+    /// How the request ended.
     pub outcome: Outcome,
-    /// Who asked.
+    /// Who sent the request.
     pub principal: String,
 }
 
-/// What a bucket held at the event's time, by the store's own count.
+/// What a bucket held at the event's time, as counted by the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LakeInventory {
     /// The bucket.
@@ -87,32 +89,32 @@ pub struct LakeInventory {
     pub bytes: u64,
 }
 
-/// A finished query, whatever its outcome.
+/// A finished query, successful or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WarehouseQuery {
     /// The cluster or virtual warehouse that ran it.
     pub warehouse: String,
     /// The database.
     pub database: String,
-    /// Kind of statement.
+    /// Kind of the statement.
     pub statement: Statement,
-    /// Time it waited before it ran, in microseconds.
+    /// Time that the query waited before it ran, in microseconds.
     pub queued_us: u64,
-    /// Time it ran, in microseconds.
+    /// Time that the query ran, in microseconds.
     pub executed_us: u64,
     /// Rows read or written.
     pub rows_processed: u64,
-    /// Rows given back.
+    /// Rows returned.
     pub rows_returned: u64,
     /// Bytes read from storage.
     pub bytes_scanned: u64,
     /// Whether the result came from a cache.
     pub cache_hit: bool,
-    /// How it ended.
+    /// How the query ended.
     pub outcome: Outcome,
-    /// Who asked.
+    /// Who sent the query.
     pub principal: String,
-    /// Names the query's shape, without its literals.
+    /// A name for the shape of the query without its literals.
     pub fingerprint: String,
 }
 
@@ -123,7 +125,8 @@ impl WarehouseQuery {
     }
 }
 
-/// Declares an enum of names that stand in JSON, in labels and, by number, in bincode and rows.
+/// Declares an enum whose values are written by name in JSON and in labels, and by number in
+/// bincode and rows.
 macro_rules! names {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $code:literal, $text:literal;)+ }) => {
         $(#[$meta])*
@@ -134,10 +137,10 @@ macro_rules! names {
             /// Every value, in the order of the codes.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// Their names, in the same order.
+            /// The names of all values, in the same order.
             pub const NAMES: &[&str] = &[$($text,)+];
 
-            /// Its name, as it stands in JSON, labels and views.
+            /// The name of the value in JSON, labels and views.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -147,7 +150,8 @@ macro_rules! names {
                 match name { $($text => Some(Self::$variant),)+ _ => None }
             }
 
-            /// Its number in stored rows and in the binary form. Never given to another value.
+            /// The number of the value in stored rows and in the binary form. A number is never
+            /// given to another value.
             pub const fn code(self) -> u8 {
                 match self { $(Self::$variant => $code,)+ }
             }
@@ -183,21 +187,21 @@ names! {
 }
 
 names! {
-    /// How a request or a query ended. Everything but `Ok` is a failure by reason.
+    /// How a request or a query ended. Every outcome but `Ok` is a failure, with its reason.
     Outcome {
-        /// It did what was asked.
+        /// The request was done.
         Ok = 0, "ok";
         /// There is no such object, table or column.
         NotFound = 1, "not_found";
-        /// The principal may not do this.
+        /// The principal has no right to do this.
         Denied = 2, "denied";
-        /// Too many requests, or no room in a queue.
+        /// Too many requests, or a full queue.
         Throttled = 3, "throttled";
-        /// It took too long.
+        /// The request took too long.
         Timeout = 4, "timeout";
-        /// Its user ended it.
+        /// The user cancelled the request.
         Cancelled = 5, "cancelled";
-        /// Another mistake of the caller: syntax, types, preconditions.
+        /// Another error of the caller: syntax, types, preconditions.
         ClientError = 6, "client_error";
         /// The store or the warehouse failed.
         ServerError = 7, "server_error";

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The twelve custom bits of a UUIDv8 that say "a run prefix and a running number of ours".
+/// The twelve custom bits of a UUIDv8 that mark an id as ours: a run prefix and a running number.
 const MARKER: u128 = 0x1a6;
 const SALT_BITS: u32 = 20;
 const NUMBER_BITS: u32 = 42;
@@ -17,12 +17,12 @@ pub const NUMBER_MAX: u64 = (1 << NUMBER_BITS) - 1;
 pub struct Run {
     /// When the run started, in milliseconds since 1970; 48 bits are kept.
     start_ms: u64,
-    /// Tells runs apart that start in the same millisecond; 20 bits are kept.
+    /// Distinguishes runs that start in the same millisecond; 20 bits are kept.
     salt: u32,
 }
 
 impl Run {
-    /// A run from its start and a salt, each cut to the bits that an id has for it.
+    /// A run from its start and a salt. Bits for which an id has no room are cut off.
     pub const fn new(start_ms: u64, salt: u32) -> Self {
         Self { start_ms: start_ms & ((1 << 48) - 1), salt: salt & ((1 << SALT_BITS) - 1) }
     }
@@ -32,31 +32,33 @@ impl Run {
         self.start_ms
     }
 
-    /// What tells it from runs of the same millisecond.
+    /// The number that distinguishes this run from others of the same millisecond.
     pub const fn salt(self) -> u32 {
         self.salt
     }
 }
 
-/// Twelve and five hexadecimal digits, fit for an object key or a file name.
+/// Formats a run as twelve and five hexadecimal digits, which are safe in an object key or a file
+/// name.
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:012x}-{:05x}", self.start_ms, self.salt)
     }
 }
 
-/// A UUID, given once at the origin. Together with the time of the event it is its identity.
+/// A UUID, given once at the origin. The id and the time of an event together are the event's
+/// identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId([u8; 16]);
 
-/// What an id tells about its origin.
+/// What an id shows about its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdKind {
     /// From our own producers: a run and a running number.
     Sequenced {
-        /// The run that gave it.
+        /// The run that gave the id.
         run: Run,
-        /// The number in the run, from 0, without holes.
+        /// The number in the run, from 0, without gaps.
         number: u64,
     },
     /// Any other UUID: derived from the natural key of a real source.
@@ -69,15 +71,16 @@ impl EventId {
         Self(bytes)
     }
 
-    /// Its sixteen bytes, in the order of the text form.
+    /// The sixteen bytes of the id, in the order of the text form.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// The id of the `number`th event of a run; numbers beyond [`NUMBER_MAX`] are cut.
+    /// The id of event number `number` of a run. Numbers above [`NUMBER_MAX`] lose their upper
+    /// bits.
     ///
-    /// UUIDv8 (RFC 9562 section 5.8): 48 bits of start time, 12 marker bits, 20 bits of salt and 42
-    /// of number. Ids of one run ascend with their number, as bytes and as text.
+    /// The id is a UUIDv8 (RFC 9562 section 5.8): 48 bits of start time, 12 marker bits, 20 bits of
+    /// salt and 42 bits of number. Ids of one run ascend with their number, as bytes and as text.
     pub fn sequenced(run: Run, number: u64) -> Self {
         let value = (u128::from(run.start_ms) << 80)
             | (0x8 << 76)
@@ -88,7 +91,7 @@ impl EventId {
         Self(value.to_be_bytes())
     }
 
-    /// Which kind it is, by our own marker bits.
+    /// The kind of the id, by our marker bits.
     pub fn kind(self) -> IdKind {
         let value = u128::from_be_bytes(self.0);
         let marked = (value >> 64) & 0xffff == (0x8 << 12 | MARKER) && (value >> 62) & 0b11 == 0b10;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-/// The label of everything that came too late for one of its own.
+/// The label of every name that came when all labels were taken.
 pub const OTHER: u16 = 0;
-/// Its name. A bucket of that name shares it.
+/// The name of that label. A bucket with this name shares the label.
 pub const OTHER_NAME: &str = "other";
 
-/// Names and their labels: the first that come get one each, in the order of the stream, so that no
-/// input makes the number of series grow without end.
+/// Names and their labels. The first names in the order of the stream get a label each, up to a
+/// bound, so that no input can make the number of series grow without end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
     labels_max: usize,
@@ -16,12 +16,12 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// No name yet.
+    /// No names yet.
     pub const fn new(labels_max: usize) -> Self {
         Self { labels_max, by_name: BTreeMap::new() }
     }
 
-    /// What was stored of an earlier one with the same bound.
+    /// Labels as they were stored, with the same bound.
     pub const fn restore(labels_max: usize, by_name: BTreeMap<String, u16>) -> Self {
         Self { labels_max, by_name }
     }
@@ -31,7 +31,7 @@ impl Labels {
         &self.by_name
     }
 
-    /// The label of a name; its own as long as there is room.
+    /// The label of a name: a label of its own as long as there is room, else [`OTHER`].
     pub fn label(&mut self, name: &str) -> u16 {
         if let Some(label) = self.by_name.get(name) {
             return *label;

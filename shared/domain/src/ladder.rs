@@ -1,8 +1,10 @@
-//! Which windows are kept: a ladder of lengths, the short ones for some days, the long ones for ever.
+//! Which windows are kept: a ladder of lengths. Short windows are kept for some days, long ones for
+//! ever.
 //!
-//! Every length is kept from the first event on, so that a long range reads few windows. What a
-//! stream keeps of a length begins at a time, and never goes back: a window either holds every event
-//! of its time, or is not there. An event from before that time adds to the longer windows only.
+//! Windows of every length are made from the first event on, so that a query over a long range
+//! reads few windows. The time from which on a stream keeps windows of a length never moves back: a
+//! window either holds every event of its time, or does not exist. An event from before that time
+//! is added to the longer windows only.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -11,22 +13,22 @@ use crate::{
     window::WindowKey,
 };
 
-/// Lengths of one stream. Each event adds to a window of every length, so each one costs as much as
-/// the others do while it is kept.
+/// How many lengths one stream may have. Each event is added to a window of every length, so each
+/// length costs as much as the others while its windows are kept.
 pub const RUNGS_MAX: usize = 6;
 
 /// One length of windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rung {
-    /// Length, in seconds. A day is a multiple of it.
+    /// Length of the windows, in seconds. A day is a multiple of this length.
     pub length_s: u32,
-    /// Whole days for which its windows are kept; 0 is for ever.
+    /// Whole days for which the windows are kept; 0 means for ever.
     pub keep_days: u32,
 }
 
 impl Rung {
-    /// The time from which on windows are kept when the broker's clock says `broker_ns`: a midnight.
-    /// None: for ever.
+    /// The time from which on windows are kept when the broker's clock is at `broker_ns`: a
+    /// midnight. `None` means for ever.
     pub fn kept_from(&self, broker_ns: i64) -> Option<Timestamp> {
         (self.keep_days > 0).then(|| {
             let day = Timestamp::from_nanos(broker_ns).day() - i64::from(self.keep_days);
@@ -35,12 +37,14 @@ impl Rung {
     }
 }
 
-/// The lengths that a stream keeps windows of, ascending. The longer ones are kept at least as long.
+/// The window lengths of a stream, ascending. Longer windows are kept at least as long as shorter
+/// ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder(Vec<Rung>);
 
-/// Ten seconds for a day, a minute for three days, an hour for ever. In a small lake nearly every event
-/// has a minute of its own, so a minute costs half of what the rows of its time do.
+/// Ten seconds for a day, a minute for three days, an hour for ever. In a small lake nearly every
+/// event has its own minute window, so these windows take half as much room as the rows of the same
+/// time.
 impl Default for Ladder {
     fn default() -> Self {
         Self(vec![
@@ -52,7 +56,7 @@ impl Default for Ladder {
 }
 
 impl Ladder {
-    /// No windows: what a stream without events has.
+    /// A ladder without windows, for a stream without events.
     pub const fn none() -> Self {
         Self(Vec::new())
     }
@@ -61,7 +65,7 @@ impl Ladder {
     ///
     /// # Errors
     ///
-    /// What is wrong with them.
+    /// A text that says what is wrong with the rungs.
     pub fn new(rungs: Vec<Rung>) -> Result<Self, String> {
         if rungs.is_empty() || rungs.len() > RUNGS_MAX {
             return Err(format!("it must name from 1 to {RUNGS_MAX} lengths"));
@@ -76,7 +80,7 @@ impl Ladder {
             if long.length_s <= short.length_s {
                 return Err("lengths must ascend".to_owned());
             }
-            // 0 is for ever: longest.
+            // A value of 0 means for ever, which is the longest.
             if long.keep_days.wrapping_sub(1) < short.keep_days.wrapping_sub(1) {
                 return Err(format!(
                     "windows of {} s are kept longer than those of {} s",
@@ -98,7 +102,7 @@ impl Ladder {
     }
 }
 
-/// As `10s:1d,60s:3d,3600s`: each length, and the days for which it is kept.
+/// Formats a ladder as `10s:1d,60s:3d,3600s`: each length, and the days for which it is kept.
 impl fmt::Display for Ladder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, Rung { length_s, keep_days }) in self.0.iter().enumerate() {
@@ -133,18 +137,19 @@ fn read(rung: &str) -> Option<Rung> {
     Some(Rung { length_s: length.strip_suffix('s')?.parse().ok()?, keep_days: keep })
 }
 
-/// Which windows a stream keeps: each length, and the time from which on; `None`: from the first.
+/// Which windows a stream keeps: each length, and the time from which on its windows are kept.
+/// `None` means from the first event on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept(BTreeMap<u32, Option<Timestamp>>);
 
 impl Kept {
-    /// What was kept before.
+    /// The lengths and times as they were stored.
     pub fn new(lengths: impl IntoIterator<Item = (u32, Option<Timestamp>)>) -> Self {
         Self(lengths.into_iter().collect())
     }
 
-    /// Whether this window is kept: then it holds every event of its time, and otherwise it is not
-    /// there.
+    /// Whether this window is kept. A kept window holds every event of its time; any other window
+    /// does not exist.
     pub fn has(&self, window: &WindowKey) -> bool {
         let start = Timestamp(window.start_s.saturating_mul(MICROS_PER_SECOND));
         self.0.get(&window.length_s).is_some_and(|from| from.is_none_or(|from| start >= from))
@@ -155,9 +160,10 @@ impl Kept {
         self.0.iter().map(|(length_s, from)| (*length_s, *from))
     }
 
-    /// Follows a ladder from now on. A length that it does not name is not kept any more. One that
-    /// is new begins with what it would have let go by now, and behind `newest`, the latest time of
-    /// what was archived without it.
+    /// Changes the kept windows to those of a ladder. A length that is not in the ladder is no
+    /// longer kept. A new length begins at the later of two times: the one before which its windows
+    /// would be deleted by now, and the one after `newest`, the latest time of the events that were
+    /// archived without this length.
     pub fn follow(&mut self, ladder: &Ladder, broker_ns: i64, newest: Option<Timestamp>) {
         let lengths_s = ladder.lengths_s();
         self.0.retain(|length_s, _| lengths_s.contains(length_s));
@@ -171,13 +177,14 @@ impl Kept {
         }
     }
 
-    /// Whether it follows a ladder already.
+    /// Whether the kept lengths are those of the ladder already.
     pub fn follows(&self, ladder: &Ladder) -> bool {
         self.0.len() == ladder.rungs().len()
             && ladder.rungs().iter().all(|rung| self.0.contains_key(&rung.length_s))
     }
 
-    /// What can be let go: each length, and the time before which.
+    /// Which windows are due for deletion: each length, and the time before which its windows are
+    /// deleted.
     pub fn due(&self, ladder: &Ladder, broker_ns: i64) -> Vec<(u32, Timestamp)> {
         let due = ladder.rungs().iter().filter_map(|rung| {
             let until = rung.kept_from(broker_ns)?;

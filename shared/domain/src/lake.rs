@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Upper boundaries of the histogram of request durations, in microseconds: 1 ms to 2 min. Small
-/// requests to S3 take 10 to 100 ms and those to a store in the same rack 1 ms or less; what is above
-/// a few seconds is the transfer of a large object, or trouble.
+/// requests to S3 take 10 to 100 ms, and those to a store in the same rack 1 ms or less. Durations
+/// above a few seconds are transfers of large objects, or a sign of trouble.
 pub const DURATION_BOUNDS_US: [u64; 15] = [
     1_000,
     2_500,
@@ -49,39 +49,40 @@ pub struct BucketSums {
     pub space: Space,
 }
 
-/// What an event did besides being counted.
+/// What an event changed besides the counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LakeEffect {
-    /// Nothing more to say.
+    /// Nothing besides the counts.
     Plain,
-    /// A change of an unknown object that lies at or below what was forgotten: used space kept.
+    /// The event changed an unknown object, and is not newer than the changes that were forgotten:
+    /// used space stays as it was.
     Unordered,
-    /// An inventory that lost against a later one.
+    /// An inventory that is older than the one in force.
     InventoryOutdated,
-    /// An inventory of a time that is no longer kept.
+    /// An inventory of a time whose tracked bytes are no longer kept.
     InventoryTooOld,
     /// An inventory of a bucket that has no label of its own.
     InventoryWithoutLabel,
 }
 
-/// The state of the lake's stream.
+/// The state of a lake stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LakeState {
     slot_s: u32,
-    /// Requests since the first event, whatever their outcome.
+    /// Requests since the first event, successful or not.
     pub accesses: u64,
     /// The time of the newest event.
     pub newest: Timestamp,
     /// Labels of buckets.
     pub labels: Labels,
-    /// By label.
+    /// Sums of the buckets by label.
     pub buckets: BTreeMap<u16, BucketSums>,
     /// Sizes of objects.
     pub objects: Objects,
 }
 
 impl LakeState {
-    /// Nothing happened yet.
+    /// The state before the first event.
     pub const fn new(rules: &Rules) -> Self {
         Self {
             slot_s: rules.sample_interval_s,
@@ -93,7 +94,7 @@ impl LakeState {
         }
     }
 
-    /// Counts an event. Total: a fact of the warehouse changes nothing.
+    /// Counts an event. The function is total: a fact of the warehouse changes nothing.
     pub fn apply(&mut self, event: &Event) -> LakeEffect {
         match &event.fact {
             Fact::LakeAccess(access) => self.access(event.identity(), access),
@@ -190,7 +191,7 @@ impl LakeState {
         self.buckets.values().map(|bucket| bucket.space.used()).sum()
     }
 
-    /// The buckets with their names; those without a label of their own together as `other`.
+    /// The buckets with their names; buckets without a label of their own are summed up as `other`.
     pub fn buckets(&self) -> impl Iterator<Item = (&str, &BucketSums)> {
         let other = self.buckets.get(&OTHER).map(|sums| (OTHER_NAME, sums));
         let named = self.labels.by_name().iter();

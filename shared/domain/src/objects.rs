@@ -1,17 +1,17 @@
-//! The current size of every object, compactly and within a bound.
+//! The current size of every object, in compact form and within a bound.
 
 use std::collections::BTreeMap;
 
 use crate::{id::EventId, time::Timestamp};
 
-/// Names an object: the first half of the BLAKE3 hash of bucket and key, which nobody can make
-/// collide.
+/// The name of an object: the first half of the BLAKE3 hash of bucket and key. Nobody can construct
+/// two objects with the same name.
 pub type ObjectKey = [u8; 16];
 
 /// The name of an object.
 pub fn object_key(bucket: &str, key: &str) -> ObjectKey {
     let mut hasher = blake3::Hasher::new();
-    // The length keeps ("a", "bc") and ("ab", "c") apart.
+    // The length distinguishes ("a", "bc") from ("ab", "c").
     hasher.update(&bucket.len().to_be_bytes());
     hasher.update(bucket.as_bytes());
     hasher.update(key.as_bytes());
@@ -20,36 +20,36 @@ pub fn object_key(bucket: &str, key: &str) -> ObjectKey {
     name
 }
 
-/// Which change of an object is the latest: by time, then sequencer as bytes, then id.
+/// The order of an object's changes: by time, then by sequencer as bytes, then by id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// When it happened.
+    /// When the change happened.
     pub occurred_at: Timestamp,
-    /// The store's own order of changes of one key, where it gives one.
+    /// The store's own order of the changes of one key, if the store gives one.
     pub sequencer: Option<Box<str>>,
-    /// Decides when all else is equal.
+    /// Decides if all else is equal.
     pub id: EventId,
 }
 
 /// An object, or the tombstone of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// The change that decided its size.
+    /// The latest change, which decided the size.
     pub version: Version,
-    /// Its size in bytes; `None`: it was deleted.
+    /// The size in bytes; `None` if the object was deleted.
     pub bytes: Option<u64>,
     /// The label of its bucket.
     pub label: u16,
 }
 
-/// What a change did to the bytes stored.
+/// The effect of a change on the bytes stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// It decided the object's size; the bytes stored changed by so much.
+    /// The change decided the object's size; the bytes stored changed by this number.
     By(i128),
-    /// A later change of the object came before it.
+    /// A later change of the object was applied before.
     Outdated,
-    /// The object is not known, and the change lies at or below what was forgotten.
+    /// The object is not known, and the change is not later than the changes that were forgotten.
     Unordered,
 }
 
@@ -63,12 +63,12 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// No object yet.
+    /// No objects yet.
     pub const fn new(objects_max: usize) -> Self {
         Self { objects_max, kept: BTreeMap::new(), floor: None, forgotten_objects: 0 }
     }
 
-    /// What was stored of an earlier one with the same bound.
+    /// Objects as they were stored, with the same bound.
     pub const fn restore(
         objects_max: usize,
         kept: BTreeMap<ObjectKey, Object>,
@@ -83,19 +83,19 @@ impl Objects {
         &self.kept
     }
 
-    /// The latest change ever forgotten.
+    /// The latest change that was forgotten.
     pub const fn floor(&self) -> Option<&Version> {
         self.floor.as_ref()
     }
 
-    /// Objects, not tombstones, that were forgotten. From 1 on, used space is an estimate: their
-    /// bytes stay counted, and an overwrite counts twice.
+    /// How many objects (not tombstones) were forgotten. If this is not 0, used space is an estimate:
+    /// the bytes of forgotten objects stay counted, and an overwrite of one counts its bytes twice.
     pub const fn forgotten_objects(&self) -> u64 {
         self.forgotten_objects
     }
 
-    /// Applies a change: a new size, or none for a delete. The latest version decides, not the
-    /// latest to arrive.
+    /// Applies a change: a new size, or `None` for a delete. The change with the latest version
+    /// decides, not the last one to arrive.
     pub fn change(&mut self, key: ObjectKey, new: Object) -> Changed {
         let after = signed(new.bytes);
         if let Some(known) = self.kept.get_mut(&key) {
@@ -116,12 +116,14 @@ impl Objects {
         Changed::By(after)
     }
 
-    /// Forgets an eighth, in bulk, because no index by time is kept: from the older half of what is
-    /// kept the oldest tombstones, then the oldest objects.
+    /// Forgets an eighth of the entries at a time, because no index by time is kept. Candidates are
+    /// the older half of all entries; of these the oldest tombstones are forgotten first, then the
+    /// oldest objects.
     ///
-    /// A forgotten tombstone costs nothing but the judgement of changes that are older still; for
-    /// that reason one of the newer half stays: with it the floor would jump to about now, and the
-    /// first writes of other objects that come a little late would be left out.
+    /// Forgetting a tombstone affects only changes that are older still, which can no longer be
+    /// judged. Tombstones in the newer half stay for that reason: without them, the floor would
+    /// move to about now, and first writes of other objects that arrive a little late would not be
+    /// counted.
     fn forget(&mut self) {
         let wanted = (self.objects_max / 8).max(1);
         let by_time =
@@ -139,7 +141,7 @@ impl Objects {
     }
 }
 
-/// So many of the smallest, in no order.
+/// The `wanted` smallest items, in no order.
 fn smallest<T: Ord>(mut all: Vec<T>, wanted: usize) -> Vec<T> {
     if wanted < all.len() {
         all.select_nth_unstable(wanted);

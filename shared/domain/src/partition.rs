@@ -1,21 +1,21 @@
-//! Which partition an event is of: a function of what it is about, one for subjects and state alike.
+//! Which partition an event belongs to. One function serves both subjects and state.
 
 use crate::{
     event::{Event, Fact},
     objects::{ObjectKey, object_key},
 };
 
-/// The partition of an object, among so many: of its changes and of its state.
+/// The partition of an object, out of `partitions`: of its changes and of its state.
 pub fn of_object(name: &ObjectKey, partitions: u16) -> u16 {
     let place = u128::from_be_bytes(*name) % u128::from(partitions.max(1));
     u16::try_from(place).unwrap_or(0)
 }
 
-/// The partition of an event, among so many: that of its object, so that all changes of an object
-/// stand in one stream, in their order; of a query the same of its id's hash.
+/// The partition of an event, out of `partitions`. A change follows its object, so that all changes
+/// of an object are in one stream, in their order. A query follows the hash of its id.
 ///
-/// An inventory has no object: its maker publishes one to each partition, with that partition's part,
-/// and this gives 0.
+/// An inventory has no object: its producer publishes one inventory to each partition, with the
+/// share of that partition, and this function returns 0.
 pub fn of(event: &Event, partitions: u16) -> u16 {
     match &event.fact {
         Fact::LakeAccess(access) => of_object(&object_key(&access.bucket, &access.key), partitions),

@@ -1,38 +1,39 @@
-//! Which pipeline a broker carries and an archive keeps, and what two sides that meet must do.
+//! Which pipeline a broker carries and an archive keeps, and what must be done when the two meet.
 //!
-//! A program can't tell a broker whose disk was lost from a second pipeline: so two sides that
-//! differ are refused, and joining them is for a person (`lakegauge adopt`).
+//! A program cannot distinguish a broker whose disk was lost from the broker of a second pipeline.
+//! Two sides that differ are therefore refused, and only a person can join them (`lakegauge
+//! adopt`).
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::rules::Rules;
 
-/// Under which key a stream's metadata names its pipeline.
+/// The key under which a stream's metadata names its pipeline.
 pub const PIPELINE_KEY: &str = "lakegauge.pipeline";
-/// What begins the names of rules in metadata.
+/// Prefix of the names of rules in metadata.
 const KEY_PREFIX: &str = "lakegauge.";
-/// Digits of a name: sixteen bytes in hexadecimal.
+/// Length of a name as text: sixteen bytes in hexadecimal.
 const DIGITS: usize = 32;
 /// What a person can do about two sides that differ.
 const ADOPT: &str = "if they belong together all the same, `lakegauge adopt` says what joining them \
                      means, and does it";
 
-/// A pipeline's name: sixteen random bytes, made once in its broker.
+/// The name of a pipeline: sixteen random bytes, made once in its broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PipelineId(pub [u8; 16]);
 
-/// An archive's own name: sixteen random bytes, made with its database.
+/// The name of an archive: sixteen random bytes, made with its database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArchiveId(pub [u8; 16]);
 
-/// As 32 hexadecimal digits.
+/// Formats the name as 32 hexadecimal digits.
 impl fmt::Display for PipelineId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_digits(&self.0, f)
     }
 }
 
-/// As 32 hexadecimal digits.
+/// Formats the name as 32 hexadecimal digits.
 impl fmt::Display for ArchiveId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_digits(&self.0, f)
@@ -80,47 +81,47 @@ fn from_digits(text: &str) -> Result<[u8; 16], NoName> {
 /// A pipeline, and what is fixed for as long as it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pipeline {
-    /// Its name.
+    /// The name of the pipeline.
     pub id: PipelineId,
-    /// Into how many partitions each side is split.
+    /// How many partitions each side has.
     pub partitions: u16,
     /// What judgement and fold depend on.
     pub rules: Rules,
 }
 
-/// What a broker says of itself.
+/// What a broker's entry says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerSide {
     /// The pipeline whose events it carries.
     pub pipeline: Pipeline,
-    /// The archive that keeps them; `None` before one was met.
+    /// The archive that keeps these events; `None` until the broker has met an archive.
     pub archive: Option<ArchiveId>,
 }
 
-/// What an archive says of itself.
+/// What an archive's entry says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveSide {
-    /// Its own name.
+    /// The name of the archive.
     pub id: ArchiveId,
-    /// The pipeline whose events it keeps; `None` before one was met.
+    /// The pipeline whose events the archive keeps; `None` until the archive has met a broker.
     pub pipeline: Option<Pipeline>,
 }
 
-/// What two sides that belong together need.
+/// What must be done for two sides that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meeting {
-    /// Nothing: each names the other.
+    /// Nothing: each side names the other.
     Agreed,
-    /// The archive is to name the broker's pipeline, then they meet again.
+    /// The archive must name the broker's pipeline; then the two meet again.
     NamePipeline,
-    /// The broker is to name the archive, then they meet again.
+    /// The broker must name the archive; then the two meet again.
     NameArchive,
 }
 
 /// Two values of something that is fixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// What: the name of a rule, or `partitions`.
+    /// What differs: the name of a rule, or `partitions`.
     pub name: String,
     /// The value in force.
     pub in_force: String,
@@ -128,37 +129,37 @@ pub struct Difference {
     pub other: String,
 }
 
-/// Why sides are not to work together.
+/// Why two sides must not work together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// The broker has event streams, and nothing says of which pipeline.
+    /// The broker has event streams, but no entry that says which pipeline they belong to.
     NoEntry {
         /// One of the streams.
         stream: String,
     },
-    /// A stream names another pipeline than the broker, or none.
+    /// A stream names another pipeline than the broker does, or no pipeline.
     OtherStream {
         /// The stream.
         stream: String,
-        /// What it names.
+        /// The pipeline that the stream names.
         named: Option<String>,
-        /// The broker's.
+        /// The broker's pipeline.
         pipeline: PipelineId,
     },
-    /// The broker is another than the process began with.
+    /// The broker is not the one that the process started with.
     OtherBroker {
-        /// The pipeline that the process began with.
+        /// The pipeline that the process started with.
         first: PipelineId,
-        /// What the broker carries now; `None`: it says nothing.
+        /// The pipeline that the broker carries now; `None` if it names no pipeline.
         now: Option<PipelineId>,
     },
     /// The archive keeps another pipeline than the broker carries.
     OtherPipeline {
-        /// The broker's.
+        /// The broker's pipeline.
         broker: PipelineId,
         /// The archive.
         archive: ArchiveId,
-        /// Whose events it keeps.
+        /// The pipeline whose events the archive keeps.
         kept: PipelineId,
     },
     /// The broker's events are kept by another archive.
@@ -167,14 +168,14 @@ pub enum Mismatch {
         broker: PipelineId,
         /// The archive that the broker names.
         named: ArchiveId,
-        /// The archive that is there.
+        /// The archive that was found.
         archive: ArchiveId,
-        /// Whose events that keeps; `None`: it is empty.
+        /// The pipeline whose events that archive keeps; `None` if it is empty.
         kept: Option<PipelineId>,
     },
-    /// What is fixed for a pipeline's life differs.
+    /// Something that is fixed for the life of a pipeline differs.
     Fixed {
-        /// Who gives the other value.
+        /// The side that has the other value.
         by: String,
         /// The two values.
         difference: Difference,
@@ -186,8 +187,8 @@ impl fmt::Display for Mismatch {
         match self {
             Self::NoEntry { stream } => write!(
                 f,
-                "the broker has stream {stream}, and nothing in it says of which pipeline: its key \
-                 `pipeline` is gone, as with a bucket that was lost; {ADOPT}"
+                "the broker has stream {stream}, and nothing in it says which pipeline it belongs \
+                 to: its key `pipeline` is gone, as with a bucket that was lost; {ADOPT}"
             ),
             Self::OtherStream { stream, named, pipeline } => {
                 write!(f, "the broker carries pipeline {pipeline}, its stream {stream} names ")?;
@@ -195,15 +196,15 @@ impl fmt::Display for Mismatch {
                     Some(named) => write!(f, "pipeline {named}")?,
                     None => write!(f, "none")?,
                 }
-                write!(f, ": it was made by hand, or is another broker's; {ADOPT}")
+                write!(f, ": the stream was created by hand, or belongs to another broker; {ADOPT}")
             }
             Self::OtherBroker { first, now } => {
-                write!(f, "this process began with pipeline {first}, the broker ")?;
+                write!(f, "this process began with pipeline {first}, but the broker ")?;
                 match now {
                     Some(now) => write!(f, "carries pipeline {now} now")?,
-                    None => write!(f, "says of none now: its key `pipeline` is gone")?,
+                    None => write!(f, "names none now: its key `pipeline` is gone")?,
                 }
-                write!(f, "; it is another one, or lost its bucket or its disk; {ADOPT}")
+                write!(f, "; it is another broker, or lost its bucket or its disk; {ADOPT}")
             }
             Self::OtherPipeline { broker, archive, kept } => write!(
                 f,
@@ -254,13 +255,13 @@ impl Mismatch {
 }
 
 impl Pipeline {
-    /// What of another differs from what is fixed here, the first in alphabetical order.
+    /// The first difference, in alphabetical order, between this pipeline and another.
     pub fn difference(&self, other: &Self) -> Option<Difference> {
         self.difference_of_partitions(other.partitions)
             .or_else(|| difference(&self.rules, &other.rules.to_metadata()))
     }
 
-    /// Whether another number of partitions differs from the one that is fixed here.
+    /// The difference between this number of partitions and the one that is fixed here, if any.
     pub fn difference_of_partitions(&self, other: u16) -> Option<Difference> {
         (self.partitions != other).then(|| Difference {
             name: "partitions".to_owned(),
@@ -270,7 +271,7 @@ impl Pipeline {
     }
 }
 
-/// The first of these rules, by keys of metadata, that is not the one in force. What is not a rule is
+/// The first rule, by its metadata key, that is not the one in force. Keys that are not rules are
 /// ignored.
 pub fn difference(in_force: &Rules, named: &BTreeMap<String, String>) -> Option<Difference> {
     in_force.to_metadata().into_iter().find_map(|(key, value)| {
@@ -287,7 +288,7 @@ pub fn difference(in_force: &Rules, named: &BTreeMap<String, String>) -> Option<
 ///
 /// # Errors
 ///
-/// It names another pipeline or none, or other rules.
+/// The stream names another pipeline or none, or has other rules.
 pub fn is_of(
     pipeline: &Pipeline,
     stream: &str,
@@ -311,14 +312,14 @@ pub fn is_of(
     }
 }
 
-/// What is to be done where a broker and an archive meet.
+/// What must be done when a broker and an archive meet.
 ///
-/// The first pair names each other: the archive first, so that of two brokers at one archive the
-/// second finds it taken. After each step they meet again.
+/// In the first pair the archive names the pipeline first, so that of two brokers at one archive
+/// the second finds the archive taken. After each step the two meet again.
 ///
 /// # Errors
 ///
-/// Why they are not to work together; nothing may be written then.
+/// Why the two must not work together. Nothing may be written then.
 pub fn meet(broker: &BrokerSide, archive: &ArchiveSide) -> Result<Meeting, Mismatch> {
     let id = broker.pipeline.id;
     let kept = archive.pipeline.as_ref().map(|kept| kept.id);
@@ -350,7 +351,7 @@ mod tests {
         Pipeline { id: PipelineId([id; 16]), partitions, rules }
     }
 
-    /// Few values, so that many sides are alike.
+    /// Few values, so that generated sides are often alike.
     fn any_pipeline() -> impl Strategy<Value = Pipeline> {
         (0_u8..3, 1_usize..3, 1_u16..3)
             .prop_map(|(id, derived, partitions)| pipeline(id, derived, partitions))
@@ -366,7 +367,7 @@ mod tests {
             .prop_map(|(id, pipeline)| ArchiveSide { id: ArchiveId([id; 16]), pipeline })
     }
 
-    /// Does what the meeting says, until nothing is left to be done.
+    /// Does the steps that the meeting asks for, until nothing is left to do.
     fn joined(
         mut broker: BrokerSide,
         mut archive: ArchiveSide,
@@ -422,7 +423,8 @@ mod tests {
             broker in any_broker(),
             archive in any_archive(),
         ) {
-            // What one step leaves joins to the same as all of them in one go.
+            // A joining that is interrupted after one step ends in the same state as one that is
+            // not.
             let whole = joined(broker.clone(), archive.clone());
             let mut left = (broker, archive);
             match meet(&left.0, &left.1) {

@@ -1,13 +1,13 @@
 //! Everything that judgement and fold depend on besides the events.
 //!
-//! It stands in the stream's metadata, so that the aggregator, the archiver and a later replay use
-//! the same. It is fixed for as long as a pipeline lives.
+//! The rules are stored in the stream's metadata, so that the aggregator, the archiver and a later
+//! replay use the same ones. They are fixed for the life of a pipeline.
 
 use std::collections::BTreeMap;
 
 use crate::ladder::Ladder;
 
-/// Version of decoding, acceptance, judgement and fold. Raised when any of them gives another
+/// Version of decoding, acceptance, judgement and fold. It is raised when any of them gives another
 /// result for the same bytes.
 pub const RULES_VERSION: u32 = 1;
 
@@ -16,24 +16,24 @@ pub const RULES_VERSION: u32 = 1;
 pub struct Rules {
     /// See [`RULES_VERSION`].
     pub version: u32,
-    /// Derived ids kept per stream. 24 bytes each, about 50 in memory.
+    /// Derived ids kept per stream. Each takes 24 bytes in a snapshot and about 50 in memory.
     pub derived_ids_max: usize,
     /// Runs of sequenced ids kept per stream.
     pub runs_max: usize,
-    /// Holes kept per run: numbers that were passed over and may still come.
+    /// Holes kept per run: numbers that were passed over and may still arrive.
     pub holes_per_run_max: usize,
-    /// Objects and tombstones kept for used space. About 100 bytes each in memory.
+    /// Objects and tombstones kept for used space. Each takes about 100 bytes in memory.
     pub objects_max: usize,
-    /// Buckets or warehouses with series of their own; the rest are `other`.
+    /// Buckets or warehouses that have series of their own; the others share the label `other`.
     pub labels_max: usize,
     /// How far an event may be dated ahead of the broker's timestamp, in seconds.
     pub future_skew_s: u32,
-    /// How far an event may be dated behind the broker's timestamp, in days; 0 is without limit.
+    /// How far an event may be dated behind the broker's timestamp, in days; 0 means without limit.
     pub retention_days: u32,
     /// Lengths of the window aggregates, and how long each is kept.
     pub windows: Ladder,
     /// Event time between two kept points of a bucket's tracked bytes, and broker time between two
-    /// samples, in seconds.
+    /// samples. In seconds.
     pub sample_interval_s: u32,
 }
 
@@ -54,25 +54,27 @@ impl Default for Rules {
     }
 }
 
-/// Why metadata is not a set of rules that this program knows.
+/// Why metadata is not a set of rules that this program can follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnknownRules {
     /// The key is missing.
     Missing(&'static str),
-    /// The key's value is not of its form or out of its range.
+    /// The value of the key is malformed or out of range.
     Invalid(&'static str, String),
-    /// Another version wrote them.
+    /// The rules have another version.
     Version(u32),
 }
 
 impl std::fmt::Display for UnknownRules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Missing(key) => write!(f, "stream metadata lacks {key}"),
-            Self::Invalid(key, value) => write!(f, "stream metadata {key} has the value {value:?}"),
+            Self::Missing(key) => write!(f, "the stream metadata lacks {key}"),
+            Self::Invalid(key, value) => {
+                write!(f, "the stream metadata {key} has the invalid value {value:?}")
+            }
             Self::Version(version) => write!(
                 f,
-                "the stream follows version {version} of the rules, this program knows version \
+                "the stream follows version {version} of the rules, but this program knows version \
                  {RULES_VERSION}: run a release that knows it"
             ),
         }
@@ -101,7 +103,7 @@ impl Rules {
         .collect()
     }
 
-    /// The rules that stand in a stream's metadata; other keys are ignored.
+    /// The rules that are stored in a stream's metadata; other keys are ignored.
     ///
     /// # Errors
     ///

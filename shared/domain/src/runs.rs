@@ -1,4 +1,4 @@
-//! Which sequenced ids were seen: intervals per run, in bounded memory.
+//! Which sequenced ids were seen: intervals of numbers per run, in bounded memory.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use crate::id::Run;
 /// Whether an identity was seen before in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// For the first time; it is remembered.
+    /// The identity is new; it is remembered from now on.
     New,
-    /// Again.
+    /// The identity was seen before.
     Duplicate,
-    /// It lies at or below a floor and is not known: only the archive's unique key can tell.
+    /// The identity is not known and not above a floor: only the archive's unique key can decide.
     TooOld,
 }
 
 /// The sequenced ids seen in one stream.
 ///
-/// Kept are the `runs_max` runs with the largest prefixes, and in each the `holes_per_run_max`
-/// highest holes. What was given up leaves a floor; at or below a floor nothing can be told.
+/// The `runs_max` runs with the largest prefixes are kept, and in each run the `holes_per_run_max`
+/// highest holes. What is forgotten raises a floor; nothing at or below a floor can be judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runs {
     runs_max: usize,
@@ -27,24 +27,25 @@ pub struct Runs {
     floor: Option<Run>,
 }
 
-/// The numbers seen of one run: those below `next` that are at or above `floor` and in no hole.
+/// The numbers of one run that were seen: those in `floor..next` that are in no hole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SequenceSet {
     /// One above the highest number seen.
     pub next: u64,
-    /// Below it nothing can be told.
+    /// Numbers below the floor cannot be judged.
     pub floor: u64,
-    /// Start and end (exclusive) of what was passed over, at or above the floor.
+    /// Start and (exclusive) end of each hole: numbers at or above the floor that were not seen
+    /// yet.
     pub holes: BTreeMap<u64, u64>,
 }
 
 impl Runs {
-    /// Nothing seen yet.
+    /// No ids yet.
     pub const fn new(runs_max: usize, holes_per_run_max: usize) -> Self {
         Self { runs_max, holes_per_run_max, kept: BTreeMap::new(), floor: None }
     }
 
-    /// What was stored of an earlier one with the same bounds.
+    /// Runs as they were stored, with the same bounds.
     pub const fn restore(
         runs_max: usize,
         holes_per_run_max: usize,
@@ -59,7 +60,7 @@ impl Runs {
         &self.kept
     }
 
-    /// The largest run ever given up.
+    /// The largest run that was forgotten.
     pub const fn floor(&self) -> Option<Run> {
         self.floor
     }

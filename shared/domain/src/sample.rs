@@ -11,7 +11,7 @@ pub struct Sample {
     pub stream: Stream,
     /// The epoch of the message.
     pub epoch: u32,
-    /// The broker's sequence of the last message that is counted in.
+    /// The broker's sequence of the last message that is included.
     pub sequence: u64,
     /// The broker's timestamp of that message, in nanoseconds since 1970.
     pub broker_ns: i64,
@@ -28,14 +28,14 @@ pub enum SampleValues {
         used_bytes: i128,
         /// Requests since the first event.
         accesses: u64,
-        /// Bytes stored per bucket; those without a label of their own under `other`.
+        /// Bytes stored per bucket; buckets without a label of their own are summed up as `other`.
         buckets: BTreeMap<String, i128>,
     },
     /// Of the warehouse.
     Warehouse {
         /// Queries that finished in the 60 seconds that end with the newest query's second.
         queries_in_window: u64,
-        /// Their response times, in microseconds.
+        /// Sum of the response times of these queries, in microseconds.
         response_us_in_window: u128,
         /// Rows processed since the first event.
         records: u128,

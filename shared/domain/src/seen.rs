@@ -1,4 +1,4 @@
-//! Counting once, in bounded memory, without dropping what is late.
+//! Counting every event once, in bounded memory, without dropping late events.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::{
     runs::{Judgement, Runs},
 };
 
-/// The derived ids seen: those with the largest (occurred at, id).
+/// The derived ids that were seen. Those with the largest (occurred at, id) are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Derived {
     ids_max: usize,
@@ -18,12 +18,12 @@ pub struct Derived {
 }
 
 impl Derived {
-    /// Nothing seen yet.
+    /// No identities yet.
     pub const fn new(ids_max: usize) -> Self {
         Self { ids_max, kept: BTreeSet::new(), floor: None }
     }
 
-    /// What was stored of an earlier one with the same bound.
+    /// Derived ids as they were stored, with the same bound.
     pub const fn restore(
         ids_max: usize,
         kept: BTreeSet<EventIdentity>,
@@ -37,7 +37,7 @@ impl Derived {
         &self.kept
     }
 
-    /// The largest identity ever given up. None: everything can be judged.
+    /// The largest identity that was forgotten. `None` means that every identity can be judged.
     pub const fn floor(&self) -> Option<EventIdentity> {
         self.floor
     }
@@ -57,7 +57,7 @@ impl Derived {
     }
 }
 
-/// All identities seen in one stream, as far as they are kept.
+/// The identities that were seen in one stream, as far as they are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     runs: Runs,
@@ -65,7 +65,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Nothing seen yet.
+    /// No identities yet.
     pub const fn new(rules: &Rules) -> Self {
         Self {
             runs: Runs::new(rules.runs_max, rules.holes_per_run_max),
@@ -73,7 +73,7 @@ impl Seen {
         }
     }
 
-    /// What was stored of an earlier one with the same rules.
+    /// Identities as they were stored, with the same rules.
     pub const fn restore(runs: Runs, derived: Derived) -> Self {
         Self { runs, derived }
     }

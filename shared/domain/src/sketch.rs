@@ -1,15 +1,16 @@
 //! A mergeable sketch of a distribution, in integers.
 //!
-//! Buckets are exact up to 127; above, each power of two is cut into 64 of equal width, so that the
-//! middle of a bucket lies within 1/128 (0.79 %) of every value in it: the layout of an HDR
-//! histogram with six sub-bucket bits. Counts add up, in SQL as well as here, which no sketch of a
-//! library does: the archive has to add the same buckets without this program.
+//! Values up to 127 have a bucket each. Above that, each power of two is divided into 64 buckets of
+//! equal width, so that the middle of a bucket is within 1/128 (0.79 %) of every value in it. This
+//! is the layout of an HDR histogram with six sub-bucket bits. Counts can be added in SQL as well
+//! as in Rust. No sketch from a library allows that, and the archive has to add the same buckets
+//! without this program.
 
 use std::collections::BTreeMap;
 
 const SUB_BUCKETS: u64 = 64;
 
-/// How often each bucket was hit.
+/// The number of values in each bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sketch(BTreeMap<u32, u64>);
 
@@ -21,7 +22,7 @@ pub fn bucket_of(value: u64) -> u32 {
     u32::try_from(index).expect("58 powers of two times 64 and 127 fit into 32 bits")
 }
 
-/// The middle of a bucket: within 1 % of every value in it.
+/// The middle of a bucket, which is within 1 % of every value in it.
 pub fn bucket_value(bucket: u32) -> u64 {
     let index = u64::from(bucket);
     let shift = (index / SUB_BUCKETS).saturating_sub(1);
@@ -35,19 +36,20 @@ impl Sketch {
         *self.0.entry(bucket_of(value)).or_default() += 1;
     }
 
-    /// Adds the counts of another.
+    /// Adds the counts of another sketch.
     pub fn merge(&mut self, other: &Self) {
         for (bucket, count) in &other.0 {
             *self.0.entry(*bucket).or_default() += count;
         }
     }
 
-    /// The buckets that were hit and how often, ascending.
+    /// The buckets that are not empty, with their counts, ascending.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (u32, u64)> + '_ {
         self.0.iter().map(|(bucket, count)| (*bucket, *count))
     }
 
-    /// The value at `share` (0 to 1,000 thousandths) of the counts, within 1 %; `None` if empty.
+    /// The value below which `thousandths` (0 to 1,000) of the counts lie, within 1 %; `None` if
+    /// the sketch is empty.
     pub fn quantile(&self, thousandths: u64) -> Option<u64> {
         let total: u128 = self.0.values().copied().map(u128::from).sum();
         let rank = (total * u128::from(thousandths)).div_ceil(1_000).max(1);

@@ -1,36 +1,36 @@
-//! Used space of a bucket: what its changes add up to, corrected by its inventories.
+//! Used space of a bucket: the sum of its changes, corrected by its inventories.
 //!
-//! A change has at most 64 bits and a stream fewer than 2^63 events, so that no sum of them leaves
-//! 128 bits: nothing here overflows, saturates or wraps.
+//! A change has at most 64 bits and a stream has fewer than 2^63 events, so the sum of any changes
+//! fits 128 bits: nothing here overflows, saturates or wraps.
 
 use std::collections::BTreeMap;
 
 use crate::{event::EventIdentity, time::Timestamp};
 
-/// How long the tracked bytes of the past are kept, in seconds of event time. An inventory that
-/// speaks of an older time cannot be compared and is ignored.
+/// How long tracked bytes of the past are kept, in seconds of event time. An inventory of an older
+/// time has nothing to be compared with and is ignored.
 pub const TRACKED_S: i64 = 86_400;
 
 /// What became of an inventory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inventoried {
-    /// Used space follows it.
+    /// The inventory is now in force, and used space follows it.
     Applied,
-    /// One with a later time is in force.
+    /// An inventory of a later time is in force.
     Outdated,
-    /// It is older than what is kept.
+    /// The inventory is older than the tracked bytes that are kept.
     TooOld,
 }
 
 /// The bytes of one bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// The sum of all changes.
+    /// The sum of all changes, in bytes.
     pub tracked: i128,
-    /// What the inventory in force adds to it.
+    /// The bytes that the inventory in force adds to the sum.
     pub offset: i128,
-    /// The inventory in force: its identity, and the start of the slot that it is compared at, in
-    /// seconds since 1970.
+    /// The inventory in force: its identity, and the start of the slot at which it is compared with
+    /// the sum, in seconds since 1970.
     pub inventory: Option<(EventIdentity, i64)>,
     /// Changes per slot of event time, by the slot's start in seconds since 1970.
     pub slots: BTreeMap<i64, i128>,
@@ -44,8 +44,9 @@ impl Space {
 
     /// Adds a change of the bytes stored.
     ///
-    /// One dated before the time of the inventory in force is in that inventory already: it moves
-    /// the tracked sums from its time on and takes the same off the offset.
+    /// The inventory in force already includes a change that is dated before it. Such a change
+    /// therefore moves the tracked sums from its own time on, and the offset is reduced by the same
+    /// amount.
     pub fn add(&mut self, at: Timestamp, bytes: i128, slot_s: u32, oldest_slot: i64) {
         let slot = at.slot(i64::from(slot_s));
         self.tracked += bytes;
@@ -57,10 +58,11 @@ impl Space {
         }
     }
 
-    /// Puts an inventory in force, unless a later one is.
+    /// Puts an inventory in force, unless a later one is in force already.
     ///
-    /// It is compared at the start of the slot that holds its time: changes of that slot count as
-    /// made after it, which is wrong by at most what changed within one slot.
+    /// The inventory is compared with the sum at the start of the slot that holds its time. Changes
+    /// of that slot count as made after the inventory; the error is at most what changed within one
+    /// slot.
     pub fn inventory(
         &mut self,
         identity: EventIdentity,
@@ -81,7 +83,7 @@ impl Space {
         Inventoried::Applied
     }
 
-    /// Lets go of slots before `oldest_slot`.
+    /// Forgets slots before `oldest_slot`.
     pub fn forget_before(&mut self, oldest_slot: i64) {
         while self.slots.first_key_value().is_some_and(|(slot, _)| *slot < oldest_slot) {
             self.slots.pop_first();

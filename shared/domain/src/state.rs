@@ -1,7 +1,8 @@
 //! The one fold: what a stream's events add up to.
 //!
-//! Each stream is folded alone, in its order; nothing in its state crosses streams. Below its
-//! bounds the fold is commutative, inventories in their place.
+//! Each stream is folded alone, in its order; no state is shared between streams. As long as no
+//! bound is reached, the order of the events does not change the result, if inventories keep their
+//! place.
 
 use crate::{
     event::{Event, Side},
@@ -15,14 +16,15 @@ use crate::{
     warehouse::WarehouseState,
 };
 
-/// What became of an event. Every value but `Counted` leaves the metrics as they were.
+/// What became of an event. Only `Counted` changes the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// It counts; a lake event may have had an effect worth a count of its own.
+    /// The event counts. A lake event may also have an effect that has a counter of its own.
     Counted(LakeEffect),
-    /// It was counted before.
+    /// The event was counted before.
     Duplicate,
-    /// Too old to judge: the archive's unique key decides, and its verdict is counted later.
+    /// The event is too old to judge: the archive's unique key decides, and its verdict is counted
+    /// later.
     TooOld,
 }
 
@@ -35,8 +37,8 @@ pub enum SideMetrics {
     Warehouse(WarehouseState),
 }
 
-/// All that is derived from one stream: the key metrics and the same by labels, objects, sets and sums; not
-/// counts of duplicates seen, which depend on how often the broker delivered.
+/// All that is derived from one stream: key metrics, labelled metrics, objects, sets and sums.
+/// Counts of duplicates are not part of it, because they depend on how often the broker delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamState {
     stream: Stream,
@@ -48,7 +50,7 @@ pub struct StreamState {
 }
 
 impl StreamState {
-    /// Nothing happened yet.
+    /// The state before the first event.
     pub fn new(stream: Stream, rules: Rules) -> Self {
         let seen = Seen::new(&rules);
         let metrics = match stream.side {
@@ -58,7 +60,7 @@ impl StreamState {
         Self { stream, rules, seen, verdicts: 0, metrics }
     }
 
-    /// What was stored of an earlier one with the same rules.
+    /// A state as it was stored, with the same rules.
     pub const fn restore(
         stream: Stream,
         rules: Rules,
@@ -74,7 +76,7 @@ impl StreamState {
         self.stream
     }
 
-    /// The rules that it is judged and folded by.
+    /// The rules by which the stream is judged and folded.
     pub const fn rules(&self) -> &Rules {
         &self.rules
     }
@@ -94,7 +96,8 @@ impl StreamState {
         &self.metrics
     }
 
-    /// Judges an accepted event and, if it is new, counts it. Total: a fact cannot be refused.
+    /// Judges an accepted event and, if it is new, counts it. The function is total: a fact cannot
+    /// be refused.
     pub fn apply(&mut self, event: &Event) -> Applied {
         match self.seen.judge(event.identity()) {
             Judgement::New => Applied::Counted(self.count(event)),
@@ -103,8 +106,8 @@ impl StreamState {
         }
     }
 
-    /// Counts an event by the archive's verdict, if its number is the next one: neither a verdict
-    /// that comes again nor one out of its turn changes anything. Total.
+    /// Counts an event by the archive's verdict, if the number of the verdict is the next one. A
+    /// repeated verdict and a verdict out of turn change nothing. The function is total.
     pub fn apply_verdict(&mut self, number: u64, event: &Event) -> AppliedVerdict {
         match Turn::of(number, self.verdicts) {
             Turn::Next => {
@@ -116,12 +119,12 @@ impl StreamState {
         }
     }
 
-    /// Folds what the archive holds, in counting order, to what was live: an event without a verdict
-    /// is judged and counted; one with a verdict counts without a look at the sets, which could not
-    /// judge it then either.
+    /// Counts one row of the archive; all rows in counting order give the state that the live
+    /// aggregator had. An event without a verdict is judged and counted. An event with a verdict is
+    /// counted without asking the sets, because the sets could not judge it when it arrived either.
     ///
-    /// Every row of an archive was counted once, so anything but [`Applied::Counted`] says that rows
-    /// are missing, doubled or out of order.
+    /// Every row of an archive was counted once, so any result but [`Applied::Counted`] means that
+    /// rows are missing, doubled or out of order.
     pub fn recount(&mut self, event: &Event, verdict: Option<u64>) -> Applied {
         match verdict {
             None => self.apply(event),
@@ -133,8 +136,8 @@ impl StreamState {
         }
     }
 
-    /// Counts an event whose place in the count was decided elsewhere: by a verdict of the archive,
-    /// or in a replay, where neither acceptance nor sets apply.
+    /// Counts an event without judging it: the archive decided by a verdict, or the event is part
+    /// of a replay, where neither acceptance nor the sets apply.
     pub fn count(&mut self, event: &Event) -> LakeEffect {
         match &mut self.metrics {
             SideMetrics::Lake(lake) => lake.apply(event),

@@ -1,4 +1,4 @@
-//! Streams and places in them.
+//! Streams and positions in them.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use crate::{event::Side, time::Timestamp};
 /// Name of the stream that carries the samples of every aggregator.
 pub const SAMPLES: &str = "TELEMETRY";
 
-/// One partition of one side: what is folded, checkpointed and snapshotted alone.
+/// One partition of one side. Each stream is folded, checkpointed and snapshotted alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stream {
     /// Lake or warehouse.
     pub side: Side,
-    /// From 0.
+    /// Number of the partition, from 0.
     pub partition: u16,
 }
 
@@ -45,7 +45,7 @@ impl Stream {
     }
 }
 
-/// Its name in JetStream, in the archive and in labels: `LAKE_0`.
+/// Formats the name of the stream in JetStream, in the archive and in labels: `LAKE_0`.
 impl fmt::Display for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
@@ -66,8 +66,8 @@ pub enum ArchivedStream {
 }
 
 impl ArchivedStream {
-    /// The streams that the archiver of these partitions writes. The samples are written by the one
-    /// that has partition 0.
+    /// The streams that the archiver of these partitions writes. The archiver of partition 0 also
+    /// writes the samples.
     pub fn of_partitions(partitions: &[u16]) -> Vec<Self> {
         let events = partitions.iter().flat_map(|partition| Stream::of_partition(*partition));
         let samples = partitions.contains(&0).then_some(Self::Samples);
@@ -75,7 +75,7 @@ impl ArchivedStream {
     }
 }
 
-/// Its name in JetStream, in the archive and in labels.
+/// Formats the name of the stream in JetStream, in the archive and in labels.
 impl fmt::Display for ArchivedStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -85,26 +85,27 @@ impl fmt::Display for ArchivedStream {
     }
 }
 
-/// Where an event stands in its stream: the order in which events are counted.
+/// The position of an event in its stream. Events are counted in the order of their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Raised when the stream was made again or lost its tail.
+    /// The epoch: raised when the stream was created again or lost its tail.
     pub epoch: u32,
     /// The broker's sequence of the message.
     pub sequence: u64,
-    /// The place in the message, from 0.
+    /// The index of the event in the message, from 0.
     pub index: u32,
 }
 
-/// A message of a stream that was handled to its end, and what tells it from another message of the
-/// same sequence.
+/// The last message of a stream that was handled to its end, with the times that distinguish it
+/// from another message of the same sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The epoch it was read in.
+    /// The epoch in which the message was read.
     pub epoch: u32,
-    /// The broker's sequence; before the first message of an epoch, the one before it.
+    /// The broker's sequence. Before the first message of an epoch: the sequence that precedes it.
     pub sequence: u64,
-    /// The broker's timestamp of the message, in nanoseconds since 1970; 0 before the first.
+    /// The broker's timestamp of the message, in nanoseconds since 1970; 0 before the first
+    /// message.
     pub broker_ns: i64,
     /// When the stream was created, in nanoseconds since 1970.
     pub created_ns: i64,
@@ -116,9 +117,9 @@ impl Mark {
         Timestamp::from_nanos(self.broker_ns)
     }
 
-    /// Whether no message of the epoch was handled yet: there is none that could be compared.
+    /// Whether no message of the epoch was handled yet, so that there is no message to compare.
     ///
-    /// The sequence need not be 0: a purged stream goes on counting where it was.
+    /// The sequence need not be 0: a purged stream continues to count from its last sequence.
     pub const fn is_before_first(&self) -> bool {
         self.broker_ns == 0
     }

@@ -1,4 +1,4 @@
-//! Short ways to say an event, for tests.
+//! Short constructors of events, for tests.
 
 use crate::{
     event::{
@@ -30,7 +30,7 @@ pub(crate) fn access(number: u64, occurred_at: Timestamp) -> Event {
     change(number, occurred_at, Operation::Read, "key", None)
 }
 
-/// A request that says the size of its object.
+/// A request that states the size of its object.
 pub(crate) fn change(
     number: u64,
     occurred_at: Timestamp,

@@ -25,12 +25,12 @@ impl Timestamp {
         self.second().div_euclid(length_s) * length_s
     }
 
-    /// The moment `seconds` later, or the last that can be said.
+    /// The moment `seconds` later, or the last moment that the type can hold.
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)))
     }
 
-    /// A moment from seconds since 1970, or the last that can be said.
+    /// A moment from seconds since 1970, or the last moment that the type can hold.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(MICROS_PER_SECOND))
     }

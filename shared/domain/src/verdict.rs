@@ -1,36 +1,38 @@
-//! Verdicts: the archive's decisions on events that were too old to judge, counted once by number.
+//! Verdicts: the archive's decisions on events that were too old to judge. Each is counted once, by
+//! its number.
 
 use std::collections::VecDeque;
 
 use crate::{event::Event, lake::LakeEffect};
 
-/// Messages of verdicts that are stored and not yet noted: what is read again for nothing if the
-/// first of them is lost, and a bound on what is remembered of them.
+/// How many messages of verdicts may be stored by the broker but not yet noted by the archive. If
+/// the first of them is lost, the others are read again for nothing; the bound limits that, and the
+/// memory for them.
 const STORED_MAX: usize = 64;
 
-/// The archive's decision that an event which was too old to judge is new.
+/// The archive's decision that an event is new although it was too old to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Its number: gap-free from 1, per stream and across epochs.
+    /// The number: gap-free from 1, per stream and across epochs.
     pub number: u64,
     /// The event.
     pub event: Event,
 }
 
-/// Where a verdict's number stands among those that were passed.
+/// How the number of a verdict relates to the numbers that were already passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It is the next one.
+    /// The number is the next one.
     Next,
-    /// It was passed: the verdict came again.
+    /// The number was passed before: this verdict is a repetition.
     Passed,
-    /// Some before it are missing. Only the archiver publishes verdicts, in order: what was between
-    /// was deleted, or somebody else wrote this one.
+    /// Numbers before this one are missing. Only the archiver publishes verdicts, and in order, so
+    /// either messages in between were deleted or another program wrote this one.
     Ahead,
 }
 
 impl Turn {
-    /// Where a number stands when `last` is the highest that was passed; 0 is none.
+    /// The turn of a number, when `last` is the highest that was passed; 0 means none was.
     pub const fn of(number: u64, last: u64) -> Self {
         if number <= last {
             Self::Passed
@@ -42,18 +44,18 @@ impl Turn {
     }
 }
 
-/// What became of a verdict. Every value but `Counted` leaves the state as it was.
+/// What became of a verdict. Only `Counted` changes the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppliedVerdict {
-    /// The event counts; as with any other, it may have had an effect worth a count of its own.
+    /// The event counts. As any other event, it may have an effect that has a counter of its own.
     Counted(LakeEffect),
-    /// It was counted before.
+    /// The verdict was counted before.
     Passed,
-    /// It is not its turn: an alarm.
+    /// Verdicts before this one are missing, which raises an alert.
     Ahead,
 }
 
-/// How far the verdicts of a stream are, at a commit.
+/// How far the verdicts of a stream have progressed at a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerdictProgress {
     /// The sequence of the last message that is archived.
@@ -65,30 +67,32 @@ pub struct VerdictProgress {
 }
 
 impl VerdictProgress {
-    /// Verdicts that were given and are not noted: on their way.
+    /// Verdicts that were given but are not noted yet: they are on their way.
     pub const fn waiting(&self) -> u64 {
         self.given.saturating_sub(self.noted)
     }
 }
 
-/// Which verdicts are to be published next: every number that is not yet noted, in order, from the
-/// rows as they were committed.
+/// Which verdicts must be published next: every number that is not yet noted, in order, from the
+/// committed rows.
 ///
-/// A message whose place was passed without its numbers being noted was deleted: everything from
-/// there on is published again. Begun anew after a crash it publishes again what is not noted; the
+/// If the archive passes a message without noting its numbers, the message was deleted, and
+/// everything from there on is published again. After a crash, everything that is not noted is
+/// published again. The numbers ensure that nothing counts twice.
 /// numbers see to it that nothing counts twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbox {
     progress: VerdictProgress,
     /// The highest number that the broker has stored.
     sent: u64,
-    /// Last number and sequence of what it has stored and what is not noted yet.
+    /// Last number and sequence of each message that the broker has stored and the archive has not
+    /// noted yet.
     stored: VecDeque<(u64, u64)>,
     attempt: u32,
 }
 
 impl Outbox {
-    /// Goes on with what is not noted.
+    /// Starts with the first verdict that is not noted.
     pub const fn new(progress: VerdictProgress) -> Self {
         Self { progress, sent: progress.noted, stored: VecDeque::new(), attempt: 0 }
     }
@@ -116,7 +120,7 @@ impl Outbox {
         due.then_some((self.sent, self.progress.given))
     }
 
-    /// Which attempt at these numbers it is, from 0.
+    /// The number of the attempt at publishing these verdicts, from 0.
     pub const fn attempt(&self) -> u32 {
         self.attempt
     }

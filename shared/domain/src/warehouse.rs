@@ -10,12 +10,13 @@ use crate::{
     time::Timestamp,
 };
 
-/// Whole seconds over which the response time is averaged; they end with the newest query's.
+/// Length of the window over which the response time is averaged, in whole seconds. The window ends
+/// with the second of the newest query.
 pub const RESPONSE_WINDOW_S: i64 = 60;
 
 /// Upper boundaries of the response-time histogram, in microseconds: 5 ms to 10 h. In a published
-/// fleet 0.95 % of the queries, those above one minute, hold 77 % of the run time (van Renen et
-/// al., PVLDB 17(11), 2024), so the boundaries do not end where interactive queries do.
+/// fleet, the 0.95 % of the queries that take more than a minute have 77 % of the run time (van
+/// Renen et al., PVLDB 17(11), 2024), so the boundaries extend beyond interactive queries.
 pub const RESPONSE_BOUNDS_US: [u64; 20] = [
     5_000,
     10_000,
@@ -44,7 +45,8 @@ pub const RESPONSE_BOUNDS_US: [u64; 20] = [
 pub struct WarehouseSums {
     /// Queries by kind of statement and outcome.
     pub queries: BTreeMap<(Statement, Outcome), u64>,
-    /// Queries by the first boundary that holds their response time; the last is without bound.
+    /// Queries by the first boundary that is not below their response time; the last bucket has no
+    /// upper boundary.
     pub responses: [u64; RESPONSE_BOUNDS_US.len() + 1],
     /// Sum of response times, in microseconds.
     pub response_us: u128,
@@ -58,11 +60,12 @@ pub struct WarehouseSums {
     pub cache_hits: u64,
 }
 
-/// The response times of the last seconds: sum and count per second, so that the order of arrival
-/// does not matter.
+/// The response times of the last seconds. A sum and a count are kept per second, so that the order
+/// of arrival does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecentResponses {
-    /// Count and sum in microseconds, by second since 1970. Only the window is kept.
+    /// Count and sum in microseconds, by second since 1970. Only seconds inside the window are
+    /// kept.
     pub seconds: BTreeMap<i64, (u64, u128)>,
 }
 
@@ -71,7 +74,7 @@ impl RecentResponses {
         let (count, sum) = self.seconds.entry(at.second()).or_default();
         *count += 1;
         *sum += u128::from(response_us);
-        // Also the query itself, if it comes so late.
+        // This removes the new query itself if its second is already outside of the window.
         let newest = self.seconds.last_key_value().map_or(0, |(newest, _)| *newest);
         while self
             .seconds
@@ -88,7 +91,7 @@ impl RecentResponses {
     }
 }
 
-/// The state of the warehouse's stream.
+/// The state of a warehouse stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WarehouseState {
     /// Rows read or written by finished queries since the first event.
@@ -99,12 +102,12 @@ pub struct WarehouseState {
     pub responses: RecentResponses,
     /// Labels of warehouses.
     pub labels: Labels,
-    /// By label.
+    /// Sums of the warehouses by label.
     pub warehouses: BTreeMap<u16, WarehouseSums>,
 }
 
 impl WarehouseState {
-    /// Nothing happened yet.
+    /// The state before the first event.
     pub const fn new(rules: &Rules) -> Self {
         Self {
             records: 0,
@@ -115,7 +118,7 @@ impl WarehouseState {
         }
     }
 
-    /// Counts an event. Total: a fact of the lake changes nothing.
+    /// Counts an event. The function is total: a fact of the lake changes nothing.
     pub fn apply(&mut self, event: &Event) {
         match &event.fact {
             Fact::WarehouseQuery(query) => self.query(event.occurred_at, query),
@@ -140,7 +143,8 @@ impl WarehouseState {
         sums.cache_hits += u64::from(query.cache_hit);
     }
 
-    /// The warehouses with their names; those without a label of their own together as `other`.
+    /// The warehouses with their names; warehouses without a label of their own are summed up as
+    /// `other`.
     pub fn warehouses(&self) -> impl Iterator<Item = (&str, &WarehouseSums)> {
         let other = self.warehouses.get(&OTHER).map(|sums| (OTHER_NAME, sums));
         let named = self.labels.by_name().iter();

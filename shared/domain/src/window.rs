@@ -1,4 +1,5 @@
-//! Window aggregates: counts, sums and a sketch per window and key, of exactly the events given.
+//! Window aggregates: counts, sums and a sketch per window and key, of exactly the events that were
+//! added.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use crate::{
     sketch::Sketch,
 };
 
-/// What a window aggregate is about.
+/// The key of a window aggregate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WindowKey {
     /// Bucket or warehouse.
@@ -40,7 +41,7 @@ pub struct WindowSums {
 }
 
 impl WindowSums {
-    /// Adds another.
+    /// Adds the sums of another window to this one.
     pub fn merge(&mut self, other: &Self) {
         self.events += other.events;
         self.bytes += other.bytes;
@@ -53,7 +54,7 @@ impl WindowSums {
 
 type Slot = (i64, u32, u8, Outcome);
 
-/// The window aggregates of some events. Commutative: their order does not matter.
+/// The window aggregates of some events. The order of the events does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Windows(BTreeMap<String, BTreeMap<Slot, WindowSums>>);
 
@@ -93,7 +94,7 @@ fn part(event: &Event) -> Option<Contribution<'_>> {
 }
 
 impl Windows {
-    /// Adds an event to its windows of each length, in seconds. An inventory has none.
+    /// Adds an event to its window of each length, in seconds. An inventory adds to no window.
     pub fn add(&mut self, lengths_s: &[u32], event: &Event) {
         let Some(part) = part(event) else { return };
         if !self.0.contains_key(part.name) {

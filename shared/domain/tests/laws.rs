@@ -15,7 +15,7 @@ use domain::{
 use proptest::prelude::*;
 
 const SECOND: i64 = 1_000_000;
-/// Far enough from 1970 that a day before it exists.
+/// Late enough that the day before it is after 1970.
 const START: i64 = 1_000_000 * SECOND;
 
 fn id() -> impl Strategy<Value = EventId> {
@@ -87,7 +87,7 @@ fn query() -> impl Strategy<Value = Fact> {
     )
 }
 
-/// Histories in which an identity always names the same fact, as origins guarantee.
+/// Histories in which an identity always names the same fact, as sources guarantee.
 fn history(fact: impl Strategy<Value = Fact>) -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec((id(), time(), fact), 0..120).prop_map(|events| {
         let mut known = BTreeMap::new();
@@ -112,7 +112,7 @@ fn fold(stream: Stream, rules: &Rules, events: &[Event]) -> StreamState {
     state
 }
 
-/// The metrics without what is kept only to compare inventories with the past.
+/// The metrics without the state that serves only to compare inventories with the past.
 fn values(state: &StreamState) -> (domain::SampleValues, String) {
     let labelled = match state.metrics() {
         SideMetrics::Lake(lake) => {
@@ -132,7 +132,7 @@ fn values(state: &StreamState) -> (domain::SampleValues, String) {
     (state.sample(), labelled)
 }
 
-/// Used space by the definition: per object the latest successful change decides.
+/// Used space by definition: the latest successful change of each object decides.
 fn used_by_definition(events: &[Event]) -> i128 {
     let mut latest = BTreeMap::new();
     for event in events {
@@ -159,7 +159,8 @@ fn used_by_definition(events: &[Event]) -> i128 {
 /// Requests by operation and outcome.
 type Accesses = BTreeMap<(Operation, Outcome), u64>;
 
-/// What lakes hold together, by names rather than by labels, which are given in order of arrival.
+/// The sums over several lake states, by names rather than by labels, because labels are given in
+/// order of arrival.
 #[derive(Debug, Default, PartialEq)]
 struct Merged {
     accesses: u64,
@@ -241,7 +242,7 @@ proptest! {
         prop_assert_eq!(lake.used_bytes(), used_by_definition(&events));
     }
 
-    /// A state could be split by partition, or put together again, without reading an event.
+    /// The state can be split by partition and merged again without reading an event.
     #[test]
     fn a_lakes_state_split_by_partition_and_merged_is_the_whole(
         events in history(access()),
@@ -260,7 +261,7 @@ proptest! {
             })
             .collect();
         for (number, part) in (0..partitions).zip(&parts) {
-            // What the events of a partition left is what the whole has of its objects.
+            // The state of a partition must hold the same of an object as the state of the whole.
             let names = Merged::of([part]).objects.into_keys().collect::<BTreeSet<_>>();
             let own = |name: &&ObjectKey| partition::of_object(name, partitions) == number;
             prop_assert_eq!(names, whole.objects.keys().filter(own).copied().collect());
@@ -268,8 +269,8 @@ proptest! {
         prop_assert_eq!(Merged::of(&parts), whole);
     }
 
-    /// Whatever is too small, an event counts at most once, and one that is not counted and not
-    /// known to be a duplicate is said to be too old.
+    /// However small the bounds are, an event counts at most once, and an event that is neither
+    /// counted nor a known duplicate is reported as too old.
     #[test]
     fn small_bounds_never_count_twice_and_never_call_a_first_a_duplicate(
         events in history(access()),
@@ -289,8 +290,9 @@ proptest! {
         }
     }
 
-    /// The archive's key decides what the sets can't, its verdicts come late and twice, and still
-    /// every identity counts once, and what the archive holds in counting order is what live has.
+    /// Where the sets cannot judge, the archive's key decides, and its verdicts arrive late and
+    /// twice. Still, every identity counts once, and recounting the archive in counting order gives
+    /// the live state.
     #[test]
     fn recounting_what_was_counted_gives_the_same_state(
         events in history(prop_oneof![4 => access(), 1 => inventory()]),
@@ -363,7 +365,7 @@ proptest! {
     }
 }
 
-/// Changes of objects of the largest size: a write, or without a size a delete.
+/// Changes of objects of the largest size: a write each, or a delete where no size is given.
 fn largest(changes: impl Iterator<Item = (u64, Operation)>) -> Vec<Event> {
     let event = |(place, (key, operation)): (i64, (u64, Operation))| {
         let is_write = operation == Operation::Write;
@@ -385,8 +387,8 @@ fn largest(changes: impl Iterator<Item = (u64, Operation)>) -> Vec<Event> {
     (0..).zip(changes).map(event).collect()
 }
 
-/// More than 2^63 bytes stood in each of three buckets for a while: a sum of 64 bits would stay
-/// wrong for ever.
+/// For a while, each of three buckets holds more than 2^63 bytes. A sum of 64 bits would be wrong
+/// from then on.
 #[test]
 fn used_space_is_exact_after_the_largest_objects_have_come_and_gone() {
     let writes = (0..3_300).map(|key| (key, Operation::Write));

@@ -1,4 +1,4 @@
-//! The sets that count once stay within their bound, however many ids pass.
+//! The sets of identities stay within their bound, however many ids they have seen.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,18 +6,18 @@ use std::collections::VecDeque;
 
 use domain::{EventId, Judgement, Rules, Seen, Timestamp};
 
-/// What an identity takes in memory at most, in bytes: 24 of its own, and what a B-tree that is filled
-/// in order leaves free.
+/// Memory that one identity takes at most, in bytes: 24 for the identity, and the free room that a
+/// B-tree has when it is filled in order.
 const IDENTITY_BYTES_MAX: usize = 100;
-/// What the test itself and the allocator may take besides, in kilobytes.
+/// Memory that the test and the allocator may take besides, in kilobytes.
 const BESIDES_KB: usize = 8 * 1_024;
 
-/// Ids to pass: some, or with `LAKEGAUGE_TEST_FULL` fifty million.
+/// How many ids the test passes: fifty million with `LAKEGAUGE_TEST_FULL`, else fewer.
 fn ids() -> u64 {
     if std::env::var_os("LAKEGAUGE_TEST_FULL").is_some() { 50_000_000 } else { 1_500_000 }
 }
 
-/// The most memory that this process ever had, in kilobytes, as Linux says it.
+/// The peak memory of this process, in kilobytes, as Linux reports it.
 fn peak_kb() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -25,7 +25,7 @@ fn peak_kb() -> usize {
 }
 
 fn derived(number: u64) -> (Timestamp, EventId) {
-    // Not in the order of the times, so that the tree is filled everywhere.
+    // Times are not ascending, so that the tree is filled everywhere.
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut id = [0; 16];
     id[..8].copy_from_slice(&mixed.to_be_bytes());
