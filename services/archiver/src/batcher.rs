@@ -1,5 +1,5 @@
-//! When a batch is due: by its number of events, or by the age of its oldest. Performs no I/O and
-//! reads no clock.
+//! Decides when a batch is due: by its number of events, or by the age of its oldest message.
+//! Performs no I/O and reads no clock.
 
 /// Bounds of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,12 +10,12 @@ pub(crate) struct BatchLimits {
     pub(crate) age_ms_max: u64,
 }
 
-/// Tells when what was collected is due.
+/// Decides when the collected messages are due.
 #[derive(Clone, Debug)]
 pub(crate) struct Batcher {
     limits: BatchLimits,
     events: u64,
-    /// Set exactly while something is collected.
+    /// Set exactly while something is collected, in milliseconds.
     deadline_ms: Option<u64>,
 }
 
@@ -24,19 +24,19 @@ impl Batcher {
         Self { limits, events: 0, deadline_ms: None }
     }
 
-    /// A message with so many events was added. One without events counts as one: its position is
-    /// worth a transaction too.
+    /// Records a message with this many events. A message without events counts as one, because its
+    /// position must be committed too.
     pub(crate) fn push(&mut self, now_ms: u64, events: u64) {
         self.events += events.max(1);
         self.deadline_ms.get_or_insert(now_ms.saturating_add(self.limits.age_ms_max));
     }
 
-    /// When to ask [`Batcher::is_due`] again.
+    /// When [`Batcher::is_due`] should be called again, in milliseconds.
     pub(crate) const fn poll_timeout(&self) -> Option<u64> {
         self.deadline_ms
     }
 
-    /// Whether the batch should be handed over.
+    /// Whether the batch should be sent to the committer.
     pub(crate) fn is_due(&self, now_ms: u64) -> bool {
         self.is_full() || self.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
     }
@@ -51,7 +51,7 @@ impl Batcher {
         self.deadline_ms.is_none()
     }
 
-    /// The batch was handed over.
+    /// Starts an empty batch, after the last one was sent.
     pub(crate) const fn flush(&mut self) {
         self.events = 0;
         self.deadline_ms = None;

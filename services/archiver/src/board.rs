@@ -1,20 +1,20 @@
-//! What the archiver says of the archive to whoever shows it.
+//! The state of the archive, as the archiver shows it to other parts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bus::status::{ArchiveStatus, ArchivedStreamStatus, LedgerStatus};
 
-/// How the archive is; clones show the same.
+/// The state of the archive. Clones show the same state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ArchiveBoard(Arc<Mutex<ArchiveStatus>>);
 
 impl ArchiveBoard {
-    /// How it is now.
+    /// The current state.
     pub(crate) fn look(&self) -> ArchiveStatus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How the archive of a stream is from now on. What is not known of the lag stays as it was.
+    /// Sets the state of a stream's archive. If the lag is not known, its last value stays.
     pub(crate) fn stream(&self, name: &str, status: ArchivedStreamStatus) {
         let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = board.streams.entry(name.to_owned()).or_default();
@@ -22,7 +22,7 @@ impl ArchiveBoard {
         *shown = ArchivedStreamStatus { lag_messages, ..status };
     }
 
-    /// What a look at the ledger found.
+    /// Sets the latest sums of the ledger.
     pub(crate) fn ledger(&self, found: LedgerStatus) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).ledger = Some(found);
     }

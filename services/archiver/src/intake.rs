@@ -1,4 +1,4 @@
-//! Messages to a batch: decoded, accepted, judged. Pure.
+//! Decodes, accepts and judges messages, and collects them into a batch. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,21 @@ use domain::{ArchivedStream, Judgement, Ladder, Mark, Position, Reason, Rules, S
 use event_store::{Batch, BatchBuilder, NewDeadLetter, Placed, Sources, StreamId};
 use wire::{Item, Message, RefusedItem, Subjects};
 
-/// What a stream carries.
+/// The contents of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Carries {
-    /// Events of this stream, by these rules.
+    /// Events of this stream, judged by these rules.
     Events(Stream, Rules),
     /// Samples.
     Samples,
 }
 
 impl Carries {
-    /// What a stream carries, by the rules in its metadata.
+    /// The contents of a stream, by the rules in its metadata.
     ///
     /// # Errors
     ///
-    /// Rules that this program does not know.
+    /// The rules are not known to this program.
     pub(crate) fn of(
         stream: ArchivedStream,
         metadata: &BTreeMap<String, String>,
@@ -32,7 +32,7 @@ impl Carries {
         Ok(Self::Events(stream, rules))
     }
 
-    /// How many days are kept; 0: all.
+    /// For how many days rows are kept; 0 means for ever.
     pub(crate) const fn retention_days(&self) -> u32 {
         match self {
             Self::Events(_, rules) => rules.retention_days,
@@ -68,7 +68,7 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// Goes on after a checkpoint with the sets and sources as they were there.
+    /// Continues after a checkpoint, with the sets and sources that it stored.
     pub(crate) fn new(
         stream: StreamId,
         carries: Carries,
@@ -132,12 +132,13 @@ impl Intake {
         }
     }
 
-    /// Declares messages lost that the broker deleted. They go with the next message.
+    /// Declares messages lost that the broker deleted. The declaration is committed with the next
+    /// message.
     pub(crate) fn lost(&mut self, first: u64, last: u64) {
         self.builder.lost(first, last);
     }
 
-    /// Ends the batch and begins the next one behind it.
+    /// Ends the batch and begins the next one after it.
     pub(crate) fn seal(&mut self) -> Batch {
         self.builder.sources(self.sources.take_new());
         let next = BatchBuilder::new(self.stream, &self.carries.ladder(), Some(self.mark));
@@ -192,7 +193,7 @@ mod tests {
         intake("LAKE_0", Carries::Events(Stream::lake(0), Rules::default()))
     }
 
-    /// Adds a message whose broker timestamp is that many seconds after the mark.
+    /// Adds a message whose broker timestamp is `second` seconds after the mark.
     fn add(intake: &mut Intake, sequence: u64, second: i64, sealed: &Sealed) -> Counts {
         intake.message(&Message {
             sequence,

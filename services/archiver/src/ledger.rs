@@ -1,4 +1,5 @@
-//! What the archive's ledger adds up to, as metrics: the short form of `lakegauge audit`, always shown.
+//! The sums of the archive's ledger as metrics: the short form of `lakegauge audit`, always
+//! visible.
 
 use std::time::Duration;
 
@@ -20,16 +21,16 @@ use crate::{
     size::{SizeRules, SizeWatch},
 };
 
-/// Between two questions whether the database is there: how late an outage is seen where nothing is
-/// written.
+/// Time between two checks that the database is reachable. It bounds how late an outage is noticed
+/// while nothing is written.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 service_kit::metrics! {
-    /// The gauges of all streams of the archive, whoever writes them.
+    /// The gauges of all streams of the archive, whichever archiver writes them.
     #[derive(Clone, Debug)]
     struct LedgerMetrics {
         ledger: counters("lakegauge_archive_ledger_events_total",
-            "What the ledger of the archive adds up to, by what became of the events.",
+            "Sums of the archive's ledger, by what became of the events.",
             &["stream", "result"]),
         gaps: gauges("lakegauge_archive_ledger_gaps",
             "Ranges of the ledger that do not begin where the one before ends; it must be 0.",
@@ -61,7 +62,7 @@ impl LedgerMetrics {
     }
 }
 
-/// Looks at the ledger of the archive again and again.
+/// Reads the ledger of the archive periodically.
 #[derive(Debug)]
 pub(crate) struct LedgerWatch {
     store: StoreSettings,
@@ -73,10 +74,10 @@ pub(crate) struct LedgerWatch {
     clock: Clock,
 }
 
-/// What one look found.
+/// The result of one reading.
 struct Looked {
     totals: ArchiveTotals,
-    /// Looked at less often.
+    /// `None` if the size was not read this time; it is read less often.
     size: Option<DatabaseSize>,
 }
 
@@ -85,7 +86,7 @@ impl LedgerWatch {
     ///
     /// # Errors
     ///
-    /// A name of a metric that is taken: a mistake of ours.
+    /// The name of a metric is taken, which is a programming error.
     pub(crate) fn new(
         config: &Config,
         service: &Context,
@@ -107,8 +108,9 @@ impl LedgerWatch {
         })
     }
 
-    /// Looks until the service drains; never fails. A database that is away is asked again: the
-    /// metrics stay as they were. Between two looks it is asked whether it is there at all.
+    /// Reads the ledger until the service drains; never fails. If the database is unreachable, the
+    /// metrics keep their values and the reading is repeated. Between two readings only
+    /// reachability is checked.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut reader: Option<TotalsReader> = None;
         let (mut looked, mut measured): (Option<Duration>, Option<Duration>) = (None, None);
@@ -212,7 +214,7 @@ mod tests {
         assert!(text.contains(closed), "letters that were closed are no longer open:\n{text}");
     }
 
-    /// Watches a database that nobody answers for: port 1 of this machine.
+    /// Watches a database at an address where no server listens: port 1 of this machine.
     fn of_no_database(drain: CancellationToken) -> LedgerWatch {
         let registry = Registry::new();
         let rules =

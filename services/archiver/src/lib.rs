@@ -1,11 +1,11 @@
 //! Writes every event, window aggregate and sample into the archive, exactly once.
 //!
-//! Per stream: one reader after the checkpoint, the sets that judge, a batch that is built while
-//! the one before it is being committed, and one transaction a batch. Acknowledging and trimming
-//! come after the commit.
+//! Each stream has one reader that starts after the checkpoint, the sets that judge, a batch that
+//! is filled while the previous one is being committed, and one transaction per batch.
+//! Acknowledging and trimming come after the commit.
 //!
-//! A crash at any point repeats nothing and loses nothing: what is committed moved the checkpoint
-//! in the same transaction, and what is not is read again.
+//! A crash at any point repeats nothing and loses nothing: a transaction that was committed also
+//! moved the checkpoint, and messages that were not committed are read again.
 
 mod batcher;
 mod board;

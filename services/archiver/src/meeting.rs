@@ -1,21 +1,21 @@
-//! Where the broker and the archive meet: they belong together, or the archiver ends.
+//! Compares the broker and the archive. If they do not belong together, the archiver ends.
 
 use bus::Bus;
 use domain::{BrokerSide, Meeting, meet};
 use event_store::{StoreSettings, archive_side, name_pipeline};
 
-/// Compares both sides, and makes a fresh pair name each other. Gives what the broker says of itself
-/// in the end.
+/// Compares both sides, and makes a fresh pair name each other. Returns what the broker's entry
+/// says in the end.
 ///
 /// # Errors
 ///
-/// They differ, or can't be asked. Nothing is written into either where they differ.
+/// The two differ, or one cannot be read. If they differ, nothing is written to either.
 pub(crate) async fn join(
     bus: &Bus,
     store: &StoreSettings,
     stream: &str,
 ) -> anyhow::Result<BrokerSide> {
-    // Each step writes what was empty before, so that there are two at most.
+    // Each step writes an entry that was empty before, so there are at most two steps.
     loop {
         let broker = bus.broker_side(stream).await?;
         let archive = archive_side(store).await?;

@@ -8,7 +8,7 @@ use event_store::Appended;
 use prometheus::Registry;
 use service_kit::metrics::{Registrar, clamped, raise};
 
-/// Boundaries of the commit's duration, in seconds.
+/// Upper boundaries of the histogram of commit durations, in seconds.
 const COMMIT_SECONDS: [f64; 12] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -17,12 +17,12 @@ service_kit::metrics! {
     #[derive(Clone, Debug)]
     pub(crate) struct StreamMetrics {
         events: counters("lakegauge_archiver_events_total",
-            "Events, letters and samples committed, by what became of them.", &["result"]),
+            "Events, dead letters and samples committed, by what became of them.", &["result"]),
         dead_letters: counters("lakegauge_archiver_dead_letters_total",
             "Dead letters read, by reason.", &["reason"]),
         alarms: counters("lakegauge_archiver_alarms_total",
-            "What must never happen: known_though_new, a row that the sets call new and the key \
-             calls known; sample_differs, two samples of one position; stuck, a batch that keeps \
+            "Inconsistencies that must never occur: known_though_new, a row that the sets call \
+             new and the key calls known; sample_differs, two samples of one position; stuck, a batch that keeps \
              failing; out_of_order, something acknowledged or trimmed that is not committed, or \
              a checkpoint that went back; verdict_out_of_turn, a verdict that this archive did \
              not publish, or whose forerunners were deleted.", &["alarm"]),
@@ -53,7 +53,7 @@ service_kit::metrics! {
         trimmed_below: gauge("lakegauge_archiver_trimmed_below_sequence",
             "Sequence below which the stream was trimmed by this process."),
         trims: counter("lakegauge_archiver_trims_total",
-            "Times that the stream was trimmed as far as is allowed, if only by nothing."),
+            "Times that the stream was trimmed as far as is allowed, even if nothing was deleted."),
         stream_bytes: gauge("lakegauge_archiver_stream_bytes",
             "Bytes that the stream holds in the broker."),
         stream_max_bytes: known_gauge("lakegauge_archiver_stream_max_bytes",
@@ -73,12 +73,12 @@ service_kit::metrics! {
 }
 
 impl StreamMetrics {
-    /// The metrics of a stream, every known label at 0: a counter that begins at 1 has not
-    /// increased.
+    /// The metrics of a stream, with every known label at 0: a counter whose first value is 1 has
+    /// not increased for Prometheus.
     ///
     /// # Errors
     ///
-    /// The stream has some already: a mistake of ours.
+    /// The stream has metrics already, which is a programming error.
     pub(crate) fn of_stream(registry: &Registry, stream: &str) -> prometheus::Result<Self> {
         let metrics = Self::register(Registrar::with_label(registry, "stream", stream))?;
         metrics.count(&Appended::default());
@@ -94,7 +94,7 @@ impl StreamMetrics {
         self.dead_letters.with_label_values(&[reason.name()]).inc();
     }
 
-    /// A transaction was committed at a time in microseconds since 1970.
+    /// Records a transaction that was committed at a time in microseconds since 1970.
     pub(crate) fn observe_commit(
         &self,
         appended: &Appended,
@@ -127,7 +127,8 @@ impl StreamMetrics {
         self.verdicts_again.inc();
     }
 
-    /// How much waits. What is not known stays as it was: the time that nobody could say it tells.
+    /// Sets the backlog. A value that is not known keeps its last state; the stalled seconds show
+    /// since when it is not known.
     pub(crate) fn observe_backlog(&self, backlog: &Backlog) {
         if let Some(messages) = backlog.messages {
             self.lag.set(clamped(messages));
@@ -147,7 +148,8 @@ impl StreamMetrics {
         self.alarm("out_of_order", 1);
     }
 
-    /// The stream was trimmed as far as is allowed; below this sequence, if anything was deleted.
+    /// Records that the stream was trimmed as far as is allowed: below this sequence, if anything
+    /// was deleted.
     pub(crate) fn observe_trim(&self, below: Option<u64>) {
         self.trims.inc();
         if let Some(below) = below {
@@ -155,7 +157,7 @@ impl StreamMetrics {
         }
     }
 
-    /// How much the stream holds and may hold, in bytes.
+    /// Sets how much the stream holds and may hold, in bytes.
     pub(crate) fn observe_stream(&self, bytes: u64, max_bytes: i64) {
         self.stream_bytes.set(clamped(bytes));
         if max_bytes > 0 {
@@ -174,7 +176,8 @@ impl StreamMetrics {
         self.epoch.set(i64::from(epoch));
     }
 
-    /// An epoch was closed and the next begun; so many messages of the old one are lost.
+    /// Records that an epoch was closed and the next one begun, and how many messages of the old
+    /// one are lost.
     pub(crate) fn observe_epoch_begun(&self, lost: u64) {
         self.epochs_begun.inc();
         self.lost.inc_by(lost);

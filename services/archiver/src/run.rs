@@ -1,4 +1,4 @@
-//! Wires the archiver: connections, one task a stream, and the watch of the ledger.
+//! Starts the archiver: connections, one task per stream, and the ledger's metrics.
 
 use anyhow::Context as _;
 use bus::{publishing::PublishMetrics, status::Announcer};
@@ -7,11 +7,11 @@ use service_kit::Context;
 
 use crate::{board::ArchiveBoard, config::Config, ledger::LedgerWatch, stream::StreamTask};
 
-/// Runs the archiver until it is told to drain.
+/// Runs the archiver until the service drains.
 ///
 /// # Errors
 ///
-/// What no retry can mend: refused logins, unknown rules, a database of another version.
+/// Errors that no retry can correct: refused logins, unknown rules, a database of another version.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
     event_store::service::watch_connection(&config.store, &context).context("metrics")?;

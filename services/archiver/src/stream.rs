@@ -1,4 +1,4 @@
-//! One stream: opens its archive, then runs the tasks of a round until one of them ends it.
+//! One stream: opens its archive, then runs the tasks of a round until one of them ends the round.
 
 mod committer;
 mod epoch;
@@ -45,7 +45,7 @@ use crate::{
     metrics::StreamMetrics,
 };
 
-/// What every task on one stream shares: which stream it is, and where it shows how it is doing.
+/// What all tasks on one stream share: the name of the stream, and where its state is reported.
 #[derive(Clone, Debug)]
 struct StreamContext {
     /// The name of the stream, without the prefix.
@@ -57,31 +57,31 @@ struct StreamContext {
     metrics: StreamMetrics,
 }
 
-/// One stream and what is needed to archive it.
+/// One stream and all that is needed to archive it.
 #[derive(Debug)]
 pub(crate) struct StreamTask {
     context: StreamContext,
     stream: ArchivedStream,
     config: Config,
-    /// Of the verdicts.
+    /// Metrics of publishing verdicts.
     publishing: PublisherMetrics,
     readiness: Readiness,
-    /// Whether the archive is written.
+    /// Whether the archive is being written, for readiness.
     condition: Condition,
     backlog: BacklogWatch,
-    /// How far is committed.
+    /// How far the stream is committed.
     position: Arc<SharedPosition>,
-    /// Where people see it.
+    /// Shows the state of the archive to people.
     board: ArchiveBoard,
     epoch: StreamEpoch,
-    /// Tells this writer from every other.
+    /// Distinguishes this writer from every other one.
     token: [u8; 16],
 }
 
 /// Why a round ended.
 enum RoundEnd {
     Drained,
-    /// Start again from the checkpoint.
+    /// Start again from the checkpoint, for this reason.
     Again(String),
 }
 
@@ -92,7 +92,7 @@ struct Committed {
     verdicts: VerdictProgress,
 }
 
-/// The archive of a stream at a position in an epoch that is in force.
+/// The archive of a stream, opened at a position in the epoch that is in force.
 struct Opened {
     archive: Archive,
     carries: Carries,
@@ -101,7 +101,7 @@ struct Opened {
 }
 
 impl StreamTask {
-    /// A task on a stream, which is not ready before its archive is open.
+    /// A task on a stream, which is ready once its archive is open.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl StreamTask {
             position,
             board: board.clone(),
             epoch: StreamEpoch::new(bus, &name),
-            // So that a writer never takes another's checkpoint for its own.
+            // The token prevents that a writer takes the checkpoint of another writer for its own.
             token: random::token().context("a token for the writer")?,
             context: StreamContext {
                 bus: bus.clone(),
@@ -153,7 +153,7 @@ impl StreamTask {
     ///
     /// # Errors
     ///
-    /// What only a person can change.
+    /// Errors that only a person can correct.
     pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
         tokio::select! {
             ended = self.rounds(&mut jitter) => ended,
@@ -162,7 +162,7 @@ impl StreamTask {
         }
     }
 
-    /// Shows how much waits, and how far is committed.
+    /// Reports how many messages wait, and how far the stream is committed.
     fn tell_backlog(&self, backlog: &Backlog) {
         let StreamContext { name, metrics, .. } = &self.context;
         metrics.observe_backlog(backlog);
@@ -285,7 +285,7 @@ impl StreamTask {
             jitter: jitter.fork(),
         };
         tokio::select! {
-            // In this order: what is committed is never overtaken by the end of trimming.
+            // The order matters: a commit that is ready is handled before the end of trimming.
             biased;
             ended = async { tokio::join!(reading.run(), committer.run(to_commit)) } => {
                 let (ended, committed) = ended;
@@ -294,7 +294,8 @@ impl StreamTask {
             }
             failed = verdicts => match failed? {},
             failed = rollups => match failed? {},
-            // What is being committed is committed or not: the checkpoint tells.
+            // The current batch is committed or not; the next round reads the checkpoint to find
+            // out.
             why = trimmer.run() => Ok(RoundEnd::Again(why)),
         }
     }
@@ -304,7 +305,7 @@ impl StreamTask {
         let (name, bus, store) = (&self.context.name, &self.context.bus, &self.config.store);
         let waiting_for = Arc::new(watch::Sender::new(None));
         let mut waits = waiting_for.subscribe();
-        // Before the lock: who is refused does not wait until another ends.
+        // Before the lock, so that a service that is refused does not wait until another one ends.
         let broker = meeting::join(bus, store, name).await?;
         let opening = Archive::open(store, name, self.token, waiting_for, Some(broker));
         tokio::pin!(opening);
@@ -321,7 +322,7 @@ impl StreamTask {
                 }
             }
         };
-        // After the lock: either side may be another by now.
+        // After the lock, because either side may have changed in the meantime.
         meeting::join(bus, store, name).await?;
         let status = bus.stream(name).await?;
         let carries = Carries::of(self.stream, &status.metadata)?;
@@ -332,7 +333,7 @@ impl StreamTask {
         Ok(Opened { archive, carries, at, closed })
     }
 
-    /// Shows where the round begins.
+    /// Reports the position at which the round begins.
     fn show(&self, at: &Committed) {
         let StreamContext { name, metrics, .. } = &self.context;
         let Mark { epoch, sequence, .. } = at.mark;
@@ -344,7 +345,8 @@ impl StreamTask {
         self.position.moved(sequence);
     }
 
-    /// Publishes verdicts for ever. No sample is too old to judge.
+    /// Publishes verdicts for ever. A stream of samples has none, because no sample is too old to
+    /// judge.
     async fn verdicts(
         &self,
         id: StreamId,
@@ -377,12 +379,15 @@ impl StreamTask {
 }
 
 impl StreamContext {
-    /// Shows how full the stream is. Asked whether or not there is a database: without one it fills.
+    /// Reports how full the stream is. This does not depend on the database: without one, the
+    /// stream fills.
     async fn watch_room(&self, interval: Duration) -> Infallible {
         loop {
             match self.bus.stream(&self.name).await {
                 Ok(status) => self.metrics.observe_stream(status.bytes, status.max_bytes),
-                Err(error) => tracing::debug!(stream = self.name, %error, "can't look at the room"),
+                Err(error) => {
+                    tracing::debug!(stream = self.name, %error, "cannot read how full the stream is")
+                }
             }
             tokio::time::sleep(interval).await;
         }

@@ -1,5 +1,5 @@
-//! Commits the batches of one stream in order, each until it is committed, and between two of them
-//! applies retention.
+//! Commits the batches of one stream in order, retrying each until it is committed, and applies
+//! retention between two batches.
 
 use std::time::Duration;
 
@@ -13,37 +13,38 @@ use tokio::{
 
 use super::{Committed, OrderGuard, Retention, StreamContext, retry::waits};
 
-/// Attempts at one batch in a row after which people should look, where the server itself is in
-/// trouble: about half a minute.
+/// Number of failed attempts at one batch after which people should look, if the server itself has
+/// a problem: about half a minute.
 const STUCK_ATTEMPTS: u32 = 10;
 
 static COMMITTED: FailPoint = FailPoint::new("archiver.committed");
 
-/// The only writer of the archive of a stream.
+/// The only writer of a stream's archive.
 pub(super) struct Committer<'a> {
     pub(super) context: &'a StreamContext,
     pub(super) archive: Archive,
     pub(super) committed: watch::Sender<Committed>,
     pub(super) guard: &'a OrderGuard,
     pub(super) retention: Retention<'a>,
-    /// Between two looks whether retention lets something go.
+    /// Time between two checks whether retention can drop something.
     pub(super) retention_interval: Duration,
-    /// Whether the archive is written.
+    /// Whether the archive is being written, for readiness.
     pub(super) condition: &'a Condition,
     pub(super) jitter: Jitter,
 }
 
 impl Committer<'_> {
-    /// Commits first; only then does the reader hear of it and acknowledge, and are verdicts
+    /// Commits first. Only after that the reader is notified and acknowledges, and verdicts are
     /// published.
     ///
     /// # Errors
     ///
-    /// What only a person can change, or somebody else wrote into the archive.
+    /// Errors that only a person can correct, or another program wrote into the archive.
     pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
         let mut looks = tokio::time::interval(self.retention_interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Whether there may be old windows. They go in steps, so that batches come in between.
+        // Whether old windows may remain. They are dropped in steps, so that batches are committed
+        // in between.
         let mut old_windows = false;
         loop {
             tokio::select! {
@@ -109,8 +110,8 @@ impl Committer<'_> {
     }
 }
 
-/// Whether people should look at a batch that failed after so many attempts. A server that is away
-/// is told by readiness and comes back by itself; one that can't write needs somebody.
+/// Whether people should look at a batch that failed this many times. A server that is unreachable
+/// shows in readiness and usually recovers by itself; a server that cannot write needs somebody.
 const fn is_stuck(recovery: SqlRecovery, attempts: u32) -> bool {
     match recovery {
         SqlRecovery::Pause => true,

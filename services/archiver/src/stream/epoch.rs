@@ -1,4 +1,4 @@
-//! Epochs: noticing that a stream is another, closing the old epoch, beginning the new one.
+//! Epochs: noticing that a stream is another one, closing the old epoch, beginning the new one.
 
 use bus::{BusError, StreamEpoch, StreamStatus};
 use domain::Mark;
@@ -9,7 +9,7 @@ use super::StreamContext;
 
 static EPOCH_BEGUN: FailPoint = FailPoint::new("archiver.epoch_begun");
 
-/// An epoch that is over, and the sequence up to which it is archived or declared lost.
+/// An epoch that is closed, and the sequence up to which it is archived or declared lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClosedEpoch {
     epoch: u32,
@@ -21,11 +21,11 @@ impl ClosedEpoch {
         Ok(archive.closed_epoch().await?.map(|(epoch, last)| Self { epoch, last }))
     }
 
-    /// The last message that somebody knows of by now and that is not declared lost yet.
+    /// The last message of the epoch that is known by now and not declared lost yet.
     ///
     /// # Errors
     ///
-    /// What the broker may answer.
+    /// Any error of the broker.
     pub(super) async fn late_news(&self, context: &StreamContext) -> Result<Option<u64>, BusError> {
         let newest = context.bus.epochs().newest(&context.name, self.epoch).await?;
         Ok(newest.filter(|newest| *newest > self.last))
@@ -43,14 +43,14 @@ pub(super) struct EpochOpener<'a> {
 }
 
 impl EpochOpener<'_> {
-    /// Makes the epoch in force that of the archive: the one of its checkpoint, or a new one if
-    /// the stream is another than the one that the checkpoint speaks of, or somebody else says so.
+    /// Makes the epoch in force that of the archive: the epoch of its checkpoint, or a new one if
+    /// the stream is not the one of the checkpoint or if another service has raised the epoch.
     /// Returns the epoch that was closed last. A crash in between leaves the epoch raised, and the
     /// next start begins it.
     ///
     /// # Errors
     ///
-    /// What broker and archive may answer.
+    /// Any error of broker or archive.
     pub(super) async fn open(
         &self,
         archive: &mut Archive,
@@ -65,7 +65,7 @@ impl EpochOpener<'_> {
         ClosedEpoch::of(archive).await
     }
 
-    /// The epoch in force, raised if the stream is not the one that the checkpoint speaks of.
+    /// The epoch in force, raised if the stream is not the one of the checkpoint.
     async fn in_force(&self, known: Option<&Mark>) -> Result<u32, BusError> {
         let StreamContext { name, bus, .. } = self.context;
         if let Some(known) = known
@@ -100,14 +100,14 @@ impl EpochOpener<'_> {
                 epoch,
                 after = start.sequence,
                 lost,
-                "the stream is another: a new epoch begins; what the old one had behind the \
+                "the stream is another one: a new epoch begins; messages of the old one after the \
                  checkpoint is declared lost"
             );
         }
         Ok(())
     }
 
-    /// Declares lost what others know of the closed epoch and said after it was closed.
+    /// Declares messages of the closed epoch lost that other services reported after it was closed.
     async fn declare_what_is_known_by_now(&self, archive: &mut Archive) -> anyhow::Result<()> {
         if let Some(closed) = ClosedEpoch::of(archive).await?
             && let Some(newest) = closed.late_news(self.context).await?
@@ -116,12 +116,18 @@ impl EpochOpener<'_> {
             archive.declare_lost(epoch, (last + 1, newest)).await?;
             self.context.metrics.observe_loss(newest - last);
             let (stream, first) = (&self.context.name, last + 1);
-            tracing::error!(stream, epoch, first, newest, "declared lost: others had seen them");
+            tracing::error!(
+                stream,
+                epoch,
+                first,
+                newest,
+                "declared lost: other services had read these messages"
+            );
         }
         Ok(())
     }
 
-    /// The last message that the epoch of the checkpoint is known to have had, by anybody.
+    /// The last message of the checkpoint's epoch that any service is known to have seen.
     async fn newest_of(&self, known: &Mark, status: &StreamStatus) -> Result<u64, BusError> {
         let snapshot = match self.context.bus.snapshots().pointer(&self.context.name).await {
             Ok(pointer) => pointer.map(|(pointer, _)| pointer.mark),
@@ -134,11 +140,11 @@ impl EpochOpener<'_> {
     }
 }
 
-/// Before the first message of a stream that is another than the one of the checkpoint.
+/// The mark before the first message of a stream that is not the one of the checkpoint.
 ///
-/// A purged or shortened stream goes on counting: what stands before its first message is not of
-/// the new epoch. One that was made again counts from 1, and what it no longer has of itself was
-/// never read. So does one that is archived for the first time.
+/// A purged or shortened stream continues its numbering: messages before its first one are not part
+/// of the new epoch. A stream that was created again counts from 1, and messages that it deleted
+/// since were never read. The same holds for a stream that is archived for the first time.
 fn start_of(epoch: u32, known: Option<&Mark>, status: &StreamStatus) -> Mark {
     let is_same = known.is_some_and(|known| known.created_ns == status.created_ns);
     let sequence = if is_same { status.first_sequence.saturating_sub(1) } else { 0 };

@@ -1,5 +1,5 @@
-//! Holds the archiver to the order of its own effects: commit, then acknowledge, publish verdicts
-//! and trim.
+//! Enforces the order of the archiver's own effects: commit first, then acknowledge, publish
+//! verdicts and trim.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use domain::{EffectOrder, OutOfOrder};
 use super::Committed;
 use crate::metrics::StreamMetrics;
 
-/// The effects of one round on one stream. One out of order is refused, and an alarm.
+/// The effects of one round on one stream. An effect out of order is refused and raises an alert.
 #[derive(Debug)]
 pub(super) struct OrderGuard {
     order: Mutex<EffectOrder>,
@@ -16,14 +16,15 @@ pub(super) struct OrderGuard {
 }
 
 impl OrderGuard {
-    /// Goes on after a checkpoint.
+    /// Continues after a checkpoint.
     pub(super) fn new(checkpoint: &Committed, metrics: StreamMetrics) -> Self {
         let mut order = EffectOrder::new(Some(checkpoint.mark));
         order.give(checkpoint.verdicts.given);
         Self { order: Mutex::new(order), metrics }
     }
 
-    /// A transaction was committed. It is too late to refuse one that went back.
+    /// Records that a transaction was committed. It is too late to refuse one whose checkpoint
+    /// moved back.
     pub(super) fn committed(&self, now: &Committed) {
         let effect = {
             let mut order = self.order();
@@ -39,7 +40,7 @@ impl OrderGuard {
         self.is_in_order(effect)
     }
 
-    /// Whether the broker may be told that everything up to a sequence is done.
+    /// Whether everything up to a sequence may be acknowledged to the broker.
     pub(super) fn may_acknowledge(&self, sequence: u64) -> bool {
         self.is_in_order(self.order().acknowledge(sequence))
     }
@@ -58,7 +59,7 @@ impl OrderGuard {
     }
 
     fn order(&self) -> MutexGuard<'_, EffectOrder> {
-        // Its changes are whole.
+        // Every change is complete when the lock is released, even after a panic.
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a stream, judges its messages and hands batches over to the committer.
+//! Reads a stream, judges its messages and sends batches to the committer.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) struct Reading<'a> {
     pub(super) batcher: Batcher,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) commits: watch::Receiver<Committed>,
-    /// How far is committed, for those who ask how far the stream reaches.
+    /// How far the stream is committed, for tasks that compare the position with the stream's end.
     pub(super) position: &'a SharedPosition,
     pub(super) guard: &'a OrderGuard,
 }
@@ -37,11 +37,12 @@ impl Reading<'_> {
     ///
     /// # Errors
     ///
-    /// What only a person can change.
+    /// Errors that only a person can correct.
     pub(super) async fn run(mut self) -> anyhow::Result<RoundEnd> {
         let ended = self.read().await?;
         if matches!(ended, RoundEnd::Drained) && !self.batcher.is_empty() {
-            // What was read is finished; a committer that is gone says itself why.
+            // The batch that was read is finished. If the committer has ended, the committer
+            // reports why.
             let batch = self.intake.seal();
             drop(self.batches.send(batch).await);
         }
@@ -84,7 +85,8 @@ impl Reading<'_> {
         }
     }
 
-    /// Tells the broker what is committed. Only for `nats consumer report`: nothing depends on it.
+    /// Acknowledges what is committed to the broker. This serves only `nats consumer report`:
+    /// nothing depends on it.
     async fn acknowledge(&mut self) {
         let committed = self.commits.borrow_and_update().mark;
         self.position.moved(committed.sequence);
@@ -116,8 +118,8 @@ impl Reading<'_> {
                 let mark = self.commits.borrow().mark;
                 match bus.compare(stream, &mark).await {
                     Ok(compared) => Ok(compared.difference().map(RoundEnd::Again)),
-                    // The reader has a connection of its own, and what it gives next may be
-                    // another stream's.
+                    // The reader has its own connection, so it may continue and return messages of
+                    // another stream.
                     Err(error) if error.is_transient() => {
                         let why = format!("the stream can't be compared: {error}");
                         Ok(Some(RoundEnd::Again(why)))

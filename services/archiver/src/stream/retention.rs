@@ -1,5 +1,5 @@
-//! Retention: the aggregator's snapshot becomes the archive's base, then old days are dropped; and
-//! windows that the ladder does not keep any more.
+//! Retention: stores the aggregator's snapshot as the archive's base, then drops old days; also
+//! drops windows that the ladder no longer keeps.
 
 use bus::FoundSnapshot;
 use domain::Ladder;
@@ -10,30 +10,34 @@ use super::{
     retry::{is_fenced, passes, waits},
 };
 
-/// What a stream's archive keeps. It is applied between two transactions.
+/// What a stream's archive keeps. Retention is applied between two transactions.
 pub(super) struct Retention<'a> {
     pub(super) context: &'a StreamContext,
-    /// 0 keeps everything.
+    /// Number of days; 0 keeps everything.
     pub(super) days: u32,
     /// Which windows are kept.
     pub(super) ladder: Ladder,
-    /// They take what is in the rows before it is dropped.
+    /// The rollups must include the rows before these are dropped.
     pub(super) rollups: RollupKeeper<'a>,
 }
 
 impl Retention<'_> {
-    /// Drops days that are old enough. What fails and passes is tried again at the next look.
+    /// Drops days that are old enough. After a transient failure, the next check tries again.
     ///
     /// # Errors
     ///
-    /// What only a person can change, or somebody else wrote into the archive.
+    /// Errors that only a person can correct, or another program wrote into the archive.
     pub(super) async fn drop_days(&self, archive: &mut Archive) -> anyhow::Result<()> {
         let StreamContext { name: stream, metrics, .. } = self.context;
         match self.retain(archive).await {
             Ok(Some(retained)) => {
                 if !retained.waiting.is_empty() {
                     let waiting = retained.waiting.join(", ");
-                    tracing::warn!(stream, waiting, "old, but in use or not counted");
+                    tracing::warn!(
+                        stream,
+                        waiting,
+                        "old partitions stay: they are in use, or not all of their rows are counted"
+                    );
                 }
                 metrics.observe_dropped(retained.partitions.len(), retained.rows);
                 Ok(())
@@ -42,7 +46,7 @@ impl Retention<'_> {
             Err(error) if is_fenced(&error) || !passes(&error) => Err(error),
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::warn!(stream, error, "nothing dropped yet");
+                tracing::warn!(stream, error, "old days not dropped yet");
                 Ok(())
             }
         }
@@ -50,8 +54,9 @@ impl Retention<'_> {
 
     /// Drops days, if there are any to drop.
     ///
-    /// The snapshot must be of the archive's epoch, and the checkpoint have reached it; otherwise
-    /// nothing happens now, and the next attempt finds another. A crash leaves nothing half done.
+    /// The snapshot must be of the archive's epoch, and the checkpoint must have reached it;
+    /// otherwise nothing is dropped, and the next check uses the snapshot of its time. A crash
+    /// leaves nothing half done.
     async fn retain(&self, archive: &mut Archive) -> anyhow::Result<Option<Retained>> {
         let StreamContext { name: stream, bus, .. } = self.context;
         if self.days == 0 {
@@ -64,8 +69,8 @@ impl Retention<'_> {
             return Ok(None);
         }
         let Some((pointer, _)) = bus.snapshots().pointer(stream).await? else { return Ok(None) };
-        // Asked before the snapshot is loaded: it has up to a hundred megabytes, and most of the time
-        // there is nothing to drop.
+        // Checked before the snapshot is loaded: a snapshot has up to a hundred megabytes, and
+        // usually there is nothing to drop.
         if !archive.is_overdue(&pointer.mark, self.days).await? {
             return Ok(None);
         }
@@ -83,18 +88,18 @@ impl Retention<'_> {
         }
     }
 
-    /// Drops some old windows; whether there may be more. What fails and passes is tried again at the
-    /// next look.
+    /// Drops some old windows. Returns whether there may be more. After a transient failure, the
+    /// next check tries again.
     ///
     /// # Errors
     ///
-    /// What only a person can change, or somebody else wrote into the archive.
+    /// Errors that only a person can correct, or another program wrote into the archive.
     pub(super) async fn drop_windows(&self, archive: &mut Archive) -> anyhow::Result<bool> {
         let stream = &self.context.name;
         match archive.let_go(&self.ladder).await {
             Ok(LetGo { windows, more }) => {
                 if windows > 0 {
-                    tracing::info!(stream, windows, "windows dropped: kept as long as they should");
+                    tracing::info!(stream, windows, "old windows dropped");
                 }
                 Ok(more)
             }

@@ -1,8 +1,8 @@
-//! How far a stream may be trimmed, and doing it.
+//! How far a stream may be trimmed, and trimming it.
 //!
-//! Below the archive's checkpoint and the aggregator's snapshot, never the checkpoint's own message
-//! (it proves that the stream is still the same), and never within the time that is kept, unless
-//! space is short.
+//! A stream is trimmed below the archive's checkpoint and the aggregator's snapshot. The message of
+//! the checkpoint itself stays, because it proves that the stream is still the same. Messages
+//! within the configured time stay, too, unless space is short.
 
 use std::time::Duration;
 
@@ -13,36 +13,36 @@ use tokio::sync::watch;
 
 use super::{ClosedEpoch, Committed, OrderGuard, StreamContext};
 
-/// Part of a stream's room, in percent, above which the time that is kept no longer counts: half
-/// of the room is left for what comes while a service is down.
+/// Share of a stream's room, in percent, above which messages are no longer kept for the configured
+/// time. The other half of the room is for messages that arrive while a service is down.
 const SPACE_SHORT_PERCENT: u64 = 50;
 
-/// Part of a stream's room, in percent, above which it is told that nothing may be trimmed: as
-/// LakegaugeStreamNearlyFull alerts.
+/// Share of a stream's room, in percent, above which a stream that cannot be trimmed is reported.
+/// The alert LakegaugeStreamNearlyFull has the same threshold.
 const NEARLY_FULL_PERCENT: u64 = 80;
 
 static COMPARED: FailPoint = FailPoint::new("archiver.trim_compared");
 static TRIMMED: FailPoint = FailPoint::new("archiver.trimmed");
 
-/// What trimming must respect.
+/// The limits of trimming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TrimRules {
     /// Messages younger than this stay as long as there is room.
     pub(super) keep: Duration,
-    /// Whether the aggregator's snapshot must have passed a message: of event streams, where an
-    /// aggregator is wanted.
+    /// Whether the aggregator's snapshot must have passed a message. True for event streams if an
+    /// aggregator is expected.
     pub(super) await_snapshot: bool,
 }
 
-/// What became of an attempt to trim.
+/// The result of an attempt to trim.
 struct Trimmed {
-    /// Below this sequence nothing is left, if something was deleted.
+    /// The sequence below which everything was deleted; `None` if nothing was.
     below: Option<u64>,
     /// Why a stream that is nearly full could not be trimmed.
     held: Option<String>,
 }
 
-/// Trims a stream as far as is allowed, again and again.
+/// Trims a stream as far as is allowed, periodically.
 pub(super) struct Trimmer<'a> {
     pub(super) context: &'a StreamContext,
     pub(super) rules: TrimRules,
@@ -56,9 +56,10 @@ pub(super) struct Trimmer<'a> {
 }
 
 impl Trimmer<'_> {
-    /// Trims until the stream looks like another, or more is known of the epoch that was closed; says
-    /// how. Whether the stream is another shows the checkpoint in the archive: another archiver may
-    /// have taken over and trimmed since ours.
+    /// Trims until the stream seems to be another one, or a message beyond the end of the closed
+    /// epoch is known. Returns the reason. Whether the stream is another one is checked against the
+    /// checkpoint in the archive: another archiver may have taken over and trimmed since our last
+    /// commit.
     pub(super) async fn run(self) -> String {
         let StreamContext { name: stream, bus, .. } = self.context;
         let mut failures = 0_u64;
@@ -85,7 +86,8 @@ impl Trimmer<'_> {
                     if failures == 1 {
                         tracing::warn!(stream, %error, "not trimmed yet");
                     } else {
-                        // An answer that was lost once says nothing.
+                        // One lost response does not matter, so only repeated failures are
+                        // reported.
                         self.condition.fail(format!("{stream} is not trimmed: {error}"));
                     }
                 }
@@ -103,7 +105,7 @@ impl Trimmer<'_> {
         }
     }
 
-    /// Trims once. To trim again later is always right.
+    /// Trims once. Trimming again later is always correct.
     async fn trim(&self, checkpoint: &Mark) -> Result<Trimmed, BusError> {
         let StreamContext { name: stream, bus, .. } = self.context;
         let status = bus.stream(stream).await?;
@@ -119,7 +121,8 @@ impl Trimmer<'_> {
         if below <= status.first_sequence {
             return Ok(nothing);
         }
-        // The message at the checkpoint is compared last: nothing of another stream is deleted.
+        // The message at the checkpoint is compared last, so that nothing of another stream is
+        // deleted.
         if bus.compare(stream, checkpoint).await? != Comparison::Same {
             return Ok(nothing);
         }
@@ -132,7 +135,7 @@ impl Trimmer<'_> {
         Ok(Trimmed { below: Some(below), held: None })
     }
 
-    /// The sequence up to which (exclusive) every reader has passed, if all are in one epoch.
+    /// The sequence below which every reader has finished, if all readers are in one epoch.
     async fn allowed(&self, checkpoint: &Mark) -> Result<Option<u64>, BusError> {
         let StreamContext { name: stream, bus, .. } = self.context;
         if bus.epochs().get(stream).await? != Some(checkpoint.epoch) {
@@ -145,7 +148,8 @@ impl Trimmer<'_> {
         Ok(passed_by_both(checkpoint, snapshot.map(|(pointer, _)| pointer.mark)))
     }
 
-    /// The first sequence that is young enough to be kept, by bisection on the broker's timestamps.
+    /// The first sequence that is young enough to be kept, found by bisection on the broker's
+    /// timestamps.
     async fn first_kept(&self, status: &StreamStatus, allowed: u64) -> Result<u64, BusError> {
         let StreamContext { name: stream, bus, clock, .. } = self.context;
         let keep_us = i64::try_from(self.rules.keep.as_micros()).unwrap_or(i64::MAX);
@@ -154,7 +158,7 @@ impl Trimmer<'_> {
     }
 }
 
-/// Why nothing may be trimmed of a stream that is nearly full.
+/// Why a stream that is nearly full cannot be trimmed.
 fn held(
     stream: &str,
     status: &StreamStatus,
@@ -167,25 +171,25 @@ fn held(
         return None;
     }
     let counted = allowed.map_or("no snapshot of the aggregator".to_owned(), |allowed| {
-        format!("what both have stored, {allowed}")
+        format!("a snapshot: both have everything below {allowed}")
     });
     Some(format!(
-        "{stream} is {percent} % full and can't be trimmed: it begins at {}, the archive has {}, and \
-         there is {counted}; is the aggregator ready?",
+        "{stream} is {percent} % full and can't be trimmed: it begins at sequence {}, the archive \
+         has {}, and there is {counted}; is the aggregator ready?",
         status.first_sequence, checkpoint.sequence
     ))
 }
 
-/// The sequence up to which (exclusive) archive and aggregator both have what the stream holds;
-/// `None` where no snapshot speaks of this stream in this epoch.
+/// The sequence below which archive and aggregator have both stored everything. `None` if there is
+/// no snapshot of this stream in this epoch.
 fn passed_by_both(checkpoint: &Mark, snapshot: Option<Mark>) -> Option<u64> {
     snapshot
         .filter(|mark| mark.epoch == checkpoint.epoch && mark.created_ns == checkpoint.created_ns)
         .map(|mark| mark.sequence.min(checkpoint.sequence))
 }
 
-/// Where to trim when the stream is more than half full: as much as brings it down to half, taking
-/// messages to be of one size.
+/// The sequence below which to trim if the stream is more than half full: it brings the stream down
+/// to half, if all messages have the same size.
 fn short_of_space(status: &StreamStatus, allowed: u64) -> Option<u64> {
     let room = u64::try_from(status.max_bytes).ok().filter(|room| *room > 0)?;
     let half = room / 100 * SPACE_SHORT_PERCENT;

@@ -20,15 +20,15 @@ use super::{Committed, OrderGuard, StreamContext, retry::waits};
 static DUE: FailPoint = FailPoint::new("archiver.verdicts_due");
 static PUBLISHED: FailPoint = FailPoint::new("archiver.verdicts_published");
 
-/// One message at a time is sent and not confirmed, so that no message is ever stored before one
-/// that holds the numbers below its own.
+/// At most one message is sent and not acknowledged at a time, so that no message is ever stored
+/// before another one with lower numbers.
 const UNCONFIRMED_MAX: usize = 1;
 
-/// Publishes what is given and not noted. It reads only committed rows, on a connection of its own:
-/// neither a full stream nor a slow database that makes it wait holds up anything else.
+/// Publishes verdicts that are given and not noted. It reads only committed rows, on its own
+/// connection: neither a full stream nor a slow database that blocks it affects anything else.
 ///
-/// Dropping it gives up what is not confirmed. A crash at any point repeats at most numbers that
-/// are ignored: what is not noted is published again.
+/// Dropping it abandons messages that are not acknowledged. A crash at any point repeats at most
+/// numbers that are ignored, because what is not noted is published again.
 pub(super) struct VerdictPublisher<'a> {
     pub(super) context: &'a StreamContext,
     pub(super) store: &'a StoreSettings,
@@ -63,7 +63,7 @@ impl VerdictPublisher<'_> {
     ///
     /// # Errors
     ///
-    /// What only a person can change: the subject is not allowed, or rows are missing.
+    /// Errors that only a person can correct: the subject is not allowed, or rows are missing.
     pub(super) async fn run(
         mut self,
         mut commits: watch::Receiver<Committed>,
@@ -87,7 +87,7 @@ impl VerdictPublisher<'_> {
                     continue;
                 }
                 Ok(false) => {
-                    // The committer is gone only together with this task.
+                    // The channel closes only when this task ends, too.
                     if commits.changed().await.is_err() {
                         return std::future::pending().await;
                     }
@@ -103,7 +103,8 @@ impl VerdictPublisher<'_> {
         }
     }
 
-    /// Publishes one message, if one is due, and waits until it is stored. Whether one was.
+    /// Publishes one message, if one is due, and waits until it is stored. Returns whether one was
+    /// published.
     async fn send_due(
         &self,
         outbox: &mut Outbox,
@@ -135,7 +136,7 @@ impl VerdictPublisher<'_> {
     }
 }
 
-/// A publisher that tells where a message was stored.
+/// A publisher that returns where a message was stored.
 pub(super) struct Outgoing {
     publisher: Publisher,
     sequence: Arc<AtomicU64>,
@@ -157,7 +158,7 @@ impl Outgoing {
         self.publisher.progress()
     }
 
-    /// Waits as long as the stream is full or the server away.
+    /// Waits as long as the stream is full or the server unreachable.
     async fn publish(&self, sealed: wire::Sealed) -> Result<u64, BusError> {
         self.publisher.publish(sealed).await?;
         self.publisher.flush().await?;
