@@ -54,6 +54,7 @@ const CASES: &[(&str, i32)] = &[
     ("simulate lake --describe", STOPPED),
     ("aggregate", DONE),
     ("archive", DONE),
+    ("collect http", DONE),
 ];
 
 /// What keeps the subcommands waiting: a server that takes connections and says nothing, an input

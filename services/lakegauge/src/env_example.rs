@@ -138,6 +138,12 @@ mod tests {
         "SIMULATE_LAKE_EXPECTED_FILE",
         "SIMULATE_WAREHOUSE_EXPECTED_FILE",
         "AGGREGATOR_REPLAY",
+        // The collector runs beside Compose: it has no service there yet.
+        "COLLECT_HTTP_ADDR",
+        "COLLECT_TOKEN",
+        "COLLECT_SOURCE",
+        "COLLECT_BODY_BYTES_MAX",
+        "COLLECT_ACK_WAIT_MS",
     ];
 
     #[test]

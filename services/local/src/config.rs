@@ -206,7 +206,7 @@ mod tests {
         let config = Config::load(&mut settings).unwrap();
         assert_eq!(settings.finish(), Ok(()));
         assert_eq!(config.lake_rate() + config.warehouse_rate(), config.rate);
-        assert_eq!(config.warehouse_rate(), 100);
+        assert_eq!(config.warehouse_rate(), 4);
         assert!(config.simulators && config.prometheus && config.grafana);
     }
 
