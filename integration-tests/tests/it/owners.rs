@@ -70,9 +70,13 @@ impl Aggregator {
         waits.await.unwrap();
         let log = self.service.log();
         assert!(log.contains("waiting for the owner") && log.contains(&address), "{log}");
-        let (status, page) = http::get(self.metrics, "/metrics").unwrap();
-        assert_eq!(status, 200, "a scrape of who waits is no failure");
-        assert!(page.starts_with("# Standing by") && !page.contains("data_"), "{page}");
+        // The other parts of readiness follow within half a second.
+        let scraped = until("a scrape of who waits, which is no failure", async || {
+            let (status, page) = http::get(self.metrics, "/metrics")?;
+            assert!(!page.contains("data_"), "who waits shows nothing: {page}");
+            Ok(status == 200 && page.starts_with("# Standing by"))
+        });
+        scraped.await.unwrap();
         assert_eq!(self.owns(), Some(0.0));
     }
 }
