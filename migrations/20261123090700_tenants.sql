@@ -75,8 +75,8 @@ begin
     perform lakegauge.keep_private(pg_get_serial_sequence('lakegauge.tenant_access', 'number')
         ::regclass);
     alter table lakegauge.tenant_access enable row level security;
-    create policy readers_read on lakegauge.tenant_access for select to lakegauge_reader
-        using (true);
+    execute 'create policy readers_read on lakegauge.tenant_access for select to lakegauge_reader
+        using (true)';
     grant select on lakegauge.tenant_access to lakegauge_reader;
     alter table lakegauge.tenant_access owner to lakegauge_archiver;
 

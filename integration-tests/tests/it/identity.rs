@@ -11,7 +11,7 @@ use domain::{Mismatch, Rules, Side, Stream, pipeline::PIPELINE_KEY};
 use event_store::archive_side;
 use integration_tests::executable::{Ended, finish, lakegauge};
 use integration_tests::nats::NatsServer;
-use integration_tests::pipeline::{Part, Pipeline, Traffic};
+use integration_tests::pipeline::{Part, Pipeline, Traffic, to_f64};
 use integration_tests::process::Process;
 use integration_tests::raw_nats::RawNats;
 use integration_tests::up::{FREE_PORTS, scratch};
@@ -380,7 +380,16 @@ async fn another_subject_prefix_in_the_same_broker_is_another_pipeline() {
     })
     .await
     .unwrap();
-    drop(process);
+    // Who sent an event is what the subject says behind the prefix.
+    let counts = pipeline.spawn_at(&["aggregate"], &other.archiver_url()).unwrap();
+    let series = "lakegauge_aggregator_source_events_total\
+                  {source=\"warehouse-simulator\",stream=\"WAREHOUSE_0\"}";
+    until("the events of the source", async || {
+        Ok(counts.metric(series) == Some(to_f64(TRAFFIC.events)))
+    })
+    .await
+    .unwrap();
+    drop((process, counts));
     pipeline.set("NATS_SUBJECT_PREFIX", "");
     before.assert_equals(&laws::hold(&pipeline).await);
 }

@@ -167,9 +167,9 @@ impl StreamMetrics {
         });
     }
 
-    /// A message of a subject, taken by the broker at a time, brought so many events that count.
-    pub(crate) fn observe_source(&self, subject: &str, broker_ns: i64, events: u64) {
-        self.sources.observe(subject, broker_ns, events);
+    /// A message brought so many events that count.
+    pub(crate) fn observe_source(&self, message: &wire::Message<'_>, events: u64) {
+        self.sources.observe(message.subject, message.broker_ns, events);
     }
 
     /// The stream was read up to a sequence.

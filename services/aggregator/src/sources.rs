@@ -57,7 +57,7 @@ impl SourceMetrics {
         Ok(Self { series: Series::register(all)?, known: Mutex::default() })
     }
 
-    /// A message of a subject, which the broker took at a time in nanoseconds since 1970, brought so
+    /// A message of a subject without the prefix, which the broker took at a time in nanoseconds since 1970, brought so
     /// many events that count. What names no source, as a verdict, is passed over.
     pub(crate) fn observe(&self, subject: &str, broker_ns: i64, events: u64) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

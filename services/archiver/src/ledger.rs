@@ -16,8 +16,8 @@ use service_kit::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    board::ArchiveBoard,
     config::Config,
+    shared_status::SharedArchiveStatus,
     size::{SizeRules, SizeWatch},
 };
 
@@ -69,7 +69,7 @@ pub(crate) struct LedgerWatch {
     interval: Duration,
     metrics: LedgerMetrics,
     size: SizeWatch,
-    board: ArchiveBoard,
+    status: SharedArchiveStatus,
     drain: CancellationToken,
     clock: Clock,
 }
@@ -90,7 +90,7 @@ impl LedgerWatch {
     pub(crate) fn new(
         config: &Config,
         service: &Context,
-        board: ArchiveBoard,
+        status: SharedArchiveStatus,
     ) -> prometheus::Result<Self> {
         let rules = SizeRules {
             interval: config.database_size_interval,
@@ -102,7 +102,7 @@ impl LedgerWatch {
             interval: config.ledger_interval,
             metrics: LedgerMetrics::register(&service.registry)?,
             size: SizeWatch::new(rules, &service.registry)?,
-            board,
+            status,
             drain: service.lifecycle.drain_token(),
             clock: service.clock.clone(),
         })
@@ -150,7 +150,7 @@ impl LedgerWatch {
     fn show(&mut self, now: Duration, found: &Looked) {
         let Looked { totals, size } = found;
         self.metrics.observe(totals);
-        self.board.ledger(LedgerStatus {
+        self.status.ledger(LedgerStatus {
             checked_ms: self.clock.now_us() / 1_000,
             gaps: totals.ledger.values().map(|sums| sums.gaps).sum(),
             lost_messages: totals.lost_messages.values().sum(),
@@ -224,7 +224,7 @@ mod tests {
             interval: Duration::from_secs(3_600),
             metrics: LedgerMetrics::register(&registry).unwrap(),
             size: SizeWatch::new(rules, &registry).unwrap(),
-            board: ArchiveBoard::default(),
+            status: SharedArchiveStatus::default(),
             drain,
             clock: Clock::manual(0),
         }

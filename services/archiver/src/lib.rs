@@ -8,13 +8,13 @@
 //! moved the checkpoint, and messages that were not committed are read again.
 
 mod batcher;
-mod board;
 mod config;
 mod intake;
 mod ledger;
 mod meeting;
 mod metrics;
 mod run;
+mod shared_status;
 mod size;
 mod stream;
 

@@ -22,10 +22,10 @@ service_kit::metrics! {
             "Dead letters read, by reason.", &["reason"]),
         alarms: counters("lakegauge_archiver_alarms_total",
             "Inconsistencies that must never occur: known_though_new, a row that the sets call \
-             new and the key calls known; sample_differs, two samples of one position; stuck, a batch that keeps \
-             failing; out_of_order, something acknowledged or trimmed that is not committed, or \
-             a checkpoint that went back; verdict_out_of_turn, a verdict that this archive did \
-             not publish, or whose forerunners were deleted.", &["alarm"]),
+             new and the key calls known; sample_differs, two samples of one position; stuck, a \
+             batch that keeps failing; out_of_order, something acknowledged or trimmed that is \
+             not committed, or a checkpoint that went back; verdict_out_of_turn, a verdict that \
+             this archive did not publish, or whose forerunners were deleted.", &["alarm"]),
         verdicts_given: counter("lakegauge_archiver_verdicts_given_total",
             "Verdicts over events too old to judge that rows were given, since the first event."),
         verdicts_noted: counter("lakegauge_archiver_verdicts_noted_total",

@@ -5,7 +5,9 @@ use bus::{publishing::PublishMetrics, status::Announcer};
 use domain::ArchivedStream;
 use service_kit::Context;
 
-use crate::{board::ArchiveBoard, config::Config, ledger::LedgerWatch, stream::StreamTask};
+use crate::{
+    config::Config, ledger::LedgerWatch, shared_status::SharedArchiveStatus, stream::StreamTask,
+};
 
 /// Runs the archiver until the service drains.
 ///
@@ -16,16 +18,16 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
     event_store::service::watch_connection(&config.store, &context).context("metrics")?;
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
-    let board = ArchiveBoard::default();
-    let (told, partitions) = (board.clone(), config.partitions.iter().map(u16::to_string));
+    let status = SharedArchiveStatus::default();
+    let (told, partitions) = (status.clone(), config.partitions.iter().map(u16::to_string));
     let work = partitions.collect::<Vec<_>>().join(",");
     Announcer::new(&bus, &context, &work).spawn(&context, move || Some(told.look()));
     let mut jitter = context.jitter();
     for stream in ArchivedStream::of_partitions(&config.partitions) {
-        let task = StreamTask::new(&context, &config, &bus, &publishing, &board, stream)?;
+        let task = StreamTask::new(&context, &config, &bus, &publishing, &status, stream)?;
         context.lifecycle.spawn("stream", task.run(jitter.fork()));
     }
-    let ledger = LedgerWatch::new(&config, &context, board).context("metrics")?;
+    let ledger = LedgerWatch::new(&config, &context, status).context("metrics")?;
     context.lifecycle.spawn("ledger", ledger.run());
     context.not_ready.open();
     context.lifecycle.draining().await;

@@ -38,11 +38,11 @@ use self::{
 };
 use crate::{
     batcher::{BatchLimits, Batcher},
-    board::ArchiveBoard,
     config::Config,
     intake::{Carries, Intake},
     meeting,
     metrics::StreamMetrics,
+    shared_status::SharedArchiveStatus,
 };
 
 /// What all tasks on one stream share: the name of the stream, and where its state is reported.
@@ -72,7 +72,7 @@ pub(crate) struct StreamTask {
     /// How far the stream is committed.
     position: Arc<SharedPosition>,
     /// Shows the state of the archive to people.
-    board: ArchiveBoard,
+    status: SharedArchiveStatus,
     epoch: StreamEpoch,
     /// Distinguishes this writer from every other one.
     token: [u8; 16],
@@ -111,7 +111,7 @@ impl StreamTask {
         config: &Config,
         bus: &Bus,
         publishing: &PublishMetrics,
-        board: &ArchiveBoard,
+        status: &SharedArchiveStatus,
         stream: ArchivedStream,
     ) -> anyhow::Result<Self> {
         let name = stream.to_string();
@@ -135,7 +135,7 @@ impl StreamTask {
             condition,
             backlog,
             position,
-            board: board.clone(),
+            status: status.clone(),
             epoch: StreamEpoch::new(bus, &name),
             // The token prevents that a writer takes the checkpoint of another writer for its own.
             token: random::token().context("a token for the writer")?,
@@ -167,7 +167,7 @@ impl StreamTask {
         let StreamContext { name, metrics, .. } = &self.context;
         metrics.observe_backlog(backlog);
         let at = self.position.position();
-        self.board.stream(
+        self.status.stream(
             name,
             ArchivedStreamStatus {
                 standby: at == ReadPosition::StandsBy,

@@ -60,12 +60,15 @@ impl Subjects {
     }
 
     /// The source that sent a message: what follows the partition in a subject without the prefix.
-    /// `None` if the subject names no source, as with verdicts and samples.
+    /// `None` if the subject names no source, as with verdicts, samples and replays.
     ///
     /// Other programs may put any text there, so the text is cut and cleaned as [`source_token`]
     /// does.
     pub fn source(subject: &str) -> Option<String> {
-        subject.splitn(4, '.').nth(3).map(source_token)
+        let mut tokens = subject.splitn(4, '.');
+        let side = tokens.next()?;
+        let source = tokens.nth(2)?;
+        matches!(side, "lake" | "warehouse").then(|| source_token(source))
     }
 
     /// Samples of a partition.
@@ -182,7 +185,8 @@ mod tests {
         let subject = subjects.lake_access(0, "git.one");
         assert_eq!(Subjects::source(&subject).as_deref(), Some("git_one"));
         assert_eq!(Subjects::source("lake.access.0.a.b").as_deref(), Some("a_b"));
-        for none in [subjects.late(Stream::lake(0)), subjects.sample(0)] {
+        let replayed = subjects.replay("friday", Stream::lake(0));
+        for none in [subjects.late(Stream::lake(0)), subjects.sample(0), replayed] {
             assert_eq!(Subjects::source(&none), None);
         }
     }

@@ -12,7 +12,7 @@ use crate::api::{Incident, IncidentKind, Severity};
 
 /// Parts of the aggregator that fail while it catches up, which is told as that.
 const CATCHING_UP: [&str; 2] = ["started", "caught up"];
-/// Parts of a service that fail because NATS is away.
+/// The part of the archiver that fails while messages wait and none is committed.
 const BACKLOG: &str = "backlog";
 
 /// All that is wrong now.
@@ -98,7 +98,7 @@ fn of_archiver(heard: &Heard, moment: &Moment) -> Option<Incident> {
     } else {
         IncidentKind::ArchiverFailing
     };
-    Some(of_parts(kind, ARCHIVER, &troubled.status, |_| true))
+    Some(of_parts(kind, ARCHIVER, &troubled.status))
 }
 
 impl HeardService {
@@ -147,7 +147,7 @@ fn of_aggregator(heard: &Heard, moment: &Moment) -> Option<Incident> {
     // What it catches up with keeps other parts from their work, and is told as that.
     let is_beginning = moment.now_ms < STARTING_MS || own.parts.iter().any(catches_up);
     (!is_beginning && own.parts.iter().any(|part| !part.standby))
-        .then(|| of_parts(IncidentKind::AggregatorFailing, AGGREGATOR, own, |_| true))
+        .then(|| of_parts(IncidentKind::AggregatorFailing, AGGREGATOR, own))
 }
 
 fn catches_up(part: &StatusPart) -> bool {
@@ -169,17 +169,11 @@ fn of_source(it: &HeardService, moment: &Moment) -> Option<Incident> {
         return Some(incident(kind, &status.service, since_ms, &last_word_of(it)));
     }
     (!status.ready && !it.is_starting(moment))
-        .then(|| of_parts(IncidentKind::SourceWaits, &status.service, status, |_| true))
+        .then(|| of_parts(IncidentKind::SourceWaits, &status.service, status))
 }
 
-fn of_parts(
-    kind: IncidentKind,
-    name: &str,
-    status: &ServiceStatus,
-    is_meant: impl Fn(&StatusPart) -> bool,
-) -> Incident {
-    let parts: Vec<_> =
-        status.parts.iter().filter(|part| !part.standby && is_meant(part)).collect();
+fn of_parts(kind: IncidentKind, name: &str, status: &ServiceStatus) -> Incident {
+    let parts: Vec<_> = status.parts.iter().filter(|part| !part.standby).collect();
     let details: Vec<String> =
         parts.iter().map(|part| format!("{}: {}", part.name, part.detail)).collect();
     incident(kind, name, parts.iter().map(|part| part.since_ms).min(), &details.join("; "))

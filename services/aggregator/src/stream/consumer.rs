@@ -226,10 +226,11 @@ impl Consumer<'_> {
             metrics.observe_sample();
         }
         RECEIVED.pass();
-        let counts = self.fold.lock().message(&delivery.message(&self.subjects));
+        let message = delivery.message(&self.subjects);
+        let counts = self.fold.lock().message(&message);
         APPLIED.pass();
         metrics.observe_message(&counts, delivery.sequence);
-        metrics.observe_source(&delivery.subject, delivery.broker_ns, counts.counted);
+        metrics.observe_source(&message, counts.counted);
         self.passed(delivery.sequence);
         Ok(true)
     }

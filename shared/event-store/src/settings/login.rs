@@ -1,5 +1,6 @@
-//! Whether the database answers, and takes our login. One that was taken before and is refused now is being
-//! rotated: it is waited for and told, where a first login that is refused ends with an error.
+//! Whether the database answers, and takes our login. One that was taken before and is refused now
+//! is being rotated: it is waited for and told, where a first login that is refused ends with an
+//! error.
 
 use std::{
     fmt,

@@ -6,9 +6,9 @@ use bus::status::{ArchiveStatus, ArchivedStreamStatus, LedgerStatus};
 
 /// The state of the archive. Clones show the same state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ArchiveBoard(Arc<Mutex<ArchiveStatus>>);
+pub(crate) struct SharedArchiveStatus(Arc<Mutex<ArchiveStatus>>);
 
-impl ArchiveBoard {
+impl SharedArchiveStatus {
     /// The current state.
     pub(crate) fn look(&self) -> ArchiveStatus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -16,8 +16,8 @@ impl ArchiveBoard {
 
     /// Sets the state of a stream's archive. If the lag is not known, its last value stays.
     pub(crate) fn stream(&self, name: &str, status: ArchivedStreamStatus) {
-        let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = board.streams.entry(name.to_owned()).or_default();
+        let mut status_of_all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = status_of_all.streams.entry(name.to_owned()).or_default();
         let lag_messages = status.lag_messages.or(shown.lag_messages);
         *shown = ArchivedStreamStatus { lag_messages, ..status };
     }
