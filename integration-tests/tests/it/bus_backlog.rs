@@ -125,5 +125,5 @@ async fn who_has_not_heard_yet_how_much_waits_is_not_ready() {
         looked = looked => looked.unwrap(),
     }
     let said = readiness.describe();
-    assert!(said.contains("nobody knows whether messages wait"), "{said}");
+    assert!(said.contains("whether messages wait"), "{said}");
 }

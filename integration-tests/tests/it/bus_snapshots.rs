@@ -182,7 +182,9 @@ async fn damage_is_found_and_another_snapshot_heals_it() {
     forged["digest"] = json!("00");
     raw.publish("$KV.LAKEGAUGE.snapshot.LAKE_0", &forged.to_string()).await.unwrap();
     let (revision, damaged) = found(&snapshots, "LAKE_0").await;
-    assert!(matches!(damaged, FoundSnapshot::Damaged(why) if why.contains("other bytes")));
+    assert!(
+        matches!(damaged, FoundSnapshot::Damaged(why) if why.contains("does not have the bytes"))
+    );
     // The pointer is no pointer, or another stream's.
     let mut others = entry;
     others["stream"] = json!("LAKE_1");

@@ -234,7 +234,7 @@ async fn a_password_rotated_on_the_server_only_is_told_until_the_file_has_it_too
     for process in &all[..2] {
         has(process, "lakegauge_nats_login_refused", 0.0).await;
         has(process, "lakegauge_nats_connected", 1.0).await;
-        let taken = async || Ok(count(process, "NATS takes the login again") == 1);
+        let taken = async || Ok(count(process, "NATS accepts the login again") == 1);
         until("one word of the end", taken).await.unwrap();
     }
     page_has(&pipeline, 200).await;

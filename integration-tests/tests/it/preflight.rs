@@ -38,8 +38,8 @@ async fn services_refuse_a_stream_that_loses_events_or_can_never_be_trimmed_and_
     let an_hour = json!(3_600_000_000_000_u64);
     for (option, value, words) in [
         ("max_age", an_hour, ["age limit", "nats stream edit"]),
-        ("deny_purge", json!(true), ["denies purging", "make it again without"]),
-        ("sealed", json!(true), ["sealed", "make it again"]),
+        ("deny_purge", json!(true), ["denies purging", "create it again without"]),
+        ("sealed", json!(true), ["sealed", "create it again"]),
     ] {
         bus.apply_topology(&topology()).await.unwrap();
         edit(&mut operator, "WAREHOUSE_0", option, value).await;

@@ -1,23 +1,23 @@
-//! `NATS_URL`: servers, and the login that may stand in it.
+//! Reads `NATS_URL`: servers, and a login if the address contains one.
 
 use async_nats::ServerAddr;
 use service_kit::Address;
 
-/// Schemes of addresses; none is the first.
+/// Schemes of addresses. An address without a scheme gets the first.
 const SCHEMES: [&str; 2] = ["nats", "tls"];
 
-/// What stands in `NATS_URL`.
+/// The contents of `NATS_URL`.
 #[derive(Debug)]
 pub(crate) struct BrokerAddresses {
-    /// Without a login, so that nobody can print one.
+    /// Addresses without a login, so that nobody can print one.
     pub(crate) servers: Vec<ServerAddr>,
-    /// The same for people.
+    /// The same addresses, as people see them.
     pub(crate) shown: String,
-    /// Of all servers.
+    /// The login for all servers.
     pub(crate) login: Option<AddressLogin>,
 }
 
-/// A login in an address: a user with a password, or a token, which has none. Secret.
+/// A login in an address: a user with a password, or a token, which has no password. Secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct AddressLogin {
     pub(crate) user: String,
@@ -30,7 +30,7 @@ impl std::fmt::Debug for AddressLogin {
     }
 }
 
-/// Reads addresses with commas between them. What is wrong repeats nothing of them.
+/// Reads addresses, separated by commas. Errors repeat no part of the addresses.
 pub(crate) fn read(url: &str) -> Result<BrokerAddresses, String> {
     let addresses: Vec<Address> = url
         .split(',')
@@ -49,10 +49,10 @@ pub(crate) fn read(url: &str) -> Result<BrokerAddresses, String> {
             return Err("is not an address like nats://host:4222".to_owned());
         }
         if !address.query.is_empty() {
-            return Err("has a question mark, behind which nothing means anything".to_owned());
+            return Err("has parameters after a question mark, which no setting uses".to_owned());
         }
         let plain = format!("{scheme}://{}", address.place());
-        // The client's own words may repeat what it can't read.
+        // The client's own error message may repeat what it can't read.
         let server = plain.parse::<ServerAddr>();
         servers.push(server.map_err(|_| "has a host that can't be read".to_owned())?);
         shown.push(if address.scheme.is_empty() { address.place() } else { plain });
@@ -60,7 +60,8 @@ pub(crate) fn read(url: &str) -> Result<BrokerAddresses, String> {
         if place == 0 {
             login = own;
         } else if own.is_some() && own != login {
-            // With a comma in the password the host of one would be a piece of it.
+            // A comma in the password would split the address, and part of the password would
+            // become a host.
             return Err(
                 "has a login in an address that is not the first: one login serves all, and a \
                  comma in a password is written as %2C"
@@ -113,7 +114,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// The pieces between what parts an address are known, so that each can be looked for.
+        /// The parts between separators are known, so that the test can search for each of them.
         #[test]
         fn no_piece_of_an_unencoded_password_is_shown(
             first in proptest::sample::select(vec!["s3cr3t", "31337", "", "s3cr%74"]),

@@ -1,4 +1,4 @@
-//! Preparing a broker for an archive that knew nothing of it, because a person says so.
+//! Prepares a broker for an archive that it does not know yet, because a person asks for it.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +19,12 @@ use crate::{
 };
 
 impl Bus {
-    /// What the broker shows of itself in these event streams, whether or not it is of one mind.
+    /// What the broker says about itself in these event streams, even if they contradict each
+    /// other.
     ///
     /// # Errors
     ///
-    /// What any request may meet.
+    /// Any error of a request.
     pub async fn shown(&self, streams: &[Stream]) -> Result<BrokerFacts, BusError> {
         let mut shown = BrokerFacts::default();
         for stream in streams {
@@ -51,14 +52,14 @@ impl Bus {
         adoption.id.map_or_else(|| pipeline::random().map(PipelineId), Ok)
     }
 
-    /// Makes a stream another one to whoever archives it next: what speaks of another archive is
-    /// deleted (verdicts, samples, snapshots, what others saw of its epochs), and its epoch is above
-    /// `above` and every one that the broker knows. Gives that epoch. Doing it again raises it again,
-    /// and changes nothing else.
+    /// Makes a stream a different one for every later archiver: deletes what belongs to the old
+    /// archive (verdicts, samples, snapshots, what others saw of its epochs), and raises its epoch
+    /// above `above` and above every epoch that the broker knows. Returns that epoch. A second call
+    /// raises the epoch again, and changes nothing else.
     ///
     /// # Errors
     ///
-    /// What any request may meet; then the same may be tried again.
+    /// Any error of a request; the call can be repeated then.
     pub async fn prepare_for_adoption(&self, stream: &str, above: u32) -> Result<u32, BusError> {
         let name = self.server_name(stream);
         let known = match self.snapshots().pointer(stream).await {
@@ -75,11 +76,11 @@ impl Bus {
         Ok(epoch)
     }
 
-    /// Gives the event streams the broker's name in their metadata.
+    /// Writes the broker's name into the metadata of the event streams.
     ///
     /// # Errors
     ///
-    /// What any request may meet.
+    /// Any error of a request.
     pub async fn name_streams(
         &self,
         shown: &BrokerFacts,
@@ -97,7 +98,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Makes what a broker lacks besides its event streams.
+    /// Creates what a broker lacks apart from its event streams.
     ///
     /// # Errors
     ///
@@ -106,12 +107,12 @@ impl Bus {
         self.apply_topology(&topology.without_events()).await.map(drop)
     }
 
-    /// Names the archive in the broker, in the place of what `shown` says: the last step, before
-    /// which the two are refused.
+    /// Writes the archive's name into the broker, in place of the entry in `shown`. This is the
+    /// last step; before it, services refuse to start.
     ///
     /// # Errors
     ///
-    /// [`BusError::Superseded`] if somebody changed the entry since; and what any request may meet.
+    /// [`BusError::Superseded`] if somebody changed the entry since, and any error of a request.
     pub async fn adopt(
         &self,
         shown: &BrokerFacts,
@@ -124,14 +125,14 @@ impl Bus {
             return Ok(());
         }
         if now != shown.entry {
-            let detail = "it is not what was looked at".to_owned();
+            let detail = "it changed after it was read".to_owned();
             return Err(BusError::Superseded { what: WHAT.to_owned(), detail });
         }
         let value: Bytes = pipeline::encoded(&adopted)?;
         bucket::compare_and_set(self, KEY, &value, revision, WHAT).await.map(drop)
     }
 
-    /// Deletes what speaks of another archive: verdicts, or samples.
+    /// Deletes what belongs to the old archive: verdicts, or samples.
     async fn purge(&self, name: &str, stream: &str) -> Result<(), BusError> {
         let filter = Stream::from_name(stream)
             .map(|stream| self.subject(&wire::Subjects::default().late(stream)));
@@ -139,7 +140,7 @@ impl Bus {
             Some(subject) => json!({ "filter": subject }),
             None => json!({}),
         };
-        let what = format!("deleting what stream {name} says of another archive");
+        let what = format!("deleting the old archive's messages from stream {name}");
         let _purged: Value =
             api::request(&self.context, format!("STREAM.PURGE.{name}"), &body, &what).await?;
         Ok(())

@@ -1,4 +1,4 @@
-//! What must be asked until the broker answers.
+//! Requests that are repeated until the broker answers.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::{
     stream::Comparison,
 };
 
-/// Between two attempts, while the broker does not answer.
+/// Pause between two attempts, while the broker does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks until the broker answers, however long it is away. `None`: `drain` was cancelled meanwhile.
-/// What waits is logged, once for each reason.
+/// Repeats a request until the broker answers, however long it is away. `None` if `drain` was
+/// cancelled first. Each new reason for waiting is logged once.
 ///
 /// # Errors
 ///
-/// What no retry can mend.
+/// An error that no retry can correct.
 pub(crate) async fn until_answered<T, F>(
     stream: &str,
     waits: &str,
@@ -39,7 +39,7 @@ where
             Err(error) => return Err(error),
         };
         if news.is_new(&error) {
-            tracing::warn!(stream, waits, error, "the broker does not answer yet: asking again");
+            tracing::warn!(stream, waits, error, "the broker does not answer yet; asking again");
         }
         tokio::select! {
             () = drain.cancelled() => return Ok(None),
@@ -49,12 +49,13 @@ where
 }
 
 impl Bus {
-    /// Whether a stream is still the one of a mark, asked until the broker answers: what is read
-    /// before that is known may be another stream's. `None`: `drain` was cancelled meanwhile.
+    /// Whether a stream is still the one of a mark. The call asks until the broker answers:
+    /// messages that are read before that may belong to another stream. `None` if `drain` was
+    /// cancelled first.
     ///
     /// # Errors
     ///
-    /// What no retry can mend.
+    /// An error that no retry can correct.
     pub async fn compare_until_answered(
         &self,
         stream: &str,

@@ -1,7 +1,7 @@
-//! Requests to JetStream's own API, as JSON in and out.
+//! Requests to JetStream's own API, with JSON in both directions.
 //!
-//! The client's typed requests drop what they don't know, so that an option which the server
-//! silently ignored could not be told from one that it took.
+//! The client's typed requests drop fields that they don't know. With them, an option that the
+//! server silently ignored would look like one that it applied.
 
 use async_nats::jetstream::{self, response::Response};
 use serde::{Deserialize, Deserializer, Serialize, de, de::DeserializeOwned};
@@ -18,11 +18,11 @@ pub(crate) const NO_MESSAGE_FOUND: u64 = 10_037;
 pub(crate) const STREAM_NAME_IN_USE: u64 = 10_058;
 /// The stream could not be purged; the error in its text is the file system's.
 pub(crate) const PURGE_FAILED: u64 = 10_051;
-/// The reserved space is used up: of the server, of the account, of either; or it is more than one
-/// stream may have.
+/// The reserved space is used up: of the server, of the account, of either; or the request is for
+/// more than one stream may have.
 pub(crate) const NO_STORAGE: [u64; 4] = [10_047, 10_028, 10_002, 10_122];
 
-/// RFC 3339 as nanoseconds since 1970.
+/// A time in RFC 3339, as nanoseconds since 1970.
 pub(crate) struct Nanoseconds(pub(crate) i64);
 
 impl<'de> Deserialize<'de> for Nanoseconds {
@@ -32,7 +32,7 @@ impl<'de> Deserialize<'de> for Nanoseconds {
     }
 }
 
-/// One request; `what` says it in errors.
+/// Sends one request; `what` describes the request in errors.
 pub(crate) async fn request<T: DeserializeOwned>(
     context: &jetstream::Context,
     subject: String,
@@ -60,7 +60,7 @@ pub(crate) fn server_error(error: &jetstream::Error, what: &str) -> BusError {
     }
 }
 
-/// Gives an error of the server about a stream that is not there its name.
+/// Turns an error about a missing stream into one with the stream's name.
 pub(crate) fn named(error: BusError, stream: &str) -> BusError {
     if error.server_code() == Some(STREAM_NOT_FOUND) {
         BusError::NoStream { stream: stream.to_owned() }
@@ -79,12 +79,13 @@ fn request_error(error: &jetstream::context::RequestError, what: &str) -> BusErr
     }
 }
 
-/// An error of the client: the server said nothing.
+/// An error of the client: the server did not answer.
 pub(crate) fn no_answer(error: &dyn std::error::Error, what: &str) -> BusError {
     BusError::NoAnswer { what: what.to_owned(), detail: chain(error) }
 }
 
-/// The error of one of the client's typed calls: what the server said, if that is in its chain.
+/// The error of one of the client's typed calls: the server's answer, if the error's chain contains
+/// one.
 pub(crate) fn client_error(error: &(dyn std::error::Error + 'static), what: &str) -> BusError {
     let mut current = Some(error);
     while let Some(cause) = current {
@@ -104,8 +105,8 @@ pub(crate) fn client_error(error: &(dyn std::error::Error + 'static), what: &str
     no_answer(error, what)
 }
 
-/// The server's answer in one of the client's errors, some of which keep it in their kind instead
-/// of their source.
+/// The server's answer in one of the client's errors. Some of these keep the answer in their kind
+/// instead of their source.
 fn answer(error: &(dyn std::error::Error + 'static)) -> Option<jetstream::Error> {
     use jetstream::context::{GetStreamError, GetStreamErrorKind};
     use jetstream::stream::{ConsumerError, ConsumerErrorKind};
@@ -138,7 +139,7 @@ fn is_no_message(error: &(dyn std::error::Error + 'static)) -> bool {
         .is_some_and(|error| error.kind() == RawMessageErrorKind::NoMessageFound)
 }
 
-/// An error with its causes, each said once.
+/// An error with its causes, without repetitions.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

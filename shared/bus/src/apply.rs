@@ -1,4 +1,4 @@
-//! Streams on the server as they are declared: made, checked, brought up to date.
+//! Creates the declared streams on the server, checks them and updates them.
 
 use std::collections::BTreeMap;
 
@@ -17,28 +17,29 @@ use crate::{
 /// What [`Bus::apply_topology`] did to one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamChange {
-    /// Its name on the server.
+    /// The stream's name on the server.
     pub stream: String,
-    /// Whether it was made now.
+    /// Whether the stream was created now.
     pub made: bool,
-    /// Options that were brought up to date.
+    /// Options that were updated.
     pub changed: Vec<String>,
 }
 
 impl Bus {
-    /// Makes the streams that are missing, brings existing ones up to date, and compares what the
-    /// server then has with what was asked. Applying it again, or from several processes at once,
-    /// changes nothing more. The metadata of an existing stream is left alone.
+    /// Creates the streams that are missing, updates existing ones, and compares the server's
+    /// result with the declarations. Another call, or calls from several processes at once, change
+    /// nothing more. The metadata of an existing stream is left alone.
     ///
-    /// The pipeline is begun before its first event stream: its name and its rules stand in the
-    /// bucket, and from there in each event stream, also in one that is made again later.
+    /// The pipeline is begun before its first event stream is created: its name and its rules are
+    /// in the bucket, and are copied from there to each event stream, also to one that is created
+    /// again later.
     ///
     /// # Errors
     ///
-    /// [`BusError::Mismatch`] where streams and bucket don't belong together, or a rule that is
-    /// demanded is not the one in force: nothing is made or changed then. [`BusError::UnfitStream`]
-    /// for a stream with an age limit or one that can't be trimmed, [`BusError::IgnoredOption`],
-    /// [`BusError::NoRoom`], and what any request may meet.
+    /// [`BusError::Mismatch`] if streams and bucket don't belong together, or a demanded rule is
+    /// not the one in force; nothing is created or changed then. [`BusError::UnfitStream`] for a
+    /// stream with an age limit or one that can't be trimmed, [`BusError::IgnoredOption`],
+    /// [`BusError::NoRoom`], and any error of a request.
     pub async fn apply_topology(&self, topology: &Topology) -> Result<Vec<StreamChange>, BusError> {
         let topology = &self.fitted(topology).await?;
         let mut found = Vec::new();
@@ -55,7 +56,8 @@ impl Bus {
         {
             if found.iter().all(Option::is_some) {
                 if let Err(error) = self.agree_among_themselves(wanted, &standing) {
-                    // The entry says which of them is right, to those who may read it.
+                    // The bucket's entry says which stream is right. Not every user may read the
+                    // entry.
                     return Err(match self.begin_pipeline(wanted, &standing).await {
                         Err(BusError::Mismatch(mismatch)) => mismatch.into(),
                         Ok(_) | Err(_) => error,
@@ -85,8 +87,8 @@ impl Bus {
         Ok(applied)
     }
 
-    /// A declaration with the metadata that its stream is made with: that of the pipeline, which is
-    /// begun at its first event stream.
+    /// A declaration with the metadata for creating its stream: that of the pipeline, which is
+    /// begun at the first event stream.
     async fn with_metadata(
         &self,
         topology: &Topology,
@@ -113,7 +115,7 @@ impl Bus {
         Ok(info.config)
     }
 
-    /// Makes a stream; gives its configuration if somebody else made it meanwhile.
+    /// Creates a stream. Returns its configuration if somebody else created the stream first.
     async fn make(
         &self,
         declaration: &Declaration,
@@ -184,7 +186,7 @@ impl Bus {
         self.configure("UPDATE", (name, Purpose::Events), &config).await.map(drop)
     }
 
-    /// Makes or changes a stream; errors tell its name on the server.
+    /// Creates or changes a stream. Errors contain the stream's name on the server.
     async fn configure(
         &self,
         verb: &str,
@@ -207,7 +209,7 @@ impl Bus {
     }
 }
 
-/// The event streams of a pipeline that stand, with their metadata.
+/// The existing event streams of a pipeline, with their metadata.
 fn standing<'a>(
     topology: &'a Topology,
     found: &[Option<Map<String, Value>>],

@@ -1,5 +1,5 @@
-//! How far a reader is behind, asked independently of what is delivered to it: one that gets nothing
-//! must not look like one that has nothing to do.
+//! How far a reader is behind. The broker is asked independently of deliveries, because a reader
+//! that gets nothing must not look like one that has nothing to do.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,35 +11,36 @@ use service_kit::{Clock, Condition};
 
 use crate::{api, connection::Bus, error::BusError, read::ReaderProgress};
 
-/// Gaps inside of a stream that are counted one by one; with more, all of them are taken to lie
-/// before the position, as long as messages are left then. The server lists each.
+/// Up to this many gaps inside a stream are counted one by one, because the server lists each of
+/// them. If there are more, all of them are assumed to lie before the position, as long as messages
+/// are left then.
 const GAPS_LISTED_MAX: u64 = 1_000_000;
 
 service_kit::settings! {
-    /// How often the lag is asked, and what is too long.
+    /// How often the lag is read, and what is too long.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct BacklogLimits {
-        /// How often each stream is asked how many messages wait to be counted or archived, whether or
-        /// not any are delivered.
+        /// How often each stream is asked how many messages wait to be counted or archived, whether
+        /// or not messages are delivered.
         #[setting(LAG_CHECK_MS, "lag-check-ms", default = "1000")]
         pub check: Duration = duration_ms,
-        /// From when on /readyz says that messages of a stream wait and none is counted or archived, or
-        /// that NATS does not say whether any wait.
+        /// Time after which /readyz reports that messages of a stream wait and none is counted or
+        /// archived, or that NATS does not report whether any wait.
         #[setting(STALLED_AFTER_MS, "stalled-after-ms", default = "30000")]
         pub stalled_after: Duration = duration_ms,
     }
 }
 
-/// What one look found.
+/// The result of one reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// Messages stored after the position; `None`: the broker can't be asked.
+    /// Messages stored after the position; `None` if the broker can't be asked.
     pub messages: Option<u64>,
-    /// How long messages have waited, or may have, while the position stood still.
+    /// How long messages have waited, or may have waited, while the position did not move.
     pub stalled: Duration,
 }
 
-/// Since when a position stands still although there is more. Pure.
+/// Since when a position has not moved although there are more messages. Pure.
 #[derive(Clone, Copy, Debug, Default)]
 struct Standstill {
     position: u64,
@@ -60,7 +61,7 @@ impl Standstill {
     }
 }
 
-/// The position of a reader, which one task moves and another watches.
+/// The position of a reader. One task moves the position and another watches it.
 #[derive(Debug, Default)]
 pub struct SharedPosition(Mutex<Shared>);
 
@@ -76,29 +77,29 @@ pub enum ReadPosition {
     /// The position to read after was not found yet.
     #[default]
     Unknown,
-    /// Another process reads: it is not ours to be late.
+    /// Another process reads the stream, so this one can't be late.
     StandsBy,
-    /// Everything up to this sequence was taken.
+    /// Everything up to this sequence was handled.
     After(u64),
 }
 
 impl SharedPosition {
-    /// The position is known, or moved.
+    /// Sets the position.
     pub fn moved(&self, position: u64) {
         self.shared().position = ReadPosition::After(position);
     }
 
-    /// Another process moves the position: it is not ours to be late.
+    /// Another process moves the position, so this one can't be late.
     pub fn stands_by(&self) {
         self.shared().position = ReadPosition::StandsBy;
     }
 
-    /// Another reader reads on.
+    /// Sets the reader whose trouble is reported.
     pub fn reads(&self, reader: Arc<ReaderProgress>) {
         self.shared().reader = Some(reader);
     }
 
-    /// Where it is.
+    /// The current position.
     pub fn position(&self) -> ReadPosition {
         self.shared().position
     }
@@ -108,40 +109,42 @@ impl SharedPosition {
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        // Its changes are whole.
+        // Each change is complete when the lock is released, even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Asks how much waits behind a position, and keeps a condition true to it.
+/// Reads how many messages wait behind a position, and keeps a condition up to date.
 #[derive(Debug)]
 pub struct BacklogWatch {
     /// The connection.
     pub bus: Bus,
-    /// The stream, without the prefix.
+    /// The stream's name, without the prefix.
     pub stream: String,
     /// The position.
     pub position: Arc<SharedPosition>,
-    /// How often it asks, and what is too long.
+    /// How often the backlog is read, and what is too long.
     pub limits: BacklogLimits,
-    /// Fails while messages wait for too long, or nobody knows whether any do.
+    /// Fails while messages have waited for too long, or nobody knows whether any do.
     pub condition: Condition,
-    /// What does not happen to messages that wait: `archived`.
+    /// What has not happened to messages that wait: `archived`.
     pub done: &'static str,
-    /// Says how long.
+    /// Measures how long.
     pub clock: Clock,
 }
 
 impl BacklogWatch {
-    /// Asks for ever, and tells what each look found.
+    /// Reads the backlog for ever, and calls `told` with each result.
     pub async fn run(&self, told: impl Fn(&Backlog)) -> Infallible {
         let mut standstill = Standstill::default();
         let (mut was_well, mut is_known) = (true, false);
-        // Ready with nothing to do would be a guess until somebody has looked.
-        self.condition.fail(format!("{}: nobody has said yet how many messages wait", self.stream));
+        // Before the first reading nobody knows whether there is something to do, so the part is
+        // not ready.
+        self.condition
+            .fail(format!("{}: the number of waiting messages is not known yet", self.stream));
         loop {
             let looked = self.look().await;
-            // It may have moved while the answer was on its way.
+            // The position may have moved while the answer was on its way.
             let position = match self.position.position() {
                 ReadPosition::After(sequence) => sequence,
                 ReadPosition::Unknown | ReadPosition::StandsBy => 0,
@@ -157,7 +160,7 @@ impl BacklogWatch {
             } else {
                 let why = self.why(position, &looked, stalled);
                 if was_well && !is_well {
-                    tracing::error!(why, "a stream stands still");
+                    tracing::error!(why, "a stream is stalled");
                 }
                 self.condition.fail(why);
             }
@@ -166,7 +169,7 @@ impl BacklogWatch {
         }
     }
 
-    /// How many messages wait; `None` where another process is the one to take them.
+    /// How many messages wait; 0 if another process handles them.
     async fn look(&self) -> Result<u64, String> {
         match self.position.position() {
             ReadPosition::After(sequence) => {
@@ -185,9 +188,9 @@ impl BacklogWatch {
                 "{stream}: {messages} messages wait behind message {position}, and none was {done} \
                  for {seconds} s"
             ),
-            Err(error) => {
-                format!("{stream}: for {seconds} s nobody knows whether messages wait: {error}")
-            }
+            Err(error) => format!(
+                "{stream}: for {seconds} s it has not been known whether messages wait: {error}"
+            ),
         };
         match self.position.trouble() {
             Some(trouble) => format!("{what}; the reader says: {trouble}"),
@@ -197,12 +200,12 @@ impl BacklogWatch {
 }
 
 impl Bus {
-    /// How many messages a stream holds after a sequence. Not the last sequence less that one: what
-    /// was deleted does not wait.
+    /// How many messages a stream holds after a sequence. The result is not the last sequence minus
+    /// this one, because deleted messages do not wait.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`], and what any request may meet.
+    /// [`BusError::NoStream`], and any error of a request.
     pub async fn stored_after(&self, stream: &str, after: u64) -> Result<u64, BusError> {
         let name = self.server_name(stream);
         let ask = async |details: bool| -> Result<Held, BusError> {
@@ -244,7 +247,7 @@ struct Held {
 }
 
 impl Held {
-    /// Messages after a sequence, as far as the gaps are listed.
+    /// Messages after a sequence, not counting the gaps that are listed.
     fn after(&self, after: u64) -> u64 {
         if self.messages == 0 {
             return 0;

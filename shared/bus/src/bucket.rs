@@ -1,4 +1,4 @@
-//! The bucket that holds pointers, epochs and owners: small values that change hands by
+//! The bucket with pointers, epochs and lease owners: small values that are replaced by
 //! compare-and-set.
 
 use async_nats::jetstream::kv;
@@ -15,20 +15,20 @@ use crate::{
 /// The bucket of `nats/streams.json`.
 const BUCKET: &str = "LAKEGAUGE";
 
-/// What stands under a key.
+/// The entry of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BucketEntry {
-    /// None: nothing was put, or it was deleted since.
+    /// `None` if nothing was put, or the value was deleted since.
     pub(crate) value: Option<Bytes>,
-    /// To be given to [`compare_and_set`]; 0 where nothing ever was.
+    /// For [`compare_and_set`]; 0 if the key never had a value.
     pub(crate) revision: u64,
 }
 
-/// The value under a key, by the server's leader.
+/// The value of a key, read from the stream's leader.
 ///
 /// # Errors
 ///
-/// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
+/// [`BusError::NoStream`] if the bucket is missing, and any error of a request.
 pub(crate) async fn entry(bus: &Bus, key: &str) -> Result<BucketEntry, BusError> {
     let bucket = server_name(&bus.settings().subject_prefix, BUCKET);
     let subject = format!("$KV.{bucket}.{key}");
@@ -39,21 +39,21 @@ pub(crate) async fn entry(bus: &Bus, key: &str) -> Result<BucketEntry, BusError>
     }))
 }
 
-/// Whether a message says that its key has no value. One whose headers can't be read says nothing.
+/// Whether a message marks its key as deleted. A message whose headers can't be read does not.
 fn is_tombstone(block: &[u8]) -> bool {
     let says = |name| headers::value(block, name).ok().flatten();
     says("Nats-Marker-Reason").is_some()
         || says("KV-Operation").is_some_and(|operation| operation != "PUT")
 }
 
-/// Puts a value, provided that the key still has the revision; returns the new one. The value must
-/// differ from every other that was ever put there: a lost answer is told from another's change by
-/// what stands there then.
+/// Puts a value if the key still has the expected revision; returns the new revision. The value
+/// must differ from every other value that was ever put under the key: after a lost answer, the
+/// stored value shows whether this change or another one succeeded.
 ///
 /// # Errors
 ///
-/// [`BusError::Superseded`] if somebody else changed it first, and as [`entry`]; then the same may
-/// be tried again.
+/// [`BusError::Superseded`] if somebody else changed the value first, and the errors of [`entry`];
+/// the call can be repeated after those.
 pub(crate) async fn compare_and_set(
     bus: &Bus,
     key: &str,
@@ -80,11 +80,11 @@ pub(crate) async fn compare_and_set(
     }
 }
 
-/// Deletes a key without a tombstone, which would stand in the way of a new value.
+/// Deletes a key without leaving a tombstone, which would prevent a new value with revision 0.
 ///
 /// # Errors
 ///
-/// As [`entry`].
+/// The errors of [`entry`].
 pub(crate) async fn forget(bus: &Bus, key: &str) -> Result<(), BusError> {
     let bucket = server_name(&bus.settings().subject_prefix, BUCKET);
     let _purged: serde_json::Value = api::request(

@@ -1,4 +1,4 @@
-//! The connection: login, the server's version, and whether it stands.
+//! The connection: login, the server's version, and whether there is a connection now.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,12 +17,12 @@ use crate::{
     settings::BusSettings,
 };
 
-/// The oldest server that refuses what it does not know instead of ignoring it.
+/// The oldest server that refuses unknown options instead of ignoring them.
 const SERVER_NEEDED: (u32, u32) = (2, 12);
 const SERVER_NEEDED_TEXT: &str = "2.12";
 
-/// Bytes that headers take of what the server takes as one message: type and id, and what a bucket
-/// adds to compare and set.
+/// Bytes of headers within the server's limit for one message: type and id, and what a bucket adds
+/// for compare-and-set.
 const HEADERS_BYTES_MAX: usize = 512;
 
 /// Messages whose acknowledgements the client tracks. Above every window of a
@@ -32,10 +32,10 @@ const ACK_INFLIGHT_MAX: usize = 65_536;
 /// Refused subjects that are remembered; a service publishes to a handful.
 const DENIALS_MAX: usize = 64;
 
-/// Between two looks at a connection that is down, besides being told.
+/// Time after which a connection that is down is checked again, in addition to the client's events.
 const CONNECTION_POLL: Duration = Duration::from_millis(250);
 
-/// A connection to NATS. Clones share it.
+/// A connection to NATS. Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Bus {
     pub(crate) context: jetstream::Context,
@@ -44,32 +44,32 @@ pub struct Bus {
     settings: Arc<BusSettings>,
 }
 
-/// What the client's events told.
+/// What the client's events reported.
 #[derive(Debug)]
 struct ConnectionState {
-    /// Raised at each (re)connection.
+    /// Increased at each (re)connection.
     generation: watch::Sender<u64>,
-    /// The server's words by subject that we may not publish or subscribe to.
+    /// The server's messages, by subject that this user may not publish or subscribe to.
     denials: Mutex<BTreeMap<String, String>>,
-    /// The pipeline that was met first.
+    /// The first pipeline that this connection saw.
     pipeline: OnceLock<PipelineId>,
     /// Why there is no connection.
     outages: Outages,
 }
 
 impl Bus {
-    /// Connects, logs in and checks the server's version. Later the client reconnects by itself,
-    /// without end, and reads the login again at each attempt.
+    /// Connects, logs in and checks the server's version. Afterwards the client reconnects by
+    /// itself, without a limit, and reads the login again at each attempt.
     ///
     /// # Errors
     ///
-    /// [`BusError::Unreachable`] while there is no server (worth a retry), [`BusError::Refused`],
-    /// [`BusError::Setting`] and [`BusError::OldServer`] for what only a person can change.
+    /// [`BusError::Unreachable`] while there is no server (worth a retry); [`BusError::Refused`],
+    /// [`BusError::Setting`] and [`BusError::OldServer`] for what only a person can correct.
     pub async fn connect(settings: &BusSettings) -> Result<Self, BusError> {
         Self::connect_first(settings, true).await
     }
 
-    /// The first connection of a process, or a further one, whose outages are those of the first.
+    /// The first connection of a process, or a further one, which does not log outages again.
     async fn connect_first(settings: &BusSettings, is_first: bool) -> Result<Self, BusError> {
         let state = Arc::new(ConnectionState {
             generation: watch::Sender::new(0),
@@ -95,8 +95,8 @@ impl Bus {
         if let Some(detail) = small_payload(client.max_payload()) {
             return Err(BusError::SmallPayload { server: settings.shown_url(), detail });
         }
-        // The event of this first connection comes on its own time; readers take what comes later
-        // for a reconnect.
+        // The event of this first connection arrives later. Readers take every event after that for
+        // a reconnect, so wait for the first one.
         let mut generation = state.generation.subscribe();
         let first = generation.wait_for(|generation| *generation > 0);
         let _told_or_lost = tokio::time::timeout(settings.connect_timeout, first).await;
@@ -107,12 +107,13 @@ impl Bus {
         Ok(Self { context, client, state, settings: Arc::new(settings.clone()) })
     }
 
-    /// Another connection to the same server with the same login, for what may break its connection.
+    /// Another connection to the same server with the same login, for a task that may break its
+    /// connection.
     ///
     /// # Errors
     ///
-    /// As [`Bus::connect`]; but a login that is refused or can't be read is worth a retry: it was good
-    /// once, and is being rotated.
+    /// The errors of [`Bus::connect`]. A login that is refused or can't be read is worth a retry
+    /// here, because the login was valid before and is probably being rotated.
     pub(crate) async fn another(&self, purpose: &str) -> Result<Self, BusError> {
         let mut settings = BusSettings::clone(&self.settings);
         settings.name = format!("{}: {purpose}", settings.name);
@@ -126,54 +127,56 @@ impl Bus {
         })
     }
 
-    /// The version that the server says it is.
+    /// The version that the server reports.
     pub fn server_version(&self) -> String {
         self.client.server_info().version
     }
 
-    /// Bytes of the largest message that is made: less than [`wire::MESSAGE_BYTES_MAX`] where the
-    /// server takes less. It says so each time that it is connected to.
+    /// Size of the largest message that is created, in bytes: less than [`wire::MESSAGE_BYTES_MAX`]
+    /// if the server accepts less. The server reports its limit at each connection.
     pub fn message_bytes_max(&self) -> usize {
         wire::MESSAGE_BYTES_MAX.min(self.taken_bytes_max())
     }
 
-    /// Bytes that the server takes as one message, headers included (`max_payload`).
+    /// Size of the largest message that the server accepts, in bytes, headers included
+    /// (`max_payload`).
     pub fn max_payload(&self) -> usize {
         self.client.max_payload()
     }
 
-    /// Bytes that the server takes beside our headers.
+    /// The same without our headers.
     pub(crate) fn taken_bytes_max(&self) -> usize {
         self.max_payload().saturating_sub(HEADERS_BYTES_MAX)
     }
 
-    /// Whether the connection stands now, as far as the client knows.
+    /// Whether there is a connection now, as far as the client knows.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// Why there is no connection; nothing while it stands.
+    /// Why there is no connection; `None` while there is one.
     pub fn outage(&self) -> Option<Outage> {
         self.state.outages.now().filter(|_| !self.is_connected())
     }
 
-    /// A number that rises with each reconnection: what was known about streams may be outdated.
+    /// A number that increases with each reconnection: what was known about streams may be
+    /// outdated.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.state.generation.subscribe()
     }
 
-    /// What a stream is called on the server: prefix and name, for the logs and for people.
+    /// The name of a stream on the server, with the prefix, for logs and people.
     pub fn server_name(&self, stream: &str) -> String {
         server_name(&self.settings.subject_prefix, stream)
     }
 
-    /// The subject under the prefix.
+    /// A subject with the prefix.
     pub fn subject(&self, subject: &str) -> String {
         prefixed_subject(&self.settings.subject_prefix, subject)
     }
 
-    /// What the server refused on this connection so far, in its own words, which name the subject.
-    /// To the one who asked, a refused request looks like one without an answer.
+    /// What the server refused on this connection so far, in its own words, which contain the
+    /// subject. To the caller, a refused request looks like one without an answer.
     pub fn denials(&self) -> Vec<String> {
         let denials = self.state.denials.lock().unwrap_or_else(PoisonError::into_inner);
         denials.values().cloned().collect()
@@ -183,7 +186,7 @@ impl Bus {
         &self.client
     }
 
-    /// The pipeline that this connection met first.
+    /// The first pipeline that this connection saw.
     pub(crate) fn first_pipeline(&self) -> &OnceLock<PipelineId> {
         &self.state.pipeline
     }
@@ -192,16 +195,16 @@ impl Bus {
         &self.settings
     }
 
-    /// Returns when the connection stands.
+    /// Returns when there is a connection.
     pub(crate) async fn connected(&self) {
         let mut generation = self.state.generation.subscribe();
         while !self.is_connected() {
-            // The client may drop events; so look as well.
+            // The client may drop events, so check the state too.
             let _changed_or_not = tokio::time::timeout(CONNECTION_POLL, generation.changed()).await;
         }
     }
 
-    /// Why the server refuses this subject, if it said so.
+    /// Why the server refuses this subject, if it reported that.
     pub(crate) fn denial(&self, subject: &str) -> Option<String> {
         self.state.denials.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()
     }
@@ -224,10 +227,11 @@ impl ConnectionState {
                         denials.insert(subject, text.clone());
                     }
                 }
-                tracing::warn!(error = text, "NATS says");
+                tracing::warn!(error = text, "NATS reported an error");
             }
             Event::Disconnected => tracing::warn!("lost the connection to NATS; reconnecting"),
-            // Only we end a connection for good; and of many attempts in vain the outage tells.
+            // Only this program ends a connection for good, and failed attempts are reported by the
+            // outage.
             Event::Draining | Event::Closed | Event::ClientError(_) => {
                 tracing::debug!(%event, "NATS connection");
             }
@@ -248,7 +252,7 @@ fn options(
         return Err(BusError::Setting { key: problem.key, detail: problem.detail });
     }
     let login = LoginState::of(settings);
-    // What is wrong with a file is said by its name, and not as a login that was refused.
+    // A problem with a file is reported with the file's name, not as a refused login.
     login
         .read(&[])
         .map_err(|problem| BusError::Setting { key: problem.key, detail: problem.detail })?;
@@ -294,7 +298,7 @@ fn connect_error(error: &async_nats::ConnectError, settings: &BusSettings) -> Bu
     }
 }
 
-/// What is wrong with what a server takes as one message, if it is too little.
+/// Describes a server's limit for one message if it is too small.
 pub(crate) fn small_payload(max_payload: usize) -> Option<String> {
     (max_payload < PAYLOAD_BYTES_MIN).then(|| {
         format!(
@@ -305,7 +309,7 @@ pub(crate) fn small_payload(max_payload: usize) -> Option<String> {
     })
 }
 
-/// `true` for a version from 2.12 on; what can't be read is refused, since it can't be judged.
+/// `true` for versions from 2.12 on. A version that can't be read is refused.
 fn new_enough(version: &str) -> bool {
     let mut numbers = version
         .trim_start_matches('v')
@@ -315,8 +319,8 @@ fn new_enough(version: &str) -> bool {
     found >= SERVER_NEEDED
 }
 
-/// The subject in `Permissions Violation for Publish to "lake.access.0.x"`, or in that of a
-/// subscription.
+/// The subject in `Permissions Violation for Publish to "lake.access.0.x"`, or in the same message
+/// about a subscription.
 fn denied(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let start = ["publish", "subscription"]

@@ -1,4 +1,4 @@
-//! One message of a stream, as readers give it.
+//! One message of a stream, as readers return it.
 
 use async_nats::{HeaderValue, jetstream};
 use bytes::Bytes;
@@ -16,18 +16,19 @@ pub struct Delivery {
     pub sequence: u64,
     /// When the broker stored it, in nanoseconds since 1970.
     pub broker_ns: i64,
-    /// Where it was published, with the prefix.
+    /// The subject, with the prefix.
     pub subject: String,
-    /// What its headers say, or that they can't be read.
+    /// The headers, or why they can't be read.
     pub headers: Headers,
     /// Its body.
     pub payload: Bytes,
-    /// How many messages stood behind it when the broker sent it; 0 for single messages.
+    /// How many messages were waiting behind this one when the broker sent it; 0 for single
+    /// messages.
     pub pending: u64,
 }
 
 impl Delivery {
-    /// The message without what only the delivery says of it, under its subject without the prefix.
+    /// The message without the details of its delivery, and with the subject without the prefix.
     pub fn message(&self, subjects: &Subjects) -> Message<'_> {
         Message {
             sequence: self.sequence,
@@ -39,7 +40,7 @@ impl Delivery {
     }
 }
 
-/// A message from a consumer, with the subject that acknowledges it.
+/// A message from a consumer, and the subject that acknowledges it.
 pub(crate) fn delivery(
     message: jetstream::Message,
 ) -> Result<(Delivery, Option<async_nats::Subject>), BusError> {

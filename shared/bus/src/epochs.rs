@@ -1,4 +1,5 @@
-//! Epochs: one number per stream, raised by compare-and-set when the stream is another one.
+//! Epochs: one number per stream, raised by compare-and-set when the stream is found to be another
+//! one.
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
@@ -12,7 +13,8 @@ use crate::{
     error::BusError,
 };
 
-/// Another process may win the race to raise; each round one of them does.
+/// Another process may win the race to raise an epoch, so this one tries again; each round has a
+/// winner.
 const RAISE_ATTEMPTS_MAX: u32 = 16;
 
 static RAISED: FailPoint = FailPoint::new("bus.epoch_raised");
@@ -32,12 +34,12 @@ pub struct EpochWatch {
 }
 
 impl EpochWatch {
-    /// Waits until another epoch than the one that is read is in force; gives it. Cancelling the call
-    /// loses nothing.
+    /// Waits until another epoch than the one that is read is in force, and returns that epoch.
+    /// Cancelling the call loses nothing.
     ///
     /// # Errors
     ///
-    /// [`BusError::Ended`] if its task is gone.
+    /// [`BusError::Ended`] if the task of the watch is gone.
     pub async fn superseded(&mut self) -> Result<u32, BusError> {
         let is_other = |now: &Option<u32>| now.is_some_and(|now| now != self.epoch);
         let now = self.in_force.wait_for(is_other).await;
@@ -55,23 +57,23 @@ impl Bus {
 }
 
 impl Epochs {
-    /// The epoch of a stream; nothing if none was set yet, which stands for 0.
+    /// The epoch of a stream; `None` if none was set yet, which means 0.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
+    /// [`BusError::NoStream`] if the bucket is missing, and any error of a request.
     pub async fn get(&self, stream: &str) -> Result<Option<u32>, BusError> {
         Ok(self.number(&key(stream), &format!("epoch of stream {stream}")).await?.0)
     }
 
-    /// Reports that a stream is no longer the one that was read in an epoch, and raises it.
-    /// `newest` is the last sequence that the epoch is known to have had (0: not known); it is
-    /// kept for [`Epochs::newest`] first, so that whoever closes the epoch can say what was lost.
-    /// Returns the epoch in force then.
+    /// Reports that a stream is no longer the one that was read in an epoch, and raises the epoch.
+    /// `newest` is the last sequence that the epoch is known to have had (0 if unknown). It is
+    /// stored for [`Epochs::newest`] first, so that the service that closes the epoch can report
+    /// what was lost. Returns the epoch that is in force afterwards.
     ///
     /// # Errors
     ///
-    /// As [`Epochs::get`]. The epoch may not be raised then: report it again.
+    /// The errors of [`Epochs::get`]. After an error the epoch may not be raised: report it again.
     pub async fn report(&self, stream: &str, epoch: u32, newest: u64) -> Result<u32, BusError> {
         self.bus.same_pipeline().await?;
         if newest > 0 {
@@ -80,22 +82,23 @@ impl Epochs {
         self.raise(stream, epoch).await
     }
 
-    /// The last sequence that an epoch is known to have had, from those who saw it end.
+    /// The last sequence that an epoch is known to have had, as reported by those who saw it end.
     ///
     /// # Errors
     ///
-    /// As [`Epochs::get`].
+    /// The errors of [`Epochs::get`].
     pub async fn newest(&self, stream: &str, epoch: u32) -> Result<Option<u64>, BusError> {
         Ok(self.number(&newest_key(stream, epoch), "newest message of an epoch").await?.0)
     }
 
-    /// Sets an epoch above the given one, unless somebody else has done so already; returns what
-    /// is in force then. Two that find the same trouble agree on one epoch.
+    /// Sets an epoch above the given one, unless somebody else has done so already. Returns the
+    /// epoch that is in force afterwards. Two services that find the same problem agree on one
+    /// epoch.
     ///
     /// # Errors
     ///
-    /// [`BusError::Mismatch`] in a broker that is not the one that this connection began with: there
-    /// the stream is another pipeline's. And as [`Epochs::get`].
+    /// [`BusError::Mismatch`] if the broker is not the one that this connection began with, because
+    /// there the stream belongs to another pipeline. Also the errors of [`Epochs::get`].
     pub async fn raise(&self, stream: &str, above: u32) -> Result<u32, BusError> {
         self.bus.same_pipeline().await?;
         let what = format!("epoch of stream {stream}");
@@ -105,18 +108,18 @@ impl Epochs {
         Ok(in_force)
     }
 
-    /// Forgets the epoch of a stream that is no more.
+    /// Forgets the epoch of a stream that no longer exists.
     ///
     /// # Errors
     ///
-    /// As [`Epochs::get`].
+    /// The errors of [`Epochs::get`].
     pub async fn forget(&self, stream: &str) -> Result<(), BusError> {
         bucket::forget(&self.bus, &key(stream)).await
     }
 
-    /// Watches for the end of the epoch in which a stream is read, by asking: a watch of the client
-    /// can be lost without an error, a question can't. `interval` is the longest time in which a
-    /// change is noticed.
+    /// Watches for the end of the epoch in which a stream is read. It reads the entry again and
+    /// again, because the client's own watch can be lost without an error. A change is noticed
+    /// after at most `interval`.
     pub fn watch(&self, stream: &str, epoch: u32, interval: Duration) -> EpochWatch {
         let (sender, in_force) = watch::channel(None);
         let (epochs, stream) = (self.clone(), stream.to_owned());
@@ -124,7 +127,7 @@ impl Epochs {
             loop {
                 match epochs.get(&stream).await {
                     Ok(epoch) => drop(sender.send_replace(epoch)),
-                    Err(error) => tracing::debug!(%error, "can't ask for the epoch"),
+                    Err(error) => tracing::debug!(%error, "can't read the epoch"),
                 }
                 tokio::time::sleep(interval).await;
             }
@@ -138,8 +141,8 @@ impl Epochs {
         self.change(&newest_key(stream, epoch), &what, larger).await
     }
 
-    /// Changes a number for as long as `change` of what stands there says to what; returns what
-    /// stands there then.
+    /// Changes a number as long as `change` returns a new value for the current one. Returns the
+    /// number that is stored afterwards.
     async fn change<T>(
         &self,
         key: &str,
@@ -181,7 +184,7 @@ impl Epochs {
     }
 }
 
-/// One small entry an epoch: epochs are rare.
+/// One small entry per epoch; epochs are rare.
 fn newest_key(stream: &str, epoch: u32) -> String {
     format!("newest.{stream}.{epoch}")
 }

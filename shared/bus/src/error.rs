@@ -7,9 +7,9 @@ use domain::Mismatch;
 pub enum Recovery {
     /// The same call may succeed later: try again with backoff.
     Retry,
-    /// This one thing can't be had; go on without it.
+    /// This one thing is not available; continue without it.
     Skip,
-    /// Only a person can change this: stop and say so.
+    /// Only a person can correct this: stop and report it.
     Stop,
 }
 
@@ -21,15 +21,15 @@ pub enum BusError {
     Unreachable {
         /// The address, without user and password.
         server: String,
-        /// What the client said.
+        /// The client's error.
         detail: String,
     },
-    /// The server refused who we are.
+    /// The server refused our login.
     #[error("NATS at {server} refused the login ({detail}): {remedy}")]
     Refused {
         /// The address, without user and password.
         server: String,
-        /// What the client said.
+        /// The client's error.
         detail: String,
         /// What to do, with the setting's name.
         remedy: String,
@@ -42,25 +42,25 @@ pub enum BusError {
         /// What is wrong with it.
         detail: String,
     },
-    /// The server is older than what this crate needs.
+    /// The server is older than this crate needs.
     #[error(
-        "NATS server {server} is version {found}, at least {needed} is needed: older ones ignore \
-         stream options without a word; upgrade nats-server"
+        "NATS server {server} is version {found}, at least {needed} is needed: older servers \
+         silently ignore stream options; upgrade nats-server"
     )]
     OldServer {
         /// The address, without user and password.
         server: String,
-        /// Its version.
+        /// The server's version.
         found: String,
-        /// The oldest version that will do.
+        /// The oldest version that is sufficient.
         needed: &'static str,
     },
-    /// The server takes too little as one message.
+    /// The server's limit for one message is too small.
     #[error("NATS at {server} {detail}")]
     SmallPayload {
         /// The address, without user and password.
         server: String,
-        /// How much it takes, how much is needed, and what to do.
+        /// The limit, how much is needed, and what to do.
         detail: String,
     },
     /// The server or the account has no JetStream.
@@ -69,30 +69,30 @@ pub enum BusError {
          the account, and permit $JS.API.> to this user"
     )]
     NoJetStream {
-        /// What was asked.
+        /// The request.
         what: String,
     },
     /// There is no such stream.
-    #[error("stream {stream} does not exist; `lakegauge doctor` says what is there")]
+    #[error("stream {stream} does not exist; `lakegauge doctor` shows what exists")]
     NoStream {
-        /// Its name on the server.
+        /// The stream's name on the server.
         stream: String,
     },
-    /// An existing stream can't serve, and changing it is not for us.
+    /// An existing stream can't be used, and this program must not change it.
     #[error("stream {stream} can't be used: {detail}")]
     UnfitStream {
-        /// Its name on the server.
+        /// The stream's name on the server.
         stream: String,
         /// Which option, and what to do.
         detail: String,
     },
-    /// The server took a configuration and does not have it.
+    /// The server accepted a configuration but did not apply it.
     #[error(
         "stream {stream}: the server ignored option {option}: asked for {asked}, got {got}; \
          upgrade nats-server"
     )]
     IgnoredOption {
-        /// Its name on the server.
+        /// The stream's name on the server.
         stream: String,
         /// The option's name in the declaration.
         option: String,
@@ -104,9 +104,9 @@ pub enum BusError {
     /// A stream does not fit into the space that the account or the server has.
     #[error("no room for stream {stream} ({detail}): {todo}")]
     NoRoom {
-        /// Its name on the server.
+        /// The stream's name on the server.
         stream: String,
-        /// What it asks for and what there is, or what the server said.
+        /// The size asked for and the space that exists, or the server's error.
         detail: String,
         /// The settings that help.
         todo: String,
@@ -114,40 +114,40 @@ pub enum BusError {
     /// The server answered with an error.
     #[error("{what}: the server says: {detail} (code {code}, error code {error_code})")]
     Server {
-        /// What was asked, with the stream or subject.
+        /// The request, with the stream or subject.
         what: String,
-        /// The server's words.
+        /// The server's message.
         detail: String,
-        /// In the manner of HTTP.
+        /// A code like HTTP's.
         code: u16,
         /// JetStream's own number.
         error_code: u64,
     },
-    /// No answer in time, or the connection broke before it.
+    /// The answer did not arrive in time, or the connection broke.
     #[error("{what}: no answer from NATS ({detail})")]
     NoAnswer {
-        /// What was asked, with the stream or subject.
+        /// The request, with the stream or subject.
         what: String,
-        /// What the client said.
+        /// The client's error.
         detail: String,
     },
-    /// A message that the server will never take.
+    /// A message that the server will never accept.
     #[error("message {message_id} for {subject} can't be published: {detail}")]
     Unpublishable {
-        /// Where it was to go.
+        /// The subject of the message.
         subject: String,
-        /// Its `Nats-Msg-Id`.
+        /// The `Nats-Msg-Id` of the message.
         message_id: String,
         /// Why.
         detail: String,
     },
-    /// The user may not do this.
-    #[error("NATS permissions: {detail}; permit it to this user in the server's configuration")]
+    /// The user lacks a permission.
+    #[error("NATS permissions: {detail}; grant them to this user in the server's configuration")]
     Forbidden {
-        /// The server's words, with the subject.
+        /// The server's message, with the subject.
         detail: String,
     },
-    /// Sides that don't belong together.
+    /// Two sides that don't belong together.
     #[error("{0}")]
     Mismatch(Mismatch),
     /// Somebody else changed the value first.
@@ -155,21 +155,21 @@ pub enum BusError {
     Superseded {
         /// Which value.
         what: String,
-        /// What was expected and what is there.
+        /// What was expected and what was found.
         detail: String,
     },
     /// Bytes or an answer that can't be understood.
     #[error("{what} can't be understood: {detail}")]
     Garbled {
-        /// What it is.
+        /// What can't be understood.
         what: String,
-        /// Where it breaks.
+        /// Why not.
         detail: String,
     },
     /// The reader or publisher has ended.
     #[error("{what} has ended")]
     Ended {
-        /// Which, with its stream.
+        /// Which one, with its stream.
         what: String,
     },
 }
@@ -181,16 +181,15 @@ impl From<Mismatch> for BusError {
 }
 
 impl BusError {
-    /// Whether it passes by itself, so that the same may be tried again.
+    /// Whether the problem ends by itself, so that the call can be repeated.
     pub fn is_transient(&self) -> bool {
         self.recovery() == Recovery::Retry
     }
 
-    /// What to do about it.
+    /// What to do about the error.
     pub fn recovery(&self) -> Recovery {
         match self {
-            // A stream can be missing because another service is still making it, and a store that
-            // is full gets room when the archiver trims.
+            // A stream may be missing because another service is still creating it.
             Self::Unreachable { .. }
             | Self::NoJetStream { .. }
             | Self::NoStream { .. }
@@ -217,7 +216,7 @@ impl BusError {
     }
 }
 
-/// Codes in the manner of HTTP: the server's troubles pass (a full stream is a 503, an overrun
+/// Codes like HTTP's: the server's problems end by themselves (a full stream is a 503, an overrun
 /// queue a 429, a request timeout a 408), ours don't.
 pub(crate) const fn server_recovery(code: u16) -> Recovery {
     match code {

@@ -1,12 +1,14 @@
-//! The task behind a reader: subscribes, watches over what comes, and steps over what the client
-//! can't take.
+//! The task behind a reader: subscribes, notices missing messages, and reads those that the client
+//! can't deliver in another way.
 //!
-//! Each subscription has a connection of its own, thrown away with it. At a message whose header
-//! block it can't read the client drops the connection, or ends for good; at one that carries a
-//! status it takes the message for a word of the server. Neither may disturb anybody else, and
-//! neither is told to us. So whatever did not come though it is stored is taken in the server's own
-//! description ([`crate::stored`]), message by message, until the client can be trusted again.
+//! Each subscription has a connection of its own, which is closed with it. When the client gets a
+//! message whose header block it can't read, it drops the connection, or ends for good; a message
+//! that carries a status looks to it like an answer of the server. The client reports neither, and
+//! neither may disturb other users of the connection. So a message that is stored but was not
+//! delivered is read from the server's own description ([`crate::stored`]), one by one, until the
+//! client can be trusted again.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +27,8 @@ use crate::{
     subscription,
 };
 
-/// Readable messages in a row after which the client is trusted again: each time that it breaks
-/// costs a connection, which is as dear as some hundred messages one by one.
+/// Number of readable messages in a row after which the client is trusted again. Each failure costs
+/// a connection, which is as expensive as some hundred messages read one by one.
 const READABLE_RUN: u32 = 256;
 
 /// Why a subscription ended.
@@ -37,13 +39,13 @@ enum End {
     Unwanted,
 }
 
-/// Whether somebody still reads.
-type Given = Result<(), Unwanted>;
+impl From<BusError> for End {
+    fn from(error: BusError) -> Self {
+        Self::Again(error.to_string())
+    }
+}
 
-/// Nobody reads any more.
-struct Unwanted;
-
-/// What a [`Feed`] hands over, and the subject that acknowledges it.
+/// What a [`Feed`] sends to its reader, and the subject that acknowledges the message.
 #[derive(Debug)]
 pub(crate) struct FeedItem {
     pub(crate) read: Read,
@@ -54,13 +56,13 @@ pub(crate) struct FeedItem {
 pub(crate) struct Feed {
     bus: Bus,
     settings: ReaderSettings,
-    /// The position: the sequence given last.
+    /// The position: the sequence sent last.
     last: u64,
-    /// The broker's timestamp of the message given last.
+    /// The broker's timestamp of the message sent last.
     last_ns: Option<i64>,
-    /// When the stream was made, as the first subscription found it.
+    /// When the stream was created, as the first subscription found it.
     created_ns: Option<i64>,
-    /// Whether the last subscription ended without giving anything.
+    /// Whether the last subscription ended without sending a message.
     gave_nothing: bool,
     sender: mpsc::Sender<FeedItem>,
     progress: Arc<ReaderProgress>,
@@ -90,9 +92,8 @@ impl Feed {
         loop {
             let before = self.last;
             let trouble = match self.connection().await {
-                Ok(End::Unwanted) => return,
-                Ok(End::Again(why)) => why,
-                Err(error) => error.to_string(),
+                End::Unwanted => return,
+                End::Again(why) => why,
             };
             self.gave_nothing = self.last == before;
             tracing::warn!(
@@ -111,28 +112,38 @@ impl Feed {
         }
     }
 
-    /// One connection from its beginning to its end.
-    async fn connection(&mut self) -> Result<End, BusError> {
+    /// Runs one connection from its beginning to its end.
+    async fn connection(&mut self) -> End {
         let own = tokio::select! {
-            own = self.bus.another(&self.settings.stream) => own?,
-            () = self.sender.closed() => return Ok(End::Unwanted),
+            own = self.bus.another(&self.settings.stream) => match own {
+                Ok(own) => own,
+                Err(error) => return error.into(),
+            },
+            () = self.sender.closed() => return End::Unwanted,
         };
         let mut subscription = Subscription {
-            // Taken before anything is asked: a reconnect from here on ends this subscription.
+            // Taken before any request: a reconnect from here on ends this subscription.
             connections: own.connections(),
             name: own.server_name(&self.settings.stream),
             bus: own,
             feed: self,
         };
         subscription.connections.mark_unchanged();
-        subscription.run().await
+        match subscription.run().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
     }
 
-    async fn give(&self, read: Read, reply: Option<Subject>) -> Given {
-        self.sender.send(FeedItem { read, reply }).await.map_err(|_| Unwanted)
+    async fn give(&self, read: Read, reply: Option<Subject>) -> Result<(), End> {
+        self.sender.send(FeedItem { read, reply }).await.map_err(|_| End::Unwanted)
     }
 
-    async fn give_message(&mut self, delivery: Delivery, reply: Option<Subject>) -> Given {
+    async fn give_message(
+        &mut self,
+        delivery: Delivery,
+        reply: Option<Subject>,
+    ) -> Result<(), End> {
         self.last = delivery.sequence;
         self.last_ns = Some(delivery.broker_ns);
         if matches!(delivery.headers, Headers::Unreadable(_)) {
@@ -141,7 +152,7 @@ impl Feed {
         self.give(Read::Message(delivery), reply).await
     }
 
-    async fn give_deleted(&mut self, last: u64) -> Given {
+    async fn give_deleted(&mut self, last: u64) -> Result<(), End> {
         let first = self.last.saturating_add(1);
         self.last = last;
         self.last_ns = None;
@@ -149,7 +160,7 @@ impl Feed {
     }
 }
 
-/// A connection, and what comes over it.
+/// A connection and its subscription.
 struct Subscription<'a> {
     bus: Bus,
     /// The stream's name on the server.
@@ -159,33 +170,30 @@ struct Subscription<'a> {
 }
 
 impl Subscription<'_> {
-    async fn run(&mut self) -> Result<End, BusError> {
+    async fn run(&mut self) -> Result<Infallible, End> {
         let mut is_told = false;
         let status = loop {
             let status = self.bus.stream(&self.feed.settings.stream).await?;
             if let Some(change) = self.change().await? {
-                let _unwanted = self.feed.give(Read::Changed(change), None).await;
-                return Ok(End::Unwanted);
+                self.feed.give(Read::Changed(change), None).await?;
+                return Err(End::Unwanted);
             }
             self.feed.created_ns = Some(status.created_ns);
             let Some(first) = self.to_step_over().await? else { break status };
-            if !is_told && self.tell(status.clone()).await.is_err() {
-                return Ok(End::Unwanted);
+            if !std::mem::replace(&mut is_told, true) {
+                self.tell(status.clone()).await?;
             }
-            is_told = true;
-            if self.step_over(first, status.last_sequence).await?.is_err() {
-                return Ok(End::Unwanted);
-            }
+            self.step_over(first, status.last_sequence).await?;
         };
         let feed = &self.feed;
         let messages = subscription::subscribe(&self.bus, &feed.settings, feed.last).await?;
-        if !is_told && self.tell(status).await.is_err() {
-            return Ok(End::Unwanted);
+        if !is_told {
+            self.tell(status).await?;
         }
         self.pump(messages).await
     }
 
-    async fn tell(&self, status: StreamStatus) -> Given {
+    async fn tell(&self, status: StreamStatus) -> Result<(), End> {
         self.feed.progress.observe_subscription();
         self.feed.give(Read::Subscribed(status), None).await
     }
@@ -201,12 +209,12 @@ impl Subscription<'_> {
         Ok(self.bus.compare(&self.feed.settings.stream, &mark).await?.replacement())
     }
 
-    /// The message after the position, if it must be taken in another form, or had better be.
+    /// The message after the position, if the client can't deliver it or probably can't.
     async fn to_step_over(&self) -> Result<Option<Stored>, BusError> {
         let stored = self.after_position().await?;
         Ok(stored.filter(|stored| {
             let headers = Headers::read(&stored.subject, &stored.block);
-            // One that looks readable did not come the last time, perhaps.
+            // A message that looks readable may still be the one that did not arrive the last time.
             self.feed.gave_nothing || matches!(headers, Headers::Unreadable(_))
         }))
     }
@@ -215,23 +223,21 @@ impl Subscription<'_> {
         self.bus.stored(&self.name, Which::From(self.feed.last.saturating_add(1), ">")).await
     }
 
-    /// Gives messages in the server's description from one on, until so many in a row are readable
-    /// or none is left. `last_sequence` is where the stream ended a moment ago.
-    async fn step_over(&mut self, first: Stored, last_sequence: u64) -> Result<Given, BusError> {
+    /// Sends messages read from the server's description, until enough in a row are readable or
+    /// none is left. `last_sequence` is where the stream ended a moment ago.
+    async fn step_over(&mut self, first: Stored, last_sequence: u64) -> Result<(), End> {
         tracing::warn!(
             stream = self.name,
             sequence = first.sequence,
-            "taking messages one by one: the client can't take this one, or did not"
+            "reading messages one by one: the client can't deliver this one, or did not"
         );
         self.feed.gave_nothing = false;
         let (mut next, mut readable) = (Some(first), 0);
         while let Some(stored) = next.take().filter(|_| readable < READABLE_RUN) {
             let sequence = stored.sequence;
-            // By the server's word there is nothing between the position and this one.
-            if sequence > self.feed.last.saturating_add(1)
-                && self.feed.give_deleted(sequence - 1).await.is_err()
-            {
-                return Ok(Err(Unwanted));
+            // The server returned the next stored message, so everything before it was deleted.
+            if sequence > self.feed.last.saturating_add(1) {
+                self.feed.give_deleted(sequence - 1).await?;
             }
             let from = Which::From(sequence.saturating_add(1), ">");
             next = self.bus.stored(&self.name, from).await?;
@@ -244,30 +250,28 @@ impl Subscription<'_> {
                     readable = 0;
                 }
             }
-            if self.feed.give_message(delivery, None).await.is_err() {
-                return Ok(Err(Unwanted));
-            }
+            self.feed.give_message(delivery, None).await?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    async fn pump(&mut self, mut messages: pull::Stream) -> Result<End, BusError> {
-        let again = |why: &str| Ok(End::Again(why.to_owned()));
+    async fn pump(&mut self, mut messages: pull::Stream) -> Result<Infallible, End> {
+        let again = |why: &str| Err(End::Again(why.to_owned()));
         let mut quiet = Quiet::new(self.feed.settings.overdue_check);
         loop {
             let item = tokio::select! {
-                // What has arrived is good even if the connection is gone by now.
+                // Messages that have arrived are good even if the connection is gone by now.
                 biased;
                 item = messages.next() => item,
                 _changed = self.connections.changed() => {
-                    return again("the connection was made again");
+                    return again("the client reconnected");
                 }
-                () = self.feed.sender.closed() => return Ok(End::Unwanted),
+                () = self.feed.sender.closed() => return Err(End::Unwanted),
                 () = quiet.check() => {
                     let stored = self.after_position().await?.map(|stored| stored.sequence);
                     match quiet.overdue(stored) {
-                        Some(sequence) => return Ok(End::Again(format!(
-                            "message {sequence} is stored and does not come"
+                        Some(sequence) => return Err(End::Again(format!(
+                            "message {sequence} is stored but was not delivered"
                         ))),
                         None => continue,
                     }
@@ -277,7 +281,7 @@ impl Subscription<'_> {
             let message = match item {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
-                    return Err(subscription::item_error(&error, &self.feed.settings.stream));
+                    return Err(subscription::item_error(&error, &self.feed.settings.stream).into());
                 }
                 None => return again("the client ended the subscription"),
             };
@@ -286,35 +290,29 @@ impl Subscription<'_> {
                 self.feed.progress.observe_repeated();
                 continue;
             }
-            match self.close_gap(delivery.sequence).await? {
-                None => return again("messages were lost on the way"),
-                Some(Err(Unwanted)) => return Ok(End::Unwanted),
-                Some(Ok(())) => {}
-            }
+            self.close_gap(delivery.sequence).await?;
             let delivery = self.as_stored(delivery).await?;
-            if self.feed.give_message(delivery, reply).await.is_err() {
-                return Ok(End::Unwanted);
-            }
+            self.feed.give_message(delivery, reply).await?;
         }
     }
 
-    /// Tells of the gap before a sequence, if everything in it was deleted by the server's word;
-    /// nothing: it was not.
-    async fn close_gap(&mut self, sequence: u64) -> Result<Option<Given>, BusError> {
+    /// Sends the gap before a sequence to the reader. If the server still has one of its messages,
+    /// the subscription ends instead.
+    async fn close_gap(&mut self, sequence: u64) -> Result<(), End> {
         let first = self.feed.last.saturating_add(1);
         if first == sequence {
-            return Ok(Some(Ok(())));
+            return Ok(());
         }
         let next = self.bus.next_sequence(&self.feed.settings.stream, first).await?;
         if next.is_some_and(|next| next < sequence) {
             self.feed.progress.observe_lost_range();
-            return Ok(None);
+            return Err(End::Again("messages were lost on the way".to_owned()));
         }
-        Ok(Some(self.feed.give_deleted(sequence - 1).await))
+        self.feed.give_deleted(sequence - 1).await
     }
 
-    /// A message whose subject the server's description could not tell from an unreadable one is
-    /// taken from there, so that both ways give the same.
+    /// If the subject of a message looks unreadable, the message is read from the server's
+    /// description, so that both ways give the same result.
     async fn as_stored(&self, delivery: Delivery) -> Result<Delivery, BusError> {
         if wire::headers::unreadable_subject(&delivery.subject).is_none() {
             return Ok(delivery);
@@ -324,10 +322,10 @@ impl Subscription<'_> {
     }
 }
 
-/// Notices that something is stored which does not come.
+/// Notices a message that is stored but not delivered.
 struct Quiet {
     interval: tokio::time::Interval,
-    /// What stood after the position at the last check, since which nothing came.
+    /// What was stored after the position at the last check, if nothing arrived since.
     waiting: Option<u64>,
 }
 
@@ -344,13 +342,13 @@ impl Quiet {
         self.interval.tick().await;
     }
 
-    /// Something came.
+    /// Resets the check, because something arrived.
     fn heard(&mut self) {
         self.interval.reset();
         self.waiting = None;
     }
 
-    /// Whether what is stored after the position was so at the check before, too.
+    /// Returns the stored sequence after the position if it was the same at the check before.
     fn overdue(&mut self, stored: Option<u64>) -> Option<u64> {
         let before = std::mem::replace(&mut self.waiting, stored);
         stored.filter(|_| before == stored)

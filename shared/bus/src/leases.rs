@@ -1,4 +1,5 @@
-//! Leases: who may do what only one may do, in an entry that changes hands by compare-and-set.
+//! Leases: who may do what only one process may do, in an entry that is replaced by
+//! compare-and-set.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,31 +10,33 @@ use crate::{
     error::BusError,
 };
 
-/// The leases of everything that only one may have.
+/// All leases.
 #[derive(Clone, Debug)]
 pub struct Leases {
     bus: Bus,
 }
 
-/// Somebody's claim. It differs from every other, also from the same one's before it.
+/// A claim of one process. It differs from every other claim, also from earlier claims of this
+/// process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// For people: machine, process and address.
+    /// Machine, process and address, for people.
     pub holder: String,
-    /// Tells this process from every other, also after a restart.
+    /// Distinguishes this process from every other, also after a restart.
     pub token: String,
-    /// Counts the renewals.
+    /// Number of renewals.
     pub beat: u64,
-    /// Given back: nobody has to wait.
+    /// Whether the lease was given back, so that nobody has to wait.
     pub is_released: bool,
 }
 
 /// What [`Leases::get`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseEntry {
-    /// `None`: nobody ever claimed it, or the entry can't be read, which is nobody's claim.
+    /// `None` if nobody ever claimed the lease, or the entry can't be read, which counts as no
+    /// claim.
     pub claim: Option<Claim>,
-    /// To be given to [`Leases::set`]; changes with each renewal.
+    /// For [`Leases::set`]; changes with each renewal.
     pub revision: u64,
 }
 
@@ -45,12 +48,12 @@ impl Bus {
 }
 
 impl Leases {
-    /// Who has a thing: letters, digits, `_` and `-`.
+    /// Who holds a lease. The name may contain letters, digits, `_` and `-`.
     ///
     /// # Errors
     ///
-    /// [`BusError::Mismatch`] in a broker that is not the one that this connection began with,
-    /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
+    /// [`BusError::Mismatch`] if the broker is not the one that this connection began with,
+    /// [`BusError::NoStream`] if the bucket is missing, and any error of a request.
     pub async fn get(&self, thing: &str) -> Result<LeaseEntry, BusError> {
         self.bus.same_pipeline().await?;
         let entry = bucket::entry(&self.bus, &key(thing)).await?;
@@ -58,12 +61,13 @@ impl Leases {
         Ok(LeaseEntry { claim, revision: entry.revision })
     }
 
-    /// Claims, renews or gives back, provided that nobody changed the entry since `revision`;
-    /// returns the new revision.
+    /// Claims, renews or gives back a lease, if nobody changed the entry since `revision`. Returns
+    /// the new revision.
     ///
     /// # Errors
     ///
-    /// [`BusError::Superseded`] if somebody did: ask again who. And as [`Leases::get`].
+    /// [`BusError::Superseded`] if somebody did: read the entry again. Also the errors of
+    /// [`Leases::get`].
     pub async fn set(&self, thing: &str, claim: &Claim, revision: u64) -> Result<u64, BusError> {
         let what = format!("owner of {thing}");
         let value: Bytes = serde_json::to_vec(claim)

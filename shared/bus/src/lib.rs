@@ -1,14 +1,14 @@
 //! JetStream: streams, the publisher, the one reader, snapshots and epochs. The only user of
 //! async-nats.
 //!
-//! Bytes in, bytes out: what a message means is for `wire` and `domain`. What this crate promises:
+//! This crate handles bytes; their meaning is defined in `wire` and `domain`. Its guarantees:
 //!
-//! - a message whose publish was acknowledged is stored, and a retry of it sends the same bytes
-//!   under the same id ([`Publisher`]);
-//! - a reader gives every message after a position once and in ascending order, and a sequence is
-//!   left out only if the server says that it was deleted ([`Reader`]);
-//! - snapshots and epochs change hands by compare-and-set ([`Snapshots`], [`Epochs`]);
-//! - streams are what the declarations in `nats/streams.json` say ([`Topology`]).
+//! - a message whose publish was acknowledged is stored, and a retry sends the same bytes under the
+//!   same id ([`Publisher`]);
+//! - a reader returns every message after a position once and in ascending order, and leaves a
+//!   sequence out only if the server reports that it was deleted ([`Reader`]);
+//! - snapshots and epochs are replaced by compare-and-set ([`Snapshots`], [`Epochs`]);
+//! - streams are configured as `nats/streams.json` declares ([`Topology`]).
 
 mod addresses;
 mod adoption;

@@ -1,5 +1,5 @@
-//! Who we are to NATS. What stands in a file is read again at each attempt to connect, so that
-//! whoever rotates a login replaces the file, and nothing is restarted.
+//! The login to NATS. Files are read again at each attempt to connect, so that a login is rotated
+//! by replacing the file, without a restart.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::{
     settings::{BusSettings, Problem},
 };
 
-/// Where the login stands.
+/// Where the login is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LoginState {
     /// `NATS_CREDS`.
@@ -23,12 +23,12 @@ pub(crate) enum LoginState {
     Password { user: String, password: Secret },
     /// `NATS_TOKEN`.
     Token(Secret),
-    /// `NATS_URL`, in which a login may stand or not.
+    /// `NATS_URL`, which may contain a login.
     Address(Secret),
 }
 
 impl LoginState {
-    /// The one that these settings name.
+    /// The login that these settings name.
     pub(crate) fn of(settings: &BusSettings) -> Self {
         if let Some(path) = &settings.credentials_file {
             Self::Credentials(path.clone())
@@ -43,11 +43,11 @@ impl LoginState {
         }
     }
 
-    /// The answer to the server's greeting, from what stands in the files now.
+    /// The answer to the server's greeting, from the current contents of the files.
     ///
     /// # Errors
     ///
-    /// A file that can't be read or understood. No text repeats anything of a file.
+    /// A file that can't be read or understood. Errors repeat no part of a file.
     pub(crate) fn read(&self, nonce: &[u8]) -> Result<Auth, Problem> {
         let mut auth = Auth::new();
         match self {
@@ -88,7 +88,7 @@ impl LoginState {
         Ok(auth)
     }
 
-    /// What people do when the server refuses it.
+    /// What a person should do if the server refuses the login.
     pub(crate) fn remedy(&self) -> String {
         let replace = |key: &str, path: &Path| {
             let path = path.display();
@@ -120,7 +120,7 @@ fn read(key: &'static str, secret: &Secret) -> Result<String, Problem> {
     secret.read().map_err(|problem| Problem { key, detail: problem.to_string() })
 }
 
-/// Read at once, and not on other threads: it is short, and an attempt to connect waits for it.
+/// Read on this thread: the file is short, and an attempt to connect waits for it.
 fn file(key: &'static str, path: &Path) -> Result<String, Problem> {
     std::fs::read_to_string(path)
         .map_err(|error| Problem { key, detail: format!("can't read {}: {error}", path.display()) })
@@ -130,7 +130,7 @@ fn wrong(key: &'static str, path: &Path, what: &str) -> Problem {
     Problem { key, detail: format!("{} does not hold {what}", path.display()) }
 }
 
-/// JWT and seed in a credentials file: the first two lines that stand alone between lines of dashes.
+/// JWT and seed in a credentials file: the first two lines that are enclosed by lines of dashes.
 fn credentials(text: &str) -> Option<(&str, &str)> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let is_fence = |line: &str| line.starts_with("---") && line.ends_with("---");
@@ -151,7 +151,7 @@ fn credentials(text: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    /// An nkey of a user, made for these tests, and its public half.
+    /// An nkey of a user and its public half, created for these tests.
     const SEED: &str = "SUAAAAICAMCAKBQHBAEQUCYMBUHA6EARCIJRIFIWC4MBSGQ3DQOR4H776Y";
     const PUBLIC: &str = "UAB2CB576PHBBPQ5ODORRZ2LYCMWPZGWGCN2KDK7DXOIMZASKUY3RLKK";
 

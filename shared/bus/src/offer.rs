@@ -1,4 +1,4 @@
-//! What an account has room for, and streams that fit into it.
+//! How much room an account has, and stream sizes that fit.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +14,17 @@ use crate::{
 };
 
 impl Bus {
-    /// The topology as it fits into what the account offers: where no size is set and no event
-    /// stream stands, they become smaller than usual. As it is where nothing has to be made, or the
-    /// account has no limit of its own or does not say it.
+    /// The topology with sizes that fit into the account. If no size is set and no event stream
+    /// exists, the streams become smaller than usual. The topology stays as it is if no stream is
+    /// missing, or the account has no limit of its own or does not report it.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoRoom`] before anything is made, with the sizes that would fit; and what any
-    /// request may meet.
+    /// [`BusError::NoRoom`] before anything is created, with the sizes that would fit; and any
+    /// error of a request.
     pub(crate) async fn fitted(&self, topology: &Topology) -> Result<Topology, BusError> {
         match self.fit(topology).await {
-            // Perhaps another service was making them between our questions.
+            // Perhaps another service was creating the streams between our requests.
             Err(BusError::NoRoom { .. }) => self.fit(topology).await,
             fitted => fitted,
         }
@@ -48,7 +48,7 @@ impl Bus {
             }
         }
         let topology = match sibling {
-            // As another service makes them, or made them before it died.
+            // The size that another service uses, or used before it died.
             Some(bytes) if overrides.event_stream_max_bytes.is_none() => {
                 &topology.with_event_streams_of(bytes)
             }
@@ -106,7 +106,7 @@ impl Bus {
         })
     }
 
-    /// Whether a stream of this name on the server holds nothing.
+    /// Whether a stream, given its name on the server, holds no message.
     pub(crate) async fn is_empty(&self, name: &str) -> Result<bool, BusError> {
         let what = format!("whether stream {name} is empty");
         let info: Info =
@@ -114,7 +114,7 @@ impl Bus {
         Ok(info.state.messages == 0)
     }
 
-    /// What the account offers; `None`: no limit of its own, or this user may not ask.
+    /// The room of the account; `None` if it has no limit of its own, or this user may not ask.
     async fn offer(&self) -> Result<Option<Offer>, BusError> {
         let asked: Result<Offer, BusError> = api::request(
             &self.context,
@@ -126,15 +126,15 @@ impl Bus {
         match asked {
             Ok(offer) => Ok(offer.is_limited().then_some(offer)),
             Err(BusError::NoAnswer { .. }) if !self.denials().is_empty() => Ok(None),
-            // To make the streams says what there is to say about it.
+            // Creating the streams reports this problem.
             Err(BusError::NoJetStream { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// What to do where `short` bytes of so many copies are missing; all streams may have `room` bytes
-/// together.
+/// What to do if `short` bytes are missing for each of `copies` copies; all streams together may
+/// have `room` bytes.
 fn todo(
     overrides: &TopologyOverrides,
     offer: &Offer,
@@ -158,7 +158,7 @@ fn todo(
     .filter_map(|(key, value)| value.map(|_| key))
     .collect();
     if own.is_empty() && overrides.event_stream_max_bytes.is_none() {
-        // With the smallest streams, which are made then if no size is set.
+        // This is enough for the smallest streams, which are created then if no size is set.
         return raise(Room::least(overrides).saturating_sub(room));
     }
     if own.is_empty() {

@@ -1,4 +1,4 @@
-//! Why there is no connection, and since when: logged once a change, shown as long as it lasts.
+//! Why there is no connection, and since when: logged once per change, shown as long as it lasts.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,17 +10,17 @@ use wire::json::format_second;
 
 use crate::{login::LoginState, settings::Problem};
 
-/// A connection that does not stand.
+/// A time without a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// Since when, in microseconds since 1970.
     pub since_us: i64,
-    /// Since when the server refuses the login, or it can't be read, at every attempt; nothing:
-    /// something else keeps the server from being reached.
+    /// Since when the login is refused by the server, or can't be read, at every attempt; `None` if
+    /// something else prevents the connection.
     pub login_since_us: Option<i64>,
-    /// What the last attempt met, in the client's or the system's words.
+    /// The error of the last attempt, in the client's or the system's words.
     pub why: String,
-    /// What people do about a login that is refused.
+    /// What a person should do about a refused login.
     remedy: String,
 }
 
@@ -40,17 +40,18 @@ impl fmt::Display for Outage {
     }
 }
 
-/// To the second: finer says nothing to people.
+/// With seconds: more digits do not help people.
 fn shown(at_us: i64) -> String {
     format_second(Timestamp(at_us)).unwrap_or_else(|| at_us.to_string())
 }
 
-/// What the client told of the connection.
+/// What the client reported about the connection.
 #[derive(Debug)]
 pub(crate) struct Outages {
     clock: Clock,
     login: LoginState,
-    /// Whether it is logged: not of a further connection, which meets the same.
+    /// Whether outages are logged. They are not for a further connection, which has the same
+    /// outages.
     is_logged: bool,
     state: Mutex<State>,
 }
@@ -58,7 +59,7 @@ pub(crate) struct Outages {
 #[derive(Debug, Default)]
 struct State {
     outage: Option<Outage>,
-    /// Why the last attempt had no login to give.
+    /// Why the last attempt had no login to send.
     unreadable: Option<String>,
 }
 
@@ -67,27 +68,27 @@ impl Outages {
         Self { clock, login, is_logged, state: Mutex::default() }
     }
 
-    /// The outage; nothing while the connection stands.
+    /// The outage; `None` while there is a connection.
     pub(crate) fn now(&self) -> Option<Outage> {
         self.state().outage.clone()
     }
 
-    /// An attempt read the login, or could not.
+    /// Records that an attempt read the login, or could not.
     pub(crate) fn read<T>(&self, read: &Result<T, Problem>) {
         let unreadable =
             read.as_ref().err().map(|problem| format!("{}: {}", problem.key, problem.detail));
         self.state().unreadable = unreadable;
     }
 
-    /// What the client says.
+    /// Records an event of the client.
     pub(crate) fn note(&self, event: &Event) {
         match event {
             Event::Connected => {
                 let ended = self.state().outage.take();
                 let was_refused = ended.is_some_and(|outage| outage.login_since_us.is_some());
                 if was_refused && self.is_logged {
-                    // As loud as what it ends, for those who read warnings only.
-                    tracing::warn!("NATS takes the login again");
+                    // A warning like the problem that it ends, for people who read warnings only.
+                    tracing::warn!("NATS accepts the login again");
                 }
             }
             Event::Disconnected => drop(self.failed("the connection was lost", false)),
@@ -100,7 +101,7 @@ impl Outages {
                     tracing::error!(
                         why = outage.why,
                         remedy = outage.remedy,
-                        "NATS refuses the login; it is tried again by itself"
+                        "NATS refuses the login; it will be tried again"
                     );
                 }
             }
@@ -113,7 +114,7 @@ impl Outages {
         }
     }
 
-    /// Remembers a failure; gives the outage if the login begins to be at fault, or for another reason.
+    /// Records a failure. Returns the outage if the login is at fault now, or for a new reason.
     fn failed(&self, why: &str, is_login: bool) -> Option<Outage> {
         let now_us = self.clock.now_us();
         let mut state = self.state();
@@ -134,8 +135,8 @@ impl Outages {
     }
 }
 
-/// Whether the client says that the login was refused, or that there was none to give: of an attempt
-/// that failed it tells the kind only.
+/// Whether the client reports that the login was refused, or that there was no login to send. Of a
+/// failed attempt it reports only the kind.
 fn is_login(text: &str) -> bool {
     [ConnectErrorKind::AuthorizationViolation, ConnectErrorKind::Authentication]
         .iter()

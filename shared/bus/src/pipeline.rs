@@ -1,5 +1,5 @@
-//! The pipeline that a broker carries: its name, the archive that keeps it, and what is fixed for
-//! its life, in one entry of the bucket and in the metadata of each event stream.
+//! The pipeline of a broker: its name, the archive that keeps it, and what is fixed for its life.
+//! All this is in one entry of the bucket and in the metadata of each event stream.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,11 @@ use crate::{
     error::BusError,
 };
 
-/// Where the entry stands in the bucket.
+/// The entry's key in the bucket.
 pub(crate) const KEY: &str = "pipeline";
 pub(crate) const WHAT: &str = "the broker's pipeline";
-/// Others may change the entry at the same time: each round one of them does.
+/// Others may change the entry at the same time, so the change is tried again; each round has a
+/// winner.
 const ATTEMPTS_MAX: u32 = 16;
 
 static ARCHIVE_NAMED: FailPoint = FailPoint::new("bus.archive_named");
@@ -34,23 +35,23 @@ struct StoredPipeline {
     rules: BTreeMap<String, String>,
 }
 
-/// What a pipeline that is new gets, and what one that is there must agree with.
+/// What a new pipeline gets, and what an existing one must agree with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RequestedPipeline {
     /// The rules of a new pipeline.
     pub(crate) rules: Rules,
-    /// The rules that somebody named, by keys of metadata: they must be those in force.
+    /// The rules that somebody set, by keys of metadata: they must be those in force.
     pub(crate) named: BTreeMap<String, String>,
     /// Partitions of each side.
     pub(crate) partitions: u16,
 }
 
 impl RequestedPipeline {
-    /// Whether a pipeline is what is wanted.
+    /// Whether a pipeline agrees with the request.
     ///
     /// # Errors
     ///
-    /// A rule that was named is another one in force, or the number of partitions is.
+    /// A rule that was set differs from the one in force, or the number of partitions does.
     fn agrees(&self, pipeline: &Pipeline) -> Result<(), Mismatch> {
         let by = |by: &str, difference| Mismatch::Fixed { by: by.to_owned(), difference };
         if let Some(difference) = pipeline::difference(&pipeline.rules, &self.named) {
@@ -70,22 +71,22 @@ pub(crate) fn metadata(pipeline: &Pipeline) -> BTreeMap<String, String> {
 }
 
 impl Bus {
-    /// What the broker says of itself; nothing where no pipeline was begun in it.
+    /// What the broker says about itself; `None` if no pipeline was begun in it.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
+    /// [`BusError::NoStream`] if the bucket is missing, and any error of a request.
     pub async fn pipeline(&self) -> Result<Option<BrokerSide>, BusError> {
         Ok(self.written().await?.0)
     }
 
-    /// What the broker says of itself, as far as a stream (an event stream, or that of the samples)
-    /// agrees with it, and as far as it is the broker that this connection began with.
+    /// What the broker says about itself, if a stream (an event stream or that of the samples)
+    /// agrees with it, and if it is the broker that this connection began with.
     ///
     /// # Errors
     ///
-    /// [`BusError::Mismatch`] where it does not; [`BusError::NoStream`] where the stream or the
-    /// bucket is missing, and what any request may meet.
+    /// [`BusError::Mismatch`] if either is not so; [`BusError::NoStream`] if the stream or the
+    /// bucket is missing, and any error of a request.
     pub async fn broker_side(&self, stream: &str) -> Result<BrokerSide, BusError> {
         let metadata = self.stream(stream).await?.metadata;
         let Some(side) = self.pipeline().await? else {
@@ -98,13 +99,13 @@ impl Bus {
         Ok(side)
     }
 
-    /// Names the archive that keeps the events, provided that the broker names none, and that it
-    /// carries this pipeline still. Naming the same again changes nothing. False: another archive
-    /// was faster.
+    /// Writes the name of the archive that keeps the events, if the broker names none and still
+    /// carries this pipeline. Naming the same archive again changes nothing. Returns `false` if
+    /// another archive was faster.
     ///
     /// # Errors
     ///
-    /// As [`Bus::broker_side`].
+    /// The errors of [`Bus::broker_side`].
     pub async fn name_archive(
         &self,
         pipeline: PipelineId,
@@ -133,8 +134,8 @@ impl Bus {
         Err(contended())
     }
 
-    /// The pipeline in force, made if the broker has none: with event streams and without an entry
-    /// it is none of ours. `streams` are the event streams that stand, with their metadata.
+    /// The pipeline in force, created if the broker has none. A broker with event streams but
+    /// without an entry is refused. `streams` are the existing event streams, with their metadata.
     pub(crate) async fn begin_pipeline(
         &self,
         wanted: &RequestedPipeline,
@@ -142,7 +143,7 @@ impl Bus {
     ) -> Result<Pipeline, BusError> {
         for _ in 0..ATTEMPTS_MAX {
             let (side, revision) = match self.written().await {
-                // Without its bucket the broker says nothing.
+                // A broker without the bucket has no entry.
                 Err(BusError::NoStream { .. }) if !streams.is_empty() => (None, 0),
                 written => written?,
             };
@@ -172,8 +173,8 @@ impl Bus {
         Err(contended())
     }
 
-    /// Whether streams that all stand agree with each other and with what is wanted. Who only
-    /// publishes may not read the bucket, and need not.
+    /// Whether streams, all of which exist, agree with each other and with the request. A service
+    /// that only publishes may not read the bucket, and need not.
     pub(crate) fn agree_among_themselves(
         &self,
         wanted: &RequestedPipeline,
@@ -204,14 +205,14 @@ impl Bus {
         self.is_first(Some(pipeline.id))
     }
 
-    /// The broker's entry, as long as it is the broker that this connection began with.
+    /// The broker's entry, if it is still the broker that this connection began with.
     pub(crate) async fn same_pipeline(&self) -> Result<Option<BrokerSide>, BusError> {
         let side = self.pipeline().await?;
         self.is_first(side.as_ref().map(|side| side.pipeline.id))?;
         Ok(side)
     }
 
-    /// Remembers the first pipeline that this connection met; another one is another broker's.
+    /// Remembers the first pipeline that this connection saw, and refuses any other.
     fn is_first(&self, now: Option<PipelineId>) -> Result<(), BusError> {
         let first = match now {
             Some(now) => Some(*self.first_pipeline().get_or_init(|| now)),
@@ -262,7 +263,7 @@ fn decoded(value: &[u8]) -> Result<BrokerSide, BusError> {
     Ok(BrokerSide { pipeline, archive: archive.map_err(|error| garbled(&error))? })
 }
 
-/// An entry that nobody of ours wrote, or another release: nothing passes by itself.
+/// An entry of another program or another release. A retry does not help.
 fn garbled(error: &dyn std::fmt::Display) -> BusError {
     BusError::UnfitStream {
         stream: format!("key `{KEY}` of the bucket"),

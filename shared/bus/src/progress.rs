@@ -1,4 +1,4 @@
-//! How a publisher is doing: for metrics, readiness and the log.
+//! The state of a publisher: for metrics, readiness and the log.
 
 use std::convert::Infallible;
 use std::sync::{
@@ -11,8 +11,8 @@ use service_kit::Clock;
 
 use crate::unconfirmed::{Unconfirmed, Underway};
 
-/// Looks at what is not acknowledged within the time in which it should be, and the shortest pause
-/// between two.
+/// How often unacknowledged messages are checked within the time in which they should be
+/// acknowledged, and the shortest pause between two checks.
 const LOOKS_IN_TIME: u32 = 10;
 const LOOK_MIN: Duration = Duration::from_millis(10);
 
@@ -43,7 +43,7 @@ impl PublishProgress {
         }
     }
 
-    /// Messages acknowledged, duplicates among them.
+    /// Messages acknowledged, duplicates included.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
@@ -53,7 +53,7 @@ impl PublishProgress {
         self.events.load(Ordering::Relaxed)
     }
 
-    /// Messages that the server had already.
+    /// Messages that the server already had.
     pub fn duplicates(&self) -> u64 {
         self.duplicates.load(Ordering::Relaxed)
     }
@@ -63,23 +63,23 @@ impl PublishProgress {
         self.retries.load(Ordering::Relaxed)
     }
 
-    /// Answers that said the stream is full.
+    /// Answers that reported a full stream.
     pub fn full_waits(&self) -> u64 {
         self.full_waits.load(Ordering::Relaxed)
     }
 
-    /// Whether the stream was full when it answered last.
+    /// Whether the last answer reported a full stream.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// What is sent and not yet acknowledged, since when and why.
+    /// What was sent and is not yet acknowledged, since when and why.
     pub fn unconfirmed(&self) -> Unconfirmed {
         self.underway.look()
     }
 
-    /// Why publishing waits and what to do: at once for a full stream, after
-    /// `NATS_UNCONFIRMED_AFTER_MS` for a message that is not acknowledged for any other reason.
+    /// Why publishing waits and what to do. A full stream is reported at once, and a message that
+    /// is not acknowledged for any other reason after `NATS_UNCONFIRMED_AFTER_MS`.
     pub fn trouble(&self) -> Option<String> {
         let unconfirmed = self.unconfirmed();
         let after = if self.is_full() { Duration::ZERO } else { self.unconfirmed_after };
@@ -87,8 +87,8 @@ impl PublishProgress {
     }
 }
 
-/// Logs once when something is not acknowledged in time, and once when all is. A full stream is
-/// told by who heard of it.
+/// Logs once when a message is not acknowledged in time, and once when all are again. A full stream
+/// is logged where its answer is handled.
 pub(crate) async fn tell(progress: Arc<PublishProgress>) -> Infallible {
     let after = progress.unconfirmed_after;
     let mut told = None;

@@ -23,12 +23,12 @@ use crate::{
     unconfirmed::{NO_ANSWER, NOT_CONNECTED},
 };
 
-/// The stream is full of messages or bytes.
+/// The stream is full: of messages or of bytes.
 const STREAM_FULL: u64 = 10_077;
-/// So is it, or its account or server of storage.
+/// Codes of a full stream, or of an account or server whose storage is used up.
 const FULL: [u64; 3] = [STREAM_FULL, 10_047, 10_023];
 
-/// The unit in which bytes are counted against the window; a permit counts up to 2^32 of them.
+/// The unit of the window in bytes, so that the number of permits fits into 32 bits.
 const WINDOW_UNIT_BYTES: usize = 1_024;
 
 static SENT: FailPoint = FailPoint::new("bus.sent");
@@ -40,14 +40,14 @@ type Observer = Box<dyn Fn(&Acknowledged<'_>) + Send + Sync>;
 /// How much may be unconfirmed, and how retries are paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublisherLimits {
-    /// Messages sent and not yet acknowledged. 256 keep a server on the same machine busy; a
-    /// larger window helps over long distances.
+    /// Messages sent and not yet acknowledged. 256 keep a server on the same machine busy; a larger
+    /// window helps over long distances.
     pub unconfirmed_max: usize,
-    /// Bytes sent and not yet acknowledged: what a full stream makes us hold in memory.
+    /// Bytes sent and not yet acknowledged: how much is held in memory while the stream is full.
     pub unconfirmed_bytes_max: usize,
-    /// The wait before the first retry of a message; doubled with each further one.
+    /// The wait before the first retry of a message; it doubles with each further retry.
     pub retry_backoff_min: Duration,
-    /// The longest wait between two retries. Below it a full stream is probed once in this time.
+    /// The longest wait between two retries. A full stream is probed at least this often.
     pub retry_backoff_max: Duration,
 }
 
@@ -67,19 +67,19 @@ impl Default for PublisherLimits {
 pub struct Acknowledged<'a> {
     /// What was published.
     pub sealed: &'a Sealed,
-    /// Where it stands in its stream.
+    /// The message's sequence in its stream.
     pub sequence: u64,
-    /// The server had it already: an earlier attempt was stored and its answer lost, or somebody
-    /// published the same bytes before.
+    /// The server already had the message: an earlier attempt was stored and its answer lost, or
+    /// somebody published the same bytes before.
     pub duplicate: bool,
 }
 
-/// What was confirmed since the publisher was made.
+/// What was confirmed since the publisher was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confirmed {
     /// Messages that are stored, duplicates among them.
     pub stored: u64,
-    /// Messages that the server had already.
+    /// Messages that the server already had.
     pub duplicates: u64,
     /// Events in the stored messages.
     pub events: u64,
@@ -87,13 +87,13 @@ pub struct Confirmed {
 
 /// Publishes sealed messages to one stream.
 ///
-/// First attempts leave in the order of [`Publisher::publish`]; a message that has to be sent again
-/// lands behind its successors. Every attempt sends the same bytes under the same id, so that within
-/// the stream's duplicate window a message is stored once, whichever of its answers was lost. A
-/// message that is larger than the server takes, as one that was started again may, is sent in
-/// parts, and acknowledged when all of them are.
+/// First attempts are sent in the order of [`Publisher::publish`]; a message that has to be sent
+/// again is stored after its successors. Every attempt sends the same bytes under the same id, so
+/// that a message is stored once within the stream's duplicate window, even if an answer is lost. A
+/// server that was restarted may accept only smaller messages than before. A message that became
+/// too large is then sent in parts, and counts as acknowledged when all parts are.
 ///
-/// Dropping it gives up what is not confirmed: [`Publisher::flush`] first.
+/// Dropping the publisher gives up what is not confirmed: call [`Publisher::flush`] first.
 pub struct Publisher {
     inner: Arc<Inner>,
 }
@@ -117,19 +117,19 @@ struct Inner {
     progress: Arc<PublishProgress>,
     window: Arc<Semaphore>,
     window_bytes: Arc<Semaphore>,
-    /// The first error that no retry can mend.
+    /// The first error that no retry can correct.
     failure: Mutex<Option<BusError>>,
     /// Held by the one message that probes a full stream; the others wait for it.
     probe: tokio::sync::Mutex<()>,
     dropped: CancellationToken,
 }
 
-/// A message's place in the window, given back when it is dropped.
+/// A message's place in the window, given back when this is dropped.
 struct WindowPlace {
     _message: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
     progress: Arc<PublishProgress>,
-    /// By which the message is known among those that are on their way.
+    /// Identifies the message among those that are on their way.
     number: u64,
 }
 
@@ -140,10 +140,10 @@ impl Drop for WindowPlace {
 }
 
 impl Bus {
-    /// Publishes messages and awaits their acknowledgements. `acknowledged` is called for each
-    /// message once the server has stored it, from the task that heard it: it must not block.
+    /// Creates a publisher. `acknowledged` is called for each message once the server has stored
+    /// it, from the task that received the acknowledgement: it must not block.
     ///
-    /// Use one publisher per stream: a full stream holds up everything of its publisher.
+    /// Use one publisher per stream, because a full stream delays all messages of its publisher.
     pub fn publisher(
         &self,
         limits: PublisherLimits,
@@ -172,14 +172,15 @@ impl Bus {
 }
 
 impl Publisher {
-    /// Sends a message, after waiting for room in the window. Returns when it is sent, not when it
-    /// is stored. If the call is dropped, the message may or may not have been sent, and its
-    /// acknowledgement is not told.
+    /// Waits for room in the window, then sends a message. Returns when the message is sent, not
+    /// when it is stored. If the call is dropped, the message may or may not have been sent, and
+    /// its acknowledgement is not reported.
     ///
     /// # Errors
     ///
-    /// The first error of any message of this publisher that no retry can mend; nothing is sent
-    /// from then on. What passes, a full stream or a lost server, makes it wait instead.
+    /// The first error of any message of this publisher that no retry can correct; nothing is sent
+    /// after it. For problems that end by themselves, a full stream or a lost server, the call
+    /// waits.
     pub async fn publish(&self, sealed: Sealed) -> Result<(), BusError> {
         let place = self.place(&sealed).await?;
         let number = place.number;
@@ -203,8 +204,8 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// The first error that no retry can mend. While the stream is full or the server away it goes
-    /// on waiting: bound it from outside.
+    /// The first error that no retry can correct. While the stream is full or the server away, the
+    /// call waits without a limit: the caller must bound it.
     pub async fn flush(&self) -> Result<Confirmed, BusError> {
         let all = u32::try_from(self.inner.limits.unconfirmed_max.max(1)).unwrap_or(u32::MAX);
         let everything = self.inner.window.acquire_many(all).await;
@@ -213,7 +214,7 @@ impl Publisher {
         Ok(self.confirmed())
     }
 
-    /// What is confirmed so far.
+    /// What was confirmed so far.
     pub fn confirmed(&self) -> Confirmed {
         let progress = &self.inner.progress;
         Confirmed {
@@ -223,7 +224,7 @@ impl Publisher {
         }
     }
 
-    /// What the publisher is doing, for metrics and readiness.
+    /// The state of the publisher, for metrics and readiness.
     pub fn progress(&self) -> Arc<PublishProgress> {
         Arc::clone(&self.inner.progress)
     }
@@ -232,7 +233,7 @@ impl Publisher {
         let bytes = sealed.payload.len();
         self.failure()?;
         let inner = &self.inner;
-        // A message above the bound takes the whole window rather than waiting forever.
+        // A message above the limit gets the whole window, because otherwise it would wait forever.
         let units_max = inner.limits.unconfirmed_bytes_max.div_ceil(WINDOW_UNIT_BYTES).max(1);
         let units = bytes.div_ceil(WINDOW_UNIT_BYTES).min(units_max);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
@@ -268,7 +269,8 @@ impl Inner {
         self.bus.context.send_publish(sealed.subject.clone(), message).await
     }
 
-    /// Sees a message through to its acknowledgement or to an error that no retry can mend.
+    /// Delivers a message until it is acknowledged or fails with an error that no retry can
+    /// correct.
     async fn settle(
         &self,
         sealed: Sealed,
@@ -281,7 +283,7 @@ impl Inner {
         }
     }
 
-    /// Sends until the server acknowledges; `None`: no retry can mend it.
+    /// Sends until the server acknowledges; `None` after an error that no retry can correct.
     async fn deliver(
         &self,
         sealed: &Sealed,
@@ -316,13 +318,13 @@ impl Inner {
         }
     }
 
-    /// Sends what was sealed for a server that took more, part after part, each acknowledged before
-    /// the next; gives the last acknowledgement.
+    /// Sends a message that is too large for the server now, part after part; each part is
+    /// acknowledged before the next one is sent. Returns the last acknowledgement.
     async fn deliver_parts(&self, parts: &[Sealed], number: u64) -> Option<PublishAck> {
         let mut last = None;
         for part in parts {
             let answer = confirm(self.send(part).await).await;
-            // The server may take even less by then.
+            // Meanwhile the server may have been restarted with an even smaller limit.
             last = Some(Box::pin(self.deliver(part, number, answer)).await?);
         }
         last
@@ -336,7 +338,7 @@ impl Inner {
             self.bus.connected().await;
             let answer = self.again(sealed).await;
             if answer.is_ok() {
-                // Before the next in turn looks.
+                // Before the next message in turn checks whether the stream is full.
                 self.note_room(sealed);
             }
             drop(turn);
@@ -405,20 +407,21 @@ impl Inner {
                         FailedAttempt::Never(api::client_error(error, &what()))
                     }
                 },
-                // No answer of JetStream: an illegal subject, or a reply that is no acknowledgement.
+                // This is no answer of JetStream: an illegal subject, or a reply that is no
+                // acknowledgement.
                 None => unpublishable(error.to_string()),
             },
         }
     }
 
-    /// What to do with a message that is larger than the server takes: it says another size each time
-    /// that it is started.
+    /// What to do with a message that is larger than the server accepts. The limit may change each
+    /// time that the server is started.
     fn judge_size(&self, sealed: &Sealed) -> FailedAttempt {
         if let Some(detail) = small_payload(self.bus.max_payload()) {
             return FailedAttempt::Again(format!("NATS {detail}"));
         }
         match wire::cut(sealed, self.bus.taken_bytes_max()) {
-            // One part may be as large as the whole: it has no room for our headers.
+            // One part may be as large as the whole, if the body fits but our headers don't.
             Some(parts) if parts.len() > 1 => FailedAttempt::InParts(parts),
             Some(_) | None => FailedAttempt::Never(BusError::Unpublishable {
                 subject: sealed.subject.clone(),
@@ -456,7 +459,7 @@ impl Inner {
     }
 }
 
-/// What to do about an attempt that failed, and why it did.
+/// What to do about a failed attempt, and why it failed.
 enum FailedAttempt {
     Full(String),
     Again(String),
@@ -464,7 +467,7 @@ enum FailedAttempt {
     Never(BusError),
 }
 
-/// What fills up, and what makes room.
+/// What is full, and what makes room.
 const fn full(code: u64) -> &'static str {
     match code {
         STREAM_FULL => {
@@ -482,7 +485,7 @@ async fn confirm(sent: Result<PublishAckFuture, PublishError>) -> Result<Publish
     sent?.await
 }
 
-/// What the server answered: a code in the manner of HTTP, and JetStream's own.
+/// The server's answer: a code like HTTP's, and JetStream's own.
 fn server_code(error: &PublishError) -> Option<(u16, u64)> {
     let source = std::error::Error::source(error)?;
     let answer = source.downcast_ref::<jetstream::Error>()?;

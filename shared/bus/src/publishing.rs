@@ -1,4 +1,4 @@
-//! What publishers wait for, as every service shows it: metrics and readiness.
+//! What publishers wait for, shown in the same way by every service: as metrics and readiness.
 
 use std::convert::Infallible;
 use std::sync::{
@@ -12,9 +12,9 @@ use service_kit::{Condition, metrics::clamped};
 
 use crate::progress::PublishProgress;
 
-/// Between two looks.
+/// Time between two looks.
 const LOOK: Duration = Duration::from_millis(200);
-/// What is published, and of which stream.
+/// What is published, and to which stream.
 const LABELS: &[&str] = &["messages", "stream"];
 
 service_kit::metrics! {
@@ -22,20 +22,21 @@ service_kit::metrics! {
     #[derive(Clone, Debug)]
     pub struct PublishMetrics {
         oldest: float_gauges("lakegauge_publisher_oldest_unconfirmed_seconds",
-            "How long the oldest message that was published and is not acknowledged has waited; 0 \
-             where none waits.", LABELS),
+            "How long the oldest published message without an acknowledgement has waited; 0 if \
+             none waits.", LABELS),
         unconfirmed: gauges("lakegauge_publisher_unconfirmed_messages",
-            "Messages that were published and are not acknowledged.", LABELS),
+            "Messages that were published but not acknowledged.", LABELS),
         full: gauges("lakegauge_publisher_stream_full",
             "1 while the stream is full and publishing waits.", LABELS),
         acknowledged: counters("lakegauge_publisher_acknowledged_messages_total",
-            "Messages acknowledged; it tells what is idle from what waits.", LABELS),
+            "Messages acknowledged. The rate distinguishes an idle publisher from a waiting one.",
+            LABELS),
     }
 }
 
 impl PublishMetrics {
-    /// Those of one publisher: what it publishes (`events`, `samples`, `verdicts`), and of which
-    /// stream.
+    /// The metrics of one publisher: what it publishes (`events`, `samples`, `verdicts`), and to
+    /// which stream.
     pub fn of(&self, messages: &str, stream: &str) -> PublisherMetrics {
         let labels = [messages, stream];
         PublisherMetrics {
@@ -56,19 +57,19 @@ pub struct PublisherMetrics {
     acknowledged: IntCounter,
 }
 
-/// Shows how a publisher is doing.
+/// Shows the state of a publisher as metrics and as readiness.
 #[derive(Debug)]
 pub struct PublishWatch {
     progress: Arc<PublishProgress>,
     metrics: PublisherMetrics,
     condition: Condition,
-    /// Messages that were acknowledged at the last look.
+    /// Messages acknowledged at the last look.
     acknowledged: AtomicU64,
 }
 
 impl PublishWatch {
-    /// Shows it by these metrics and this condition, which is the publisher's own. Dropped, it
-    /// shows a publisher that waits for nothing.
+    /// Uses these metrics and this condition, which must be the publisher's own. When the watch is
+    /// dropped, the metrics show a publisher that waits for nothing.
     pub const fn new(
         progress: Arc<PublishProgress>,
         metrics: PublisherMetrics,
@@ -77,7 +78,7 @@ impl PublishWatch {
         Self { progress, metrics, condition, acknowledged: AtomicU64::new(0) }
     }
 
-    /// Looks once.
+    /// Updates the metrics and the condition once.
     pub fn look(&self) {
         let (progress, metrics) = (&self.progress, &self.metrics);
         let unconfirmed = progress.unconfirmed();
@@ -93,7 +94,7 @@ impl PublishWatch {
         }
     }
 
-    /// Looks for ever.
+    /// Updates the metrics and the condition again and again.
     pub async fn run(self) -> Infallible {
         loop {
             self.look();
@@ -104,7 +105,7 @@ impl PublishWatch {
 
 impl Drop for PublishWatch {
     fn drop(&mut self) {
-        // What was acknowledged since the last look.
+        // Counts what was acknowledged since the last look.
         self.look();
         self.metrics.oldest.set(0.0);
         self.metrics.unconfirmed.set(0);

@@ -1,4 +1,4 @@
-//! What a reader gives, what it is asked to read, and how it is doing.
+//! What a reader returns, its settings, and its state.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -8,50 +8,52 @@ use std::time::Duration;
 
 use crate::{delivery::Delivery, stream::StreamStatus};
 
-/// What a reader gives.
+/// An item of a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// A subscription stands: the first one, or another after a reconnect, a gap or a lost
-    /// consumer. Compare the durable position with the stream now ([`crate::Bus::compare`]).
+    /// There is a subscription: the first one, or another after a reconnect, a gap or a lost
+    /// consumer. The caller should compare its durable position with the stream now
+    /// ([`crate::Bus::compare`]).
     Subscribed(StreamStatus),
     /// The next message.
     Message(Delivery),
-    /// The server says that these sequences were deleted, both ends included.
+    /// The server reports that these sequences were deleted, both ends included.
     Deleted {
         /// The first of them.
         first: u64,
         /// The last of them.
         last: u64,
     },
-    /// The stream is no longer the one that was read so far: made again, cut at its end, or an
-    /// older copy. Nothing more comes from this reader.
+    /// The stream is no longer the one that was read so far: created again, cut at its end, or an
+    /// older copy. The reader ends with this.
     Changed(String),
 }
 
 /// What to read, and how much at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReaderSettings {
-    /// Without the prefix: `LAKE_0`.
+    /// The stream's name without the prefix: `LAKE_0`.
     pub stream: String,
-    /// The consumer's name; letters, digits, `-` and `_`. With `acknowledge` it is exactly this,
-    /// otherwise its beginning.
+    /// The consumer's name; letters, digits, `-` and `_`. With `acknowledge` this is the whole
+    /// name, otherwise its beginning.
     pub consumer: String,
     /// The position: reading starts at the sequence after it. 0 is before the first.
     pub after: u64,
-    /// Whether [`crate::Reader::acknowledge`] tells the server, so that it can report the lag. At
-    /// most one reader of this consumer name may do so at a time.
+    /// Whether [`crate::Reader::acknowledge`] is sent to the server, so that the server can report
+    /// the lag. At most one reader of this consumer name may do so at a time.
     pub acknowledge: bool,
     /// Messages asked for at a time. Below 1,000 a third of the throughput is lost.
     pub batch_messages_max: usize,
-    /// Bytes asked for at a time: half as much again may be held in memory. Where the server takes
-    /// larger messages (`max_payload`), as many as one of them needs.
+    /// Bytes asked for at a time; up to 1.5 times as many may be held in memory. If the server
+    /// accepts larger messages (`max_payload`), the reader asks for enough bytes for one of them.
     pub batch_bytes_max: usize,
-    /// The server's sign of life on an idle stream; twice this without any is a lost subscription.
+    /// Interval of the server's heartbeats on an idle stream; after twice this time without one,
+    /// the subscription counts as lost.
     pub heartbeat: Duration,
-    /// Between two questions, while nothing comes, whether the stream has something. What is there
-    /// at two of them and did not come is taken in another form.
+    /// While nothing arrives, the reader asks this often whether the stream holds a next message. A
+    /// message that was there at two checks and did not arrive is read in another way.
     pub overdue_check: Duration,
-    /// The wait before subscribing again, doubled with each failure in a row.
+    /// The wait before subscribing again; it doubles with each failure in a row.
     pub backoff_min: Duration,
     /// The longest wait before subscribing again.
     pub backoff_max: Duration,
@@ -75,7 +77,7 @@ impl ReaderSettings {
     }
 }
 
-/// How a reader is doing, for metrics and readiness.
+/// The state of a reader, for metrics and readiness.
 #[derive(Debug, Default)]
 pub struct ReaderProgress {
     subscriptions: AtomicU64,
@@ -86,12 +88,12 @@ pub struct ReaderProgress {
 }
 
 impl ReaderProgress {
-    /// Subscriptions made, the first among them.
+    /// Number of subscriptions, including the first.
     pub fn subscriptions(&self) -> u64 {
         self.subscriptions.load(Ordering::Relaxed)
     }
 
-    /// Ranges that did not arrive though the server still had them.
+    /// Ranges that did not arrive although the server still had them.
     pub fn lost_ranges(&self) -> u64 {
         self.lost_ranges.load(Ordering::Relaxed)
     }
@@ -101,12 +103,12 @@ impl ReaderProgress {
         self.repeated.load(Ordering::Relaxed)
     }
 
-    /// Messages whose headers or subject can't be read, given with their bytes.
+    /// Messages whose headers or subject can't be read; they are returned with their bytes.
     pub fn unreadable(&self) -> u64 {
         self.unreadable.load(Ordering::Relaxed)
     }
 
-    /// Why no subscription stands.
+    /// Why there is no subscription.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,8 +1,8 @@
 //! The one reader: every message of a stream after a position, once, in ascending order.
 //!
 //! The position is the caller's. What the broker knows about acknowledgements never decides what is
-//! read: two pullers on one consumer skip each other's ranges, and a client that reconnects can lose
-//! a range, both without an error. Behind it stands [`Feed`].
+//! read: two pullers on one consumer skip each other's ranges, and a client that reconnects can
+//! lose a range, both without an error. The work is done by [`Feed`].
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     read::{Read, ReaderProgress, ReaderSettings},
 };
 
-/// Messages handed over before the caller takes them; the request to the server bounds the rest.
+/// Messages that may wait for the caller here; the request to the server bounds the rest.
 const HANDED_OVER_MAX: usize = 32;
 
 /// Reads one stream. Dropping it ends the subscription.
@@ -29,14 +29,14 @@ pub struct Reader {
     bus: Bus,
     stream: String,
     acknowledge: bool,
-    /// Messages given and not acknowledged, with the subjects that acknowledge them.
+    /// Messages returned and not acknowledged, with the subjects that acknowledge them.
     unacknowledged: VecDeque<(u64, Subject)>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Bus {
-    /// Reads a stream after a position. Must be called within a runtime; connects in the background
-    /// and recovers by itself.
+    /// Reads a stream after a position. Must be called within a runtime. The reader connects in the
+    /// background and recovers by itself.
     pub fn reader(&self, settings: ReaderSettings) -> Reader {
         let (sender, items) = mpsc::channel(HANDED_OVER_MAX);
         let progress: Arc<ReaderProgress> = Arc::default();
@@ -55,8 +55,8 @@ impl Bus {
 }
 
 impl Reader {
-    /// What comes next; waits for it. Losing the server is no error here: it waits and subscribes
-    /// again ([`Reader::progress`] tells). Cancelling the call loses nothing.
+    /// Waits for the next item. Losing the server is no error here: the reader waits and subscribes
+    /// again, which [`Reader::progress`] shows. Cancelling the call loses nothing.
     ///
     /// # Errors
     ///
@@ -71,19 +71,19 @@ impl Reader {
                     self.unacknowledged.push_back((delivery.sequence, reply));
                 }
             }
-            // Another consumer: it knows nothing of what the one before it gave.
+            // This is another consumer, which does not know what the previous one delivered.
             Read::Subscribed(_) => self.unacknowledged.clear(),
             Read::Deleted { .. } | Read::Changed(_) => {}
         }
         Ok(item.read)
     }
 
-    /// Tells the server that everything up to a sequence is done, so that it can report the lag.
-    /// Nothing depends on it: it may be lost.
+    /// Reports to the server that everything up to a sequence is done, so that the server can
+    /// report the lag. The report may be lost, because nothing depends on it.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoAnswer`] if the client can't send it.
+    /// [`BusError::NoAnswer`] if the client can't send the report.
     pub async fn acknowledge(&mut self, sequence: u64) -> Result<(), BusError> {
         let done = self.unacknowledged.partition_point(|(given, _)| *given <= sequence);
         let Some((_, reply)) = self.unacknowledged.drain(..done).next_back() else {
@@ -97,7 +97,7 @@ impl Reader {
         })
     }
 
-    /// How it is doing.
+    /// The state of the reader.
     pub fn progress(&self) -> Arc<ReaderProgress> {
         Arc::clone(&self.progress)
     }

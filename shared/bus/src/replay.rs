@@ -1,4 +1,4 @@
-//! Replay runs: streams of their own beside those of live, made for a run and removed with it.
+//! Replay runs: separate streams beside the live ones, created for a run and removed with it.
 //!
 //! A run has one stream for each stream that it replays, `REPLAY_<run>_LAKE_0`, and one for the
 //! samples of the aggregator that counts it, `REPLAY_<run>_SAMPLES`.
@@ -15,7 +15,7 @@ use crate::{
     topology::Topology,
 };
 
-/// Longest name of a run: it stands in names of streams and in subjects.
+/// Longest name of a run, since names of streams and subjects contain it.
 const RUN_CHARS_MAX: usize = 32;
 
 /// Room for the samples of an aggregator that counts a run: some days of them, in bytes.
@@ -27,19 +27,19 @@ const SAMPLES_MAX_BYTES: u64 = 16 << 20;
 pub struct ReplayRun(String);
 
 impl ReplayRun {
-    /// A run of this name; `None` if it is no such name.
+    /// A run of this name; `None` if the name is not allowed.
     pub fn new(name: &str) -> Option<Self> {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let fits = !name.is_empty() && name.len() <= RUN_CHARS_MAX && name.chars().all(legal);
         fits.then(|| Self(name.to_owned()))
     }
 
-    /// Its name.
+    /// The run's name.
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// The stream that holds what is replayed of one of live's.
+    /// The stream that holds the replayed events of a live stream.
     pub fn stream(&self, stream: Stream) -> String {
         format!("{}{stream}", self.beginning())
     }
@@ -49,7 +49,7 @@ impl ReplayRun {
         format!("{}SAMPLES", self.beginning())
     }
 
-    /// What it asks for: a stream of so many bytes for each of live's, and one for its samples.
+    /// The streams of the run: one of `max_bytes` for each live stream, and one for the samples.
     fn topology(
         &self,
         prefix: &str,
@@ -80,12 +80,12 @@ impl std::str::FromStr for ReplayRun {
 }
 
 impl Bus {
-    /// Makes the streams of a run that are not there yet. `metadata` says what the run is about; it
-    /// is written when a stream is made, and stays.
+    /// Creates the streams of a run that do not exist yet. `metadata` describes the run; it is
+    /// written when a stream is created, and does not change later.
     ///
     /// # Errors
     ///
-    /// As [`Bus::apply_topology`].
+    /// The errors of [`Bus::apply_topology`].
     pub async fn declare_replay(
         &self,
         run: &ReplayRun,
@@ -98,12 +98,12 @@ impl Bus {
         self.apply_topology(&topology).await.map(|_| ())
     }
 
-    /// Removes a run: its streams, and the snapshots of the aggregator that counted it. Returns the
-    /// names of the streams on the server. Removing it again removes what a crash left.
+    /// Removes the streams of a run, and the snapshots of the aggregator that counted it. Returns
+    /// the names of the streams on the server. A second call removes what a crash left behind.
     ///
     /// # Errors
     ///
-    /// What any request may meet.
+    /// Any error of a request.
     pub async fn remove_replay(&self, run: &ReplayRun) -> Result<Vec<String>, BusError> {
         let beginning = self.server_name(&run.beginning());
         let prefix = self.server_name("");
@@ -112,7 +112,8 @@ impl Bus {
             if !name.starts_with(&beginning) {
                 continue;
             }
-            // The snapshots first: without its stream nobody would look for them again.
+            // The snapshots go first, because nobody would search for them after their stream is
+            // gone.
             let stream = name.strip_prefix(&prefix).unwrap_or(&name);
             self.snapshots().forget(stream).await?;
             self.epochs().forget(stream).await?;

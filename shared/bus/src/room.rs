@@ -1,42 +1,45 @@
-//! How much room each stream gets, and what fits into what an account offers. Pure.
+//! How much room each stream gets, and what fits into an account. Pure.
 //!
-//! Everything follows from the room of an event stream, so that one setting makes the pipeline fit.
+//! Everything follows from the size of an event stream, so that one setting makes the pipeline fit.
 
 const MIB: u64 = 1 << 20;
 
-/// An event stream, unless something else is set or offered: what comes in while a service is down.
+/// Size of an event stream, unless another size is set or follows from the account: enough for what
+/// arrives while a service is down.
 const EVENTS_BYTES: u64 = 4 << 30;
-/// The smallest event stream that is made unasked: half of what one publisher may have under way.
+/// The smallest event stream that is created unasked: half of what one publisher may have
+/// unconfirmed.
 const EVENTS_BYTES_MIN: u64 = 16 * MIB;
-/// Event streams that are declared.
+/// Number of declared event streams.
 const EVENT_STREAMS: u64 = 2;
-/// Pointers, owners and epochs: small values, one of each kept.
+/// Pointers, lease owners and epochs: small values, of which one version each is kept.
 const POINTERS_BYTES: u64 = 16 * MIB;
-/// The snapshots' part of an event stream's room; there must be room for two of each stream. The
-/// state of a million objects takes about 40 MiB.
+/// The snapshots get this share of an event stream's size. There must be room for two snapshots of
+/// each stream; the state of a million objects takes about 40 MiB.
 const SNAPSHOTS_SHARE: u64 = 4;
 const SNAPSHOTS_BYTES: std::ops::RangeInclusive<u64> = 32 * MIB..=1 << 30;
-/// The samples' part: a few hundred bytes each 10 s.
+/// The samples get this share: a few hundred bytes are stored every 10 s.
 const SAMPLES_SHARE: u64 = 16;
 const SAMPLES_BYTES: std::ops::RangeInclusive<u64> = 16 * MIB..=256 * MIB;
 
 service_kit::settings! {
-    /// What may differ from the declarations. What is not given changes no stream that is there.
+    /// What may differ from the declarations. What is not set leaves existing streams unchanged.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct TopologyOverrides {
-        /// Bytes that each event stream may hold before producers have to wait; without it new streams
-        /// get 4 GiB, or what fits into the account, and existing ones keep theirs.
+        /// Bytes that each event stream may hold before producers have to wait. If it is not set,
+        /// new streams get 4 GiB, or what fits into the account, and existing ones keep their size.
         #[setting(NATS_EVENT_STREAM_MAX_BYTES, "nats-event-stream-max-bytes")]
         pub event_stream_max_bytes: Option<u64> = optional,
-        /// Bytes that the bucket of snapshots may hold, two of each stream; without it a quarter of an
-        /// event stream, from 32 MiB to 1 GiB.
+        /// Bytes that the bucket of snapshots may hold, two of each stream. If it is not set, the
+        /// bucket gets a quarter of an event stream, from 32 MiB to 1 GiB.
         #[setting(NATS_SNAPSHOT_BUCKET_MAX_BYTES, "nats-snapshot-bucket-max-bytes")]
         pub snapshot_bucket_max_bytes: Option<u64> = optional,
-        /// Bytes that the stream of samples may hold; without it a sixteenth of an event stream, from
-        /// 16 MiB to 256 MiB.
+        /// Bytes that the stream of samples may hold. If it is not set, the stream gets a sixteenth
+        /// of an event stream, from 16 MiB to 256 MiB.
         #[setting(NATS_SAMPLES_MAX_BYTES, "nats-samples-max-bytes")]
         pub samples_max_bytes: Option<u64> = optional,
-        /// Copies of each stream in a cluster, 1 to 5; without it existing streams keep theirs.
+        /// Copies of each stream in a cluster, 1 to 5. If it is not set, existing streams keep
+        /// theirs.
         #[setting(NATS_REPLICAS, "nats-replicas")]
         pub replicas: Option<u8> = optional,
     }
@@ -45,7 +48,7 @@ service_kit::settings! {
 /// What a declared stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Pointers, owners, epochs.
+    /// Pointers, lease owners, epochs.
     Pointers,
     /// Snapshots of the aggregators' state.
     Snapshots,
@@ -58,7 +61,8 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// By the name without a prefix: as declared in `nats/streams.json`, or of a replay run.
+    /// The purpose by the name without a prefix: as declared in `nats/streams.json`, or of a replay
+    /// run.
     pub(crate) fn of(name: &str) -> Self {
         if name.starts_with("KV_") {
             Self::Pointers
@@ -73,7 +77,7 @@ impl Purpose {
         }
     }
 
-    /// What to do where the server says that it has no room for it.
+    /// What to do if the server reports that it has no room for the stream.
     pub(crate) const fn todo(self) -> &'static str {
         match self {
             Self::Pointers => {
@@ -95,7 +99,7 @@ impl Purpose {
                  set"
             }
             Self::Replay => {
-                "lower REPLAY_STREAM_MAX_BYTES, take old runs away with `lakegauge replay --remove \
+                "lower REPLAY_STREAM_MAX_BYTES, remove old runs with `lakegauge replay --remove \
                  RUN`, or raise max_file_store in nats-server.conf or the account's limit"
             }
         }
@@ -111,7 +115,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// As it is set, or follows from what is set.
+    /// The sizes as they are set, or as they follow from what is set.
     pub(crate) fn new(overrides: &TopologyOverrides) -> Self {
         let events = overrides.event_stream_max_bytes.unwrap_or(EVENTS_BYTES);
         let share = |part: u64, bounds: std::ops::RangeInclusive<u64>| {
@@ -128,7 +132,7 @@ impl Room {
         }
     }
 
-    /// Of one stream.
+    /// The size of one stream; `None` if it is given otherwise.
     pub(crate) const fn of(&self, purpose: Purpose) -> Option<u64> {
         match purpose {
             Purpose::Pointers => Some(POINTERS_BYTES),
@@ -139,7 +143,7 @@ impl Room {
         }
     }
 
-    /// Of all together.
+    /// The size of all streams together.
     pub(crate) const fn total(&self) -> u64 {
         POINTERS_BYTES
             .saturating_add(self.snapshots)
@@ -147,8 +151,8 @@ impl Room {
             .saturating_add(self.samples)
     }
 
-    /// The largest event stream, in whole MiB, with which all fit into an offer; `None`: not even the
-    /// smallest one.
+    /// The largest event stream, in whole MiB, with which all streams fit into an account; `None`
+    /// if not even the smallest one does.
     pub(crate) fn events_that_fit(offer: u64, overrides: &TopologyOverrides) -> Option<u64> {
         let fits = |mebibytes: u64| {
             let event_stream_max_bytes = Some(mebibytes * MIB);
@@ -170,7 +174,7 @@ impl Room {
         Some(fitting * MIB)
     }
 
-    /// The least that must be offered for what is set otherwise.
+    /// The least room that an account needs, with the other sizes as they are set.
     pub(crate) fn least(overrides: &TopologyOverrides) -> u64 {
         let event_stream_max_bytes = Some(EVENTS_BYTES_MIN);
         Self::new(&TopologyOverrides { event_stream_max_bytes, ..overrides.clone() }).total()

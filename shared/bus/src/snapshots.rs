@@ -1,4 +1,5 @@
-//! Snapshots: bytes in an object store under a new name each, and a pointer that says which holds.
+//! Snapshots: each is an object under a new name in the object store, and a pointer names the
+//! newest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,12 +23,12 @@ use crate::{
 /// The object store of `nats/streams.json`.
 const OBJECTS: &str = "LAKEGAUGE_SNAPSHOTS";
 
-/// The field of a pointer that says who may store the next snapshot: a value that no other claim
-/// has. [`Snapshots::store`] leaves it out again.
+/// The field of a pointer that identifies who may store the next snapshot. Each claim has a value
+/// of its own. [`Snapshots::store`] removes the field.
 const CLAIM: &str = "claim";
 
-/// An upload that has not moved for this long is left from a crash. Far above the time that one
-/// piece of it may take.
+/// An upload that has not changed for this long was left behind by a crash. The time is far longer
+/// than one piece of an upload may take.
 const LEFT_BEHIND_AGE: Duration = Duration::from_secs(600);
 
 static UPLOADED: FailPoint = FailPoint::new("bus.snapshot_uploaded");
@@ -40,14 +41,14 @@ pub struct Snapshots {
     left_behind_age: Duration,
 }
 
-/// Which object holds the state of a stream at which position.
+/// Which object holds the state of a stream, and at which position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer {
     /// The object's name.
     pub object: String,
-    /// blake3 of its bytes, in hexadecimal.
+    /// The blake3 hash of the object's bytes, in hexadecimal.
     pub digest: String,
-    /// How many bytes.
+    /// The number of bytes.
     pub bytes: u64,
     /// The last message in the state.
     pub mark: Mark,
@@ -56,7 +57,7 @@ pub struct Pointer {
 /// What [`Snapshots::load`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// The pointer's revision, to be given to [`Snapshots::store`]; 0 where there is none.
+    /// The pointer's revision, for [`Snapshots::store`]; 0 if there is no pointer.
     pub revision: u64,
     /// The snapshot, or why there is none.
     pub found: FoundSnapshot,
@@ -65,15 +66,15 @@ pub struct Loaded {
 /// A snapshot, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundSnapshot {
-    /// None was stored yet.
+    /// No snapshot was stored yet.
     Nothing,
-    /// Whole, with the digest that the pointer names.
+    /// A complete snapshot, with the digest that the pointer names.
     Whole(Pointer, Bytes),
-    /// The pointer can't be read, or what it names is gone or damaged.
+    /// The pointer can't be read, or its object is gone or damaged.
     Damaged(String),
 }
 
-/// The pointer as it stands in the bucket. Fields are added, never changed.
+/// The pointer as the bucket stores it. Fields are added, never changed.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredPointer {
     object: String,
@@ -94,30 +95,30 @@ impl Bus {
 }
 
 impl Snapshots {
-    /// The same with another age from which on an upload counts as left behind.
+    /// The same with another age from which an upload counts as left behind.
     #[must_use]
     pub fn with_left_behind_age(self, left_behind_age: Duration) -> Self {
         Self { left_behind_age, ..self }
     }
 
-    /// The pointer of a stream and its revision, without the bytes.
+    /// The pointer of a stream and its revision, without the snapshot's bytes.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`] where the bucket is missing, [`BusError::Garbled`] for a pointer that
-    /// can't be read, and what any request may meet.
+    /// [`BusError::NoStream`] if the bucket is missing, [`BusError::Garbled`] for a pointer that
+    /// can't be read, and any error of a request.
     pub async fn pointer(&self, stream: &str) -> Result<Option<(Pointer, u64)>, BusError> {
         let entry = self.entry(stream).await?;
         let Some(value) = entry.value else { return Ok(None) };
         Ok(pointer(stream, &value)?.map(|pointer| (pointer, entry.revision)))
     }
 
-    /// The newest snapshot of a stream. What is damaged is found, not an error: the caller rebuilds
-    /// and stores another over it.
+    /// The newest snapshot of a stream. A damaged snapshot is no error: the caller rebuilds the
+    /// state and stores a new snapshot.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`] where a bucket is missing, and what any request may meet.
+    /// [`BusError::NoStream`] if a bucket is missing, and any error of a request.
     pub async fn load(&self, stream: &str) -> Result<Loaded, BusError> {
         loop {
             let bucket::BucketEntry { value, revision } = self.entry(stream).await?;
@@ -135,7 +136,7 @@ impl Snapshots {
                 }
             };
             let found = self.object(pointer).await?;
-            // Perhaps another process has stored a newer one meanwhile and deleted this.
+            // Perhaps another process has stored a newer snapshot meanwhile and deleted this one.
             if matches!(found, FoundSnapshot::Damaged(_))
                 && self.entry(stream).await?.revision != revision
             {
@@ -145,14 +146,14 @@ impl Snapshots {
         }
     }
 
-    /// Claims the next snapshot of a stream for the caller: whoever loaded the pointer before can't
-    /// store any more, also if it slept meanwhile. Returns the new revision. A crash leaves the
-    /// snapshot in force as it was.
+    /// Claims the next snapshot of a stream for the caller. A process that loaded the pointer
+    /// before can no longer store a snapshot, even if it slept meanwhile. Returns the new revision.
+    /// A crash leaves the snapshot in force as it was.
     ///
     /// # Errors
     ///
-    /// [`BusError::Superseded`] if the pointer has not the given revision any more; load again.
-    /// [`BusError::NoStream`] where the bucket is missing, and what any request may meet.
+    /// [`BusError::Superseded`] if the pointer's revision has changed; load again.
+    /// [`BusError::NoStream`] if the bucket is missing, and any error of a request.
     pub async fn claim(&self, stream: &str, revision: u64) -> Result<u64, BusError> {
         let entry = self.entry(stream).await?;
         let what = pointer_of(stream);
@@ -160,7 +161,7 @@ impl Snapshots {
             let detail = format!("expected revision {revision}, found {}", entry.revision);
             return Err(BusError::Superseded { what, detail });
         }
-        // One that can't be read was found to be damaged when it was loaded: nothing is lost with it.
+        // A pointer that can't be read was found damaged when it was loaded, so nothing is lost.
         let known = entry.value.as_deref().map(serde_json::from_slice::<Map<String, Value>>);
         let mut claimed = known.and_then(Result::ok).unwrap_or_default();
         claimed.insert(CLAIM.to_owned(), unique(&self.bus).into());
@@ -168,16 +169,16 @@ impl Snapshots {
         bucket::compare_and_set(&self.bus, &key(stream), &value, revision, &what).await
     }
 
-    /// Stores a snapshot and puts it in force, provided that the pointer still has the given revision
-    /// (0: there must be none); then deletes the objects before it. Returns the new revision. A
-    /// crash leaves the old snapshot in force or the new one, and at most bytes that a later call
+    /// Stores a snapshot and puts it in force, if the pointer still has the given revision (0:
+    /// there must be none); then deletes the older objects. Returns the new revision. A crash
+    /// leaves the old or the new snapshot in force, and at most some bytes that a later call
     /// deletes.
     ///
     /// # Errors
     ///
-    /// [`BusError::Superseded`] if somebody else claimed or stored one: another process owns this
-    /// stream. [`BusError::NoStream`] where a bucket is missing, and what any request may meet; then
-    /// the caller may try again with the same revision.
+    /// [`BusError::Superseded`] if somebody else claimed or stored a snapshot: another process owns
+    /// this stream. [`BusError::NoStream`] if a bucket is missing, and any error of a request; the
+    /// caller may repeat the call with the same revision after those.
     pub async fn store(
         &self,
         stream: &str,
@@ -206,30 +207,31 @@ impl Snapshots {
         let revision =
             bucket::compare_and_set(&self.bus, &key(stream), &value, revision, &what).await?;
         POINTED.pass();
-        // Old objects cost room, not truth: the next call tries again.
-        // Whoever else uploads for this stream has lost the race by now.
+        // Old objects cost only room, and the next call tries again. Any other upload for this
+        // stream has lost the race by now, so its age does not matter.
         if let Err(error) = self.sweep(stream, &stored.object, Duration::ZERO).await {
             tracing::warn!(stream, %error, "can't delete old snapshots yet");
         }
         Ok(revision)
     }
 
-    /// Deletes the snapshots of a stream and the pointer to them: nobody counts it any more.
+    /// Deletes the snapshots of a stream and their pointer, because the stream is no longer
+    /// counted.
     ///
     /// # Errors
     ///
-    /// What any request may meet; what is left then is deleted by the next call.
+    /// Any error of a request; the next call deletes what is left.
     pub async fn forget(&self, stream: &str) -> Result<(), BusError> {
         bucket::forget(&self.bus, &key(stream)).await?;
         self.sweep(stream, "", Duration::ZERO).await
     }
 
     /// Deletes what crashes left behind: the bucket has room for the old snapshot and the new one,
-    /// not for a third. If it can't, the upload says so or succeeds all the same.
+    /// not for a third. Errors are only logged, because the upload may succeed all the same.
     async fn make_room(&self, stream: &str) {
         let kept = match self.pointer(stream).await {
             Ok(pointer) => pointer.map_or(String::new(), |(pointer, _)| pointer.object),
-            // What it points to is not known, so nothing is certain to be in nobody's use.
+            // The object in force is not known, so every object may be in use.
             Err(_) => return,
         };
         if let Err(error) = self.sweep(stream, &kept, self.left_behind_age).await {
@@ -241,7 +243,8 @@ impl Snapshots {
         let what = format!("snapshot {object}");
         let metadata = ObjectMetadata {
             name: object.to_owned(),
-            // Larger than the client's own 128 KiB: each is acknowledged before the next is sent.
+            // Larger than the client's own 128 KiB, because each chunk is acknowledged before the
+            // next one is sent.
             chunk_size: Some(self.bus.message_bytes_max()),
             ..ObjectMetadata::default()
         };
@@ -254,8 +257,8 @@ impl Snapshots {
             .map_err(|error| api::client_error(&error, &what))
     }
 
-    /// The bytes that a pointer means, or what is wrong with them: piece by piece, each asked for by its own
-    /// question, so that one that is gone is not waited for.
+    /// Reads the object of a pointer and checks it. Each piece is read by a request of its own, so
+    /// that the call does not wait for a piece that is gone.
     async fn object(&self, pointer: Pointer) -> Result<FoundSnapshot, BusError> {
         let (what, bucket) = (format!("snapshot {}", pointer.object), self.bucket());
         let name = format!("OBJ_{bucket}");
@@ -279,14 +282,14 @@ impl Snapshots {
         let digest = blake3::hash(&bytes).to_hex().to_string();
         if digest != pointer.digest {
             let (has, of) = (bytes.len(), pointer.bytes);
-            let why = format!("{what} has other bytes than were stored ({has} of {of})");
+            let why = format!("{what} does not have the bytes that were stored ({has} of {of})");
             return Ok(FoundSnapshot::Damaged(why));
         }
         Ok(FoundSnapshot::Whole(pointer, bytes.into()))
     }
 
-    /// Deletes the objects of a stream but one that are at least this old, and pieces that belong
-    /// to no object and are left from a crash. Leaves no tombstones.
+    /// Deletes the objects of a stream that are at least this old, except one, and pieces that
+    /// belong to no object and were left behind by a crash. Leaves no tombstones.
     async fn sweep(&self, stream: &str, keep: &str, age: Duration) -> Result<(), BusError> {
         let bucket = self.bucket();
         let (name, what) = (format!("OBJ_{bucket}"), format!("objects of bucket {bucket}"));
@@ -305,16 +308,17 @@ impl Snapshots {
             u128::try_from(info.ts.0 - stored.broker_ns).is_ok_and(|ns| ns >= age.as_nanos())
         };
         for subject in subjects.iter().filter(|subject| !subject.starts_with(&pieces)) {
-            // One that is gone was deleted by whoever sweeps for the other stream.
+            // An object that is gone was deleted by a sweep for the other stream.
             let Some(entry) = self.bus.stored(&name, Which::Last(subject)).await? else { continue };
-            // What is no object of the bucket is not ours, whoever put it there.
+            // What is not an object of the bucket is not ours, whoever put it there.
             let Ok(object) = serde_json::from_slice::<StoredObject>(&entry.payload) else {
                 tracing::debug!(name, subject, "this is no object");
                 continue;
             };
             let piece = format!("{pieces}{}", object.nuid);
             if is_old(&entry, age) && object.name.starts_with(&ours) && object.name != keep {
-                // The name goes last: without it nobody would find the pieces before they are old.
+                // The name is deleted last: without it, nobody would find the pieces until they are
+                // old.
                 self.purge(&name, &piece).await?;
                 self.purge(&name, subject).await?;
             }
@@ -360,7 +364,7 @@ impl Snapshots {
 
 #[derive(Deserialize)]
 struct Listing {
-    /// The server's clock.
+    /// The server's time.
     ts: Nanoseconds,
     state: SubjectsState,
 }
@@ -384,13 +388,13 @@ fn pointer_of(stream: &str) -> String {
     format!("pointer to the snapshot of stream {stream}")
 }
 
-/// A name that no other has.
+/// A name that nothing else has.
 fn unique(bus: &Bus) -> String {
     let inbox = bus.client().new_inbox();
     inbox.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
-/// What a pointer says; `None`: it was claimed, and nothing was stored since.
+/// The contents of a pointer; `None` if it was claimed and no snapshot was stored since.
 fn pointer(stream: &str, value: &[u8]) -> Result<Option<Pointer>, BusError> {
     let garbled = |detail: String| BusError::Garbled { what: pointer_of(stream), detail };
     let fields: Map<String, Value> =

@@ -1,6 +1,6 @@
-//! What every service says of itself to whoever listens, so that a page can show all of them without
-//! knowing where they are: a few lines of JSON every second, by plain publishing. Nothing is
-//! stored, nothing waits for it, and nothing that is counted depends on it.
+//! What every service reports about itself, so that a page can show all of them without knowing
+//! where they run: a few lines of JSON every second, sent by plain publishing. Reports are not
+//! stored, nothing waits for them, and no count depends on them.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -13,92 +13,95 @@ use wire::Subjects;
 
 use crate::connection::Bus;
 
-/// Between two words of a service that has nothing new to say. Three may be lost before silence is
-/// taken for an outage, and that is to be seen within five seconds.
+/// Interval of reports that contain nothing new. Three may be lost before silence counts as an
+/// outage, and that must be visible within five seconds.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two looks whether there is something new to say.
+/// How often a service checks whether there is something new to report.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long the last word may take: who ends does not wait for a broker that is away.
+/// How long the last report may take, because an ending service does not wait for a broker that is
+/// away.
 const FAREWELL_WAIT: Duration = Duration::from_secs(1);
-/// Bytes of a status that is read. Ours have at most [`PARTS_MAX`] parts of [`DETAIL_CHARS_MAX`].
+/// Largest status that is read, in bytes. Ours have at most [`PARTS_MAX`] parts of
+/// [`DETAIL_CHARS_MAX`].
 const STATUS_BYTES_MAX: usize = 64 * 1024;
-/// Parts that are told: the archiver has about a dozen.
+/// Parts that are reported: the archiver has about a dozen.
 const PARTS_MAX: usize = 32;
-/// Characters of a detail that are told; the whole of it stands in `/readyz`.
+/// Characters of a detail that are reported; `/readyz` shows the whole text.
 const DETAIL_CHARS_MAX: usize = 400;
 
-/// What a service says of itself at one moment. A field that is missing has its default value, so
-/// that either side may be the older one.
+/// The status of a service at one moment. A missing field gets its default value, so that sender
+/// and receiver may be of different releases.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceStatus {
-    /// Which service: `archiver`.
+    /// The service's name: `archiver`.
     pub service: String,
-    /// Machine and process, which tells it from another of the same service.
+    /// Machine and process; distinguishes it from another instance of the same service.
     pub instance: String,
-    /// What it works on, as its partitions or its source: another of the same work can stand in for it.
+    /// What it works on, as its partitions or its source. Another instance with the same work can
+    /// replace it.
     pub work: String,
-    /// Its release.
+    /// The service's release.
     pub version: String,
-    /// Since when it runs, in milliseconds since 1970.
+    /// When it started, in milliseconds since 1970.
     pub started_ms: i64,
-    /// Whether it does its job, as `/readyz` says it.
+    /// Whether it is ready, as `/readyz` reports it.
     pub ready: bool,
-    /// Whether it has nothing to do because another does it.
+    /// Whether it is on standby because another instance does the work.
     pub standby: bool,
-    /// Whether it ends on purpose: nothing more is heard of it.
+    /// Whether it ends on purpose; no further report follows.
     pub ends: bool,
-    /// The parts that are not well.
+    /// The parts that are not healthy.
     pub parts: Vec<StatusPart>,
-    /// What only the archiver knows.
+    /// The state of the archive, which only the archiver reports.
     pub archive: Option<ArchiveStatus>,
 }
 
-/// A part of a service that is not well.
+/// A part of a service that is not healthy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatusPart {
-    /// Its name in `/readyz`.
+    /// The part's name in `/readyz`.
     pub name: String,
-    /// Why.
+    /// Why it is not healthy.
     pub detail: String,
     /// Since when, in milliseconds since 1970.
     pub since_ms: i64,
-    /// Whether another process does it instead.
+    /// Whether another process does its work instead.
     pub standby: bool,
 }
 
-/// How the archive is.
+/// The state of the archive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ArchiveStatus {
     /// The streams, by name.
     pub streams: BTreeMap<String, ArchivedStreamStatus>,
-    /// What the last look at the ledger found; `None` before the first.
+    /// The latest sums of the ledger; `None` before they were first read.
     pub ledger: Option<LedgerStatus>,
 }
 
-/// How the archive of a stream is.
+/// The state of a stream's archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ArchivedStreamStatus {
-    /// Whether another archiver writes it.
+    /// Whether another archiver writes the stream.
     pub standby: bool,
-    /// Messages that are not committed yet; `None` while nobody can say.
+    /// Messages that are not committed yet; `None` while the number is not known.
     pub lag_messages: Option<u64>,
     /// Sequence of the last message committed; 0 before it is known.
     pub position: u64,
-    /// When this process committed last, in milliseconds since 1970.
+    /// When this process last committed, in milliseconds since 1970.
     pub last_commit_ms: Option<i64>,
 }
 
-/// What a look at the ledger of the archive found.
+/// The sums of the archive's ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedgerStatus {
-    /// When, in milliseconds since 1970.
+    /// When they were read, in milliseconds since 1970.
     pub checked_ms: i64,
-    /// Ranges that do not begin where the one before ends; it must be 0.
+    /// Ranges that do not begin where the previous one ends; it must be 0.
     pub gaps: u64,
     /// Messages that the broker lost before they could be archived.
     pub lost_messages: u64,
@@ -107,7 +110,7 @@ pub struct LedgerStatus {
 }
 
 impl ServiceStatus {
-    /// What stays the same for as long as a service runs.
+    /// The fields that do not change while a service runs.
     pub fn named(context: &Context, work: &str) -> Self {
         Self {
             service: context.service.name.to_owned(),
@@ -119,7 +122,7 @@ impl ServiceStatus {
         }
     }
 
-    /// With how the service is now.
+    /// The same with the current state of the service.
     #[must_use]
     pub fn now(self, readiness: &Readiness) -> Self {
         Self {
@@ -131,19 +134,19 @@ impl ServiceStatus {
     }
 }
 
-/// Says how a service is, again and again.
+/// Reports the status of a service again and again.
 #[derive(Clone, Debug)]
 pub struct Announcer {
     bus: Bus,
     readiness: Readiness,
     clock: Clock,
     subject: String,
-    /// What stays the same.
+    /// The fields that do not change.
     name: ServiceStatus,
 }
 
 impl Announcer {
-    /// Of the service of this context, which works on this.
+    /// Reports on the service of this context, with `work` as what it works on.
     pub fn new(bus: &Bus, context: &Context, work: &str) -> Self {
         Self {
             bus: bus.clone(),
@@ -158,8 +161,8 @@ impl Announcer {
         self.name.clone().now(&self.readiness)
     }
 
-    /// Says it until the service drains, as soon as something is new and every second
-    /// otherwise; `archive` is asked at each look.
+    /// Reports until the service drains: as soon as something is new, and every second otherwise.
+    /// `archive` is called at each look.
     pub fn spawn(
         self,
         context: &Context,
@@ -174,7 +177,7 @@ impl Announcer {
             }
             let last =
                 ServiceStatus { ready: false, ends: true, archive: archive(), ..self.status() };
-            // What is not heard of any more is seen all the same.
+            // If the last report is lost, the listeners notice the silence.
             drop(tokio::time::timeout(FAREWELL_WAIT, self.say_and_flush(&last)).await);
             Ok(())
         });
@@ -195,8 +198,8 @@ impl Announcer {
         }
     }
 
-    /// Whether it could be said: while the connection is down it would only be kept for later, and
-    /// what the server refuses, it refuses until the next connection.
+    /// Whether the status was sent. While the connection is down, the client would only keep it for
+    /// later, and what the server refuses, it refuses until the next connection.
     async fn say(&self, status: &ServiceStatus) -> bool {
         if !self.bus.is_connected() || self.bus.denial(&self.subject).is_some() {
             return false;
@@ -207,13 +210,13 @@ impl Announcer {
 
     async fn say_and_flush(&self, status: &ServiceStatus) {
         if self.say(status).await {
-            // Nobody is left to be told that it failed.
+            // At this point nobody can act on an error.
             drop(self.bus.client().flush().await);
         }
     }
 }
 
-/// Whether something changed that people wait for; numbers that always change are not.
+/// Whether something important changed; numbers that change all the time do not count.
 fn is_news(before: &ServiceStatus, now: &ServiceStatus) -> bool {
     let names = |status: &ServiceStatus| -> Vec<(String, bool)> {
         status.parts.iter().map(|part| (part.name.clone(), part.standby)).collect()
@@ -240,7 +243,7 @@ fn parts(readiness: &Readiness) -> Vec<StatusPart> {
     told.collect()
 }
 
-/// What is heard of all services; nothing but a word of ours comes out of it.
+/// Listens to the reports of all services.
 #[derive(Debug)]
 pub struct StatusListener {
     bus: Bus,
@@ -248,23 +251,23 @@ pub struct StatusListener {
 }
 
 impl StatusListener {
-    /// Of the services at this broker, under our prefix.
+    /// Listens to the services at this broker, under our prefix.
     pub fn new(bus: &Bus) -> Self {
         let subject = Subjects::new(&bus.settings().subject_prefix).status("*");
         Self { bus: bus.clone(), subject }
     }
 
-    /// Why the server does not let us listen, if it said so.
+    /// Why the server does not allow listening, if it reported that.
     pub fn denial(&self) -> Option<String> {
         self.bus.denial(&self.subject)
     }
 
-    /// Tells each word, for ever. The subscription stands again by itself with the connection.
+    /// Calls `told` with each report, for ever. The client subscribes again after a reconnect.
     pub async fn run(&self, told: impl Fn(ServiceStatus)) {
         let mut words = match self.bus.client().subscribe(self.subject.clone()).await {
             Ok(words) => words,
             Err(error) => {
-                tracing::error!(%error, "can't listen to what the services say of themselves");
+                tracing::error!(%error, "can't listen to the reports of the services");
                 return pending().await;
             }
         };
@@ -278,8 +281,8 @@ impl StatusListener {
     }
 }
 
-/// A status, if it is one of the service that its subject names: who may publish as one service
-/// can't speak for another.
+/// A status, if it comes from the service that its subject names, so that a user who may publish as
+/// one service can't report for another.
 fn read(subject: &str, bytes: &[u8]) -> Option<ServiceStatus> {
     if bytes.len() > STATUS_BYTES_MAX {
         return None;

@@ -1,7 +1,7 @@
 //! Messages as the server describes them: JSON, with header block and body in Base64.
 //!
-//! The client reads header blocks itself and refuses some, with the connection on which they came.
-//! In this form none reaches it, so that every message that the server stored can be read.
+//! The client parses header blocks itself. It refuses some, and drops the connection on which they
+//! came. In this form the client sees no header block, so every stored message can be read.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -16,31 +16,31 @@ use crate::{
     error::BusError,
 };
 
-/// Which message of a stream is meant.
+/// Which message of a stream to read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which<'a> {
-    /// The one at a sequence.
+    /// The message at a sequence.
     At(u64),
     /// The first at or after a sequence whose subject matches.
     From(u64, &'a str),
-    /// The last of a subject.
+    /// The last message of a subject.
     Last(&'a str),
 }
 
-/// A message, and its header block as it came.
+/// A message with its raw header block.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) sequence: u64,
     pub(crate) broker_ns: i64,
-    /// With the prefix.
+    /// The subject, with the prefix.
     pub(crate) subject: String,
-    /// Empty where there is none.
+    /// The header block; empty if there is none.
     pub(crate) block: Vec<u8>,
     pub(crate) payload: Bytes,
 }
 
 impl Stored {
-    /// As a reader gives it, with so many messages behind it.
+    /// The message as a reader returns it, with `pending` messages behind it.
     pub(crate) fn delivery(self, pending: u64) -> Delivery {
         Delivery {
             headers: Headers::read(&self.subject, &self.block),
@@ -54,11 +54,11 @@ impl Stored {
 }
 
 impl Bus {
-    /// A message of a stream, given its name on the server; nothing if there is none.
+    /// A message of a stream, given the stream's name on the server; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`], and what any request may meet.
+    /// [`BusError::NoStream`], and any error of a request.
     pub(crate) async fn stored(
         &self,
         name: &str,
@@ -102,7 +102,7 @@ struct Answer {
 struct Described {
     seq: u64,
     time: Nanoseconds,
-    /// Bytes that are not UTF-8 are shown as U+FFFD.
+    /// Bytes that are not UTF-8 are replaced by U+FFFD.
     subject: String,
     hdrs: Option<String>,
     data: Option<String>,

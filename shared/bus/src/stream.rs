@@ -1,4 +1,4 @@
-//! What a stream holds, single messages of it, and trimming.
+//! The contents of a stream, single messages of it, and trimming.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -14,46 +14,46 @@ use crate::{
     stored::Which,
 };
 
-/// No stream of ours holds a message of this subject.
+/// A subject that no message of our streams has.
 const SUBJECT_OF_NOTHING: &str = "lakegauge.nothing";
 
-/// Names of streams that the server gives with one answer are at most so many.
+/// The most names of streams that the server returns in one answer.
 const NAMES_PAGE: usize = 1_024;
 
 /// A stream as the server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamStatus {
-    /// When it was made, in nanoseconds since 1970: another value is another stream.
+    /// When it was created, in nanoseconds since 1970: another value means another stream.
     pub created_ns: i64,
-    /// Of the oldest message; one above the last where there is none.
+    /// The sequence of the oldest message; one above the last sequence if there is none.
     pub first_sequence: u64,
-    /// Of the newest message that ever was; 0 before the first.
+    /// The sequence of the newest message that was ever stored; 0 before the first.
     pub last_sequence: u64,
     /// Messages stored.
     pub messages: u64,
     /// Bytes stored.
     pub bytes: u64,
-    /// The most bytes it may store; negative is without limit.
+    /// The most bytes that it may store; a negative number means no limit.
     pub max_bytes: i64,
-    /// Its metadata, with the rules among it.
+    /// The stream's metadata, which contains the rules.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Whether the message at a mark is the one that was handled.
+/// Whether the message at a mark is still the one that was handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// It is the same message of the same stream, or nothing was handled yet.
+    /// The message is the same, or nothing was handled yet.
     Same,
     /// The stream is the same and reaches as far, but this one message was deleted since.
     Deleted,
-    /// The stream begins behind it: trimmed, or purged by somebody.
+    /// The stream begins after the mark: it was trimmed, or somebody purged it.
     Purged(String),
-    /// The stream was made again, lost its tail, or is an older copy.
+    /// The stream was created again, lost its tail, or is an older copy.
     Other(String),
 }
 
 impl Comparison {
-    /// Why the stream must be taken for another by those whose message is never trimmed, as that
+    /// Why the stream counts as another one, for a caller whose message is never trimmed, like that
     /// of the archive's checkpoint.
     pub fn difference(self) -> Option<String> {
         match self {
@@ -62,7 +62,7 @@ impl Comparison {
         }
     }
 
-    /// Why the stream must be taken for another by those whose message we may have trimmed.
+    /// Why the stream counts as another one, for a caller whose message may have been trimmed.
     pub fn replacement(self) -> Option<String> {
         match self {
             Self::Same | Self::Deleted | Self::Purged(_) => None,
@@ -72,12 +72,12 @@ impl Comparison {
 }
 
 impl Bus {
-    /// The names on the server of the streams that a question of `STREAM.NAMES` means: all of them
-    /// for an empty one.
+    /// The names on the server of the streams that match a request of `STREAM.NAMES`: all streams
+    /// for an empty request.
     ///
     /// # Errors
     ///
-    /// What any request may meet.
+    /// Any error of a request.
     pub(crate) async fn stream_names(&self, question: &Value) -> Result<Vec<String>, BusError> {
         let mut names: Vec<String> = Vec::new();
         let mut question = question.clone();
@@ -99,11 +99,11 @@ impl Bus {
         }
     }
 
-    /// What a stream holds now.
+    /// The current state of a stream.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`] where there is none, and what any request may meet.
+    /// [`BusError::NoStream`] if there is none, and any error of a request.
     pub async fn stream(&self, stream: &str) -> Result<StreamStatus, BusError> {
         let name = self.server_name(stream);
         let info: Info = api::request(
@@ -125,11 +125,11 @@ impl Bus {
         })
     }
 
-    /// The message at a sequence; nothing if it was deleted or never was.
+    /// The message at a sequence; `None` if it was deleted or never existed.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`], and what any request may meet.
+    /// [`BusError::NoStream`], and any error of a request.
     pub async fn message_at(
         &self,
         stream: &str,
@@ -142,13 +142,13 @@ impl Bus {
         Ok(stored.map(|stored| stored.delivery(0)))
     }
 
-    /// The first sequence of a range that was stored at or after a time in nanoseconds since 1970, by
-    /// bisection; the end of the range where none was. One that was deleted says nothing of its age,
-    /// and is taken to be older.
+    /// The first sequence of a range that was stored at or after a time in nanoseconds since 1970,
+    /// by bisection; the end of the range if there is none. The age of a deleted message is not
+    /// known; it counts as older.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`], and what any request may meet.
+    /// [`BusError::NoStream`], and any error of a request.
     pub async fn first_stored_since(
         &self,
         stream: &str,
@@ -172,7 +172,7 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`], and what any request may meet.
+    /// [`BusError::NoStream`], and any error of a request.
     pub async fn first_after(
         &self,
         stream: &str,
@@ -183,17 +183,17 @@ impl Bus {
         Ok(stored.map(|stored| stored.delivery(0)))
     }
 
-    /// Whether the stream still is the one that the mark was taken in, and the message at the mark
-    /// the one that was handled.
+    /// Whether the stream is still the one in which the mark was taken, and the message at the mark
+    /// is the one that was handled.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`], and what any request may meet.
+    /// [`BusError::NoStream`], and any error of a request.
     pub async fn compare(&self, stream: &str, mark: &Mark) -> Result<Comparison, BusError> {
         let status = self.stream(stream).await?;
         if mark.created_ns != 0 && mark.created_ns != status.created_ns {
             return Ok(Comparison::Other(format!(
-                "it was made again (created at {} instead of {} ns)",
+                "it was created again (at {} instead of {} ns)",
                 status.created_ns, mark.created_ns
             )));
         }
@@ -208,7 +208,7 @@ impl Bus {
         }
         Ok(match self.message_at(stream, mark.sequence).await? {
             None if mark.sequence < status.first_sequence => Comparison::Purged(format!(
-                "it begins at {}, behind {}: it was purged",
+                "it begins at {}, after {}: it was purged",
                 status.first_sequence, mark.sequence
             )),
             None => Comparison::Deleted,
@@ -224,11 +224,11 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`], and what any request may meet. An answer that is lost may have been
-    /// obeyed: trimming again changes nothing.
+    /// [`BusError::NoStream`], and any error of a request. If the answer is lost, the server may
+    /// have trimmed the stream; trimming again changes nothing.
     pub async fn trim(&self, stream: &str, below_sequence: u64) -> Result<u64, BusError> {
         if below_sequence <= 1 {
-            // To the server, 0 means everything.
+            // For the server, 0 means everything.
             return Ok(0);
         }
         let name = self.server_name(stream);
@@ -243,14 +243,15 @@ impl Bus {
         Ok(purged.purged)
     }
 
-    /// Why the server writes nothing to a stream any more, in its own words, if it does not. After a
-    /// write that failed (a full disk) it acknowledges nothing and says nothing, until it is started
-    /// again; but it refuses to purge with the error, also what holds nothing.
+    /// Why the server writes nothing to a stream any more, in its own words; `None` if it does
+    /// write. After a failed write (a full disk) the server acknowledges nothing and reports
+    /// nothing until it is restarted. But it then refuses to purge with the error, even if nothing
+    /// would be deleted.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`], and what any request may meet: that this user may not purge looks
-    /// like no answer.
+    /// [`BusError::NoStream`], and any error of a request. If this user may not purge, the error
+    /// looks like a missing answer.
     pub async fn write_error(&self, stream: &str) -> Result<Option<String>, BusError> {
         let name = self.server_name(stream);
         let purged: Result<Purged, BusError> = api::request(
@@ -267,7 +268,7 @@ impl Bus {
         }
     }
 
-    /// The sequence of the first message that the stream still has at or after one.
+    /// The sequence of the first message that the stream still has at or after `sequence`.
     pub(crate) async fn next_sequence(
         &self,
         stream: &str,

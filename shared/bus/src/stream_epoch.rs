@@ -1,4 +1,4 @@
-//! The epoch of one stream, as a service that reads the stream moves it.
+//! The epoch of one stream, for a service that reads the stream.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{answer::until_answered, connection::Bus, epochs::Epochs, error::BusError};
 
-/// The epoch of one stream, and how far the stream was seen to reach: what stands between that and
-/// the checkpoint when the epoch ends is lost.
+/// The epoch of one stream, and how far the stream was seen to reach: the messages between that and
+/// the checkpoint are lost when the epoch ends.
 #[derive(Debug)]
 pub struct StreamEpoch {
     epochs: Epochs,
@@ -17,34 +17,34 @@ pub struct StreamEpoch {
 }
 
 impl StreamEpoch {
-    /// Of a stream of which nothing was seen yet.
+    /// The epoch of a stream of which nothing was seen yet.
     pub fn new(bus: &Bus, stream: &str) -> Self {
         let high_water = HighWaterMark::default();
         Self { epochs: bus.epochs(), stream: stream.to_owned(), high_water }
     }
 
-    /// A message of an epoch was seen, or said to be there by the broker.
+    /// Records that a message of an epoch was seen, or that the broker reported it.
     pub fn saw(&self, epoch: u32, sequence: u64) {
         self.high_water.saw(epoch, sequence);
     }
 
-    /// The epoch in force: at least the one of a mark, since the entry may be gone with a bucket that
-    /// was lost, and at least 1.
+    /// The epoch in force. It is at least the one of the mark, since the entry may be gone with a
+    /// lost bucket, and at least 1.
     ///
     /// # Errors
     ///
-    /// As [`Epochs::raise`].
+    /// The errors of [`Epochs::raise`].
     pub async fn in_force(&self, mark: Option<&Mark>) -> Result<u32, BusError> {
         let above = mark.map_or(0, |mark| mark.epoch.saturating_sub(1));
         self.epochs.raise(&self.stream, above).await
     }
 
-    /// Tells how far an epoch that is over was seen to reach: others may have ended it before they
-    /// knew that.
+    /// Reports how far an ended epoch was seen to reach, because those who ended it may not have
+    /// known that.
     ///
     /// # Errors
     ///
-    /// As [`Epochs::report`].
+    /// The errors of [`Epochs::report`].
     pub async fn tell_of_ended(&self, in_force: u32) -> Result<(), BusError> {
         let (epoch, newest) = self.high_water.last();
         if epoch < in_force {
@@ -53,24 +53,25 @@ impl StreamEpoch {
         Ok(())
     }
 
-    /// Ends an epoch, because the stream is not the one that was read in it; returns the epoch in
-    /// force then. `newest` is a sequence that it is known to have had besides what was seen here,
-    /// or 0.
+    /// Ends an epoch, because the stream is not the one that was read in it. Returns the epoch that
+    /// is in force afterwards. `newest` is a sequence that the epoch is known to have had, in
+    /// addition to what was seen here, or 0.
     ///
     /// # Errors
     ///
-    /// As [`Epochs::report`].
+    /// The errors of [`Epochs::report`].
     pub async fn end(&self, epoch: u32, newest: u64, why: &str) -> Result<u32, BusError> {
         tracing::error!(stream = self.stream, epoch, why, "the stream is another");
         self.report(epoch, newest).await
     }
 
-    /// As [`StreamEpoch::end`], told until the broker has heard it: forgotten, the stream could look
-    /// the same from the checkpoint or the snapshot. `None`: `drain` was cancelled before.
+    /// The same as [`StreamEpoch::end`], repeated until the broker has answered. Without this
+    /// report, the stream could look the same from the checkpoint or the snapshot. `None` if
+    /// `drain` was cancelled first.
     ///
     /// # Errors
     ///
-    /// What no retry can mend.
+    /// An error that no retry can correct.
     pub async fn end_until_heard(
         &self,
         epoch: u32,
@@ -90,18 +91,18 @@ impl StreamEpoch {
         Ok(in_force)
     }
 
-    /// The last message that an epoch is known to have had, by anybody; 0 if nobody knows.
+    /// The last message that an epoch is known to have had, from all reports; 0 if it is not known.
     ///
     /// # Errors
     ///
-    /// As [`Epochs::get`].
+    /// The errors of [`Epochs::get`].
     pub async fn newest_of(&self, epoch: u32) -> Result<u64, BusError> {
         let reported = self.epochs.newest(&self.stream, epoch).await?;
         Ok(self.high_water.of(epoch).max(reported.unwrap_or(0)))
     }
 }
 
-/// The last message that a stream is known to have had, with its epoch, as far as this process saw.
+/// The last message that this process saw of a stream, with its epoch.
 #[derive(Debug, Default)]
 struct HighWaterMark(Mutex<(u32, u64)>);
 
@@ -111,13 +112,13 @@ impl HighWaterMark {
         *newest = (epoch, sequence).max(*newest);
     }
 
-    /// The last of an epoch; 0 if none was seen.
+    /// The last message of an epoch; 0 if none was seen.
     fn of(&self, epoch: u32) -> u64 {
         let (seen_in, sequence) = self.last();
         if seen_in == epoch { sequence } else { 0 }
     }
 
-    /// The last of all, with its epoch.
+    /// The epoch and sequence of the last message of all.
     fn last(&self) -> (u32, u64) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,25 +14,25 @@ use crate::{
     read::ReaderSettings,
 };
 
-/// How long the server keeps a consumer that nobody acknowledges through when its reader is gone.
+/// How long the server keeps a consumer without acknowledgements after its reader is gone.
 const INACTIVE_MAX: Duration = Duration::from_secs(60);
 
-/// Redelivery is never wanted: a gap makes the reader subscribe again. So a message may stay
-/// unacknowledged for as long as the database may be away.
+/// Redelivery is never wanted, because a gap makes the reader subscribe again. So a message may
+/// stay unacknowledged for as long as the database may be away.
 const ACK_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
-/// Messages delivered and not acknowledged at which the server pauses: above every batch that is
-/// committed at once, and a bound on what the server has to remember.
+/// Number of delivered and unacknowledged messages at which the server pauses: above every batch
+/// that is committed at once, and a limit for the server's memory.
 const UNACKNOWLEDGED_MAX: i64 = 200_000;
 
 /// How long the server keeps one request for messages open.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
-/// What the server adds to a payload when it looks whether a message fits into what was asked for:
-/// its subject and the one that acknowledges, both within a line of the protocol (4,096 bytes).
+/// What the server adds to a payload when it checks whether a message fits into a request: its
+/// subject and the acknowledgement's, both within a line of the protocol (4,096 bytes).
 const SUBJECTS_BYTES_MAX: usize = 8_192;
 
-/// Makes the consumer and asks for messages.
+/// Creates the consumer and requests messages.
 pub(crate) async fn subscribe(
     bus: &Bus,
     settings: &ReaderSettings,
@@ -46,7 +46,7 @@ pub(crate) async fn subscribe(
         .await
         .map_err(|error| api::client_error(&error, &what))?;
     if settings.acknowledge {
-        // A consumer's start can't be changed, and where it stands is not to be trusted.
+        // A consumer's start can't be changed, and its position is not to be trusted.
         if let Err(error) = handle.delete_consumer(&settings.consumer).await {
             let error = api::client_error(&error, &what);
             if error.server_code() != Some(CONSUMER_NOT_FOUND) {
@@ -85,7 +85,7 @@ fn config(bus: &Bus, settings: &ReaderSettings, after: u64) -> pull::Config {
         }
     } else {
         pull::Config {
-            // A name of its own, so that two readers never take each other's consumer away.
+            // A name of its own, so that two readers never delete each other's consumer.
             name: Some(format!("{}_{}", settings.consumer, unique(bus))),
             ack_policy: AckPolicy::None,
             inactive_threshold: INACTIVE_MAX,
@@ -95,20 +95,20 @@ fn config(bus: &Bus, settings: &ReaderSettings, after: u64) -> pull::Config {
     }
 }
 
-/// Bytes to ask for at a time: room for the largest message at least, which the server would refuse
-/// to deliver for ever.
+/// Bytes to request at a time: at least enough for the largest message, because the server would
+/// never deliver it otherwise.
 fn batch_bytes(wanted: usize, max_payload: usize) -> usize {
     wanted.max(max_payload.saturating_add(SUBJECTS_BYTES_MAX))
 }
 
-/// The part of a fresh inbox that nobody else has.
+/// The unique part of a new inbox.
 fn unique(bus: &Bus) -> String {
     let inbox = bus.client().new_inbox();
     inbox.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
-/// Whether an item of the subscription ends it. Everything does: subscribing again is cheap, and
-/// what a broken one has lost is only found by asking the server.
+/// The error of an item of the subscription. Every error ends the subscription: subscribing again
+/// is cheap, and only the server knows what was lost.
 pub(crate) fn item_error(
     error: &jetstream::consumer::pull::MessagesError,
     stream: &str,

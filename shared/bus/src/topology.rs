@@ -12,56 +12,56 @@ use crate::{
     room::{Purpose, Room, TopologyOverrides},
 };
 
-/// In the order in which the streams are made: the buckets for pointers and snapshots reserve
-/// their room before the event streams get theirs, since a full store that can't take a snapshot
-/// would never be trimmed. The buckets don't allow direct reads: a follower of a cluster may answer
+/// In the order in which the streams are created. The buckets for pointers and snapshots reserve
+/// their room before the event streams, since a full store that can't take a snapshot would never
+/// be trimmed. The buckets don't allow direct reads, because a follower in a cluster may answer
 /// those with an older pointer or epoch than the one in force.
 const DECLARATIONS: &str = include_str!("../../../nats/streams.json");
 
 const KV_PREFIX: &str = "KV_";
 const OBJECT_PREFIX: &str = "OBJ_";
 
-/// Every stream that the pipeline needs, as asked of the server.
+/// Every stream that the pipeline needs, as requested from the server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
     pub(crate) streams: Vec<Declaration>,
-    /// What its event streams belong to; `None`: a replay run, which may stand beside any.
+    /// The pipeline of its event streams; `None` for a replay run, which works with any pipeline.
     pub(crate) wanted: Option<RequestedPipeline>,
-    /// What its sizes follow from; `None`: of a replay run, whose sizes are given.
+    /// The settings from which its sizes follow; `None` for a replay run, whose sizes are given.
     overrides: Option<TopologyOverrides>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Declaration {
-    /// Its name on the server.
+    /// The stream's name on the server.
     pub(crate) name: String,
-    /// As the server's API takes it, without metadata.
+    /// The configuration for the server's API, without metadata.
     pub(crate) config: Map<String, Value>,
-    /// Written when the stream is made, never later.
+    /// Written when the stream is created, never later.
     pub(crate) metadata: BTreeMap<String, String>,
-    /// What it is for: of event streams the metadata is their pipeline's.
+    /// The stream's purpose. The metadata of event streams is that of their pipeline.
     pub(crate) purpose: Purpose,
-    /// Options that an operator may have changed and nobody asked us to change back.
+    /// Options that an operator may have changed, and that no setting asks to change back.
     pub(crate) left_alone: Vec<&'static str>,
-    /// Whether its size follows from one that was asked for: it is brought to it while the stream is
-    /// empty, so that what is set after a first attempt without room helps.
+    /// Whether the size follows from a setting. Then it is adapted while the stream is empty, so
+    /// that a changed setting helps after a first attempt without room.
     pub(crate) is_resized_while_empty: bool,
 }
 
-/// What a stream asks for, before it is made.
+/// What a stream requests, before it is created.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestedStream<'a> {
-    /// Its name on the server.
+    /// The stream's name on the server.
     pub(crate) name: &'a str,
     pub(crate) purpose: Purpose,
     pub(crate) bytes: u64,
-    /// Whether it is brought to these while it is empty.
+    /// Whether the size is adapted while the stream is empty.
     pub(crate) is_resized_while_empty: bool,
 }
 
 impl Topology {
-    /// The declarations of `nats/streams.json` under a subject prefix. A pipeline that is begun with
-    /// them gets these rules.
+    /// The declarations of `nats/streams.json` under a subject prefix. A new pipeline gets these
+    /// rules.
     pub fn embedded(prefix: &str, overrides: &TopologyOverrides, rules: &Rules) -> Self {
         let partitions = Self::partitions();
         Self {
@@ -78,7 +78,7 @@ impl Topology {
         }
     }
 
-    /// The same for a pipeline in which these rules, by their keys in metadata, are in force.
+    /// The same for a pipeline in which these rules, by their keys in metadata, must be in force.
     #[must_use]
     pub fn demanding(mut self, named: BTreeMap<String, String>) -> Self {
         if let Some(wanted) = &mut self.wanted {
@@ -87,7 +87,7 @@ impl Topology {
         self
     }
 
-    /// The same for a pipeline that is begun with these rules.
+    /// The same with these rules for a new pipeline.
     pub(crate) fn begun_with(mut self, rules: &Rules) -> Self {
         if let Some(wanted) = &mut self.wanted {
             wanted.rules = rules.clone();
@@ -96,25 +96,25 @@ impl Topology {
         self
     }
 
-    /// Without the event streams: what a broker can have before it carries a pipeline.
+    /// The same without the event streams: what a broker can have before it carries a pipeline.
     pub(crate) fn without_events(&self) -> Self {
         let streams = self.streams.iter().filter(|declared| !declared.has_events());
         let overrides = self.overrides.clone();
         Self { streams: streams.cloned().collect(), wanted: None, overrides }
     }
 
-    /// The event streams that are declared.
+    /// The declared event streams.
     pub fn event_streams() -> Vec<domain::Stream> {
         declared().iter().filter_map(event_stream).collect()
     }
 
-    /// Into how many partitions the declared event streams split each side.
+    /// Number of partitions of each side, by the declared event streams.
     pub fn partitions() -> u16 {
         Self::event_streams().iter().map(|stream| stream.partition + 1).max().unwrap_or(0)
     }
 
-    /// Streams of these names, subjects and sizes in bytes, otherwise like the declared stream of
-    /// samples: with `discard: new`, so that a full one makes the publisher wait.
+    /// Streams with these names, subjects and sizes in bytes, otherwise like the declared stream of
+    /// samples: with `discard: new`, so that a full stream makes the publisher wait.
     pub(crate) fn like_samples(
         prefix: &str,
         streams: impl Iterator<Item = (String, String, u64)>,
@@ -133,12 +133,12 @@ impl Topology {
         Self { streams: streams.map(declaration).collect(), wanted: None, overrides: None }
     }
 
-    /// What its sizes follow from; `None` where they are given.
+    /// The settings from which the sizes follow; `None` if the sizes are given.
     pub(crate) const fn overrides(&self) -> Option<&TopologyOverrides> {
         self.overrides.as_ref()
     }
 
-    /// What each stream asks for.
+    /// What each stream requests.
     pub(crate) fn rooms(&self) -> impl Iterator<Item = RequestedStream<'_>> {
         self.streams.iter().map(|declaration| RequestedStream {
             name: &declaration.name,
@@ -148,8 +148,9 @@ impl Topology {
         })
     }
 
-    /// The same with event streams of another size, and what follows from it. Nobody asked for it,
-    /// and another service may have come to another: streams that stand keep theirs.
+    /// The same with event streams of another size, and the sizes that follow from it. Existing
+    /// streams keep their size, because no setting asks for this one, and another service may have
+    /// computed another size.
     pub(crate) fn with_event_streams_of(&self, bytes: u64) -> Self {
         let mut sized = self.clone();
         let Some(overrides) = &self.overrides else { return sized };
@@ -163,7 +164,7 @@ impl Topology {
         sized
     }
 
-    /// The names of the streams on the server, in the order in which they are made.
+    /// The names of the streams on the server, in the order in which they are created.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(|declaration| declaration.name.as_str())
     }
@@ -229,7 +230,7 @@ impl Declaration {
         self.purpose == Purpose::Events
     }
 
-    /// The options in which a stream of the server differs, with both values.
+    /// The options in which a stream on the server differs, with both values.
     pub(crate) fn differences<'a>(
         &'a self,
         echo: &'a Map<String, Value>,
@@ -253,7 +254,7 @@ impl Declaration {
     }
 }
 
-/// An option that the server has otherwise than it was asked for.
+/// An option whose value on the server is not the requested one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct OptionDifference<'a> {
     pub(crate) option: &'a str,
@@ -261,12 +262,12 @@ pub(crate) struct OptionDifference<'a> {
     got: &'a Value,
 }
 
-/// What a stream reserves, in bytes.
+/// The size that a stream reserves, in bytes.
 pub(crate) fn max_bytes(config: &Map<String, Value>) -> u64 {
     config.get("max_bytes").and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// Refuses what would lose messages that nobody has read, or fill up for good.
+/// Refuses streams that would lose messages that nobody has read, or that would fill up for good.
 pub(crate) fn fit(stream: &str, config: &Map<String, Value>) -> Result<(), BusError> {
     let unfit = |detail: &str| {
         Err(BusError::UnfitStream { stream: stream.to_owned(), detail: detail.to_owned() })
@@ -280,11 +281,11 @@ pub(crate) fn fit(stream: &str, config: &Map<String, Value>) -> Result<(), BusEr
     }
     // The server shows a sealed stream as one that denies purging too.
     if is_true("sealed") {
-        return unfit("it is sealed: it takes no message and can't be trimmed; make it again");
+        return unfit("it is sealed: it takes no message and can't be trimmed; create it again");
     }
     if is_true("deny_purge") {
         return unfit(
-            "it denies purging, so that it could never be trimmed; make it again without deny_purge",
+            "it denies purging, so it could never be trimmed; create it again without deny_purge",
         );
     }
     if config.get("mirror").is_some_and(|mirror| !mirror.is_null()) {
@@ -295,7 +296,7 @@ pub(crate) fn fit(stream: &str, config: &Map<String, Value>) -> Result<(), BusEr
     Ok(())
 }
 
-/// Whether the server has what was asked. It leaves out what has its zero value.
+/// Whether the server has the requested value. The server leaves out zero values.
 fn same(asked: &Value, got: &Value) -> bool {
     if got.is_null() {
         return match asked {
@@ -310,7 +311,7 @@ fn same(asked: &Value, got: &Value) -> bool {
     asked == got
 }
 
-/// A bucket's stream keeps the beginning by which clients know it.
+/// The stream of a bucket keeps the prefix by which clients recognise it.
 fn bucket_aware_name(prefix: &str, name: &str) -> String {
     for kind in [KV_PREFIX, OBJECT_PREFIX] {
         if let Some(bucket) = name.strip_prefix(kind) {
@@ -320,7 +321,7 @@ fn bucket_aware_name(prefix: &str, name: &str) -> String {
     server_name(prefix, name)
 }
 
-/// A bucket's subjects hold the bucket's name: `$KV.<bucket>.>`, `$O.<bucket>.C.>`.
+/// A bucket's subjects contain the bucket's name: `$KV.<bucket>.>`, `$O.<bucket>.C.>`.
 fn bucket_aware_subject(prefix: &str, subject: &str) -> String {
     let mut tokens = subject.splitn(3, '.');
     match (tokens.next(), tokens.next(), tokens.next()) {

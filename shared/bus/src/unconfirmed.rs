@@ -1,5 +1,5 @@
-//! What was published and is not acknowledged: how much, since when, and why. The server gives no
-//! answer where it can't write, so that only the time tells a full disk from an idle lake.
+//! Messages that were published and not acknowledged: how many, since when, and why. A server that
+//! can't write does not answer, so only the time distinguishes a full disk from an idle lake.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,24 +7,25 @@ use std::time::Duration;
 
 use service_kit::Clock;
 
-/// NATS stores nothing and says nothing: what its disk does to it.
+/// NATS stores nothing and does not answer, which is the effect of a full disk.
 pub(crate) const NO_ANSWER: &str = "NATS gives no answer, which is how a full disk looks: see \
     nats-server's log and its /healthz, free space, and start nats-server again (a stream whose \
     write failed takes nothing before that; what waits here is sent again by itself)";
-/// There is nobody to answer.
+/// Nobody is there to answer.
 pub(crate) const NOT_CONNECTED: &str =
     "the connection to NATS is lost; it is made again by itself as soon as NATS answers";
 
 /// Messages that were sent and are not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unconfirmed {
-    /// How many.
+    /// The number of messages.
     pub messages: u64,
-    /// How long the oldest has waited; zero where none waits.
+    /// How long the oldest has waited; zero if none waits.
     pub oldest: Duration,
-    /// Where the oldest was to go.
+    /// The subject of the oldest.
     pub subject: String,
-    /// What became of the last attempt to send the oldest, and what to do; empty before its end.
+    /// The result of the last attempt to send the oldest, and what to do; empty before that attempt
+    /// ended.
     pub why: String,
 }
 
@@ -48,7 +49,7 @@ impl Underway {
         Self { clock, sent: Mutex::default() }
     }
 
-    /// A message is sent for the first time; gives the number by which it is known.
+    /// Records that a message is sent for the first time. Returns a number that identifies it.
     pub(crate) fn begin(&self, subject: &str) -> u64 {
         let mut sent = self.sent();
         let number = sent.last_key_value().map_or(0, |(last, _)| last + 1);
@@ -57,14 +58,14 @@ impl Underway {
         number
     }
 
-    /// An attempt was not answered, or not with an acknowledgement.
+    /// Records that an attempt was not answered, or not with an acknowledgement.
     pub(crate) fn failed(&self, number: u64, why: impl Into<String>) {
         if let Some(sent) = self.sent().get_mut(&number) {
             sent.why = why.into();
         }
     }
 
-    /// A message is acknowledged, or given up.
+    /// Records that a message was acknowledged, or given up.
     pub(crate) fn end(&self, number: u64) {
         self.sent().remove(&number);
     }
@@ -82,13 +83,13 @@ impl Underway {
     }
 
     fn sent(&self) -> MutexGuard<'_, BTreeMap<u64, Sent>> {
-        // Its changes are whole.
+        // Each change is complete when the lock is released, even after a panic.
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Unconfirmed {
-    /// What is wrong if the oldest message has waited for as long as this, and what to do.
+    /// The problem if the oldest message has waited for at least this time, and what to do.
     pub fn overdue(&self, after: Duration) -> Option<String> {
         if self.messages == 0 || self.oldest < after {
             return None;

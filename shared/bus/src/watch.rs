@@ -1,4 +1,4 @@
-//! Looking on: what is stored under a subject from now on.
+//! Observes what is stored under a subject from now on.
 
 use std::collections::BTreeSet;
 
@@ -14,18 +14,19 @@ use crate::{
     reader::Reader,
 };
 
-/// Messages handed over before the caller takes them; each reader behind bounds its own.
+/// Messages that may wait for the caller here; each reader bounds its own.
 const HANDED_OVER_MAX: usize = 32;
 
 /// Messages of every stream that holds one of the subjects, as they are stored, for people to look
-/// at. Not for counting: nobody keeps a position. What no client can read comes too.
+/// at. They are not for counting, because no position is kept. Messages that no client can read are
+/// included.
 #[derive(Debug)]
 pub struct Watch {
     items: mpsc::Receiver<Observed>,
     _readers: JoinSet<()>,
 }
 
-/// What somebody who looks on sees.
+/// An item of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observed {
     /// A message that was stored.
@@ -37,20 +38,20 @@ pub enum Observed {
 /// A message that was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
-    /// Where it was published, with the prefix.
+    /// The subject, with the prefix.
     pub subject: String,
-    /// What its headers say.
+    /// The headers, or why they can't be read.
     pub headers: Headers,
     /// Its body.
     pub payload: Bytes,
 }
 
 impl Bus {
-    /// Looks on at subjects, with `*` and `>` for any token and any rest, under the prefix.
+    /// Observes subjects under the prefix. `*` stands for any token, and `>` for any rest.
     ///
     /// # Errors
     ///
-    /// [`BusError::NoStream`] where no stream holds one of them, and what any request may meet.
+    /// [`BusError::NoStream`] if no stream holds one of them, and any error of a request.
     pub async fn watch(&self, subjects: &[String]) -> Result<Watch, BusError> {
         let patterns: Vec<String> = subjects.iter().map(|subject| self.subject(subject)).collect();
         let mut streams = BTreeSet::new();
@@ -77,8 +78,8 @@ impl Bus {
         Ok(Watch { items, _readers: readers })
     }
 
-    /// The streams that hold what is published under a subject, without the prefix. Those that the
-    /// prefix does not begin are another installation's.
+    /// The streams that hold messages of a subject, without the prefix. Streams whose name does not
+    /// begin with the prefix belong to another installation.
     async fn streams_of(&self, pattern: &str) -> Result<Vec<String>, BusError> {
         let names = self.stream_names(&json!({ "subject": pattern })).await?;
         let before = self.server_name("");
@@ -88,13 +89,13 @@ impl Bus {
 }
 
 impl Watch {
-    /// The next of them; `None` when nothing more can come.
+    /// The next item; `None` when nothing more can come.
     pub async fn next(&mut self) -> Option<Observed> {
         self.items.recv().await
     }
 }
 
-/// Looks on at one stream.
+/// Observes one stream.
 struct Looking {
     bus: Bus,
     stream: String,
@@ -126,7 +127,7 @@ impl Looking {
                     self.begin_again().await;
                     Observed::Missed(format!("stream {}: {how}", self.stream))
                 }
-                // It comes after a change alone, behind which another reader was begun.
+                // This happens only after a change, and then another reader was started.
                 Err(_) => return,
             };
             if self.sender.send(watched).await.is_err() {
@@ -135,15 +136,15 @@ impl Looking {
         }
     }
 
-    /// Looks on at the stream that took the place of the one before, from its end.
+    /// Continues with the stream that replaced the old one, from its end.
     async fn begin_again(&mut self) {
-        // One that can't be described now is read from its beginning.
+        // If the stream can't be described now, it is read from its beginning.
         let after = self.bus.stream(&self.stream).await.map_or(0, |status| status.last_sequence);
         self.reader = self.bus.reader(ReaderSettings::new(&self.stream, "watch", after));
     }
 }
 
-/// Whether a subject is one of those that a pattern means.
+/// Whether a subject matches a pattern.
 fn matches(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for expected in pattern.split('.') {
