@@ -113,6 +113,6 @@ async fn without_an_archive_a_deleted_message_is_said_to_be_missing() {
     });
     shown.await.unwrap_or_else(|error| panic!("{error}\n{}", aggregator.log()));
     let log = aggregator.log();
-    assert!(log.contains("the numbers are without them"), "{log}");
+    assert!(log.contains("they are missing in the numbers"), "{log}");
     pipeline.stop(Part::Archiver).await.unwrap();
 }

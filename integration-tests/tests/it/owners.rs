@@ -138,7 +138,7 @@ async fn an_aggregator_that_was_stopped_longer_than_its_lease_owns_nothing_when_
         assert!(other.shows(accesses), "the sleeper changed nothing");
         assert_eq!(other.owns(), Some(1.0));
         let log = other.service.log();
-        assert!(!log.contains("starting again from what is stored"), "it stored none: {log}");
+        assert!(!log.contains("recovering the state again"), "it stored none: {log}");
     }
     let lost = "lakegauge_aggregator_ownerships_lost_total";
     let lost = [&first, &second].map(|one| one.service.metric(lost));

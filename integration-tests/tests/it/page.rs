@@ -114,7 +114,7 @@ async fn the_page_shows_what_is_scraped_and_comes_back_with_its_history() {
     pipeline.kill(Part::Archiver).unwrap();
     browser.until(&state_is("unwell")).unwrap();
     let banner = browser.text(BANNER).unwrap();
-    for said in ["Nothing is heard of the archiver (since ", "nothing is lost", "start it"] {
+    for said in ["No reports come from the archiver (since ", "nothing is lost", "start it"] {
         assert!(banner.contains(said), "{said}: {banner}");
     }
     assert_eq!(values(&mut browser), scraped, "{FOUR:?}");
@@ -122,7 +122,7 @@ async fn the_page_shows_what_is_scraped_and_comes_back_with_its_history() {
     browser.until(&state_is("live")).unwrap();
     assert_eq!(browser.value("document.getElementById('banner').hidden").unwrap(), true);
     let over = browser.text("document.getElementById('ledger').textContent").unwrap();
-    assert!(over.contains("Over: Nothing is heard of the archiver"), "{over}");
+    assert!(over.contains("Over: No reports come from the archiver"), "{over}");
 
     // Without its broker it has no numbers, and says so.
     pipeline.kill(Part::Aggregator).unwrap();

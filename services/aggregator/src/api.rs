@@ -1,7 +1,8 @@
-//! The answers of `/api/now` and `/api/history`: what the aggregator writes, and what
-//! `lakegauge top` reads.
+//! The answers of `/api/now` and `/api/history`. The aggregator writes them, and `lakegauge top`
+//! reads them.
 //!
-//! A field that is missing has its default value, so that either side may be the older one.
+//! A missing field gets its default value, so that sender and receiver may be of different
+//! releases.
 
 mod pipeline;
 
@@ -21,33 +22,33 @@ pub struct Now {
     pub at_ms: i64,
     /// Version of the aggregator.
     pub version: String,
-    /// Where else people look; not read.
+    /// Other addresses for people; ignored by readers.
     #[serde(skip_deserializing)]
     pub links: Links,
     /// Whether the numbers are complete and current.
     pub ready: bool,
-    /// Since when the numbers stand still, in milliseconds since 1970; `None` while they move.
+    /// Since when the numbers have not moved, in milliseconds since 1970; `None` while they move.
     pub stale_since_ms: Option<i64>,
-    /// Every part of the pipeline that this aggregator knows; empty where it counts a replay.
+    /// Every part of the pipeline that this aggregator knows; empty if it counts a replay.
     pub parts: Vec<PipelinePart>,
     /// What is wrong now, the worst first.
     pub incidents: Vec<Incident>,
-    /// The last incident that is over, if that is not long ago.
+    /// The last incident that ended, if that is not long ago.
     pub last_incident: Option<EndedIncident>,
-    /// The last look at the ledger of the archive; `None` before the first.
+    /// The latest sums of the archive's ledger; `None` before they were first read.
     pub ledger: Option<LedgerCheck>,
-    /// How the aggregator and its streams are.
+    /// The health of the aggregator and its streams.
     pub health: Health,
     /// The numbers, if they may be shown.
     #[serde(flatten)]
     pub numbers: Option<Numbers>,
 }
 
-/// How the aggregator is.
+/// The health of the aggregator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Health {
-    /// What readiness is made of.
+    /// The conditions of readiness.
     pub parts: Vec<Part>,
     /// The streams that are counted.
     pub streams: Vec<CountedStream>,
@@ -65,7 +66,7 @@ pub struct Part {
     pub detail: String,
 }
 
-/// One stream that is counted. Numbers are those of the metrics of the same names.
+/// One stream that is counted. The numbers are those of the metrics with the same names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CountedStream {
@@ -132,7 +133,7 @@ pub struct KeyMetrics {
     pub records: f64,
 }
 
-/// Growth per second; `None` before there is anything to compare with.
+/// Growth per second; `None` before there is an earlier number to compare with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rates {
@@ -151,9 +152,9 @@ pub struct Rates {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NewestEvents {
-    /// Of the lake.
+    /// The newest event of the lake.
     pub lake: Option<i64>,
-    /// Of the warehouse.
+    /// The newest event of the warehouse.
     pub warehouse: Option<i64>,
 }
 
@@ -179,12 +180,12 @@ pub struct Responses {
     pub cache_hit_share: Option<f64>,
 }
 
-/// The first of many.
+/// The first entries of a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct List<T> {
-    /// How many there are; the rest is not listed.
+    /// The number of all entries, including those that are not listed.
     pub total: usize,
-    /// The first of them.
+    /// The first entries.
     pub top: Vec<T>,
 }
 
@@ -210,7 +211,7 @@ pub struct Bucket {
     pub failed_share: Option<f64>,
 }
 
-/// A warehouse. Rates are those of the last minute, the rest those of the last minutes.
+/// A warehouse. Rates are those of the last minute, the other numbers those of the last minutes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Warehouse {
@@ -226,11 +227,11 @@ pub struct Warehouse {
     pub failed_share: Option<f64>,
 }
 
-/// The last hour: for each side, when in milliseconds since 1970, and two numbers.
+/// The last hour: for each side, the time in milliseconds since 1970, and two numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct History {
-    /// How far back it reaches, in seconds.
+    /// Length of the history, in seconds.
     pub span_s: i64,
     /// Time between two points, in seconds.
     pub grain_s: i64,

@@ -1,4 +1,4 @@
-//! Asks routes as a client would, for tests.
+//! Sends requests to routes, for tests.
 
 use axum::{
     Router,
@@ -7,7 +7,7 @@ use axum::{
 };
 use tower::ServiceExt as _;
 
-/// Status, media type and text of the answer to a GET of the path.
+/// Status, media type and text of the response to a GET request.
 pub(crate) async fn ask(routes: Router, path: &str) -> (u16, String, String) {
     let request = Request::get(path).body(Body::empty()).unwrap();
     let response = routes.oneshot(request).await.unwrap();

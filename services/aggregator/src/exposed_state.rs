@@ -1,4 +1,4 @@
-//! What the metrics port answers from: the states of both sides, once they have caught up.
+//! The source of the metrics port's responses: the states of both sides, once they have caught up.
 
 use std::fmt;
 use std::future::ready;
@@ -17,13 +17,13 @@ use crate::{
     shared_fold::SharedFold,
 };
 
-/// The states that may be shown; clones are the same.
+/// The states that may be shown. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct ExposedState {
     exposed: Arc<Mutex<Exposed>>,
-    /// Told when something is shown, or nothing any more.
+    /// Notified when a state is shown or hidden.
     changed: watch::Sender<()>,
-    /// How long the holder of the lease may not have reached the broker.
+    /// How long the holder of the lease may be without the broker before its numbers are stale.
     stale_after: Duration,
 }
 
@@ -31,16 +31,16 @@ pub(crate) struct ExposedState {
 struct Exposed {
     lake: Option<SharedFold>,
     warehouse: Option<SharedFold>,
-    /// `None`: another process has it, and counts.
+    /// `None` if another process has the lease, and counts.
     lease: Option<Lease>,
 }
 
-/// Numbers that stand still, because who counts has not reached the broker for too long.
+/// Numbers that do not move, because the counting process has not reached the broker for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
-    /// Since when.
+    /// How long ago the broker was last reached.
     pub(crate) age: Duration,
-    /// For how long that is well.
+    /// The longest time that is allowed.
     stale_after: Duration,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "stale: NATS was last reached {} s ago, and what happened since is not in these numbers; \
+            "stale: NATS was last reached {} s ago, and later events are not in these numbers; \
              they are shown again once it is reached (AGGREGATOR_STALE_AFTER_MS: {})",
             self.age.as_secs(),
             self.stale_after.as_millis()
@@ -57,40 +57,40 @@ impl fmt::Display for Stale {
 }
 
 impl ExposedState {
-    /// Nothing as yet; the numbers may be as old as this.
+    /// Shows nothing yet. Numbers are stale after `stale_after`.
     pub(crate) fn new(stale_after: Duration) -> Self {
         Self { exposed: Arc::default(), changed: watch::Sender::new(()), stale_after }
     }
 
-    /// Says who counts: this process, for as long as the lease is renewed, or another.
+    /// Sets who counts: this process, for as long as the lease is renewed, or another one.
     pub(crate) fn counted_under(&self, lease: Option<Lease>) {
         self.exposed().lease = lease;
     }
 
-    /// Told when something is shown, or nothing any more.
+    /// Notified when a state is shown or hidden.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Whether another process counts, or nobody as yet.
+    /// Whether another process counts, or none counts yet.
     pub(crate) fn is_counted_elsewhere(&self) -> bool {
         self.exposed().lease.is_none()
     }
 
-    /// Whether what is shown stands still.
+    /// Whether the shown numbers are stale.
     pub(crate) fn stale(&self) -> Option<Stale> {
         let age = Duration::from_millis(self.exposed().lease.as_ref()?.age_ms());
         let stale_after = self.stale_after;
         (age >= stale_after).then_some(Stale { age, stale_after })
     }
 
-    /// Shows the state of a side, or nothing while it is being found.
+    /// Shows the state of a side; `None` while it is being recovered.
     pub(crate) fn show(&self, side: Side, state: Option<SharedFold>) {
         match side {
             Side::Lake => self.exposed().lake = state,
             Side::Warehouse => self.exposed().warehouse = state,
         }
-        // Nobody listens only when the service ends.
+        // Without a receiver the service is ending.
         self.changed.send_replace(());
     }
 
@@ -99,8 +99,8 @@ impl ExposedState {
         self.both().is_some()
     }
 
-    /// The routes `/metrics`, `/readyz` and `/livez`. An aggregator that stands by has no metrics,
-    /// which is no failure: a scrape of it succeeds, and is empty.
+    /// The routes `/metrics`, `/readyz` and `/livez`. An aggregator on standby has no metrics. That
+    /// is no failure: a scrape of it succeeds, and is empty.
     pub(crate) fn routes(self, readiness: Readiness) -> Router {
         Router::new()
             .route("/livez", get("ok\n"))
@@ -124,7 +124,7 @@ impl ExposedState {
             .with_state(self)
     }
 
-    /// An error, which is what is answered instead, as long as the numbers may not be shown.
+    /// An error, which is the response, as long as the numbers may not be shown.
     fn may_be_shown(&self) -> Result<(), NotShown> {
         if !self.is_complete() {
             return Err(not_yet());
@@ -175,14 +175,15 @@ impl ExposedState {
     }
 }
 
-/// The page of an aggregator that waits for its partition; `/readyz` of the admin port says for whom.
+/// The metrics of an aggregator that waits for its partition; `/readyz` of the admin port names the
+/// owner.
 const STANDS_BY: &str = "# Standing by: another aggregator counts, and shows the metrics.\n";
 
 /// 503 with the reason.
 type NotShown = (StatusCode, String);
 
 fn not_yet() -> NotShown {
-    let why = "catching up: counters that began at 0 would show a burst that never was\n";
+    let why = "catching up: counters that began at 0 would show a burst that never happened\n";
     (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
 }
 

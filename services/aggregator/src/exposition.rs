@@ -1,6 +1,6 @@
-//! State to metrics: the key metrics, and the same with labels. Pure.
+//! Converts state to metrics: the key metrics, and the same metrics with labels. Pure.
 //!
-//! The number of series is bounded by the labels of the state, whatever comes in.
+//! The number of series is bounded by the labels of the state, whatever events arrive.
 
 use domain::{
     Timestamp,
@@ -12,16 +12,16 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-/// The content type of the page of metrics.
+/// The content type of the metrics.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-/// Bytes in a gigabyte: SI, as operators of object stores count.
+/// Bytes in a gigabyte (SI), as operators of object stores count.
 pub(crate) const BYTES_PER_GB: f64 = 1e9;
 const MICROS_PER_MS: f64 = 1e3;
 const MICROS_PER_SECOND: f64 = 1e6;
 
-/// Families as the text of a page.
+/// Families in the text format.
 pub(crate) fn encode(mut families: Vec<MetricFamily>) -> String {
-    // A family without a sample says nothing, and the encoder refuses it.
+    // The encoder refuses a family without a sample.
     families.retain(|family| !family.get_metric().is_empty());
     let mut text = Vec::new();
     TextEncoder::new()
@@ -228,8 +228,8 @@ fn responses(warehouse: &str, sums: &WarehouseSums) -> Metric {
     histogram(&label, &RESPONSE_BOUNDS_US, &sums.responses, sums.response_us)
 }
 
-/// A histogram in seconds, from counts of what lies up to each bound and above the one before; the
-/// last count is of what lies above them all.
+/// A histogram in seconds. Each count is for values up to its bound and above the previous one; the
+/// last count is for values above all bounds.
 fn histogram(labels: &[(&str, &str)], bounds_us: &[u64], counts: &[u64], sum_us: u128) -> Metric {
     let mut histogram = Histogram::default();
     let mut passed = 0;
@@ -294,7 +294,7 @@ pub(crate) const fn float(value: i128) -> f64 {
     value as f64
 }
 
-/// A number as a metric shows it: exact up to 2^53, then close.
+/// A number as a metric shows it: exact up to 2^53, then rounded.
 #[expect(
     clippy::as_conversions,
     reason = "Prometheus values are floating-point: above 2^53 they round, and nothing is stored"
@@ -307,7 +307,7 @@ fn count(length: usize) -> f64 {
     float(i128::try_from(length).unwrap_or(i128::MAX))
 }
 
-/// Both sides' metrics as one page.
+/// The metrics of both sides as text.
 #[cfg(test)]
 pub(crate) fn page(lake: &LakeState, warehouse: &WarehouseState) -> String {
     encode(lake_families(lake).into_iter().chain(warehouse_families(warehouse)).collect())

@@ -1,4 +1,4 @@
-//! One stream's messages to its state, its samples and its counts. Pure.
+//! Folds one stream's messages into its state, its samples and its counts. Pure.
 
 use domain::{
     AppliedVerdict, Event, Mark, Position, Reason, Sample, StreamState, Timestamp, Verdict,
@@ -13,19 +13,19 @@ pub(crate) struct Counts {
     pub(crate) counted: u64,
     /// Counted before.
     pub(crate) duplicates: u64,
-    /// Too old to judge: the archive decides.
+    /// Too old to judge; the archive decides.
     pub(crate) too_old: u64,
     /// Counted by a verdict of the archive.
     pub(crate) verdicts: u64,
     /// Verdicts that were counted before.
     pub(crate) verdicts_passed: u64,
-    /// Verdicts out of their turn, which are ignored: an alarm.
+    /// Verdicts out of turn, which are ignored; they raise an alarm.
     pub(crate) verdicts_ahead: u64,
-    /// Dead letters, in their order.
+    /// Reasons of the dead letters, in order.
     pub(crate) refused: Vec<Reason>,
     /// Unknown fields that were ignored.
     pub(crate) fields_ignored: u64,
-    /// Effects worth a count of their own.
+    /// Effects that are counted separately.
     pub(crate) effects: Vec<LakeEffect>,
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct StreamFold {
     source: Source,
 }
 
-/// What the messages are.
+/// The kind of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     /// New events, to be accepted and judged.
     Live,
-    /// Events of a replay run, after the position of the last that was counted.
+    /// Events of a replay run, with the position of the last event that was counted.
     Replay(Option<Position>),
 }
 
@@ -52,8 +52,8 @@ impl StreamFold {
         Self { state, mark, source: Source::Live }
     }
 
-    /// A state of a replay run after the message at `mark` of the run's own stream, whose last event
-    /// live had counted at `passed`.
+    /// The state of a replay run after the message at `mark` of the run's own stream. `passed` is
+    /// the live position of the last event in that message.
     pub(crate) const fn of_replay(
         state: StreamState,
         mark: Mark,
@@ -67,16 +67,16 @@ impl StreamFold {
         &self.state
     }
 
-    /// The last message that is counted in.
+    /// The last message that was counted.
     pub(crate) const fn mark(&self) -> Mark {
         self.mark
     }
 
-    /// The sample that is due before a message with this broker timestamp: what the metrics were
-    /// after the last message, if that one lies in another interval.
+    /// The sample that is due before a message with this broker timestamp: the metrics after the
+    /// last message, if that message lies in another interval.
     ///
-    /// It depends on the stream only, not on when it is read, so that the same position always
-    /// gives the same values.
+    /// The sample depends only on the stream, not on when the stream is read, so the same position
+    /// always gives the same values.
     pub(crate) fn sample_before(&self, broker_ns: i64) -> Option<Sample> {
         if self.mark.is_before_first() {
             return None;
@@ -92,7 +92,8 @@ impl StreamFold {
         })
     }
 
-    /// Counts a message and moves the mark to it. A sequence that was passed changes nothing.
+    /// Counts a message and moves the mark to it. A sequence that was counted before changes
+    /// nothing.
     pub(crate) fn message(&mut self, message: &Message<'_>) -> Counts {
         let mut counts = Counts::default();
         if message.sequence <= self.mark.sequence {
@@ -116,8 +117,8 @@ impl StreamFold {
         counts
     }
 
-    /// Counts a message of a replay run: neither acceptance nor sets apply, and a position that was
-    /// passed changes nothing. Gives the position of the last event counted.
+    /// Counts a message of a replay run. Acceptance and sets do not apply, and a position that was
+    /// counted before changes nothing. Returns the position of the last event that was counted.
     fn replayed(
         &mut self,
         message: &Message<'_>,
@@ -263,7 +264,8 @@ mod tests {
         let live = fold();
         let mut fold = StreamFold::of_replay(live.state.clone(), live.mark, None);
         let mut counted = 0;
-        // The second run begins anew, the third behind what is there: neither counts twice.
+        // The second run begins anew, the third continues after the existing messages. Neither
+        // counts twice.
         let runs = [replayed(0..10), replayed(0..12), replayed(12..15)];
         for (sequence, sealed) in (1..).zip(runs.iter().flatten()) {
             counted += fold.message(&message(sealed, sequence, 1)).counted;
@@ -274,7 +276,7 @@ mod tests {
             directly.count(&write(number));
         }
         assert_eq!(*fold.state(), directly);
-        // Nothing of live's is taken for a replayed event.
+        // Live messages are not taken for replayed events.
         let json = sealed(20..21, Format::Json);
         assert_eq!(fold.message(&message(&json, 99, 1)).refused, [Reason::Undecodable]);
     }

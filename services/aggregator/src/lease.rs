@@ -1,11 +1,11 @@
-//! The lease of a partition: one aggregator counts it, others wait and say for whom.
+//! The lease of a partition: one aggregator counts the partition, others wait and report the owner.
 //!
-//! The holder renews an entry in the broker by compare-and-set. Whoever waits takes it over once it
-//! has not changed for the lease, by the waiter's own clock: no two clocks are compared. A holder
-//! that was stopped for longer finds its next renewal refused; until it has renewed it stores no
-//! snapshot and publishes no sample. Should one slip through all the same, it does no harm: samples
-//! of one position have the same values, and a new owner claims the snapshots before it counts,
-//! after which no other can store one.
+//! The holder renews an entry in the broker by compare-and-set. A waiting aggregator takes the
+//! lease over when the entry has not changed for the lease's length, by its own clock, so no two
+//! clocks are compared. If a holder was suspended for longer, its next renewal is refused; until it
+//! has renewed, it stores no snapshot and publishes no sample. A sample or snapshot that slips
+//! through does no harm: samples of one position have the same values, and a new owner claims the
+//! snapshots before it counts, after which nobody else can store one.
 
 use std::sync::{
     Arc,
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::LeaseMetrics;
 
-/// Renewals in one lease: two may fail before anybody takes over.
+/// Renewals in one lease: two may fail before another aggregator takes over.
 const RENEWALS_PER_LEASE: u32 = 3;
 
 /// When a waiting aggregator may take a lease over. Pure.
@@ -33,12 +33,13 @@ pub(crate) struct Takeover {
 }
 
 impl Takeover {
-    /// Waits for this many milliseconds without a change.
+    /// A takeover after this many milliseconds without a change.
     pub(crate) const fn new(lease_ms: u64) -> Self {
         Self { lease_ms, seen: None }
     }
 
-    /// Whether the lease as it was seen at a time may be taken by who has a token.
+    /// Whether the process with this token may take the lease, given the entry as it was read at
+    /// `now_ms`.
     pub(crate) fn may_take(&mut self, now_ms: u64, entry: &LeaseEntry, token: &str) -> bool {
         let is_free =
             entry.claim.as_ref().is_none_or(|claim| claim.is_released || claim.token == token);
@@ -54,13 +55,14 @@ impl Takeover {
         }
     }
 
-    /// The broker did not answer: the holder could not renew either, perhaps.
+    /// Records that the broker did not answer. Perhaps the holder could not renew either, so the
+    /// wait begins anew.
     pub(crate) fn lost_sight(&mut self) {
         self.seen = None;
     }
 }
 
-/// The time in which a partition is ours; clones are the same.
+/// The time in which this process owns a partition. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease(Arc<Inner>);
 
@@ -68,10 +70,10 @@ pub(crate) struct Lease(Arc<Inner>);
 struct Inner {
     clock: Clock,
     lease_ms: u64,
-    /// When the last renewal that succeeded was asked for.
+    /// When the last successful renewal was requested.
     renewed_ms: AtomicU64,
     renewed: Notify,
-    /// Cancelled when the partition is another's.
+    /// Cancelled when another process owns the partition.
     lost: CancellationToken,
 }
 
@@ -91,17 +93,17 @@ impl Lease {
         !self.is_lost() && self.age_ms() < self.0.lease_ms
     }
 
-    /// How long ago the broker was asked for the renewal that it granted last, in milliseconds.
+    /// How long ago the last successful renewal was requested, in milliseconds.
     pub(crate) fn age_ms(&self) -> u64 {
         self.0.clock.monotonic_ms().saturating_sub(self.renewed_ms())
     }
 
-    /// Whether the partition is another's.
+    /// Whether another process owns the partition.
     pub(crate) fn is_lost(&self) -> bool {
         self.0.lost.is_cancelled()
     }
 
-    /// Waits until the partition is certain to be ours, or another's.
+    /// Waits until it is certain whether this process owns the partition. Returns whether it does.
     pub(crate) async fn is_confirmed(&self) -> bool {
         loop {
             let renewed = self.0.renewed.notified();
@@ -125,16 +127,16 @@ impl Lease {
     }
 }
 
-/// Takes the lease of a partition, keeps it and gives it back.
+/// Acquires the lease of a partition, renews it and gives it back.
 #[derive(Debug)]
 pub(crate) struct LeaseHolder {
     leases: Leases,
-    /// What only one may have.
+    /// The name of the lease.
     thing: String,
     claim: Claim,
-    /// Of the entry as it was read or written last.
+    /// The revision of the entry as it was last read or written.
     revision: u64,
-    /// How long the holder may be silent.
+    /// How long the holder may be silent before it loses the lease.
     length: Duration,
     clock: Clock,
     condition: Condition,
@@ -144,14 +146,15 @@ pub(crate) struct LeaseHolder {
 /// How holding a partition ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    /// It is ours still, to be given back.
+    /// The partition is still ours, and must be given back.
     Kept,
-    /// It is another's.
+    /// Another process owns the partition.
     Lost,
 }
 
 impl LeaseHolder {
-    /// Nobody's lease as yet. `claim` says who wants it, `length` how long the holder may be silent.
+    /// A holder without a lease yet. `claim` describes this process, `length` is how long the
+    /// holder may be silent.
     pub(crate) fn new(
         bus: &Bus,
         thing: String,
@@ -164,11 +167,12 @@ impl LeaseHolder {
         Self { leases: bus.leases(), thing, claim, revision: 0, length, clock, condition, metrics }
     }
 
-    /// Waits until the partition is ours, and says for whom; `None`: the service drains.
+    /// Waits until this process owns the partition, and reports the current owner. `None` if the
+    /// service drains first.
     ///
     /// # Errors
     ///
-    /// What only a person can change.
+    /// Errors that only a person can correct.
     pub(crate) async fn acquire(
         &mut self,
         drain: &CancellationToken,
@@ -182,7 +186,7 @@ impl LeaseHolder {
                 Ok(None) => {
                     self.condition.pass(format!("this process owns {}", self.thing));
                     self.metrics.observe_owner(true);
-                    tracing::info!(thing = self.thing, "the partition is ours");
+                    tracing::info!(thing = self.thing, "this process owns the partition");
                     let lease = Lease::new(self.clock.clone(), self.lease_ms(), asked_ms);
                     return Ok(Some(lease));
                 }
@@ -212,7 +216,8 @@ impl LeaseHolder {
         }
     }
 
-    /// Takes the partition if that is allowed now; else says who has it.
+    /// Takes the partition if that is allowed now. Otherwise returns its owner; `None` means that
+    /// the partition is ours.
     async fn attempt(
         &mut self,
         takeover: &mut Takeover,
@@ -223,7 +228,7 @@ impl LeaseHolder {
             self.revision = entry.revision;
             match self.set(false).await {
                 Ok(()) => return Ok(None),
-                // Another was faster: it is waited for from its first sight on.
+                // Another process was faster. The wait for it begins when its entry is first read.
                 Err(BusError::Superseded { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -231,11 +236,12 @@ impl LeaseHolder {
         Ok(Some(entry.claim.map_or_else(|| "another".to_owned(), |claim| claim.holder)))
     }
 
-    /// Renews until told to stop, or until the partition is another's: then cancels `term`.
+    /// Renews until `stop` is cancelled, or until another process owns the partition, and then
+    /// cancels `term`.
     ///
     /// # Errors
     ///
-    /// What only a person can change; then `term` is cancelled too.
+    /// Errors that only a person can correct; `term` is cancelled then too.
     pub(crate) async fn hold(
         &mut self,
         lease: &Lease,
@@ -257,7 +263,11 @@ impl LeaseHolder {
                     lease.0.lost.cancel();
                     term.cancel();
                     self.metrics.observe_lost();
-                    tracing::error!(thing = self.thing, holder, "the partition is another's now");
+                    tracing::error!(
+                        thing = self.thing,
+                        holder,
+                        "another process took the partition"
+                    );
                     return Ok(Held::Lost);
                 }
                 Err(error) if error.is_transient() => {
@@ -268,7 +278,7 @@ impl LeaseHolder {
                             self.thing
                         ));
                     }
-                    tracing::warn!(thing = self.thing, %error, "ownership not renewed yet");
+                    tracing::warn!(thing = self.thing, %error, "the lease is not renewed yet");
                 }
                 Err(error) => {
                     lease.0.lost.cancel();
@@ -279,7 +289,7 @@ impl LeaseHolder {
         }
     }
 
-    /// Renews; says who else has it, if somebody has.
+    /// Renews the lease. Returns the owner if that is another process.
     async fn renew(&mut self) -> Result<Option<String>, BusError> {
         loop {
             match self.set(false).await {
@@ -287,7 +297,8 @@ impl LeaseHolder {
                 Err(BusError::Superseded { .. }) => {}
                 Err(error) => return Err(error),
             }
-            // Ours all the same, if the bucket was made again or is an older copy of itself.
+            // The lease is still ours if the bucket was created again or is an older copy of
+            // itself.
             let entry = self.leases.get(&self.thing).await?;
             match entry.claim {
                 Some(claim) if claim.token != self.claim.token && !claim.is_released => {
@@ -298,11 +309,11 @@ impl LeaseHolder {
         }
     }
 
-    /// Gives the partition back, so that the next one need not wait. That it may fail is what the
-    /// lease is for.
+    /// Gives the partition back, so that the next owner need not wait. If this fails, the lease
+    /// expires.
     pub(crate) async fn release(&mut self) {
         if let Err(error) = self.set(true).await {
-            tracing::warn!(thing = self.thing, %error, "the partition is not given back");
+            tracing::warn!(thing = self.thing, %error, "the partition could not be given back");
         }
         self.metrics.observe_owner(false);
     }

@@ -1,12 +1,13 @@
 //! Counts the streams and serves the four metrics.
 //!
-//! Per stream: the state is found (snapshot, stream or archive), then every message is counted in
-//! order, samples are published as the broker's time passes, and snapshots are stored. The metrics
-//! port answers 503 until every stream has reached what was its last sequence at start, so that no
-//! scrape sees a partial state. The same port has a page for people, with the last hour.
+//! For each stream, the state is recovered (from the snapshot, the stream or the archive). Then
+//! every message is counted in order, samples are published as the broker's time passes, and
+//! snapshots are stored. The metrics port answers 503 until every stream has reached the last
+//! sequence that it had at the start, so that no scrape sees a partial state. The same port serves
+//! a page for people, with the last hour.
 //!
 //! A crash at any point changes nothing: the state in memory is the fold of the stream up to its
-//! mark, and the next process folds the same.
+//! mark, and the next process computes the same fold.
 
 pub mod api;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The aggregator's own metrics, on the admin port: how it is doing, not what the lake is doing.
+//! The aggregator's own metrics, on the admin port. They describe the aggregator, not the lake.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,26 +43,26 @@ service_kit::metrics! {
             "Accepted events by what became of them; too_old ones await the archive's verdict.",
             &["judgement"]),
         verdicts: counters("lakegauge_aggregator_verdicts_total",
-            "Verdicts of the archive read, by what became of them: counted, passed (came again), \
-             ahead (out of turn and ignored: some before it were deleted, or somebody else than \
-             the archiver published it).", &["result"]),
+            "Verdicts of the archive read, by what became of them: counted, passed (read again), \
+             ahead (out of turn and ignored: earlier verdicts were deleted, or another program \
+             than the archiver published it).", &["result"]),
         dead_letters: counters("lakegauge_aggregator_dead_letters_total",
             "Events that were not accepted; the archiver keeps their bytes.", &["reason"]),
         effects: counters("lakegauge_aggregator_lake_effects_total",
-            "Counted lake events that could not change used space as they said.", &["effect"]),
+            "Counted lake events that could not change used space in the usual way.", &["effect"]),
         fields_ignored: counter("lakegauge_aggregator_fields_ignored_total",
             "Unknown fields in JSON events."),
         position: gauge("lakegauge_aggregator_counted_sequence",
             "Sequence of the last message of the stream that was counted."),
         lag: gauge("lakegauge_aggregator_lag_messages",
-            "Messages of the stream that are not counted yet; asked of the broker, not taken from \
-             what is delivered."),
+            "Messages of the stream that are not counted yet, as the broker reports them, \
+             independently of deliveries."),
         stalled: gauge("lakegauge_aggregator_stalled_seconds",
-            "How long messages have waited, or nobody could say whether any do, while nothing was \
-             counted; 0 where nothing waits."),
+            "How long messages have waited, or may have waited, while no message was counted; 0 \
+             if none waits."),
         samples: counter("lakegauge_aggregator_samples_total", "Samples published."),
         snapshot_position: known_gauge("lakegauge_aggregator_snapshot_sequence",
-            "Sequence that the last snapshot of this process reaches to."),
+            "Last sequence in the last snapshot of this process."),
         snapshot_bytes: known_gauge("lakegauge_aggregator_snapshot_bytes",
             "Size of the last snapshot of this process."),
         snapshot_time: known_gauge("lakegauge_aggregator_snapshot_timestamp_seconds",
@@ -70,26 +70,26 @@ service_kit::metrics! {
         snapshot_failures: counter("lakegauge_aggregator_snapshot_failures_total",
             "Snapshots that could not be stored; the next one tries again."),
         unsaved: gauge("lakegauge_aggregator_unsaved_seconds",
-            "How long ago all that was counted was in a snapshot; about the snapshots' interval \
-             at most where they can be stored, also before the first."),
+            "Time since a snapshot contained all counted messages. It stays at about the interval \
+             of snapshots as long as they can be stored."),
         rebuilds: counter("lakegauge_aggregator_rebuilds_total",
             "Rebuilds of the state from the archive."),
         snapshots_refused: counters("lakegauge_aggregator_snapshots_refused_total",
-            "Snapshots that could not be gone on from, by reason.", &["reason"]),
+            "Snapshots that could not be used, by reason.", &["reason"]),
         epoch: known_gauge("lakegauge_aggregator_epoch",
             "Epoch of the stream that is counted, once its state is found."),
         epochs_ended: counter("lakegauge_aggregator_epochs_ended_total",
-            "Times that the stream that was counted was found to be another."),
+            "Times that the counted stream was found to be another one."),
     }
 }
 
-/// The metrics of one stream, which show its health.
+/// The metrics of one stream, which also update its health.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamMetrics {
     health: LiveHealth,
     series: Series,
     sources: Arc<SourceMetrics>,
-    // Looked up once: they are counted with every message.
+    // Looked up once, because they are used for every message.
     counted: IntCounter,
     duplicates: IntCounter,
     too_old: IntCounter,
@@ -99,11 +99,11 @@ pub(crate) struct StreamMetrics {
 }
 
 impl StreamMetrics {
-    /// The metrics of a stream, every known label at 0.
+    /// The metrics of a stream, with every known label at 0.
     ///
     /// # Errors
     ///
-    /// The stream has some already: a mistake of ours.
+    /// The stream has metrics already, which is a programming error.
     pub(crate) fn of_stream(
         registry: &Registry,
         stream: &str,
@@ -141,7 +141,7 @@ impl StreamMetrics {
         })
     }
 
-    /// A message was counted.
+    /// Records a message that was counted.
     pub(crate) fn observe_message(&self, counts: &Counts, sequence: u64) {
         self.series.messages.inc();
         self.counted.inc_by(counts.counted);
@@ -167,18 +167,19 @@ impl StreamMetrics {
         });
     }
 
-    /// A message brought so many events that count.
+    /// Records how many new events a message had.
     pub(crate) fn observe_source(&self, message: &wire::Message<'_>, events: u64) {
         self.sources.observe(message.subject, message.broker_ns, events);
     }
 
-    /// The stream was read up to a sequence.
+    /// Records that the stream was read up to a sequence.
     pub(crate) fn observe_position(&self, sequence: u64) {
         self.health.update(|health| health.position = sequence);
         self.series.position.set(clamped(sequence));
     }
 
-    /// How much waits. What is not known stays as it was: the time that nobody could say it tells.
+    /// Sets the backlog. A value that is not known keeps its last state; the stalled seconds show
+    /// since when it is not known.
     pub(crate) fn observe_backlog(&self, backlog: &Backlog) {
         if let Some(messages) = backlog.messages {
             self.health.update(|health| health.lag_messages = messages);
@@ -187,33 +188,33 @@ impl StreamMetrics {
         self.series.stalled.set(clamped(backlog.stalled.as_secs()));
     }
 
-    /// A sample was published.
+    /// Records a sample that was published.
     pub(crate) fn observe_sample(&self) {
         self.series.samples.inc();
     }
 
-    /// The state is rebuilt from the archive.
+    /// Records a rebuild of the state from the archive.
     pub(crate) fn observe_rebuild(&self) {
         self.series.rebuilds.inc();
     }
 
-    /// A snapshot can't be gone on from.
+    /// Records a snapshot that can't be used.
     pub(crate) fn observe_snapshot_refused(&self, reason: SnapshotRefusal) {
         self.series.snapshots_refused.with_label_values(&[reason.name()]).inc();
     }
 
-    /// The stream is counted in this epoch.
+    /// Sets the epoch in which the stream is counted.
     pub(crate) fn observe_epoch(&self, epoch: u32) {
         self.health.update(|health| health.epoch = epoch);
         self.series.epoch.set(i64::from(epoch));
     }
 
-    /// The stream was found to be another.
+    /// Records that the stream was found to be another one.
     pub(crate) fn observe_epoch_ended(&self) {
         self.series.epochs_ended.inc();
     }
 
-    /// A snapshot was stored, at a time in microseconds since 1970.
+    /// Records a snapshot that was stored at a time in microseconds since 1970.
     pub(crate) fn observe_snapshot(&self, sequence: u64, bytes: usize, now_us: i64) {
         self.series.snapshot_position.set(clamped(sequence));
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -223,12 +224,12 @@ impl StreamMetrics {
         self.series.snapshot_time.set(stored_at_s);
     }
 
-    /// So long ago all that was counted was in a snapshot.
+    /// Sets the time since a snapshot contained all counted messages.
     pub(crate) fn observe_unsaved(&self, unsaved: Duration) {
         self.series.unsaved.set(clamped(unsaved.as_secs()));
     }
 
-    /// A snapshot could not be stored.
+    /// Records that a snapshot could not be stored.
     pub(crate) fn observe_snapshot_failure(&self) {
         self.series.snapshot_failures.inc();
     }

@@ -1,4 +1,4 @@
-//! The partition that is counted whenever its lease is ours.
+//! The partition, which is counted while this process has its lease.
 
 use anyhow::Context as _;
 use service_kit::Jitter;
@@ -10,7 +10,7 @@ use crate::{
     stream::{Shared, StreamHistory, StreamTask},
 };
 
-/// What is counted once at a time.
+/// What is counted under one lease.
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) shared: Shared,
@@ -18,11 +18,11 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    /// Counts whenever the partition is ours, until the service drains.
+    /// Counts whenever this process owns the partition, until the service drains.
     ///
     /// # Errors
     ///
-    /// What no retry can mend.
+    /// An error that no retry can correct.
     pub(crate) async fn run(
         &self,
         mut holder: LeaseHolder,
@@ -51,7 +51,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Counts both streams until the term ends; one that fails ends it for the other.
+    /// Counts both streams until the term ends. If one stream fails, the term ends for the other
+    /// too.
     async fn count(
         &self,
         lease: &Lease,

@@ -1,4 +1,5 @@
-//! Wires the aggregator: connection, lease of the partition, one task a stream, the metrics port.
+//! Starts the aggregator: connection, lease of the partition, one task per stream, the metrics
+//! port.
 
 use std::time::Duration;
 
@@ -25,24 +26,24 @@ use crate::{
     stream::{Shared, StreamHistory},
 };
 
-/// How late readiness may tell that the numbers are stale.
+/// How late readiness may report that the numbers are stale.
 const FRESHNESS_POLL: Duration = Duration::from_millis(500);
 
-/// Runs the aggregator until it is told to drain.
+/// Runs the aggregator until the service drains.
 ///
 /// # Errors
 ///
-/// What no retry can mend: refused logins, unknown rules, a taken port.
+/// Errors that no retry can correct: refused logins, unknown rules, a port in use.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let metrics = LeaseMetrics::register(&context.registry).context("metrics")?;
     let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
-    // Between two renewals of a long lease nothing is stale.
+    // Between two renewals of a long lease the numbers are not stale.
     let exposed = ExposedState::new(config.stale_after.max(config.lease));
     let listener = http::bind("the metrics", config.metrics_addr).await?;
     let history = SharedHistory::new(config.page_grain_s);
     let streams =
         Stream::of_partition(config.partition).map(|stream| (stream, LiveHealth::default()));
-    // A replay is counted beside the pipeline, which does not need it.
+    // A replay is counted without the rest of the pipeline.
     let roster = config.mode.replay.is_none().then(Roster::new);
     let feed = PageFeed {
         exposed: exposed.clone(),
@@ -121,7 +122,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     partition.run(lease, &context.lifecycle.drain_token(), jitter).await
 }
 
-/// Hears what the services say of themselves, for ever.
+/// Records the reports of the services, for ever.
 async fn listen(bus: Bus, roster: Roster, clock: Clock) {
     let listener = StatusListener::new(&bus);
     let hearing = listener.run(|status| {
@@ -136,8 +137,8 @@ async fn listen(bus: Bus, roster: Roster, clock: Clock) {
     tokio::join!(hearing, looking);
 }
 
-/// The archive is needed for a rebuild only, and is no condition for starting: what is wrong with
-/// it is said now. An address through which answers can be wrong is refused all the same.
+/// Checks the archive, which is needed only for a rebuild, so problems are only logged. But an
+/// address that could lead to wrong answers is refused.
 async fn look_at_archive(store: StoreSettings) -> anyhow::Result<()> {
     match event_store::check_fit(&store).await {
         Ok(()) => {}
@@ -149,7 +150,7 @@ async fn look_at_archive(store: StoreSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keeps readiness true to what is exposed, and to how old it is.
+/// Keeps readiness up to date with what is exposed, and with its age.
 struct ReadinessWatch {
     complete: Condition,
     fresh: Condition,
@@ -179,13 +180,14 @@ impl ReadinessWatch {
                     None => tracing::warn!("the numbers are not stale any more"),
                 }
             }
-            // Whether something was exposed, or the time to look has come.
+            // Either something was exposed, or the time for the next check has come.
             drop(tokio::time::timeout(FRESHNESS_POLL, changes.changed()).await);
         }
     }
 }
 
-/// What only one aggregator may count: a replay run is counted beside live.
+/// The name of the lease. A replay run is counted beside the live streams, so it has a lease of its
+/// own.
 fn thing(config: &Config) -> String {
     match &config.mode.replay {
         Some(run) => format!("aggregator.{}.{}", config.partition, run.name()),
@@ -193,7 +195,7 @@ fn thing(config: &Config) -> String {
     }
 }
 
-/// Who we are, also for the people who read for whom another aggregator waits.
+/// The claim of this process; other aggregators show it to people while they wait.
 fn claim(config: &Config, instance: &str) -> anyhow::Result<Claim> {
     let token = random::token().context("a token for the owner")?;
     Ok(Claim {

@@ -1,4 +1,4 @@
-//! How many series the page of the four metrics has at most, whatever comes in.
+//! The largest number of series among the four metrics, whatever events arrive.
 
 use domain::{
     Event, EventId, Fact, LakeAccess, Operation, Outcome, Rules, Run, Statement, Timestamp,
@@ -9,27 +9,27 @@ use domain::{
 
 use crate::exposition;
 
-/// Names that somebody makes up to do harm.
+/// Number of names that an attacker invents.
 const HOSTILE_NAMES: u64 = 100_000;
-/// Series without a label: nine families less the four per bucket, and eleven less the six per
+/// Series without a label: nine families minus the four per bucket, and eleven minus the six per
 /// warehouse.
 const WITHOUT_LABEL: usize = 5 + 5;
-/// What docs/existing-prometheus.md states for the default of 50 labels a side.
+/// The bound in docs/existing-prometheus.md for the default of 50 labels per side.
 const STATED: usize = 10_057;
 
-/// The bound: names with labels of their own and `other`, times what each can have.
+/// The bound: names with labels of their own and `other`, times the series of each.
 fn bound(labels_max: usize) -> usize {
     let outcomes = Outcome::ALL.len();
-    // Boundaries, +Inf, sum and count.
+    // Buckets, +Inf, sum and count.
     let histogram = |boundaries: usize| boundaries + 1 + 2;
-    // Used space is one more.
+    // Used space is one more series.
     let bucket = histogram(DURATION_BOUNDS_US.len()) + Operation::ALL.len() * (outcomes + 1) + 1;
-    // With four plain counters.
+    // A warehouse has four plain counters too.
     let warehouse = histogram(RESPONSE_BOUNDS_US.len()) + Statement::ALL.len() * outcomes + 4;
     WITHOUT_LABEL + (labels_max + 1) * (bucket + warehouse)
 }
 
-/// A name that would end a label or a line, if it could.
+/// A name that would end a label or a line if it were not escaped.
 fn hostile(number: u64) -> String {
     format!("b{number}\"}} 1\n# TYPE up\\\u{202e}é\\n{{le=\"")
 }
@@ -84,7 +84,7 @@ fn a_hundred_thousand_hostile_names_stay_within_the_stated_bound() {
     }
     let series = page.lines().filter(|line| line.starts_with("data_")).count();
     assert!(series <= bound(rules.labels_max), "{series} series");
-    // The bound is not far from what can be reached.
+    // The bound is not far above what can be reached.
     assert!(series > bound(rules.labels_max) / 4, "{series} series");
 }
 

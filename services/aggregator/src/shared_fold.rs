@@ -1,10 +1,10 @@
-//! The fold of a stream, as its consumer, the snapshots and the scrapes share it.
+//! The fold of a stream, shared by its consumer, the snapshots and the scrapes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fold::StreamFold;
 
-/// A fold; clones are the same. A message is counted whole or not at all.
+/// A fold. Clones share it. A message is counted whole or not at all.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedFold(Arc<Mutex<StreamFold>>);
 
@@ -16,7 +16,7 @@ impl SharedFold {
 
     /// The fold between two messages.
     pub(crate) fn lock(&self) -> MutexGuard<'_, StreamFold> {
-        // The fold is total: nothing panics between its changes.
+        // The fold never panics in the middle of a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,21 +1,21 @@
-//! Why a snapshot can't be gone on from.
+//! Why a snapshot can't be used.
 
-/// Why a snapshot can't be gone on from.
+/// Why a snapshot can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SnapshotRefusal {
-    /// Its pointer or object is gone, cut, or other bytes than were stored.
+    /// Its pointer or object is gone, truncated, or does not have the bytes that were stored.
     Damaged,
     /// Another release wrote it.
     Version,
-    /// Its bytes are whole, and no state.
+    /// Its bytes are complete, but are no state.
     Undecodable,
-    /// It is of another stream.
+    /// It belongs to another stream.
     Stream,
-    /// It was counted by other rules than the stream's.
+    /// It was counted with other rules than the stream's.
     Rules,
-    /// It is of another epoch.
+    /// It belongs to another epoch.
     Epoch,
-    /// The stream no longer has what comes after it.
+    /// The stream no longer has the message after it.
     OutOfReach,
     /// The stream has another message at its position.
     OtherStream,
@@ -34,7 +34,7 @@ impl SnapshotRefusal {
         Self::OtherStream,
     ];
 
-    /// Its name in metrics and logs.
+    /// The reason's name in metrics and logs.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",

@@ -1,4 +1,4 @@
-//! Who sends events, and how lately: with names of their own for as many as a scrape can bear.
+//! Which sources send events, and when they last did. The number of series is bounded.
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +9,10 @@ use prometheus::{IntCounter, IntGauge};
 use service_kit::metrics::Registrar;
 use wire::Subjects;
 
-/// Sources of a stream that have series of their own. The rest is `other`, as it is for buckets and
-/// warehouses: names come from outside, and there is no end to them.
+/// The most sources of a stream with their own series. The rest is counted as `other`, like buckets
+/// and warehouses: names come from outside, without a limit.
 const NAMED_MAX: usize = 50;
-/// What is counted together. No source is called so: it would be one of them.
+/// The name for all other sources. A source with this name is counted among them.
 const OTHER: &str = "other";
 
 service_kit::metrics! {
@@ -20,10 +20,10 @@ service_kit::metrics! {
     #[derive(Clone, Debug)]
     struct Series {
         events: counters("lakegauge_aggregator_source_events_total",
-            "Events counted by this process, by who sent them; other: all beyond 50 names.",
+            "Events counted by this process, by source; other: all sources after the first 50.",
             &["source"]),
         heard: gauges("lakegauge_aggregator_source_last_message_timestamp_seconds",
-            "When the broker took the newest message of a source that was read.", &["source"]),
+            "When the broker stored the newest message of a source.", &["source"]),
     }
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct SourceMetrics {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Of the last message: most come from the same source as the one before.
+    /// The source of the last message, since the next one usually comes from the same source.
     last: Option<(String, OneSource)>,
     by_name: BTreeMap<String, OneSource>,
 }
@@ -48,17 +48,18 @@ struct OneSource {
 }
 
 impl SourceMetrics {
-    /// The metrics of a stream: none until a source is heard.
+    /// The metrics of a stream; they are empty until a source sends a message.
     ///
     /// # Errors
     ///
-    /// A name that is taken: a mistake of ours.
+    /// A metric's name is taken, which is a programming error.
     pub(crate) fn register(all: Registrar<'_>) -> prometheus::Result<Self> {
         Ok(Self { series: Series::register(all)?, known: Mutex::default() })
     }
 
-    /// A message of a subject without the prefix, which the broker took at a time in nanoseconds since 1970, brought so
-    /// many events that count. What names no source, as a verdict, is passed over.
+    /// Records a message and the number of its new events. `subject` is without the prefix;
+    /// `broker_ns` is when the broker stored the message, in nanoseconds since 1970. Subjects
+    /// without a source, like those of verdicts, are ignored.
     pub(crate) fn observe(&self, subject: &str, broker_ns: i64, events: u64) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let is_last = known.last.as_ref().is_some_and(|(last, _)| last == subject);

@@ -1,4 +1,5 @@
-//! One stream's task: recovers the state, counts on from it, and again after each change of epoch.
+//! One stream's task: recovers the state, counts from there, and does so again after each change of
+//! epoch.
 
 mod consumer;
 mod context;
@@ -35,7 +36,7 @@ use self::{
 };
 use crate::{config::Config, exposed_state::ExposedState, lease::Lease, shared_fold::SharedFold};
 
-/// Said where the task of the snapshots did not end by itself.
+/// The error if the snapshot task did not end by itself.
 const PANICKED: &str = "the snapshot task panicked";
 
 /// What the tasks on the streams of a partition are made from.
@@ -50,7 +51,7 @@ pub(crate) struct Shared {
     pub(crate) readiness: Readiness,
 }
 
-/// One stream and what is needed to count it, under one lease.
+/// One stream and all that is needed to count it, under one lease.
 #[derive(Debug)]
 pub(crate) struct StreamTask {
     context: StreamContext,
@@ -58,20 +59,20 @@ pub(crate) struct StreamTask {
     epoch: Arc<StreamEpoch>,
     lease: Lease,
     exposed: ExposedState,
-    /// Of the samples.
+    /// Metrics of publishing samples.
     publishing: PublisherMetrics,
     readiness: Readiness,
-    /// How far is counted.
+    /// How far the stream is counted.
     position: Arc<SharedPosition>,
     backlog: BacklogWatch,
 }
 
 impl StreamTask {
-    /// A task on a stream of a partition, until `drain` is cancelled.
+    /// A task on a stream of a partition. It ends when `drain` is cancelled.
     ///
     /// # Errors
     ///
-    /// A name of a metric that is taken: a mistake of ours.
+    /// A metric's name is taken, which is a programming error.
     pub(crate) fn new(
         shared: &Shared,
         counted: &StreamHistory,
@@ -114,7 +115,7 @@ impl StreamTask {
     ///
     /// # Errors
     ///
-    /// What no retry can mend.
+    /// An error that no retry can correct.
     pub(crate) async fn run(self, mut jitter: Jitter) -> anyhow::Result<()> {
         let metrics = &self.context.metrics;
         let counted = tokio::select! {
@@ -131,7 +132,7 @@ impl StreamTask {
         while !drain.is_cancelled() {
             let recovered = self.recover(jitter, from_archive, missed).await?;
             let Some(recovered) = recovered else { return Ok(()) };
-            // Asked for at start, not after each change of epoch.
+            // A rebuild is requested at the start, not after each change of epoch.
             (from_archive, missed) = (false, None);
             if recovered.rebuilt {
                 metrics.observe_rebuild();
@@ -147,19 +148,20 @@ impl StreamTask {
                 CountingEnd::Missed(gap) => {
                     tracing::error!(
                         %stream, first = gap.first, last = gap.last,
-                        "deleted messages were not counted: taking the state from the archive"
+                        "deleted messages were not counted; rebuilding the state from the archive"
                     );
                     (from_archive, missed) = (true, Some(gap));
                 }
                 CountingEnd::Superseded(why) => {
-                    tracing::warn!(%stream, why, "starting again from what is stored");
+                    tracing::warn!(%stream, why, "recovering the state again");
                 }
             }
         }
         Ok(())
     }
 
-    /// The state to go on from, however long the broker or the archive need; `None`: we drain.
+    /// The state from which counting continues, however long the broker or the archive need; `None`
+    /// if the stream drains first.
     async fn recover(
         &self,
         jitter: &mut Jitter,
@@ -195,23 +197,23 @@ impl StreamTask {
         }
     }
 
-    /// Counts on from a state, and exposes it once it has caught up.
+    /// Counts from a state, and exposes the state once it has caught up.
     async fn count(&self, recovered: Recovered) -> anyhow::Result<CountingEnd> {
         let StreamContext { stream, name, bus, .. } = &self.context;
         let target = match bus.stream(name).await {
             Ok(status) => status.last_sequence,
             Err(error) if error.is_transient() => {
-                let why = format!("its last sequence is not known: {error}");
+                let why = format!("the stream's last sequence is not known: {error}");
                 return Ok(CountingEnd::Superseded(why));
             }
             Err(error) => return Err(error.into()),
         };
         let Recovered { fold, revision, rebuilt } = recovered;
-        // From here on no owner before us, should it wake up, can store a snapshot.
+        // From here on no earlier owner can store a snapshot, even if it wakes up.
         let revision = match bus.snapshots().claim(name, revision).await {
             Ok(revision) => revision,
             Err(error) if error.is_transient() || matches!(error, BusError::Superseded { .. }) => {
-                return Ok(CountingEnd::Superseded(format!("snapshots are not ours: {error}")));
+                return Ok(CountingEnd::Superseded(format!("snapshots not claimed: {error}")));
             }
             Err(error) => return Err(error.into()),
         };
@@ -262,7 +264,7 @@ impl StreamTask {
         }
     }
 
-    /// Counts and stores snapshots; one more where it drains.
+    /// Counts and stores snapshots; stores one more when the stream drains.
     async fn count_and_store(
         &self,
         consumer: Consumer<'_>,
@@ -282,10 +284,10 @@ impl StreamTask {
             ended = consumer.run(reader, epochs) => ended?,
             stored = &mut storing => return storing_ended(stored.context(PANICKED)?),
         };
-        // With the consumer goes the sender that `expose_when` waits for.
+        // Drops the sender that `expose_when` waits for.
         drop(consumer);
         if ended == CountingEnd::Drained {
-            // In any other case there is nothing left to store.
+            // In the other cases nothing needs to be stored.
             stop.cancel();
             storing_ended(storing.await.context(PANICKED)?)?;
         }
@@ -310,7 +312,7 @@ impl StreamTask {
     }
 }
 
-/// What the end of the snapshots means for the stream.
+/// What the end of the snapshot task means for the stream.
 fn storing_ended(stored: Result<(), BusError>) -> anyhow::Result<CountingEnd> {
     match stored {
         Ok(()) => Ok(CountingEnd::Drained),
@@ -319,7 +321,7 @@ fn storing_ended(stored: Result<(), BusError>) -> anyhow::Result<CountingEnd> {
     }
 }
 
-/// Whether an error passes by itself.
+/// Whether an error ends by itself.
 fn passes(error: &anyhow::Error) -> bool {
     error.downcast_ref::<BusError>().is_some_and(BusError::is_transient)
         || error.downcast_ref::<StoreError>().is_some_and(|error| {

@@ -1,4 +1,4 @@
-//! The part of `/api/now` that tells how the pipeline is: its parts, what is wrong, the ledger.
+//! The part of `/api/now` about the pipeline: its parts, what is wrong, and the ledger.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,29 +14,29 @@ pub struct PipelinePart {
     pub version: String,
     /// What a service works on: its partitions, or its source.
     pub work: String,
-    /// How it is.
+    /// The state of the part.
     pub state: PartState,
-    /// Since when, in milliseconds since 1970; `None` where it is well or was never known.
+    /// Since when, in milliseconds since 1970; `None` if the part is healthy or was never known.
     pub since_ms: Option<i64>,
     /// More about it, in its own words.
     pub detail: String,
 }
 
-/// How a part of the pipeline is.
+/// The state of a part of the pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartState {
     /// It does its job.
     Well,
-    /// It does not.
+    /// It does not do its job.
     Failing,
-    /// Another does its job; it takes over when that one ends.
+    /// Another instance does its job; this one takes over when the other ends.
     Standby,
-    /// Nothing is heard of it any more.
+    /// Its reports have stopped.
     Silent,
     /// It ended on purpose.
     Stopped,
-    /// It can't be told now.
+    /// Its state can't be determined now.
     #[default]
     #[serde(other)]
     Unknown,
@@ -46,18 +46,18 @@ pub enum PartState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Incident {
-    /// What it is.
+    /// What is wrong.
     pub kind: IncidentKind,
-    /// Whether somebody is needed for it.
+    /// Whether a person must act.
     pub severity: Severity,
-    /// The part that it is about.
+    /// The part that it concerns.
     pub part: String,
-    /// Since when, in milliseconds since 1970; `None` where that is not known.
+    /// Since when, in milliseconds since 1970; `None` if that is not known.
     pub since_ms: Option<i64>,
-    /// Messages that wait to be archived meanwhile, and are not lost; `None` where nothing waits for
-    /// it, or nobody can say how many.
+    /// Messages that wait to be archived meanwhile, and are not lost; `None` if no messages wait
+    /// because of this, or the number is not known.
     pub waiting_messages: Option<u64>,
-    /// More about it, in the part's own words. Of [`IncidentKind::DeadLetters`] how many there are.
+    /// More about it, in the part's own words. For [`IncidentKind::DeadLetters`] their number.
     pub detail: String,
     /// What is wrong, in English.
     pub title: String,
@@ -65,14 +65,14 @@ pub struct Incident {
     pub todo: String,
 }
 
-/// Whether somebody is needed.
+/// Whether a person must act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// A part does not do its job.
     #[default]
     Incident,
-    /// Every part does its job, and there is something to look at all the same.
+    /// Every part does its job, but a person should look at something.
     #[serde(other)]
     Note,
 }
@@ -89,38 +89,38 @@ pub enum IncidentKind {
     PostgresDown,
     /// PostgreSQL refuses the archiver's login.
     PostgresLogin,
-    /// Nothing is heard of the archiver.
+    /// No reports come from the archiver.
     ArchiverSilent,
-    /// The archiver ended on purpose, and no other archives.
+    /// The archiver ended on purpose, and no other one archives.
     ArchiverStopped,
-    /// Messages wait, and the archiver commits none.
+    /// Messages wait, and the archiver commits none of them.
     ArchiverStalled,
     /// The archiver is not ready for another reason.
     ArchiverFailing,
-    /// Every archiver that is heard waits for another.
+    /// Every archiver that reports waits for another one.
     StandbyOnly,
     /// The ledger of the archive has a gap.
     LedgerGap,
-    /// This aggregator waits for another that is heard and counts.
+    /// This aggregator waits for another one that reports and counts.
     AggregatorStandby,
-    /// This aggregator waits for another that is not heard.
+    /// This aggregator waits for another one that does not report.
     AggregatorWaits,
-    /// The aggregator is not ready, and not because it catches up.
+    /// The aggregator is not ready, and catching up is not the reason.
     AggregatorFailing,
-    /// Nothing is heard of a service that published events.
+    /// No reports come from a service that published events.
     SourceSilent,
     /// A service can't publish its events.
     SourceWaits,
     /// Dead letters are open.
     DeadLetters,
-    /// What a newer aggregator knows.
+    /// A kind that only a newer aggregator knows.
     #[default]
     #[serde(other)]
     Other,
 }
 
 impl IncidentKind {
-    /// Every kind that this aggregator tells.
+    /// Every kind that this aggregator reports.
     pub const ALL: [Self; 16] = [
         Self::NatsDown,
         Self::NatsLogin,
@@ -140,19 +140,19 @@ impl IncidentKind {
         Self::DeadLetters,
     ];
 
-    /// Its name in `/api/now`.
+    /// The kind's name in `/api/now`.
     pub fn name(self) -> String {
         let name = serde_json::to_value(self).ok();
         name.as_ref().and_then(|name| name.as_str()).unwrap_or("other").to_owned()
     }
 
-    /// What is wrong, where `{part}` stands for the part, and what to do, in English.
+    /// What is wrong, with `{part}` in place of the part, and what to do; in English.
     pub(crate) const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::NatsDown => (
                 "NATS can't be reached",
-                "Start nats-server, or mend the way to it; every service connects again by itself. \
-                 Publishers keep what was not acknowledged and send it then.",
+                "Start nats-server, or repair the network; every service connects again by itself. \
+                 Publishers keep unacknowledged messages and send them again then.",
             ),
             Self::NatsLogin => (
                 "NATS refuses the login",
@@ -167,83 +167,83 @@ impl IncidentKind {
                 "Put the right login where the detail says; it is read again at each attempt.",
             ),
             Self::ArchiverSilent => (
-                "Nothing is heard of the archiver",
-                "Look at its log, and start it if it does not run; it goes on at its checkpoint.",
+                "No reports come from the archiver",
+                "Look at its log, and start it if it does not run; it resumes at its checkpoint.",
             ),
             Self::ArchiverStopped => {
-                ("The archiver was stopped", "Start it again; it goes on at its checkpoint.")
+                ("The archiver was stopped", "Start it again; it resumes at its checkpoint.")
             }
             Self::ArchiverStalled => (
-                "The archiver stands still",
-                "The detail, /readyz?verbose of its admin port and its log say what it waits for.",
+                "The archiver is stalled",
+                "The detail, /readyz?verbose of its admin port and its log show what it waits for.",
             ),
             Self::ArchiverFailing => (
                 "The archiver does not do its job",
-                "The detail, /readyz?verbose of its admin port and its log say why.",
+                "The detail, /readyz?verbose of its admin port and its log show why.",
             ),
             Self::StandbyOnly => (
                 "No archiver writes: each waits for another",
-                "The detail says who holds the lock: it hangs, or is cut off. End it, and one that \
-                 waits takes over.",
+                "The detail names the holder of the lock, which hangs or is cut off. End it, and a \
+                 waiting one takes over.",
             ),
             Self::LedgerGap => (
                 "The ledger of the archive has a gap",
-                "Run `lakegauge audit`; the runbook's section LakegaugeArchiveAlarm says more.",
+                "Run `lakegauge audit`; see the runbook's section LakegaugeArchiveAlarm.",
             ),
             Self::AggregatorStandby => (
-                "This aggregator stands by for another",
-                "The detail says which one counts: its page has the numbers.",
+                "This aggregator waits for another that counts",
+                "The detail names the other aggregator; its page shows the numbers.",
             ),
             Self::AggregatorWaits => (
-                "This aggregator waits for another that is not heard",
-                "It takes over by itself when the other's lease has run out.",
+                "This aggregator waits for another that does not report",
+                "It takes over by itself when the other's lease has expired.",
             ),
             Self::AggregatorFailing => (
                 "The aggregator does not do its job",
-                "The detail, /readyz?verbose of its admin port and its log say why.",
+                "The detail, /readyz?verbose of its admin port and its log show why.",
             ),
             Self::SourceSilent => (
-                "Nothing is heard of {part}",
-                "Look at its log, and start it if it does not run. What it got acknowledged is counted.",
+                "No reports come from {part}",
+                "Look at its log, and start it if it does not run. Acknowledged events count.",
             ),
             Self::SourceWaits => {
-                ("{part} can't publish", "The detail says what it waits for; it goes on by itself.")
+                ("{part} can't publish", "The detail shows the cause; it resumes by itself.")
             }
             Self::DeadLetters => (
                 "Events could not be archived as events",
                 "Their bytes are kept: `lakegauge dead-letters list` shows them, `retry` or `drop` \
                  closes them.",
             ),
-            Self::Other => ("Something is wrong", "A newer version of this program says what."),
+            Self::Other => ("Something is wrong", "A newer version of this program shows what."),
         }
     }
 }
 
-/// An incident that is over.
+/// An incident that has ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndedIncident {
-    /// What it was.
+    /// The kind of the incident.
     pub kind: IncidentKind,
-    /// The part that it was about.
+    /// The part that it concerned.
     pub part: String,
     /// Since when, in milliseconds since 1970.
     pub since_ms: i64,
-    /// Until when every part was well again, in milliseconds since 1970.
+    /// When every part was healthy again, in milliseconds since 1970.
     pub until_ms: i64,
     /// What was wrong, in English.
     pub title: String,
 }
 
-/// The last look at the ledger of the archive.
+/// The latest sums of the archive's ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedgerCheck {
-    /// When, in milliseconds since 1970.
+    /// When they were read, in milliseconds since 1970.
     pub checked_ms: i64,
-    /// Whether every range begins where the one before ends.
+    /// Whether every range begins where the previous one ends.
     pub well: bool,
-    /// Ranges that do not.
+    /// Ranges that do not begin there.
     pub gaps: u64,
     /// Messages that the broker lost before they could be archived.
     pub lost_messages: u64,

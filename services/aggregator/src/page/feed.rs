@@ -1,4 +1,4 @@
-//! Takes what the page shows, once a second, whatever the number of viewers.
+//! Collects what the page shows, once a second, whatever the number of viewers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,37 +17,37 @@ use super::{
 use crate::{
     config::Links,
     exposed_state::ExposedState,
-    health::LiveHealth,
+    health::{HealthNumbers, LiveHealth},
     roster::{Moment, PipelineView, Roster},
 };
 
-/// Between two looks. People see no more, and a look costs less than a scrape.
+/// Time between two updates. People see no finer steps, and an update costs less than a scrape.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where the page's numbers come from.
 #[derive(Debug)]
 pub(crate) struct PageFeed {
-    /// The states, once they may be shown.
+    /// The states that may be shown.
     pub(crate) exposed: ExposedState,
     /// The last hour.
     pub(crate) history: SharedHistory,
-    /// The streams that are counted, and how they are doing.
+    /// The streams that are counted, and their health.
     pub(crate) streams: [(Stream, LiveHealth); 2],
-    /// How the parts of this process are doing.
+    /// The conditions of this process.
     pub(crate) readiness: Readiness,
-    /// What the other services say of themselves; `None` where a replay is counted, which is beside the
+    /// The reports of the other services; `None` if a replay is counted, which is not part of the
     /// pipeline.
     pub(crate) roster: Option<Roster>,
-    /// What this process is called.
+    /// The name of this process.
     pub(crate) name: ServiceStatus,
-    /// Stamps and compares.
+    /// The clock for timestamps and ages.
     pub(crate) clock: Clock,
-    /// Where else people look.
+    /// Other addresses for people.
     pub(crate) links: Links,
 }
 
 impl PageFeed {
-    /// A page, and the looking that keeps it up to date for as long as it is polled.
+    /// A page, and the future that keeps it up to date for as long as it is polled.
     pub(crate) fn start(self) -> (Page, impl Future<Output = ()> + Send) {
         let mut recent = Recent::default();
         let (sender, receiver) = watch::channel(Arc::new(self.look(&mut recent, None)));
@@ -66,17 +66,20 @@ impl PageFeed {
 
     fn look(&self, recent: &mut Recent, before: Option<&Shown>) -> Shown {
         let (now_us, now_ms) = (self.clock.now_us(), self.clock.monotonic_ms());
+        // Taken before the figures, so that these contain every event up to the positions.
+        let streams: Vec<_> =
+            self.streams.iter().map(|(stream, health)| (*stream, health.look())).collect();
         let figures = self.exposed.figures();
         match &figures {
             Some(figures) => recent.push(now_ms, figures),
-            // What is shown next may be another state.
+            // The state that is shown next may be another one.
             None => recent.clear(),
         }
         let condition = HealthFacts {
             parts: self.readiness.parts(),
-            streams: self.streams.iter().map(|(stream, health)| (*stream, health.look())).collect(),
             stale: self.exposed.stale().map(|stale| stale.age),
-            pipeline: self.pipeline(now_ms, now_us),
+            pipeline: self.pipeline(now_ms, now_us, streams.clone()),
+            streams,
         };
         let shown = figures.as_ref().map(|figures| (figures, &*recent));
         let now = now::write(now_us, now_ms, &self.links, condition, shown);
@@ -84,17 +87,22 @@ impl PageFeed {
         Shown { is_ready: figures.is_some(), now, history, history_revision }
     }
 
-    fn pipeline(&self, now_ms: u64, now_us: i64) -> PipelineView {
+    fn pipeline(
+        &self,
+        now_ms: u64,
+        now_us: i64,
+        streams: Vec<(Stream, HealthNumbers)>,
+    ) -> PipelineView {
         let Some(roster) = &self.roster else { return PipelineView::default() };
         roster.look(&Moment {
             now_ms,
             wall_ms: now_us / 1_000,
             own: self.name.clone().now(&self.readiness),
-            streams: self.streams.iter().map(|(stream, health)| (*stream, health.look())).collect(),
+            streams,
         })
     }
 
-    /// The history, written again only if it has changed.
+    /// The history, encoded again only if it has changed.
     fn history(&self, before: Option<&Shown>) -> (Arc<str>, u64) {
         let history = self.history.lock();
         let revision = history.revision();

@@ -1,6 +1,6 @@
-//! The sums that the page derives its numbers from, copied out of the states. Pure.
+//! Sums for the numbers of the page, copied out of the states. Pure.
 //!
-//! The fold waits only while they are copied: their size is bounded by the labels of the states.
+//! The fold waits only while they are copied; their size is bounded by the labels of the states.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,7 +12,7 @@ use domain::{
 
 /// Time between two figures that are kept, in milliseconds.
 const KEPT_EVERY_MS: u64 = 5_000;
-/// How far back they are kept: percentiles are those of the last five minutes.
+/// How long figures are kept: percentiles cover the last five minutes.
 pub(crate) const KEPT_MS: u64 = 300_000;
 
 /// Sums of both sides at one moment.
@@ -64,7 +64,7 @@ pub(crate) struct QueryFigures {
 }
 
 impl LakeFigures {
-    /// Of a state.
+    /// The sums of a state.
     pub(crate) fn of(lake: &LakeState) -> Self {
         let buckets = lake.buckets().map(|(name, sums)| {
             let failed = sums.accesses.iter().filter(|((_, outcome), _)| *outcome != Outcome::Ok);
@@ -88,7 +88,7 @@ impl LakeFigures {
 }
 
 impl WarehouseFigures {
-    /// Of a state.
+    /// The sums of a state.
     pub(crate) fn of(warehouse: &WarehouseState) -> Self {
         let warehouses = warehouse.warehouses().map(|(name, sums)| {
             let failed = sums.queries.iter().filter(|((_, outcome), _)| *outcome != Outcome::Ok);
@@ -111,7 +111,7 @@ impl WarehouseFigures {
         }
     }
 
-    /// Over all warehouses.
+    /// The sums over all warehouses.
     pub(crate) fn all(&self) -> QueryFigures {
         self.warehouses.values().fold(QueryFigures::default(), |all, one| all.with(one))
     }
@@ -131,7 +131,7 @@ impl QueryFigures {
         self
     }
 
-    /// What came on top of earlier ones.
+    /// The difference from earlier sums.
     pub(crate) fn since(mut self, earlier: &Self) -> Self {
         self.queries = self.queries.saturating_sub(earlier.queries);
         self.failed = self.failed.saturating_sub(earlier.failed);
@@ -145,8 +145,8 @@ impl QueryFigures {
         self
     }
 
-    /// A quantile of the response times in microseconds, as `histogram_quantile` has it: linear
-    /// within a bucket, the last boundary above it. None without queries.
+    /// A quantile of the response times in microseconds, computed like `histogram_quantile`: linear
+    /// within a bucket, and the last boundary for values above it. `None` without queries.
     pub(crate) fn quantile_us(&self, quantile: f64) -> Option<f64> {
         let float = |count: u64| crate::exposition::float(i128::from(count));
         let total: u64 = self.responses.iter().sum();
@@ -172,25 +172,25 @@ impl QueryFigures {
 pub(crate) struct Recent(VecDeque<(u64, Figures)>);
 
 impl Recent {
-    /// Keeps figures, if those before are old enough. Times never step back.
+    /// Keeps the figures if the last kept ones are old enough. `now_ms` must never decrease.
     pub(crate) fn push(&mut self, now_ms: u64, figures: &Figures) {
         let is_due = |(at, _): &(u64, Figures)| now_ms.saturating_sub(*at) >= KEPT_EVERY_MS;
         if self.0.back().is_none_or(is_due) {
             self.0.push_back((now_ms, figures.clone()));
         }
-        // The oldest is as old as is asked for, or just older.
+        // Keeps one entry that is as old as the limit or older.
         while self.0.get(1).is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= KEPT_MS) {
             self.0.pop_front();
         }
     }
 
-    /// Forgets everything: another state is shown from now on.
+    /// Forgets all figures, because another state will be shown.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// The youngest figures that are at least this old, otherwise the oldest, and how old they are
-    /// in milliseconds.
+    /// The newest figures that are at least `age_ms` old, otherwise the oldest, with their age in
+    /// milliseconds.
     pub(crate) fn ago(&self, now_ms: u64, age_ms: u64) -> Option<(u64, &Figures)> {
         let age = |at: u64| now_ms.saturating_sub(at);
         let old = self.0.iter().rev().find(|(at, _)| age(*at) >= age_ms);
@@ -308,12 +308,12 @@ mod tests {
     #[test]
     fn quantiles_are_those_of_prometheus() {
         assert_eq!(QueryFigures::default().quantile_us(0.5), None);
-        // 100 within 25 to 50 ms: the middle of them.
+        // 100 values between 25 and 50 ms give the middle.
         assert_eq!(responses(&[(3, 100)]).quantile_us(0.5), Some(37_500.0));
         let figures = responses(&[(0, 90), (7, 10)]);
         assert_eq!(figures.quantile_us(0.45), Some(2_500.0));
         assert_eq!(figures.quantile_us(0.95), Some(750_000.0));
-        // Above the last boundary nothing is known but that.
+        // Above the last boundary only the boundary is known.
         assert_eq!(responses(&[(20, 1)]).quantile_us(0.5), Some(36_000_000_000.0));
     }
 

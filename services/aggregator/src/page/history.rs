@@ -1,4 +1,4 @@
-//! The last hour of the four metrics, from the samples that the stream of samples holds. Pure.
+//! The last hour of the four metrics, read from the stream of samples. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,35 +10,35 @@ use crate::{
     exposition::{float, response_ms, unsigned},
 };
 
-/// How far back the page shows.
+/// How far back the page shows, in seconds.
 pub(crate) const HISTORY_S: i64 = 3_600;
 const NS_PER_S: i64 = 1_000_000_000;
 const NS_PER_MS: i64 = 1_000_000;
 
-/// The last hour, shared between those who fill and show it.
+/// The last hour, shared by its reader and the page.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedHistory(Arc<Mutex<LastHour>>);
 
 impl SharedHistory {
-    /// Nothing as yet, with so many seconds between two points.
+    /// An empty history with `grain_s` seconds between two points.
     pub(crate) fn new(grain_s: u32) -> Self {
         Self(Arc::new(Mutex::new(LastHour::new(grain_s))))
     }
 
-    /// The history between two changes.
+    /// The history, locked between two changes.
     pub(crate) fn lock(&self) -> MutexGuard<'_, LastHour> {
-        // A point is put in whole.
+        // Each change is complete when the lock is released, even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A point of the lake: when in nanoseconds since 1970, bytes, requests.
+/// A point of the lake: time in nanoseconds since 1970, bytes, requests.
 type LakePoint = (i64, i128, u64);
-/// A point of the warehouse: when in nanoseconds since 1970, queries and response times of the
+/// A point of the warehouse: time in nanoseconds since 1970, queries and response times of the
 /// window, rows.
 type WarehousePoint = (i64, (u64, u128), u128);
 
-/// At most one point of each side per grain and not more than an hour of them.
+/// At most one point of each side per grain, for at most one hour.
 #[derive(Clone, Debug)]
 pub(crate) struct LastHour {
     grain_s: i64,
@@ -53,7 +53,7 @@ impl LastHour {
         Self { grain_s, revision: 0, lake: BTreeMap::new(), warehouse: BTreeMap::new() }
     }
 
-    /// Takes a sample in. The last of a grain counts; one that is known changes nothing.
+    /// Adds a sample. The last one of a grain counts; a known sample changes nothing.
     pub(crate) fn push(&mut self, sample: &Sample) {
         let at = sample.broker_ns;
         let slot = at.div_euclid(self.grain_s * NS_PER_S);
@@ -86,12 +86,12 @@ impl LastHour {
         self.warehouse = self.warehouse.split_off(&slot);
     }
 
-    /// Grows when anything has changed.
+    /// Increases with each change.
     pub(crate) const fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// As the page reads it.
+    /// The history as JSON for the page.
     pub(crate) fn to_json(&self) -> String {
         let ms = |ns: i64| ns / NS_PER_MS;
         let lake = self.lake.values();

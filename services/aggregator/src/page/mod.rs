@@ -1,5 +1,5 @@
-//! The built-in page: what the metrics are now and were in the last hour, for people without
-//! Grafana. The numbers are those of `/metrics`.
+//! The built-in page: the metrics now and in the last hour, for people without Grafana. The numbers
+//! are those of `/metrics`.
 
 mod feed;
 mod figures;
@@ -34,20 +34,21 @@ const PLOT: &str = include_str!("plot.js");
 const PIPELINE: &str = include_str!("pipeline.js");
 const ICON: &str = include_str!("icon.svg");
 
-/// Pages that are kept up to date at one time. Half of the connections: the rest is for scrapes.
+/// Pages that are kept up to date at the same time: half of the connections, the rest is for
+/// scrapes.
 const VIEWERS_MAX: usize = http::CONNECTIONS_MAX / 2;
-/// Media types of scripts and of what programs read.
+/// Media types of scripts and of JSON.
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const JSON: &str = "application/json";
 /// How long a browser waits before it connects again, in milliseconds.
 const RETRY_MS: u32 = 2_000;
 
-/// What the page shows at one moment, written once for all viewers.
+/// The contents of the page at one moment, encoded once for all viewers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shown {
     /// Whether the metrics may be shown.
     pub(crate) is_ready: bool,
-    /// The numbers now, as JSON.
+    /// The current numbers, as JSON.
     pub(crate) now: String,
     /// The last hour, as JSON.
     pub(crate) history: Arc<str>,
@@ -55,7 +56,7 @@ pub(crate) struct Shown {
     pub(crate) history_revision: u64,
 }
 
-/// Answers the page's requests. Clones share the places for viewers.
+/// Answers the page's requests. Clones share the limit of viewers.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     shown: watch::Receiver<Arc<Shown>>,
@@ -63,12 +64,12 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// A page of what the feed gives.
+    /// A page that shows what the feed sends.
     pub(crate) fn new(shown: watch::Receiver<Arc<Shown>>) -> Self {
         Self { shown, places: Arc::new(Semaphore::new(VIEWERS_MAX)) }
     }
 
-    /// The routes of the page's files, of its numbers, and of what keeps it up to date.
+    /// The routes of the page's files, of its numbers, and of its updates.
     pub(crate) fn routes(self) -> Router {
         Router::new()
             .route("/", file("text/html; charset=utf-8", INDEX))
@@ -96,7 +97,7 @@ impl Page {
 
     fn events(&self) -> Response {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let full = format!("{VIEWERS_MAX} pages are kept up to date already: close one\n");
+            let full = format!("{VIEWERS_MAX} pages are open already: close one\n");
             return (StatusCode::SERVICE_UNAVAILABLE, full).into_response();
         };
         let viewer = Viewer { shown: self.shown.clone(), seen: None, _place: place };
@@ -109,10 +110,10 @@ fn file(media_type: &'static str, text: &'static str) -> MethodRouter<Page> {
     get(([(CONTENT_TYPE, media_type)], text))
 }
 
-/// Who looks at the page. One that is slow misses what was in between: nothing waits for it.
+/// A viewer of the page. Nothing waits for a slow viewer, which misses updates.
 struct Viewer {
     shown: watch::Receiver<Arc<Shown>>,
-    /// The history that it has; `None` before the first part.
+    /// The revision of its history; `None` before the first part.
     seen: Option<u64>,
     _place: OwnedSemaphorePermit,
 }
@@ -123,7 +124,7 @@ impl Viewer {
         if self.seen.is_none() {
             text.push_str(&format!("retry: {RETRY_MS}\n\n"));
         } else {
-            // The feed is gone when the service ends.
+            // The feed ends with the service.
             self.shown.changed().await.ok()?;
         }
         let shown = Arc::clone(&self.shown.borrow_and_update());
@@ -170,7 +171,7 @@ mod tests {
                     file.match_indices(scheme).find(|(at, _)| !is_namespace(&file[*at..]));
                 assert_eq!(foreign, None, "{scheme}");
             }
-            // Neither may a policy of strict content have to be loosened.
+            // The page must also work under a strict content security policy.
             for inline in ["style=\"", "onclick", "<style", "eval(", "innerHTML"] {
                 assert!(!file.contains(inline), "{inline}");
             }
@@ -180,7 +181,7 @@ mod tests {
             let names = file.split(before).skip(1).filter_map(|rest| rest.split('"').next());
             named.extend(names.filter(|name| name.contains('.')));
         }
-        // Behind a path prefix an address from the root would be somebody else's.
+        // Behind a path prefix, an address from the root would belong to another site.
         for (file, from_root) in [
             (INDEX, "href=\"/"),
             (INDEX, "src=\"/"),
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn every_incident_is_told_in_portuguese_as_well() {
-        // English comes with the incident.
+        // The English text comes with the incident.
         let (_, portuguese) = WORDS.split_once("const portuguese").unwrap();
         for kind in IncidentKind::ALL {
             for what in ["incident", "todo"] {

@@ -20,28 +20,29 @@ use crate::{
     roster::PipelineView,
 };
 
-/// Buckets and warehouses that are listed.
+/// The most buckets and warehouses in a list.
 const LISTED_MAX: usize = 10;
-/// Over how long the rates of the four are taken: short enough to be live.
+/// The period for the rates of the key metrics: short enough to be live.
 const RATE_MS: u64 = 10_000;
-/// Over how long those of buckets and warehouses are taken: small ones are not active all the time.
+/// The period for the rates of buckets and warehouses: longer, because small ones are not always
+/// active.
 const LIST_RATE_MS: u64 = 60_000;
-/// Younger figures give no rate worth showing.
+/// Rates over a shorter time are not shown.
 const RATE_MS_MIN: u64 = 1_000;
 const MICROS_PER_MS: f64 = 1e3;
 
-/// What the health of the pipeline is told from.
+/// What the health section is made from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HealthFacts {
     pub(crate) parts: Vec<PartState>,
     pub(crate) streams: Vec<(Stream, HealthNumbers)>,
-    /// How long ago the broker was last reached, if that is too long ago.
+    /// How long ago the broker was last reached, if the numbers are stale.
     pub(crate) stale: Option<Duration>,
-    /// The other parts, and what is wrong.
+    /// The other parts of the pipeline, and what is wrong.
     pub(crate) pipeline: PipelineView,
 }
 
-/// Writes it. Without figures the metrics may not be shown yet.
+/// Encodes the numbers. Without figures the metrics may not be shown yet.
 pub(crate) fn write(
     now_us: i64,
     now_ms: u64,
@@ -122,7 +123,7 @@ fn numbers(figures: &Figures, recent: &Recent, now_ms: u64) -> Numbers {
     }
 }
 
-/// The figures of a while ago with the seconds since, if a rate can be taken over them.
+/// Earlier figures with the seconds since, if a rate can be computed from them.
 fn compared(recent: &Recent, now_ms: u64, age_ms: u64) -> Option<(f64, &Figures)> {
     let (age_ms, figures) = recent.ago(now_ms, age_ms)?;
     (age_ms >= RATE_MS_MIN).then(|| (float(i128::from(age_ms)) / 1e3, figures))
@@ -189,12 +190,13 @@ fn buckets(figures: &Figures, recent: &Recent, now_ms: u64) -> List<Bucket> {
     List { total: all.len(), top: all.iter().take(LISTED_MAX).map(form).collect() }
 }
 
-/// A warehouse: its name, its sums, and the seconds of the last minute with what came in them.
+/// A warehouse: its name, its sums, and the period of the rates in seconds with the sums of that
+/// period.
 type Active<'a> = (&'a String, &'a QueryFigures, Option<(f64, QueryFigures)>);
 
 fn warehouses(figures: &Figures, recent: &Recent, now_ms: u64) -> List<Warehouse> {
     let before = compared(recent, now_ms, LIST_RATE_MS);
-    // Percentiles need more queries than a minute has in small warehouses.
+    // Percentiles need more queries than small warehouses have in a minute.
     let long_before = recent.ago(now_ms, KEPT_MS).map(|(_, figures)| figures);
     let earlier = |figures: &Figures, name: &str| {
         figures.warehouse.warehouses.get(name).copied().unwrap_or_default()
@@ -324,7 +326,7 @@ mod tests {
             detail: "away".to_owned(),
             since_us: 1,
         };
-        // The last was stored in the future: the clocks of two machines differ.
+        // The last snapshot was stored in the future, because the clocks of two machines differ.
         let streams = [None, Some(58), Some(200)].map(|at| (Stream::lake(0), stream(at)));
         let condition =
             HealthFacts { parts: vec![part], streams: streams.into(), ..HealthFacts::default() };

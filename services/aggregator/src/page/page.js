@@ -1,4 +1,4 @@
-// Shows what the aggregator sends: the last hour at first, then the numbers once a second.
+// Shows what the aggregator sends: first the last hour, then the numbers once a second.
 
 import { Plot } from "./plot.js";
 import { showBanner, showPipeline } from "./pipeline.js";
@@ -6,10 +6,10 @@ import { axisSpan, bytes, clock, compact, decimal, fixed, known, language, perce
 
 const element = (id) => document.getElementById(id);
 const RECONNECT_MS = 3_000;
-// Without a word for so long, a connection that seems to stand is taken for lost: one comes each second,
-// and people are to see it within five.
+// After this time without an update, a connection counts as lost. Updates come each second, and people
+// should see a lost connection within five.
 const SILENCE_MS = 4_000;
-// Points further apart than so many grains have nothing between them: nothing was counted then.
+// Points further apart than this many grains are not connected: nothing was counted in between.
 const GAP_GRAINS = 3;
 const TABLE_ROWS = 13;
 
@@ -106,7 +106,7 @@ function pointsOf(metric) {
   if (live === null || live === undefined) return points;
   const grain = history.grain_s * 1000;
   const last = points.at(-1);
-  // A rate that has not been sampled for a while was none.
+  // After a while without a sample, the rate was zero.
   if (last && metric.summary === "summary_rate" && now.at_ms - last[0] > GAP_GRAINS * grain) points.push([last[0] + grain, 0]);
   points.push([now.at_ms, live]);
   return points;
@@ -286,8 +286,8 @@ const partLine = (part) => {
   mark.setAttribute("aria-hidden", "true");
   made.append(mark, known(`condition_${part.name}`) ?? part.name);
   made.append(cell("span", ` (${say(part.ok ? "part_ok" : "part_bad")})`, "hidden"));
-  // In the service's own words, which are English: elsewhere they are shown where they are needed, and
-  // else only the name of the stream that they begin with.
+  // Details are in English. In other languages they are shown only if something is wrong; otherwise only
+  // the name of the stream, with which they begin.
   if (language === "en" || !part.ok) {
     const detail = cell("span", ` ${part.detail}`, "detail");
     detail.lang = "en";
@@ -399,10 +399,10 @@ function expectMore() {
 
 function lost() {
   state("lost", "lost");
-  // Nobody else can say this: who would is not heard.
+  // The aggregator, which reports all other incidents, can't report this one.
   showBanner([{ kind: "aggregator_silent", severity: "incident", part: "aggregator", since_ms: heardAt, waiting_messages: null, detail: "" }]);
   hangUp();
-  // Spread, so that not all pages come back in the same moment.
+  // The delays differ, so that not all pages reconnect at the same moment.
   again ??= setTimeout(listen, RECONNECT_MS * (0.5 + Math.random()));
 }
 
@@ -411,7 +411,7 @@ function hangUp() {
   source?.close();
 }
 
-// A page that nobody sees takes no connection.
+// A page that is not visible uses no connection.
 document.addEventListener("visibilitychange", () => {
   hangUp();
   clearTimeout(again);

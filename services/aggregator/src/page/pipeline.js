@@ -1,4 +1,4 @@
-// The top of the page: what is wrong and what to do about it, every part, and the archive's ledger.
+// The top of the page: what is wrong and what to do, every part, and the archive's ledger.
 
 import { clock, known, say, whole } from "./words.js";
 

@@ -1,4 +1,4 @@
-// A plot of one hour: a line over time in SVG, drawn to the width that it has.
+// A plot of one hour: a line over time in SVG, drawn in the available width.
 
 import { clock, minute, say } from "./words.js";
 
@@ -86,7 +86,7 @@ export class Plot {
     }
     const apart = (width < 420 ? 20 : 10) * 60_000;
     for (let at = Math.ceil(this.from / apart) * apart; at <= this.now; at += apart) {
-      // A label that would reach beyond the plot is left out.
+      // A label that would extend beyond the plot is left out.
       if (x(at) < LEFT + 14 || x(at) > width - 18) continue;
       parts.push(make("text", { x: x(at), y: height - 4, "text-anchor": "middle" }, minute(at)));
     }

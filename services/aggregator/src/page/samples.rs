@@ -1,6 +1,6 @@
-//! Reads the last hour of this partition's samples, and those that come.
+//! Reads the samples of this partition: those of the last hour, and new ones.
 //!
-//! The stream of samples is the page's memory: nothing of it is lost with the process.
+//! The page keeps its history in the stream of samples, so a restart loses nothing.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use service_kit::Clock;
 
 use super::history::{HISTORY_S, SharedHistory};
 
-/// Before reading is tried again.
+/// Pause before reading is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Samples asked for at a time; one may hold thousands of buckets.
+/// Samples requested at a time; one may contain thousands of buckets.
 const BATCH_MESSAGES: usize = 256;
 
-/// What is read.
+/// Reads samples into the history.
 #[derive(Clone, Debug)]
 pub(crate) struct Samples {
     /// The connection.
     pub(crate) bus: Bus,
     /// The stream of samples.
     pub(crate) name: String,
-    /// Samples of other partitions are not ours.
+    /// Samples of other partitions are skipped.
     pub(crate) partition: u16,
-    /// Where they go.
+    /// The history that is filled.
     pub(crate) history: SharedHistory,
-    /// Says since when.
+    /// The clock for the beginning of the last hour.
     pub(crate) clock: Clock,
 }
 
 impl Samples {
-    /// Fills the history for as long as it is polled. The page does without it while the stream
-    /// can't be read.
+    /// Fills the history for as long as it is polled. While the stream can't be read, the page has
+    /// no history.
     pub(crate) async fn run(self) {
         loop {
             let why = match self.read().await {
@@ -44,7 +44,7 @@ impl Samples {
         }
     }
 
-    /// Reads until the stream is another; says how it differs.
+    /// Reads until the stream is found to be another one; returns how it differs.
     async fn read(&self) -> anyhow::Result<String> {
         let after = self.position_an_hour_ago().await.context("the last hour of samples")?;
         let mut settings = ReaderSettings::new(&self.name, "aggregator-page", after);
@@ -58,7 +58,7 @@ impl Samples {
                             self.history.lock().push(&sample);
                         }
                         Ok(_) => {}
-                        // The archiver keeps its bytes and the reason.
+                        // The archiver keeps the bytes and the reason.
                         Err(refusal) => tracing::debug!(%refusal, "no sample"),
                     }
                 }

@@ -1,5 +1,5 @@
-// What the page says, in English and Portuguese, and how it writes numbers and times. \u00ad is where a
-// narrow column may break a word.
+// The texts of the page in English and Portuguese, and the formats of numbers and times. \u00ad marks
+// where a narrow column may break a word.
 
 const english = {
   skip: "Skip to the numbers",
@@ -17,12 +17,12 @@ const english = {
   waits: "{0} messages wait to be archived, and nothing is lost.",
   nothing_lost: "Nothing that was acknowledged is lost.",
   incident_aggregator_silent: "This page can't reach the aggregator",
-  todo_aggregator_silent: "Look at its log, and start it if it does not run. It goes on where it was; the archiver does not need it.",
+  todo_aggregator_silent: "Look at its log, and start it if it does not run. It resumes where it was; the archiver does not need it.",
   incident_dead_letters: "{0} events could not be archived as events",
   condition_postgres: "PostgreSQL login",
   state_well: "well",
   state_failing: "not well",
-  state_silent: "not heard of",
+  state_silent: "no reports",
   state_stopped: "stopped",
   state_standby: "stands by",
   state_unknown: "not known",
@@ -39,7 +39,7 @@ const english = {
   as_table: "As a table",
   catching_up: "Catching up",
   catching_up_text: "Numbers are shown once they are complete: {0} messages are still to be counted.",
-  stale_text: "NATS was last reached {0}, at {1}: what happened since is not counted. The numbers are shown again once it is reached.",
+  stale_text: "NATS was last reached {0}, at {1}: later events are not counted. The numbers are shown again once NATS is reached.",
   percentiles: "How long queries take",
   percentiles_note: "{0} queries in the last {1}",
   percentiles_none: "No query in the last {0}",
@@ -225,7 +225,7 @@ export const locale = navigator.language;
 export const language = isPortuguese ? "pt-BR" : "en";
 const words = isPortuguese ? portuguese : english;
 
-/** A text by its name, if the language has one of its own. */
+/** A text by its name, if the language has it. */
 export const known = (name) => words[name];
 
 /** A text by its name, with values in the places {0}, {1}. */
@@ -244,15 +244,15 @@ const orNone = (write) => (value) => (value === null || value === undefined ? no
 
 /** Whole numbers in full. */
 export const whole = orNone((value) => format({ maximumFractionDigits: 0 }).format(value));
-/** With at most so many decimals. */
+/** Numbers with at most `digits` decimals. */
 export const decimal = (digits) => orNone((value) => format({ maximumFractionDigits: digits }).format(value));
-/** With exactly so many decimals, for columns. */
+/** Numbers with exactly `digits` decimals, for columns. */
 export const fixed = (digits) =>
   orNone((value) => format({ minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value));
-/** Short: 1.2M, 1,2 mi. */
+/** Short numbers: 1.2M, 1,2 mi. */
 export const compact = orNone((value) =>
   format({ notation: "compact", maximumSignificantDigits: 3 }).format(value));
-/** Shares of one. */
+/** Shares as percentages; 1 is 100 %. */
 export const percent = orNone((value) =>
   format({ style: "percent", maximumSignificantDigits: value > 0 && value < 0.01 ? 1 : 2 }).format(value));
 

@@ -10,14 +10,14 @@ use super::{
 };
 use crate::api::{Incident, IncidentKind, Severity};
 
-/// Parts of the aggregator that fail while it catches up, which is told as that.
+/// Conditions of the aggregator that fail while it catches up; they are not reported as incidents.
 const CATCHING_UP: [&str; 2] = ["started", "caught up"];
-/// The part of the archiver that fails while messages wait and none is committed.
+/// The condition of the archiver that fails while messages wait and none is committed.
 const BACKLOG: &str = "backlog";
 
 /// All that is wrong now.
 pub(super) fn of(heard: &Heard, moment: &Moment) -> Vec<Incident> {
-    // Without NATS nothing is heard of anybody: what else may be wrong is not known.
+    // Without NATS no reports arrive, so it is not known what else may be wrong.
     if let Some(part) = failing(&moment.own, NATS_PART) {
         let kind = if is_refused(part) { IncidentKind::NatsLogin } else { IncidentKind::NatsDown };
         return vec![incident(kind, NATS, Some(part.since_ms), &part.detail)];
@@ -57,7 +57,7 @@ fn is_refused(part: &StatusPart) -> bool {
     part.detail.starts_with(LOGIN_REFUSED)
 }
 
-/// PostgreSQL, as the archivers that are heard see it.
+/// PostgreSQL, as the reporting archivers see it.
 fn of_postgres(heard: &Heard) -> Option<Incident> {
     let mut archivers = heard.archivers().filter(|it| !it.is_silent);
     let part = archivers.find_map(|it| failing(&it.status, POSTGRES_PART))?;
@@ -68,7 +68,7 @@ fn of_postgres(heard: &Heard) -> Option<Incident> {
 
 fn of_archiver(heard: &Heard, moment: &Moment) -> Option<Incident> {
     let Some(first) = heard.archivers().next() else {
-        // Never heard, although there was time.
+        // No archiver ever reported, although there was enough time.
         let (since_ms, wall_ms) = heard.listening?;
         let detail = heard.denial.clone().unwrap_or_default();
         return (moment.now_ms - since_ms > CONNECTING_MS)
@@ -107,7 +107,7 @@ impl HeardService {
     }
 }
 
-/// Whether an archiver stands by for a stream that no archiver that is heard writes.
+/// Whether an archiver is on standby for a stream that no reporting archiver writes.
 fn stands_by_alone(heard: &Heard, archiver: &HeardService) -> bool {
     let Some(archive) = &archiver.status.archive else { return false };
     let mut waits = archive.streams.iter().filter(|(_, stream)| stream.standby);
@@ -144,7 +144,7 @@ fn of_aggregator(heard: &Heard, moment: &Moment) -> Option<Incident> {
         }
         return Some(found);
     }
-    // What it catches up with keeps other parts from their work, and is told as that.
+    // While the aggregator catches up, other conditions fail too, and need no report.
     let is_beginning = moment.now_ms < STARTING_MS || own.parts.iter().any(catches_up);
     (!is_beginning && own.parts.iter().any(|part| !part.standby))
         .then(|| of_parts(IncidentKind::AggregatorFailing, AGGREGATOR, own))
@@ -155,10 +155,10 @@ fn catches_up(part: &StatusPart) -> bool {
 }
 
 fn last_word_of(it: &HeardService) -> String {
-    format!("its last word came from {}", it.status.instance)
+    format!("its last report came from {}", it.status.instance)
 }
 
-/// A service that publishes events: a simulator, a collector.
+/// A service that publishes events: a simulator or a collector.
 fn of_source(it: &HeardService, moment: &Moment) -> Option<Incident> {
     let status = &it.status;
     if [ARCHIVER, AGGREGATOR].contains(&status.service.as_str()) || status.ends {
@@ -187,8 +187,9 @@ fn dead_letters(heard: &Heard) -> Option<Incident> {
     })
 }
 
-/// Messages that wait to be archived: as an archiver that is heard says it, otherwise from where the
-/// last one stood to where this process has counted, or will.
+/// Messages that wait to be archived, as a reporting archiver counts them. Without such a report:
+/// the messages between the archiver's last known position and the end of what this process has
+/// counted or will count.
 fn waiting(heard: &Heard, moment: &Moment) -> Option<u64> {
     let said = |name: &str| {
         let archivers = heard.archivers().filter(|it| !it.is_silent);

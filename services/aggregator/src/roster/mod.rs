@@ -1,5 +1,5 @@
-//! All parts of the pipeline as this aggregator knows them: what each service says of itself, how long
-//! nothing was heard of it, and what that means. Pure but for its lock.
+//! All parts of the pipeline as this aggregator knows them: what each service reports, how long no
+//! report has come, and what that means. Pure, except for its lock.
 
 mod incidents;
 
@@ -14,77 +14,77 @@ use crate::{
     health::HealthNumbers,
 };
 
-/// Silence from which on a service is said to be gone: three words of one second each may be lost,
-/// and a page that looks once a second shows it within five.
+/// After this time without a report, a service counts as gone. Three reports of one second each may
+/// be lost, and a page that updates once a second shows the outage within five seconds.
 const SILENT_AFTER_MS: u64 = 4_000;
-/// The same after the connection to NATS, or this process, has begun: each service connects again by
-/// itself, with pauses of up to some seconds.
+/// The same limit after the connection to NATS, or this process, was started: each service connects
+/// again by itself, with pauses of up to some seconds.
 const CONNECTING_MS: u64 = 12_000;
-/// How long a service may begin before it is said that it does not do its job.
+/// How long a starting service may take before it is reported as failing.
 const STARTING_MS: u64 = 4_000;
-/// A source that nothing was heard of for so long was taken away for good: that none sends any more
-/// is told by the age of the newest event. An hour, in milliseconds.
+/// A source without reports for this long was probably removed on purpose; that no events arrive
+/// any more is shown by the age of the newest event. An hour, in milliseconds.
 const FORGOTTEN_AFTER_MS: u64 = 3_600_000;
-/// Services that are remembered, which bounds memory: a pipeline has about five.
+/// Services that are remembered at most, to bound memory: a pipeline has about five.
 const SERVICES_MAX: usize = 64;
-/// An incident that is over sooner was a hiccup, and is not worth an hour. In milliseconds.
+/// A shorter incident is not shown as the last one. In milliseconds.
 const BRIEF_MS: i64 = 3_000;
-/// How long an incident that is over is shown. An hour, in milliseconds.
+/// How long the last incident is shown. An hour, in milliseconds.
 const ENDED_SHOWN_MS: i64 = 3_600_000;
 
-/// The service that must be there.
+/// The service that every pipeline must have.
 const ARCHIVER: &str = "archiver";
-/// The name of ourselves.
+/// The name of this service.
 const AGGREGATOR: &str = "aggregator";
-/// The part of a service that is its connection to NATS.
+/// The condition for a service's connection to NATS.
 const NATS_PART: &str = "nats";
-/// The part of the archiver that is its connection to PostgreSQL.
+/// The condition for the archiver's connection to PostgreSQL.
 const POSTGRES_PART: &str = "postgres";
-/// What people call the servers.
+/// The names of the servers for people.
 const NATS: &str = "NATS";
 const POSTGRES: &str = "PostgreSQL";
 
-/// What was heard of all services; clones are the same.
+/// The reports of all services. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Roster(Arc<Mutex<Heard>>);
 
 #[derive(Debug, Default)]
 struct Heard {
     services: BTreeMap<(String, String), HeardService>,
-    /// Why the broker does not let us listen.
+    /// Why the broker does not allow listening.
     denial: Option<String>,
-    /// Since when words could be heard: at a monotonic time and on the wall. `None` while they can't.
+    /// Since when reports can arrive: in monotonic and in wall-clock time. `None` while they can't.
     listening: Option<(u64, i64)>,
-    /// When our own words were heard last, as in `listening`: they take the way of all others, so that a
-    /// broker that hangs is told from services that do.
+    /// When our own last report arrived, as in `listening`. It travels like all others, so that a
+    /// broker that hangs is distinguished from services that hang.
     echo: Option<(u64, i64)>,
-    /// The incident that is on, as it began, and the last one that ended.
+    /// The current incident, as it began, and the last one that ended.
     current: Option<Incident>,
     ended: Option<EndedIncident>,
 }
 
-/// The last word of a service.
+/// The last report of a service.
 #[derive(Clone, Debug)]
 struct HeardService {
     status: ServiceStatus,
-    /// When, by our own clocks: monotonic, and on the wall in milliseconds since 1970.
+    /// When it arrived, by our own clocks: monotonic, and wall-clock in milliseconds since 1970.
     at_ms: u64,
     wall_ms: i64,
-    /// When its first word came.
+    /// When the service's first report arrived.
     first_ms: u64,
     is_silent: bool,
 }
 
-/// What is known at a moment beside the words of others.
+/// What is known at a moment, in addition to the reports of others.
 #[derive(Clone, Debug)]
 pub(crate) struct Moment {
-    /// Never steps back, in milliseconds.
+    /// Monotonic time, in milliseconds.
     pub(crate) now_ms: u64,
-    /// On the wall, in milliseconds since 1970.
+    /// Wall-clock time, in milliseconds since 1970.
     pub(crate) wall_ms: i64,
-    /// What this process says of itself.
+    /// The report of this process itself.
     pub(crate) own: ServiceStatus,
-    /// How far it has counted.
+    /// How far this process has counted.
     pub(crate) streams: Vec<(Stream, HealthNumbers)>,
 }
 
@@ -98,12 +98,12 @@ pub(crate) struct PipelineView {
 }
 
 impl Roster {
-    /// Nobody was heard as yet.
+    /// A roster without reports.
     pub(crate) fn new() -> Self {
         Self(Arc::default())
     }
 
-    /// A service said something of itself.
+    /// Records a report of a service.
     pub(crate) fn heard(&self, status: ServiceStatus, at_ms: u64, wall_ms: i64) {
         let mut heard = self.lock();
         let key = (status.service.clone(), status.instance.clone());
@@ -119,12 +119,12 @@ impl Roster {
             .insert(key, HeardService { status, at_ms, wall_ms, first_ms, is_silent: false });
     }
 
-    /// Whether the broker lets us listen.
+    /// Sets why the broker does not allow listening.
     pub(crate) fn denied(&self, denial: Option<String>) {
         self.lock().denial = denial;
     }
 
-    /// How the pipeline is.
+    /// The state of the pipeline.
     pub(crate) fn look(&self, moment: &Moment) -> PipelineView {
         let mut heard = self.lock();
         heard.pass_time(moment);
@@ -145,13 +145,13 @@ impl Roster {
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {
-        // Entries are whole: a panic elsewhere can't leave one half made.
+        // Each change is complete when the lock is released, even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Heard {
-    /// Notes who is silent, and forgets whom nobody misses.
+    /// Marks services as silent, and forgets those that are not missed.
     fn pass_time(&mut self, moment: &Moment) {
         let own_key = (moment.own.service.clone(), moment.own.instance.clone());
         if let Some(own) = self.services.remove(&own_key) {
@@ -191,7 +191,7 @@ impl Heard {
         });
     }
 
-    /// Since when nothing comes back of what we say over a connection that seems to stand.
+    /// Since when our own reports have not come back, although the connection seems to work.
     fn hanging_since(&self, moment: &Moment) -> Option<i64> {
         let (at_ms, wall_ms) = self.echo?;
         let since_ms = at_ms.max(self.listening.map_or(0, |(since_ms, _)| since_ms));
@@ -202,7 +202,8 @@ impl Heard {
     fn follow(&mut self, incidents: &[Incident], wall_ms: i64) {
         let worst = incidents.iter().find(|incident| incident.severity == Severity::Incident);
         match (worst, self.current.take()) {
-            // Several in a row are one: it began with the first, and is named by what explains most.
+            // Incidents without a healthy moment between them are one: it began with the first, and
+            // is named after the cause that explains most.
             (Some(worst), Some(before)) => {
                 let since_ms = before.since_ms;
                 let told = if worst.kind < before.kind { worst.clone() } else { before };
@@ -233,7 +234,7 @@ impl Heard {
         self.services.values().filter(|service| service.status.service == ARCHIVER)
     }
 
-    /// What the last look at the ledger found, whoever looked.
+    /// The latest sums of the ledger, from any archiver.
     fn ledger(&self) -> Option<LedgerStatus> {
         let looks = self.archivers().filter_map(|it| it.status.archive.as_ref()?.ledger);
         looks.max_by_key(|ledger| ledger.checked_ms)
@@ -262,7 +263,7 @@ impl Heard {
         parts
     }
 
-    /// The archive's server, as the archivers see it: nobody else asks it all the time.
+    /// The archive's server, as the archivers see it: only they use it all the time.
     fn postgres(&self) -> PipelinePart {
         let mut heard = self.archivers().filter(|it| !it.is_silent).peekable();
         let is_known = heard.peek().is_some() && self.listening.is_some();
@@ -270,16 +271,16 @@ impl Heard {
     }
 }
 
-/// What a service says of a part that fails.
+/// What a service reports about a part that fails.
 fn failing<'a>(status: &'a ServiceStatus, name: &str) -> Option<&'a StatusPart> {
     status.parts.iter().find(|part| part.name == name && !part.standby)
 }
 
-/// What is said of a broker that hangs.
+/// The report about a broker that hangs.
 fn hanging(since_ms: i64) -> StatusPart {
     StatusPart {
         name: NATS_PART.to_owned(),
-        detail: "the connection stands, and nothing comes back over it".to_owned(),
+        detail: "there is a connection, but nothing comes back over it".to_owned(),
         since_ms,
         standby: false,
     }

@@ -43,7 +43,7 @@ fn failing_part(name: &str, detail: &str, since_ms: i64) -> Vec<StatusPart> {
     vec![StatusPart { name: name.to_owned(), detail: detail.to_owned(), since_ms, standby: false }]
 }
 
-/// A moment so many milliseconds after the start, at which this process is well.
+/// A moment `now_ms` milliseconds after the start, at which this process is healthy.
 fn moment(now_ms: u64) -> Moment {
     let health = HealthNumbers { position: 90, lag_messages: 10, ..HealthNumbers::default() };
     Moment {
@@ -58,8 +58,8 @@ fn wall(now_ms: u64) -> i64 {
     1_000_000 + i64::try_from(now_ms).unwrap()
 }
 
-/// What is wrong when these services have said this for long, and the page looks so much after the
-/// last word.
+/// The incidents after these services have reported this for a while, and `later_ms` after the last
+/// report.
 fn wrong(heard: &[ServiceStatus], later_ms: u64) -> Vec<Incident> {
     let roster = Roster::new();
     for status in heard {
@@ -92,9 +92,9 @@ fn who_is_not_heard_of_is_told_within_five_seconds_with_since_when_and_how_many_
     let found = wrong(&heard, 4_001);
     assert_eq!(kinds(&found), [IncidentKind::ArchiverSilent, IncidentKind::SourceSilent]);
     assert_eq!(found[0].since_ms, Some(wall(20_000)));
-    // It stood at 50, and what is counted or will be reaches to 100.
+    // The archiver was at 50, and what is counted or will be reaches to 100.
     assert_eq!(found[0].waiting_messages, Some(50));
-    assert_eq!(found[1].title, "Nothing is heard of lake-simulator");
+    assert_eq!(found[1].title, "No reports come from lake-simulator");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_broker_that_hangs_is_told_from_services_that_do() {
     roster.heard(archiver("a:1", false, 50), 0, wall(0));
     roster.look(&moment(0));
     assert_eq!(roster.look(&moment(4_000)).incidents, []);
-    // Nobody is heard, not even ourselves.
+    // No report arrives, not even our own.
     let view = roster.look(&moment(4_001));
     assert_eq!(kinds(&view.incidents), [IncidentKind::NatsDown]);
     assert_eq!(
@@ -203,13 +203,13 @@ fn another_of_the_same_work_stands_in_and_one_that_only_waits_does_not() {
     roster.heard(first, 20_000, wall(20_000));
     roster.heard(second, 20_000, wall(20_000));
     assert_eq!(roster.look(&moment(20_000)).incidents, []);
-    // The first is gone and holds its lock still.
+    // The first is gone and still holds its lock.
     roster.heard(archiver("b:1", true, 0), 25_000, wall(25_000));
     let found = roster.look(&moment(25_000)).incidents;
     assert_eq!(kinds(&found), [IncidentKind::StandbyOnly]);
     assert_eq!(found[0].since_ms, Some(wall(20_000)), "since the first was heard");
     assert!(found[0].detail.contains("a:1 holds"), "{:?}", found[0]);
-    // The second takes over: the first is nobody's concern any more.
+    // The second takes over, so the first is not missed any more.
     roster.heard(archiver("b:1", false, 60), 26_000, wall(26_000));
     assert_eq!(roster.look(&moment(26_000)).incidents, []);
     let archivers =
@@ -290,7 +290,7 @@ fn an_incident_that_is_over_is_told_with_its_span_for_an_hour() {
     roster.heard(archiver("a:1", false, 50), 0, wall(0));
     roster.heard(told.clone(), 5_000, wall(5_000));
     assert_eq!(kinds(&roster.look(&moment(5_000)).incidents), [IncidentKind::ArchiverFailing]);
-    // What explains it comes to light.
+    // The cause is reported later.
     told.parts.extend(failing_part(POSTGRES_PART, "no connection since …", wall(900)));
     roster.heard(told, 6_000, wall(6_000));
     assert_eq!(roster.look(&moment(6_000)).last_incident, None, "it is not over");

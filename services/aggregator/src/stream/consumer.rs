@@ -21,23 +21,23 @@ static SAMPLED: FailPoint = FailPoint::new("aggregator.sampled");
 static RECEIVED: FailPoint = FailPoint::new("aggregator.received");
 static APPLIED: FailPoint = FailPoint::new("aggregator.applied");
 
-/// What ended counting.
+/// Why counting ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CountingEnd {
-    /// The service drains, or the partition is another's.
+    /// The service drains, or another process owns the partition.
     Drained,
-    /// The stream is no longer the one that was counted, whether or not somebody has said so:
-    /// find its state again.
+    /// The stream is no longer the one that was counted, whether or not the epoch was raised
+    /// already: recover the state again.
     Epoch {
-        /// How it differs.
+        /// How the stream differs.
         why: String,
-        /// The epoch that ends with it.
+        /// The epoch that ends because of it.
         epoch: u32,
     },
-    /// Somebody else stored a snapshot: find the state again, if the partition is still ours.
+    /// Somebody else stored a snapshot: recover the state again, if the partition is still ours.
     Superseded(String),
-    /// Messages are gone that were not counted here and that the archive has, or may have: take the
-    /// state from the archive, once that is past them.
+    /// Messages were deleted that were not counted here and that the archive has, or may have:
+    /// rebuild the state from the archive, once the archiver is past them.
     Missed(Gap),
 }
 
@@ -51,18 +51,18 @@ impl CountingEnd {
 #[derive(Debug)]
 pub(super) struct Consumer<'a> {
     pub(super) context: &'a StreamContext,
-    /// The archive of what is read; `None` if none is set, or for a replay.
+    /// The archive of the stream; `None` if none is set, or for a replay.
     pub(super) store: Option<&'a StoreSettings>,
     pub(super) subjects: Subjects,
     pub(super) fold: SharedFold,
     pub(super) samples: SamplePublisher,
     pub(super) caught_up: CaughtUp,
     pub(super) epoch: &'a StreamEpoch,
-    /// How far is counted, for those who ask how far the stream reaches.
+    /// How far the stream is counted, for the backlog.
     pub(super) position: &'a SharedPosition,
 }
 
-/// Publishes samples while the partition is ours.
+/// Publishes samples while this process owns the partition.
 #[derive(Debug)]
 pub(super) struct SamplePublisher {
     pub(super) publisher: Arc<Publisher>,
@@ -70,11 +70,11 @@ pub(super) struct SamplePublisher {
     pub(super) lease: Lease,
 }
 
-/// Whether the consumer has reached what was the last sequence of the stream at start.
+/// Whether the consumer has reached the last sequence that the stream had at the start.
 #[derive(Debug)]
 pub(super) struct CaughtUp {
     pub(super) target: u64,
-    /// Raised to true then.
+    /// Set to `true` when it has.
     pub(super) reached: watch::Sender<bool>,
 }
 
@@ -87,8 +87,8 @@ impl CaughtUp {
 }
 
 impl SamplePublisher {
-    /// Publishes a sample, once the partition is certain to be ours. False: it is another's, and
-    /// nothing was published.
+    /// Publishes a sample once it is certain that this process owns the partition. Returns `false`,
+    /// and publishes nothing, if another process does.
     async fn publish(&self, sample: &Sample) -> Result<bool, BusError> {
         if !self.lease.is_confirmed().await {
             return Ok(false);
@@ -104,7 +104,7 @@ impl Consumer<'_> {
     ///
     /// # Errors
     ///
-    /// What no retry can mend.
+    /// An error that no retry can correct.
     pub(super) async fn run(
         &self,
         mut reader: Reader,
@@ -145,8 +145,8 @@ impl Consumer<'_> {
                     self.passed(last);
                 }
                 Read::Subscribed(_) => {
-                    // The reader has a connection of its own, and what it gives next may be
-                    // another stream's.
+                    // The reader has a connection of its own, and its next message may belong to
+                    // another stream.
                     let mark = self.fold.lock().mark();
                     let compared = bus.compare_until_answered(name, &mark, drain).await?;
                     let Some(compared) = compared else { return Ok(CountingEnd::Drained) };
@@ -159,20 +159,20 @@ impl Consumer<'_> {
         }
     }
 
-    /// Whether the stream begins behind a message: another aggregator has counted it meanwhile and
-    /// stored a snapshot, or the archiver does not wait for one. What is missing then stands in
-    /// that snapshot or in the archive; to go on without it would make every sample wrong.
+    /// Whether the stream begins after a message. Then another aggregator has counted the message
+    /// and stored a snapshot, or the archiver does not wait for snapshots. The missing messages are
+    /// in that snapshot or in the archive; without them every sample would be wrong.
     async fn was_trimmed(&self, sequence: u64) -> Result<bool, BusError> {
         match self.context.bus.stream(&self.context.name).await {
             Ok(status) => Ok(status.first_sequence > sequence),
-            // Finding the state again asks until there is an answer.
+            // Recovering the state asks again until there is an answer.
             Err(error) if error.is_transient() => Ok(true),
             Err(error) => Err(error),
         }
     }
 
-    /// What follows from messages that are gone from the middle of the stream before they were
-    /// counted here; `None`: the archive is without them, too, or there is none.
+    /// Decides how to continue after messages were deleted from the middle of the stream before
+    /// they were counted. `None` if the archive does not have them either, or there is no archive.
     async fn missed(
         &self,
         gap: Gap,
@@ -183,8 +183,8 @@ impl Consumer<'_> {
         let Some(store) = self.store else {
             tracing::error!(
                 %stream, first, last,
-                "deleted messages were not counted, and there is no archive that could have them: \
-                 the numbers are without them"
+                "deleted messages were not counted, and there is no archive that may have them; \
+                 they are missing in the numbers"
             );
             return Ok(None);
         };
@@ -199,7 +199,7 @@ impl Consumer<'_> {
             if news.is_new(&why) {
                 tracing::warn!(
                     %stream, first, last, why,
-                    "waiting for what the archive has of the deleted messages"
+                    "waiting until it is known whether the archive has the deleted messages"
                 );
             }
             tokio::select! {
@@ -213,13 +213,14 @@ impl Consumer<'_> {
         Ok(Some(CountingEnd::Missed(gap)))
     }
 
-    /// Counts a message. False: the partition is another's, and nothing was done.
+    /// Counts a message. Returns `false`, and changes nothing, if another process owns the
+    /// partition.
     async fn message(&self, delivery: &Delivery) -> Result<bool, BusError> {
         let metrics = &self.context.metrics;
         let sample = self.fold.lock().sample_before(delivery.broker_ns);
         if let Some(sample) = sample {
-            // Before the message is counted, so that a snapshot that holds the message can wait
-            // for the sample's acknowledgement.
+            // The sample is published before the message is counted, so that a snapshot with the
+            // message can wait for the sample's acknowledgement.
             if !self.samples.publish(&sample).await? {
                 return Ok(false);
             }
@@ -235,7 +236,7 @@ impl Consumer<'_> {
         Ok(true)
     }
 
-    /// Everything up to a sequence is counted, or known to be lost.
+    /// Records that everything up to a sequence is counted, or known to be lost.
     fn passed(&self, sequence: u64) {
         self.position.moved(sequence);
         self.caught_up.reached(sequence);

@@ -1,36 +1,37 @@
-//! A gap in the middle of a stream: messages that are gone before they were counted here.
+//! A gap in the middle of a stream: messages that were deleted before they were counted here.
 
 use std::time::Duration;
 
 use domain::Stream;
 use event_store::{ArchiveView, MessageRange, StoreError, StoreSettings, read_checkpoint};
 
-/// How often the archive is asked while the archiver is on its way to a gap.
+/// How often the archive is asked while the archiver has not passed a gap.
 pub(super) const GAP_POLL: Duration = Duration::from_millis(100);
-/// How often it is asked before the state is taken from the archive, whatever that says: an
-/// archiver that is not behind passes a gap within a second; with another one, numbers that stand
-/// still are not shown as if they were current.
+/// How often the archive is asked before the state is rebuilt from it in any case. An archiver that
+/// is not behind passes a gap within a second. If it is behind, waiting longer would show old
+/// numbers as if they were current.
 pub(super) const GAP_POLLS_MAX: u32 = 100;
 
-/// Messages of one epoch that are gone, both ends included.
+/// Deleted messages of one epoch, both ends included.
 pub(super) type Gap = MessageRange;
 
-/// What the archive says of a gap.
+/// What the archive has of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Archived {
-    /// The archiver met the same gap and declared it a loss: both services go on without it.
+    /// The archiver found the same gap and declared the messages lost: both services continue
+    /// without them.
     Nothing,
-    /// Some of it is archived, and must be counted, too.
+    /// Some messages are archived, and must be counted too.
     Something,
-    /// The archiver has not passed it.
+    /// The archiver has not passed the gap.
     NotYet,
 }
 
-/// Asks the archive what it has of a gap.
+/// Asks the archive whether it has messages of a gap.
 ///
 /// # Errors
 ///
-/// The archive cannot be asked.
+/// The archive can't be read.
 pub(super) async fn ask(
     store: &StoreSettings,
     stream: Stream,
@@ -44,7 +45,7 @@ pub(super) async fn ask(
     Ok(if is_lost(gap, &losses) { Archived::Nothing } else { Archived::Something })
 }
 
-/// Whether every message of a gap is declared lost. The losses are ascending.
+/// Whether every message of a gap is declared lost. `losses` must be ascending.
 fn is_lost(gap: &Gap, losses: &[MessageRange]) -> bool {
     let mut next = gap.first;
     for loss in losses.iter().filter(|loss| loss.epoch == gap.epoch) {

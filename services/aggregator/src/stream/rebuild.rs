@@ -1,4 +1,4 @@
-//! The state from the archive, when no snapshot serves.
+//! Rebuilds the state from the archive if no snapshot can be used.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use service_kit::FailPoint;
 use super::{context::StreamContext, gap::Gap};
 use crate::fold::StreamFold;
 
-/// How often the archiver's checkpoint is looked up while it is waited for.
+/// How often the archiver's checkpoint is read while a rebuild waits for it.
 const CHECKPOINT_POLL: Duration = Duration::from_millis(250);
 
 static REBUILT: FailPoint = FailPoint::new("aggregator.rebuilt");
@@ -22,35 +22,35 @@ pub(super) struct Recovery<'a> {
     /// The archive; `None` if none is set.
     pub(super) store: Option<&'a StoreSettings>,
     pub(super) epoch: &'a StreamEpoch,
-    /// Whether the archive is asked although a snapshot would serve.
+    /// Whether to rebuild from the archive even if a snapshot can be used.
     pub(super) from_archive: bool,
-    /// What the archive must have passed: messages that are gone from the middle of the stream.
+    /// Messages deleted from the middle of the stream, which the archive must have passed.
     pub(super) missed: Option<Gap>,
 }
 
 /// How a rebuild ended.
 #[derive(Debug)]
 pub(super) enum Rebuilt {
-    /// The state after a message that the archive has.
+    /// The state after a message that is archived.
     Whole(Box<StreamFold>),
     /// The service drains.
     Drained,
-    /// Another epoch is in force by now, or will be: begin again.
+    /// Another epoch is in force, or will be: begin again.
     EpochMoved,
 }
 
-/// What a rebuild waits for.
+/// How waiting for the archiver ended.
 enum Awaited {
     Reached,
     Drained,
     EpochMoved,
 }
 
-/// Folds the archive as far as the stream can no longer give it. First it waits until the archiver's
-/// checkpoint has reached that, in the epoch that is in force.
+/// Folds the part of the archive that is no longer in the stream. Waits first until the archiver's
+/// checkpoint has reached the beginning of the stream, in the epoch that is in force.
 ///
-/// One repeatable-read transaction: what the archiver commits meanwhile is not seen, and is read
-/// from the stream afterwards.
+/// The archive is read in one repeatable-read transaction. Later commits of the archiver are not
+/// seen, and their messages are read from the stream afterwards.
 ///
 /// # Errors
 ///
@@ -95,14 +95,14 @@ pub(super) async fn from_archive(
         }
     }
     if unexpected > 0 {
-        tracing::error!(%stream, unexpected, "rows of the archive that live can't have counted");
+        tracing::error!(%stream, unexpected, "the archive has rows that were not counted live");
     }
-    // The mark may be the broker's own, which says nothing of the archive: that the stream is still
-    // the one that was archived is asked once more, after what may have taken long.
+    // The mark may be the broker's own, which proves nothing about the archive. So check again,
+    // after what may have taken long, that the stream is still the one that was archived.
     let compared = bus.compare_until_answered(name, &checkpoint, drain).await?;
     let Some(compared) = compared else { return Ok(Rebuilt::Drained) };
     if let Some(why) = compared.replacement() {
-        tracing::warn!(%stream, why, "the stream became another while it was rebuilt");
+        tracing::warn!(%stream, why, "the stream was replaced during the rebuild");
         return Ok(Rebuilt::EpochMoved);
     }
     REBUILT.pass();
@@ -110,10 +110,10 @@ pub(super) async fn from_archive(
     Ok(Rebuilt::Whole(Box::new(StreamFold::new(state, mark))))
 }
 
-/// Where the fold of the archive ends and the stream goes on: at the first message that the stream
-/// still has. From there on every sample is taken as it was, or would have been, had nobody lost the
-/// snapshot. Behind messages that are gone from the middle of the stream it is the checkpoint: the
-/// archive may have more of that kind.
+/// Where the fold of the archive ends and the stream continues: at the first message that the
+/// stream still has. From there on every sample is the same as without the loss of the snapshot.
+/// After messages were deleted from the middle of the stream, the fold ends at the checkpoint
+/// instead, because the archive may have more such messages.
 async fn end(
     recovery: &Recovery<'_>,
     view: &mut ArchiveView,
@@ -163,8 +163,8 @@ async fn archive_is_ahead(
     }
 }
 
-/// Whether the stream goes on where the archive ends, without a gap of the same epoch that was
-/// missed before.
+/// Whether the stream continues where the archive ends, and the archive has passed a gap of the
+/// same epoch that was missed before.
 fn reaches(mark: &Mark, epoch: u32, first_sequence: u64, missed: Option<Gap>) -> bool {
     let needed = missed.filter(|gap| gap.epoch == epoch).map_or(0, |gap| gap.last);
     mark.epoch == epoch && mark.sequence + 1 >= first_sequence && mark.sequence >= needed

@@ -12,22 +12,22 @@ use super::{
 };
 use crate::{fold::StreamFold, snapshot_refusal::SnapshotRefusal};
 
-/// A state to go on from, and what the next snapshot must know.
+/// A state from which counting continues, and what the next snapshot needs.
 #[derive(Debug)]
 pub(super) struct Recovered {
     /// The state.
     pub(super) fold: StreamFold,
-    /// Revision of the snapshot's pointer that ours replaces.
+    /// Revision of the pointer that the next snapshot replaces.
     pub(super) revision: u64,
     /// Whether it was rebuilt from the archive.
     pub(super) rebuilt: bool,
 }
 
-/// A snapshot that can't be gone on from.
+/// A snapshot that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct RefusedSnapshot {
     reason: SnapshotRefusal,
-    /// What exactly is wrong.
+    /// The exact problem.
     detail: String,
 }
 
@@ -67,7 +67,7 @@ impl Stored {
     }
 }
 
-/// What one look found.
+/// The result of one attempt.
 enum Looked {
     Found(Box<Recovered>),
     Drained,
@@ -75,12 +75,12 @@ enum Looked {
 }
 
 impl Recovery<'_> {
-    /// Finds the state, or rebuilds it if that is asked for. Waits as long as a rebuild needs to wait
-    /// for the archiver. `None`: the stream drains.
+    /// Recovers the state, or rebuilds it if requested. Waits for the archiver if a rebuild needs
+    /// that. `None` if the stream drains first.
     ///
     /// # Errors
     ///
-    /// Rules that this program does not know; a rebuild that needs an archive where none is set.
+    /// The rules are not known to this program; or a rebuild needs an archive and none is set.
     pub(super) async fn run(&self) -> anyhow::Result<Option<Recovered>> {
         loop {
             match self.look().await? {
@@ -88,7 +88,7 @@ impl Recovery<'_> {
                 Looked::Drained => return Ok(None),
                 Looked::Again => {
                     let stream = &self.context.name;
-                    tracing::info!(stream, "another epoch is in force: looking again");
+                    tracing::info!(stream, "another epoch is in force; recovering again");
                 }
             }
         }
@@ -109,8 +109,8 @@ impl Recovery<'_> {
         };
         let epoch = self.epoch_in_force(mark).await?;
         if let Some(mark) = mark.filter(|mark| mark.epoch > epoch) {
-            // The entry was lost, and the archive does not know of that epoch: it is never used
-            // again, for nobody can say what it was.
+            // The entry was lost, and the archive does not know that epoch. The epoch is never used
+            // again, because nobody knows what it contained.
             tracing::error!(stream = name, epoch = mark.epoch, "a snapshot of an unknown epoch");
             bus.epochs().raise(name, mark.epoch).await?;
             return Ok(Looked::Again);
@@ -123,7 +123,7 @@ impl Recovery<'_> {
                 return Ok(found(StreamFold::new(state, mark), false));
             }
             Stored::Nothing => {
-                tracing::warn!(stream = name, "no snapshot: rebuilding from the archive");
+                tracing::warn!(stream = name, "no snapshot; rebuilding from the archive");
                 None
             }
             Stored::Refused(refusal) => Some(refusal),
@@ -148,7 +148,7 @@ impl Recovery<'_> {
                 stream = name,
                 reason = reason.name(),
                 why = detail,
-                "snapshot refused: rebuilding from the archive"
+                "snapshot refused; rebuilding from the archive"
             );
             if reason == SnapshotRefusal::OtherStream {
                 self.end(epoch, mark, &detail).await?;
@@ -156,7 +156,7 @@ impl Recovery<'_> {
             }
         }
         let store = self.store.context(
-            "the state must be rebuilt from the archive: set DATABASE_URL for the aggregator",
+            "the state must be rebuilt from the archive; set DATABASE_URL for the aggregator",
         )?;
         Ok(match rebuild::from_archive(self, store, &rules, epoch).await? {
             Rebuilt::Whole(fold) => found(*fold, true),
@@ -165,7 +165,7 @@ impl Recovery<'_> {
         })
     }
 
-    /// Compares the broker with itself and, where it can be asked, with the archive.
+    /// Checks that the broker agrees with itself and, if the archive can be read, with the archive.
     async fn meet(&self) -> anyhow::Result<()> {
         let StreamContext { name: stream, bus, .. } = self.context;
         let broker = bus.broker_side(stream).await?;
@@ -177,9 +177,9 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// The epoch in force: never below that of the checkpoint, and raised if the stream is not the
-    /// one that the checkpoint speaks of. The archive may know of messages that an older copy of
-    /// the broker knows nothing of, neither in its streams nor in its snapshots.
+    /// The epoch in force. It is never below that of the checkpoint, and is raised if the stream is
+    /// not the one of the checkpoint. The archive may know messages that an older copy of the
+    /// broker does not have, neither in its streams nor in its snapshots.
     async fn epoch_in_force(&self, snapshot: Option<Mark>) -> anyhow::Result<u32> {
         let StreamContext { name, bus, .. } = self.context;
         loop {
@@ -195,31 +195,33 @@ impl Recovery<'_> {
             if self.checkpoint().await == Some(checkpoint) {
                 return self.end(epoch, snapshot, &why).await;
             }
-            // It moved on, and what it had passed was trimmed; or the archiver found the same, and
-            // its checkpoint is of the next epoch: all is asked again.
+            // The checkpoint moved on, and the messages before it were trimmed; or the archiver
+            // found the same problem, and its checkpoint has the next epoch. Check everything
+            // again.
         }
     }
 
-    /// Ends an epoch that a snapshot may know more of; returns the epoch that is in force then.
+    /// Ends an epoch, of which a snapshot may know more messages. Returns the epoch that is in
+    /// force afterwards.
     async fn end(&self, epoch: u32, snapshot: Option<Mark>, why: &str) -> anyhow::Result<u32> {
         self.context.metrics.observe_epoch_ended();
         let snapshot = snapshot.filter(|mark| mark.epoch == epoch).map(|mark| mark.sequence);
         Ok(self.epoch.end(epoch, snapshot.unwrap_or(0), why).await?)
     }
 
-    /// How far the archive reaches. It is no condition for starting: `None`, if it can't be asked.
+    /// How far the archive reaches; `None` if it can't be read, which does not prevent a start.
     async fn checkpoint(&self) -> Option<Mark> {
         let stream = &self.context.name;
         match read_checkpoint(self.store?, stream).await {
             Ok(mark) => mark,
             Err(error) => {
-                tracing::warn!(stream, %error, "the archive can't be asked");
+                tracing::warn!(stream, %error, "the archive can't be read");
                 None
             }
         }
     }
 
-    /// Why the state of a snapshot can't be gone on from; `None`: it can.
+    /// Why the state of a snapshot can't be used; `None` if it can.
     async fn refusal(
         &self,
         state: &StreamState,
@@ -237,8 +239,8 @@ impl Recovery<'_> {
     }
 }
 
-/// Whether a snapshot speaks of this stream, by these rules, in this epoch, and can be gone on
-/// from.
+/// Whether a snapshot belongs to this stream, these rules and this epoch, and counting can continue
+/// from it.
 fn fits(
     state: &StreamState,
     mark: &Mark,

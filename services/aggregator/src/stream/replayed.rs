@@ -1,4 +1,4 @@
-//! Where the state of a replay run comes from: its own snapshot, or its own stream.
+//! Recovers the state of a replay run: from its own snapshot, or its own stream.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use wire::replay::read_replay;
 use super::{context::StreamContext, recovery::Recovered};
 use crate::fold::StreamFold;
 
-/// How often a run that is not there yet is looked for.
+/// How often a run that does not exist yet is searched for.
 const RUN_POLL: Duration = Duration::from_millis(500);
 
-/// Finds the state of a stream of a run, by the rules of the stream that it replays. Waits until the
-/// run is there. `None`: the stream drains.
+/// Recovers the state of a stream of a run, with the rules of the stream that it replays. Waits
+/// until the run exists. `None` if the stream drains first.
 ///
 /// # Errors
 ///
-/// Rules that this program does not know; a run whose beginning is gone.
+/// The rules are not known to this program; or the beginning of the run is gone.
 pub(super) async fn find(
     context: &StreamContext,
     run: &ReplayRun,
@@ -44,8 +44,8 @@ pub(super) async fn find(
     let next = fold.mark().sequence.saturating_add(1);
     anyhow::ensure!(
         status.first_sequence <= next,
-        "run {} begins at message {}, {next} is needed: it was counted and trimmed by another \
-         aggregator; replay it again under another name",
+        "run {} begins at message {}, but {next} is needed: another aggregator counted and \
+         trimmed it; replay it again under another name",
         run.name(),
         status.first_sequence
     );
@@ -62,7 +62,7 @@ async fn stream_of_run(context: &StreamContext) -> Result<Option<StreamStatus>, 
             Err(error) => return Err(error),
         }
         if !std::mem::replace(&mut said, true) {
-            tracing::warn!(stream, "waiting for the run: `lakegauge replay` makes it");
+            tracing::warn!(stream, "waiting for the run, which `lakegauge replay` creates");
         }
         tokio::select! {
             () = drain.cancelled() => return Ok(None),
@@ -75,7 +75,7 @@ async fn stream_of_run(context: &StreamContext) -> Result<Option<StreamStatus>, 
 enum NoState {
     /// The run must be counted from its beginning.
     Unusable(String),
-    /// The broker was asked for what decides it.
+    /// The broker did not answer a request that decides about the snapshot.
     Unanswered(BusError),
 }
 
@@ -112,7 +112,7 @@ async fn from_snapshot(
     Ok(StreamFold::of_replay(state, mark, passed))
 }
 
-/// The position of the last event up to a message: it stands in the message.
+/// The position of the last event in a message.
 async fn passed(context: &StreamContext, sequence: u64) -> Result<Option<Position>, NoState> {
     let message = context.bus.message_at(&context.name, sequence).await?;
     let Some(message) = message else { return Ok(None) };

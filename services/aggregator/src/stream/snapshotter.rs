@@ -1,4 +1,4 @@
-//! Snapshots of one stream's state: stored each interval, and told when they can't be.
+//! Snapshots of one stream's state: stored at each interval, and reported when they can't be.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::StreamContext;
 use crate::{lease::Lease, shared_fold::SharedFold};
 
-/// Between two looks at how long something is in no snapshot.
+/// How often the age of unsaved events is checked.
 const LOOK: Duration = Duration::from_millis(500);
 
 static SNAPSHOT_TAKEN: FailPoint = FailPoint::new("aggregator.snapshot_taken");
@@ -21,32 +21,34 @@ static SNAPSHOT_STORED: FailPoint = FailPoint::new("aggregator.snapshot_stored")
 #[derive(Debug)]
 pub(super) struct Snapshotter {
     pub(super) context: StreamContext,
-    /// Whether nobody else trims what is read.
+    /// Whether this process must trim the stream, because nobody else does.
     pub(super) trims: bool,
     pub(super) fold: SharedFold,
-    /// The samples: a snapshot is stored only after every sample up to it was acknowledged.
+    /// The publisher of samples: a snapshot is stored only after every sample up to it was
+    /// acknowledged.
     pub(super) samples: Arc<Publisher>,
     /// Revision of the pointer that the next snapshot replaces.
     pub(super) revision: u64,
-    /// How far the snapshot in force reaches; `None` if none serves yet.
+    /// How far the snapshot in force reaches; `None` if there is no usable one yet.
     pub(super) stored: Option<Mark>,
-    /// Snapshots are stored by its holder alone.
+    /// Only the lease's holder stores snapshots.
     pub(super) lease: Lease,
 }
 
-/// Since when something counted is in no snapshot, and why.
+/// Since when counted events are in no snapshot, and why.
 #[derive(Debug)]
 pub(super) struct Unsaved {
     context: StreamContext,
     condition: Condition,
     overdue_after: Duration,
-    /// When all that was counted was in a snapshot.
+    /// When a snapshot last contained everything that was counted.
     saved: Duration,
     why: String,
 }
 
 impl Unsaved {
-    /// Nothing is unsaved yet. From `overdue_after` on the condition fails.
+    /// Begins with nothing unsaved. The condition fails when events are unsaved for
+    /// `overdue_after`.
     pub(super) fn new(
         context: StreamContext,
         condition: Condition,
@@ -70,7 +72,7 @@ impl Unsaved {
             self.condition.pass(format!("{name}: stored"));
         } else {
             self.condition.fail(format!(
-                "{name}: what was counted in the last {seconds} s is in no snapshot, so that a \
+                "{name}: what was counted in the last {seconds} s is in no snapshot, so a \
                  restart takes longer and the stream can't be trimmed: {}",
                 self.why
             ));
@@ -92,14 +94,14 @@ impl Drop for Unsaved {
 }
 
 impl Snapshotter {
-    /// Stores a snapshot each interval until told to stop, then one more. Where none serves as yet,
-    /// the first is stored at once: a state that was rebuilt, which may have taken long, is not
-    /// rebuilt again after a kill.
+    /// Stores a snapshot at each interval until `stop` is cancelled, then one more. If there is no
+    /// usable snapshot, the first one is stored at once, so that a rebuild, which may have taken
+    /// long, is not repeated after a kill.
     ///
     /// # Errors
     ///
-    /// [`BusError::Superseded`]: another aggregator stored one. What passes is tried again at the
-    /// next interval.
+    /// [`BusError::Superseded`] if another aggregator stored a snapshot. After errors that end by
+    /// themselves, storing is tried again at the next interval.
     pub(super) async fn run(
         mut self,
         interval: Duration,
@@ -114,14 +116,14 @@ impl Snapshotter {
                 never = unsaved.watch() => match never {},
             };
             wait = interval;
-            // To store may have to wait for long.
+            // Storing may have to wait for a long time.
             let stored = tokio::select! {
                 stored = self.store() => stored,
                 never = unsaved.watch() => match never {},
             };
             match stored {
                 Ok(true) => unsaved.saved(),
-                Ok(false) => unsaved.why = "owning the partition is not renewed".to_owned(),
+                Ok(false) => unsaved.why = "the lease of the partition is not renewed".to_owned(),
                 Err(error) if error.is_transient() => {
                     self.context.metrics.observe_snapshot_failure();
                     tracing::warn!(%error, "snapshot not stored; the next one tries again");
@@ -135,7 +137,8 @@ impl Snapshotter {
         }
     }
 
-    /// Stores a snapshot of what is counted, unless it is stored; whether it is.
+    /// Stores a snapshot of what is counted, unless it is stored already. Returns `false` if this
+    /// process may not store one now.
     async fn store(&mut self) -> Result<bool, BusError> {
         let StreamContext { name, bus, clock, metrics, .. } = &self.context;
         let (bytes, mark) = {
@@ -144,7 +147,7 @@ impl Snapshotter {
             if self.stored == Some(mark) {
                 return Ok(true);
             }
-            // One that is not certain to have the lease waits for the next renewal.
+            // If the lease is not certain, the snapshot waits for the next renewal.
             if !self.lease.is_current() {
                 return Ok(false);
             }
@@ -163,8 +166,8 @@ impl Snapshotter {
         Ok(true)
     }
 
-    /// Trims a stream that is more than half full, below the message of the snapshot: a replay that
-    /// is larger than its stream flows through it.
+    /// Trims a stream that is more than half full, below the message of the snapshot, so that a
+    /// replay may be larger than its stream.
     async fn make_room(&self, sequence: u64) -> Result<(), BusError> {
         let StreamContext { name: stream, bus, .. } = &self.context;
         let status = bus.stream(stream).await?;

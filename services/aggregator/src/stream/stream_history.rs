@@ -1,4 +1,4 @@
-//! What is known of a stream from one lease to the next.
+//! What is known about a stream from one lease to the next.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,15 +9,15 @@ use prometheus::Registry;
 
 use crate::{config::Config, health::LiveHealth, metrics::StreamMetrics};
 
-/// What is known of a stream from one lease to the next.
+/// What is known about a stream from one lease to the next.
 #[derive(Debug)]
 pub(crate) struct StreamHistory {
     pub(crate) stream: Stream,
-    /// What was seen before the partition was another's says how far a stream reached that was made
-    /// again meanwhile.
+    /// While another process owns the partition, the stream may be created again. What was seen
+    /// before shows how far the old stream reached.
     pub(crate) epoch: Arc<StreamEpoch>,
     health: LiveHealth,
-    /// Shown from the first lease on: who waits for one shows none.
+    /// Registered at the first lease, because a waiting aggregator shows no metrics of streams.
     metrics: OnceLock<StreamMetrics>,
 }
 
@@ -28,11 +28,11 @@ impl StreamHistory {
         Self { stream, epoch, health, metrics: OnceLock::new() }
     }
 
-    /// The metrics of the stream, registered when they are asked for first.
+    /// The metrics of the stream, registered at the first call.
     ///
     /// # Errors
     ///
-    /// A name that is taken: a mistake of ours.
+    /// A metric's name is taken, which is a programming error.
     pub(crate) fn metrics(&self, registry: &Registry) -> anyhow::Result<StreamMetrics> {
         if let Some(metrics) = self.metrics.get() {
             return Ok(metrics.clone());
