@@ -13,16 +13,16 @@ use crate::{
     timestamptz::Timestamptz,
 };
 
-/// How far a stream is archived, and what is needed to go on.
+/// How far a stream is archived, and what is needed to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The last message that is archived to its end.
+    /// The last message whose effects are archived completely.
     pub mark: Mark,
-    /// Bytes of the sequenced ids seen.
+    /// The encoded sets of sequenced ids.
     pub(crate) seen: Vec<u8>,
-    /// The largest derived identity ever given up.
+    /// The largest derived identity that was ever removed from the set.
     pub derived_floor: Option<EventIdentity>,
-    /// The number that the next event too old to judge gets; from 1, without gaps.
+    /// The number for the next event that is too old to judge; starts at 1, without gaps.
     pub next_verdict: u64,
     /// The highest verdict number whose position is noted on its row; 0 before the first.
     pub noted_verdict: u64,
@@ -31,7 +31,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// How far the verdicts of the stream are.
+    /// How far the verdicts of the stream are given and noted.
     pub const fn verdicts(&self) -> VerdictProgress {
         VerdictProgress {
             sequence: self.mark.sequence,
@@ -58,7 +58,7 @@ pub(crate) async fn load(
     .doing(DOING)
 }
 
-/// Whether the checkpoint is still `known`, inside of the caller's transaction and until its end.
+/// Whether the checkpoint is still `known`. The answer holds until the caller's transaction ends.
 pub(crate) async fn is_still(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -95,7 +95,7 @@ impl FromRow<'_, PgRow> for Checkpoint {
     }
 }
 
-/// The mark in a row that has its four columns.
+/// The mark in a row with its four columns.
 pub(crate) fn mark(row: &PgRow) -> Result<Mark, sqlx::Error> {
     Ok(Mark {
         epoch: read(row, "epoch")?,
@@ -105,7 +105,7 @@ pub(crate) fn mark(row: &PgRow) -> Result<Mark, sqlx::Error> {
     })
 }
 
-/// Replaces the checkpoint if it is still `known`. False: somebody else moved it.
+/// Replaces the checkpoint if it is still `known`. Returns `false` if somebody else moved it.
 pub(crate) async fn compare_and_set(
     connection: &mut PgConnection,
     stream: StreamId,

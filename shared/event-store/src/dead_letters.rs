@@ -1,7 +1,7 @@
-//! Dead letters as people work with them: found, read, put where they belong, let go.
+//! Dead letters for people: finding, reading, retrying and dropping them.
 //!
-//! A dead letter is never deleted. Closing one says how: its row was inserted, it was published
-//! again, or it was dropped.
+//! A dead letter is never deleted. When it is closed, the way is stored: its row was inserted, it
+//! was published again, or it was dropped.
 
 use domain::{EventId, EventIdentity, Position, Reason, Timestamp};
 use sqlx::{PgConnection, Row, postgres::PgRow};
@@ -28,53 +28,53 @@ use crate::{
 };
 
 const DOING: &str = "reading dead letters";
-/// Dead letters of one page: with their bytes a few megabytes.
+/// The most dead letters on one page: a few megabytes with their bytes.
 const PAGE_LETTERS: i64 = 500;
 
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its number, by which people name it.
+    /// Its number, which people use to refer to it.
     pub number: u64,
-    /// The stream that it was read from.
+    /// The stream in which its message was read.
     pub stream: String,
-    /// Who sent it; `None` where that is not kept.
+    /// The source that sent it; `None` if the source is not kept.
     pub source: Option<String>,
-    /// Where it stood there.
+    /// Its position in the stream.
     pub position: Position,
     /// The broker's timestamp of its message, in nanoseconds since 1970.
     pub broker_ns: i64,
-    /// When it was kept, by the database's clock.
+    /// When it was stored, by the database's clock.
     pub received_at: Timestamp,
-    /// Why.
+    /// Why the event was refused.
     pub reason: Reason,
-    /// The field at fault.
+    /// The field that was wrong.
     pub field: Option<String>,
-    /// What exactly is wrong.
+    /// The exact problem.
     pub detail: String,
-    /// What PostgreSQL said when it refused the row.
+    /// The SQLSTATE with which PostgreSQL refused the row.
     pub sqlstate: Option<String>,
-    /// Whether the event was counted all the same: only the database refused it.
+    /// Whether the event was counted although the database refused its row.
     pub counted: bool,
-    /// Its identity, where it could be read.
+    /// Its identity, if it could be read.
     pub identity: Option<EventIdentity>,
-    /// Its bytes; as many as were asked for.
+    /// Its bytes, up to the requested number.
     pub bytes: Vec<u8>,
-    /// How many bytes it has.
+    /// The number of all its bytes.
     pub bytes_total: u64,
-    /// How many of them, at the beginning, are a header block that could not be read.
+    /// How many bytes at the beginning are a header block that could not be read.
     pub header_bytes: usize,
-    /// How and when it was closed; nothing while it is open.
+    /// How and when it was closed; `None` while it is open.
     pub closed: Option<(ClosedAs, Timestamp)>,
     /// How often it was retried.
     pub attempts: u32,
-    /// What somebody wrote when closing it.
+    /// The note from closing it.
     pub note: Option<String>,
 }
 
 impl DeadLetter {
-    /// The header block that could not be read, which is mostly empty, and what follows it, as far
-    /// as the bytes were asked for.
+    /// The header block that could not be read, which is usually empty, and the bytes after it, as
+    /// far as they were requested.
     pub fn parts(&self) -> (&[u8], &[u8]) {
         self.bytes.split_at_checked(self.header_bytes).unwrap_or((&self.bytes, &[]))
     }
@@ -85,16 +85,16 @@ impl DeadLetter {
 pub enum ClosedAs {
     /// Its row was inserted.
     Row,
-    /// It was published again and acknowledged.
+    /// It was published again, and the message was acknowledged.
     Published,
-    /// It was let go.
+    /// It was dropped.
     Dropped,
 }
 
 impl ClosedAs {
     const ALL: [Self; 3] = [Self::Row, Self::Published, Self::Dropped];
 
-    /// Its name, as the views say it.
+    /// The name in views.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Row => "row",
@@ -112,33 +112,33 @@ impl ClosedAs {
     }
 }
 
-/// Which dead letters are meant; what is not set does not matter.
+/// A selection of dead letters. Fields that are not set do not restrict it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLetterFilter {
-    /// Only these.
+    /// Only dead letters with these numbers.
     pub numbers: Option<Vec<u64>>,
-    /// Only those that were refused for this.
+    /// Only dead letters with this reason.
     pub reason: Option<Reason>,
-    /// Only those of this stream.
+    /// Only dead letters of this stream.
     pub stream: Option<String>,
-    /// Only those kept at this time or later.
+    /// Only dead letters stored at this time or later.
     pub since: Option<Timestamp>,
     /// Only open ones, or only closed ones.
     pub open: Option<bool>,
 }
 
-/// What became of an attempt to insert a counted dead letter's row.
+/// The result of inserting the row of a counted dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowInserted {
     /// The row and its window aggregates are in the archive, and the dead letter is closed.
     Inserted,
-    /// It is closed already.
+    /// The dead letter was closed already.
     Closed(ClosedAs),
-    /// The database refuses the row still; the dead letter stays open.
+    /// The database still refuses the row; the dead letter stays open.
     Refused {
-        /// What it answers.
+        /// The SQLSTATE.
         sqlstate: String,
-        /// In words.
+        /// The message.
         message: String,
     },
 }
@@ -150,7 +150,7 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// To read them.
+    /// Opens the dead letters for reading.
     ///
     /// # Errors
     ///
@@ -160,23 +160,23 @@ impl DeadLetters {
         Ok(Self { connection: settings.connect().await? })
     }
 
-    /// To read and to close them, as the role that writes the archive.
+    /// Opens the dead letters for reading and closing, as the role that writes the archive.
     ///
     /// # Errors
     ///
-    /// As [`DeadLetters::read`]; or the login may not act as that role.
+    /// The errors of [`DeadLetters::read`]; or the login may not use that role.
     pub async fn write(settings: &StoreSettings) -> Result<Self, StoreError> {
         settings.refuse_transaction_pooling().await?;
         migrate::check_fit(settings).await?;
         Ok(Self { connection: settings.connect_as_archiver().await? })
     }
 
-    /// The next dead letters after a number, in ascending order; an empty page: there are no more.
-    /// Of each at most so many bytes.
+    /// The next dead letters after a number, in ascending order, each with at most `bytes_max`
+    /// bytes. An empty page means that there are no more.
     ///
     /// # Errors
     ///
-    /// The database failed, or holds a reason that this program does not know.
+    /// The database failed, or contains a reason that this program does not know.
     pub async fn page(
         &mut self,
         filter: &DeadLetterFilter,
@@ -204,19 +204,18 @@ impl DeadLetters {
         rows.iter().map(letter).collect()
     }
 
-    /// Inserts the row of a counted dead letter, adds it to windows and rollups, and closes the dead
-    /// letter: in one transaction, so that a crash leaves either all or nothing. Retrying it twice
-    /// inserts once.
+    /// Inserts the row of a counted dead letter, adds it to windows and rollups, and closes the
+    /// dead letter, all in one transaction. A second call does not insert the row again.
     ///
     /// # Errors
     ///
     /// The database failed; the dead letter is not a counted one; or its identity is in the archive
-    /// at another place, which must never happen.
+    /// at another position, which must never happen.
     pub async fn insert_row(&mut self, letter: &DeadLetter) -> Result<RowInserted, StoreError> {
         let doing = "inserting the row of a dead letter";
         let number = letter.number;
         if !letter.counted {
-            return Err(StoreError::Inconsistent(format!("letter {number} was not counted")));
+            return Err(StoreError::Inconsistent(format!("dead letter {number} was not counted")));
         }
         let mut placed = placed(letter)?;
         let kind = EventTable::of(&placed.event.fact);
@@ -239,7 +238,7 @@ impl DeadLetters {
         placed.source = source;
         let outcome = insert::insert(&mut self.connection, kind, stream, &[&placed]).await?;
         if let Some(refused) = outcome.refused.into_iter().next() {
-            // The attempt is kept, the rest was undone by the savepoint.
+            // The attempt is stored; the savepoint undid the rest.
             commit(&mut self.connection).await?;
             let (sqlstate, message) = (refused.sqlstate, refused.message);
             return Ok(RowInserted::Refused { sqlstate, message });
@@ -247,8 +246,8 @@ impl DeadLetters {
         if outcome.inserted.len() != 1 {
             roll_back(&mut self.connection).await?;
             return Err(StoreError::Inconsistent(format!(
-                "the event of letter {number} is in the archive already, at another place: \
-                 run `lakegauge audit`"
+                "the event of dead letter {number} is in the archive already, at another \
+                 position: run `lakegauge audit`"
             )));
         }
         let stream = StreamId::new(stream, &letter.stream);
@@ -264,8 +263,8 @@ impl DeadLetters {
         Ok(RowInserted::Inserted)
     }
 
-    /// Counts an attempt to publish an open dead letter again, and gives its number, from 1. Before
-    /// the message is sent: its id hashes the attempt.
+    /// Counts an attempt to publish an open dead letter again, and returns its number, from 1. Must
+    /// be called before the message is sent, because the message id contains the attempt.
     ///
     /// # Errors
     ///
@@ -280,7 +279,10 @@ impl DeadLetters {
         .await
         .doing("counting an attempt")?;
         attempts.map_or_else(
-            || Err(StoreError::Inconsistent(format!("letter {number} is closed or was counted"))),
+            || {
+                let detail = format!("dead letter {number} is closed or was counted");
+                Err(StoreError::Inconsistent(detail))
+            },
             unsigned_32,
         )
     }
@@ -309,13 +311,13 @@ impl DeadLetters {
         if done.rows_affected() == 1 {
             return Ok(());
         }
-        Err(StoreError::Inconsistent(format!("letter {number} is closed already")))
+        Err(StoreError::Inconsistent(format!("dead letter {number} is closed already")))
     }
 }
 
 impl DeadLetters {
-    /// Drops those of these that are open, in one statement, and says how many they were: what
-    /// somebody else closed meanwhile stays as it was closed.
+    /// Drops those of the dead letters that are open, in one statement. Returns how many they were.
+    /// What somebody else closed meanwhile keeps its state.
     ///
     /// # Errors
     ///
@@ -341,15 +343,15 @@ impl DeadLetters {
     }
 }
 
-/// The event that a counted dead letter holds, at its place.
+/// The event in a counted dead letter, with its position.
 fn placed(letter: &DeadLetter) -> Result<Placed, StoreError> {
     let decoded = wire::json::decode_line(&letter.bytes).map_err(|undecoded| {
         StoreError::Inconsistent(format!(
-            "the counted letter {} is not an event: {}",
+            "the counted dead letter {} is not an event: {}",
             letter.number, undecoded.refusal
         ))
     })?;
-    // Written by us, with its id.
+    // This program wrote the bytes, including the id.
     let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
     Ok(Placed { position: letter.position, broker_ns: letter.broker_ns, source: None, event })
 }

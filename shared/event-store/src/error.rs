@@ -1,4 +1,4 @@
-//! Errors of the archive: each says what was done and what to do next.
+//! Errors of the archive: each contains what failed and what to do next.
 
 use std::io::ErrorKind;
 
@@ -9,17 +9,17 @@ use crate::{
     sqlstate::{self, SqlRecovery},
 };
 
-/// What `lakegauge migrate` does.
+/// What `lakegauge migrate` is doing, for errors.
 pub(crate) const MIGRATING: &str = "migrating";
 
 const NAME_AUTHORITIES: &str =
     ": the address must name the server's certificate authorities, as sslrootcert=FILE";
 
-/// What to do about an encoding, which a database keeps for its life.
+/// What to do about an encoding, which can't be changed after a database was created.
 pub(crate) const MAKE_ANOTHER: &str =
     "make another one for Lakegauge: create database lakegauge encoding 'UTF8' template template0";
 
-/// Why the archive could not do what was asked.
+/// Why a call to the archive failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no connection to the server.
@@ -27,11 +27,11 @@ pub enum StoreError {
     Connecting {
         /// `user@host:port/database`.
         place: String,
-        /// The driver's error; it never holds the password.
+        /// The driver's error; it never contains the password.
         driver: sqlx::Error,
     },
-    /// The server refuses a login that it took before, or the login can't be read any more: it is
-    /// being rotated.
+    /// The server refuses a login that it accepted before, or the login can no longer be read: it
+    /// is probably being rotated.
     #[error("PostgreSQL at {place}: {refusal}")]
     LoginRefused {
         /// `host:port/database`.
@@ -39,12 +39,12 @@ pub enum StoreError {
         /// Since when, why, and what to do.
         refusal: LoginRefusal,
     },
-    /// The server, or the way to it, failed.
+    /// The server or the network failed.
     #[error("while {doing}: {}{}", said(driver), to_do(doing, driver))]
     Database {
         /// What was being done.
         doing: &'static str,
-        /// The driver's error. Not a source: it is said above, and would be said again.
+        /// The driver's error. It is no `source`, because the text above contains it already.
         driver: sqlx::Error,
     },
     /// An answer did not come in time.
@@ -55,27 +55,27 @@ pub enum StoreError {
         /// The limit, in milliseconds.
         limit_ms: u64,
     },
-    /// The settings cannot work.
+    /// The settings are wrong.
     #[error("{0}")]
     Settings(String),
-    /// The database has not the shape that this program was built for.
+    /// The database does not have the schema that this program needs.
     #[error("{0}")]
     Version(String),
-    /// The database has something of somebody else's where ours would stand.
+    /// The database contains another program's objects under names that we need.
     #[error("{0}")]
     NotOurs(String),
-    /// An archiver writes what was to be changed.
+    /// An archiver writes to what should be changed.
     #[error("stream {stream} is held by {holder}: stop the archiver first")]
     Busy {
         /// The stream.
         stream: String,
-        /// Who holds its lock.
+        /// The holder of the stream's lock.
         holder: String,
     },
     /// The archive and the broker don't belong together.
     #[error("{0}")]
     Mismatch(Mismatch),
-    /// Another writer moved the checkpoint: what was judged here is out of date.
+    /// Another writer moved the checkpoint, so decisions based on the old one are out of date.
     #[error(
         "the checkpoint of {stream} was moved by another writer to epoch {epoch}, sequence \
          {sequence}: start again from there"
@@ -83,12 +83,13 @@ pub enum StoreError {
     Fenced {
         /// The stream.
         stream: String,
-        /// Where the checkpoint stands now.
+        /// The epoch of the checkpoint now.
         epoch: u32,
-        /// Where the checkpoint stands now.
+        /// The sequence of the checkpoint now.
         sequence: u64,
     },
-    /// The archive holds something that this program did not write, or was asked for nonsense.
+    /// The archive contains something that this program did not write, or an argument makes no
+    /// sense.
     #[error("{0}")]
     Inconsistent(String),
 }
@@ -110,7 +111,8 @@ impl StoreError {
                 SqlRecovery::RetryAlarm
             }
             Self::Connecting { driver, .. } => of_driver(driver),
-            // Whoever rotates it mends it; meanwhile readiness, a metric and an alert of its own tell.
+            // Whoever rotates the login corrects this. Readiness, a metric and an alert report it
+            // meanwhile.
             Self::LoginRefused { .. } => SqlRecovery::Retry,
             Self::TimedOut { .. } => SqlRecovery::RetryAlarm,
             Self::Settings(_)
@@ -123,7 +125,7 @@ impl StoreError {
         }
     }
 
-    /// The server's SQLSTATE, where there is one.
+    /// The server's SQLSTATE, if there is one.
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             Self::Database { driver, .. } | Self::Connecting { driver, .. } => {
@@ -141,14 +143,14 @@ impl StoreError {
         }
     }
 
-    /// What is wrong with the login, where that is why there is no connection.
+    /// What is wrong with the login, if that prevents the connection.
     pub(crate) fn login_problem(&self) -> Option<String> {
         match self {
             Self::Connecting { driver, .. } => {
                 let sqlstate = self.sqlstate();
                 sqlstate.is_some_and(|state| sqlstate::is_of_login(&state)).then(|| said(driver))
             }
-            // An address that can't be read was read before: its file is being replaced.
+            // An address that can't be read now was read before: its file is being replaced.
             Self::Settings(why) => Some(why.clone()),
             Self::LoginRefused { .. }
             | Self::Database { .. }
@@ -169,15 +171,15 @@ fn of_driver(error: &sqlx::Error) -> SqlRecovery {
         sqlx::Error::Database(error) => {
             sqlstate::recovery(error.code().as_deref().unwrap_or(""), error.constraint())
         }
-        // Nothing answers, the connection broke, or what came was not of the protocol.
+        // Nothing answers, the connection broke, or the bytes were not the protocol's.
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => SqlRecovery::Retry,
-        // A wrong certificate does not pass, a proxy that restarts does.
+        // A wrong certificate needs a person, but the error of a restarting proxy ends by itself.
         sqlx::Error::Tls(_) => SqlRecovery::RetryAlarm,
         _ => SqlRecovery::Stop,
     }
 }
 
-/// What happened, once and without the driver's own words about where in the server's source.
+/// The error's text, without the driver's notes about the position in the server's source.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
 fn said(error: &sqlx::Error) -> String {
     match error {
@@ -188,11 +190,11 @@ fn said(error: &sqlx::Error) -> String {
     }
 }
 
-/// What to do about a connection that is refused, begun with a colon.
+/// What to do about a refused connection; begins with a colon.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum is non-exhaustive")]
 fn to_connect(error: &sqlx::Error) -> String {
     match error {
-        // A certificate that is refused comes as bytes that are not valid.
+        // A refused certificate is reported as invalid data.
         sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => NAME_AUTHORITIES,
         sqlx::Error::Io(_) => ": is the server running and the address right?",
         sqlx::Error::Tls(_) => NAME_AUTHORITIES,
@@ -201,9 +203,9 @@ fn to_connect(error: &sqlx::Error) -> String {
                 ": check the user and the password in the address, where / # @ ? % are \
                  percent-encoded"
             }
-            "3D000" => ": make the database, or check its name in the address",
+            "3D000" => ": create the database, or check its name in the address",
             "42501" => ": grant connect on the database to this user",
-            // The encoding of the database can't be turned into UTF-8.
+            // The database's encoding can't be converted to UTF-8.
             "0A000" => return format!(": {MAKE_ANOTHER}"),
             _ => "",
         },
@@ -212,7 +214,7 @@ fn to_connect(error: &sqlx::Error) -> String {
     .to_owned()
 }
 
-/// What to do about a statement that is refused, begun with a colon.
+/// What to do about a refused statement; begins with a colon.
 fn to_do(doing: &str, error: &sqlx::Error) -> &'static str {
     let sqlstate = error.as_database_error().and_then(|error| error.code());
     match sqlstate.as_deref().unwrap_or("") {

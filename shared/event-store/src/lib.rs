@@ -1,10 +1,10 @@
 //! The archive in PostgreSQL. The only user of sqlx.
 //!
-//! Writing is [`Archive`]: one writer per stream, one transaction per [`Batch`] (`write`). Only
-//! [`dead_letters`] and [`Adopting`] change the archive besides. Reading is [`ArchiveView`]: a stream
-//! at one moment, in counting order (`read`). Both share what a row looks like (`rows`, `windows`,
-//! [`Checkpoint`]) and which partitions there are (`partitions`). The shape of the database is made
-//! by [`migrate`] (`schema`).
+//! [`Archive`] writes: one writer per stream, one transaction per [`Batch`] (`write`). Apart from
+//! it, only [`dead_letters`] and [`Adopting`] change the archive. [`ArchiveView`] reads a stream at
+//! one moment, in counting order (`read`). Both share the form of rows (`rows`, `windows`,
+//! [`Checkpoint`]) and the partitions (`partitions`). [`migrate`] creates the schema of the
+//! database (`schema`).
 
 mod checkpoint;
 pub mod dead_letters;

@@ -1,4 +1,4 @@
-//! Ranges of messages, as the ledger, declared losses and pages name them.
+//! Ranges of messages, for the ledger, declared losses and pages.
 
 use sqlx::{FromRow, postgres::PgRow};
 
@@ -9,9 +9,9 @@ use crate::rows::columns::read;
 pub struct MessageRange {
     /// The epoch.
     pub epoch: u32,
-    /// The broker's sequence of the first.
+    /// The broker's sequence of the first message.
     pub first: u64,
-    /// The broker's sequence of the last.
+    /// The broker's sequence of the last message.
     pub last: u64,
 }
 

@@ -1,10 +1,11 @@
-//! Aggregator, archiver and broker in memory, killed at any point: what counts, counts once.
+//! Simulates aggregator, archiver and broker in memory, with kills at any point. Every event must
+//! be counted exactly once.
 //!
-//! Everything that decides is the real thing (reading, sets, batches, whose turn it is, what is
-//! published next, the fold); only the broker and the tables are maps here.
+//! All decisions are made by the real code (reading, sets, batches, turns, the next verdict to
+//! publish, the fold); only the broker and the tables are replaced by maps.
 //!
-//! The simulation is part of this crate, because it does with a batch what the transaction does: it
-//! looks into the batch, which nobody else may.
+//! The simulation belongs to this crate, because it applies batches like the transaction does, and
+//! their fields are private to the crate.
 
 mod pinned;
 
@@ -35,7 +36,7 @@ use crate::{
 const STREAM: Stream = Stream::lake(0);
 const START_NS: i64 = 1_795_416_180_000_000_000;
 
-/// One thing that happens. Whoever is not there does nothing.
+/// One step. A step of a process that is not running does nothing.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// The producer publishes some of its events, perhaps again.
@@ -45,17 +46,18 @@ enum Step {
     AggregatorDies,
     ArchiverReads,
     ArchiverCommits,
-    /// It publishes and hears that it was stored.
+    /// The archiver publishes, and receives the acknowledgement.
     ArchiverSends,
-    /// It is killed after the message was stored and before it hears of it.
+    /// The archiver is killed after its message was stored and before the acknowledgement arrives.
     ArchiverSendsAndDies,
-    /// It is killed while the message is on its way; [`Step::Arrives`] stores it, ever so late.
+    /// The archiver is killed while its message is on the way; [`Step::Arrives`] stores the message
+    /// later.
     ArchiverIsCutOff,
     Arrives,
     ArchiverDies,
     /// Somebody deletes a message that nobody has read.
     Deleted,
-    /// The stream is made again: empty, or as an older copy of itself.
+    /// The stream is created again: empty, or as an older copy of itself.
     Epoch(usize),
 }
 
@@ -86,13 +88,13 @@ struct World {
     rules: Rules,
     events: Vec<Event>,
     epoch: u32,
-    /// The stream: message `n` has sequence `n + 1`; none was deleted.
+    /// The stream: message `n` has sequence `n + 1`; `None` marks a deleted message.
     log: Vec<Option<Sealed>>,
     on_the_way: Vec<Sealed>,
     archive: Archive,
     archiver: Archiver,
     aggregator: (StreamState, Mark),
-    /// As bytes, as it is kept.
+    /// The snapshot, as stored bytes.
     snapshot: Option<Vec<u8>>,
     /// What the aggregator had counted after each message, by epoch and sequence.
     shown: BTreeMap<(u32, u64), u64>,
@@ -106,7 +108,7 @@ const fn at(epoch: u32, sequence: u64) -> Mark {
 }
 
 impl Archiver {
-    /// What it knows after a start: its checkpoint, and the derived ids of the rows.
+    /// The archiver after a start: from its checkpoint, and the derived ids of the rows.
     fn open(archive: &Archive, rules: &Rules) -> Self {
         let above = |identity: &EventIdentity| archive.floor.is_none_or(|floor| *identity > floor);
         let is_derived = |identity: &EventIdentity| match identity.1.kind() {
@@ -203,7 +205,7 @@ impl World {
         }
     }
 
-    /// The broker takes a message unless it knows its id.
+    /// The broker stores a message unless it knows the id.
     fn store(&mut self, sealed: Sealed) -> u64 {
         let is_it = |message: &Option<Sealed>| {
             message.as_ref().is_some_and(|known| known.message_id == sealed.message_id)
@@ -253,7 +255,7 @@ impl World {
         self.aggregator = usable.unwrap_or_else(|| (self.fold_archive(), self.archive.mark));
     }
 
-    /// What the aggregator would store now.
+    /// The snapshot that the aggregator would store now.
     fn bytes(&self) -> Vec<u8> {
         encode_state(&self.aggregator.0, &self.aggregator.1)
     }
@@ -277,7 +279,7 @@ impl World {
         self.archiver.mark = at(self.epoch, sequence);
     }
 
-    /// What the transaction does with a batch.
+    /// Applies a batch like the transaction does.
     fn archiver_commits(&mut self) {
         let mark = self.archiver.mark;
         let builder = std::mem::replace(&mut self.archiver.builder, builder(mark));
@@ -354,8 +356,8 @@ impl World {
         self.lost |= events;
     }
 
-    /// The archive closes the epoch at its checkpoint, the aggregator rebuilds; both read the stream
-    /// from its first message.
+    /// The archive closes the epoch at its checkpoint, and the aggregator rebuilds its state. Both
+    /// read the stream from its first message.
     fn begin_epoch(&mut self, kept: usize) {
         let archived = (self.epoch, self.archive.mark.sequence);
         self.shown.retain(|position, _| *position <= archived);
@@ -383,7 +385,7 @@ impl World {
         self.archive.rows.values().filter_map(|row| Some((place(row)?, row))).collect()
     }
 
-    /// Nobody is killed any more, until nothing is left to do.
+    /// Runs without further kills until nothing is left to do.
     fn rest(&mut self) {
         loop {
             let before = self.log.len();

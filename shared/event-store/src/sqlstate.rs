@@ -3,35 +3,35 @@
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SqlRecovery {
-    /// Try again with backoff: it passes by itself.
+    /// Try again with backoff: the error ends by itself.
     Retry,
-    /// Try again with backoff, and tell people when it does not pass.
+    /// Try again with backoff, and alert people if the error does not end.
     RetryAlarm,
-    /// Nothing can be written until somebody acts; wait and tell people.
+    /// Nothing can be written until a person acts; wait and alert people.
     Pause,
-    /// A key is known already: take the path that expects it.
+    /// A key is known already: use the path that expects this.
     Duplicate,
-    /// There is no partition for the row: make it, then try again.
+    /// There is no partition for the row: create it, then try again.
     MakePartition,
-    /// One row is at fault: find it and put it aside.
+    /// One row causes the error: find it and store it as a dead letter.
     IsolateRow,
-    /// Somebody has to change something: end with a clear message.
+    /// A person must change something: end with a clear message.
     Stop,
 }
 
 /// What to do about an error with this SQLSTATE. `constraint` is the name of the violated
-/// constraint, where the server names one: a missing partition has the state of a violated check,
-/// but no name.
+/// constraint, if the server reports one. A missing partition has the SQLSTATE of a violated check
+/// constraint, but no name.
 pub fn recovery(sqlstate: &str, constraint: Option<&str>) -> SqlRecovery {
     match sqlstate {
         "55P03" | "57P01" | "57P02" | "57P03" | "57P05" => return SqlRecovery::Retry,
-        // A statement or a transaction took longer than allowed: slow now, or always.
+        // A statement or a transaction took too long: it may be slow now, or always.
         "57014" | "25P03" | "25P04" => return SqlRecovery::RetryAlarm,
-        // Read-only: a full disk at Supabase, or a standby.
+        // Read-only: a full disk at Supabase, or a standby server.
         "25006" => return SqlRecovery::Pause,
         "23505" => return SqlRecovery::Duplicate,
         "23514" if constraint.is_none() => return SqlRecovery::MakePartition,
-        // A partition that was just dropped by retention.
+        // Retention has just dropped the partition.
         "42P01" => return SqlRecovery::MakePartition,
         _ => {}
     }
@@ -40,14 +40,15 @@ pub fn recovery(sqlstate: &str, constraint: Option<&str>) -> SqlRecovery {
         Some("08" | "40" | "53") => SqlRecovery::Retry,
         // System (I/O); internal.
         Some("58" | "XX") => SqlRecovery::RetryAlarm,
-        // Cardinality, data, integrity, program limits: the row.
+        // Cardinality, data, integrity, program limits: caused by the row.
         Some("21" | "22" | "23" | "54") => SqlRecovery::IsolateRow,
-        // Authorization, database name, syntax or access rule, not supported, and all else.
+        // Authorization, database name, syntax or access rule, unsupported features, and everything
+        // else.
         _ => SqlRecovery::Stop,
     }
 }
 
-/// Whether the server refuses who we are: a password, a role, or where it comes from.
+/// Whether the server refuses our login: the password, the role, or the client's address.
 pub(crate) fn is_of_login(sqlstate: &str) -> bool {
     sqlstate.get(..2) == Some("28")
 }

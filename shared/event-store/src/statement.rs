@@ -1,10 +1,10 @@
-//! Statements whose rows are of no interest, and what their errors say.
+//! Statements without result rows, and the context of their errors.
 
 use sqlx::{PgConnection, SqlSafeStr};
 
 use crate::error::StoreError;
 
-/// Says what was being done when the driver failed.
+/// Adds what was being done to an error of the driver.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, StoreError>;
 }
@@ -15,7 +15,7 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
     }
 }
 
-/// Runs one or several statements by the simple protocol. `doing` says in an error what they are for.
+/// Runs one or several statements by the simple protocol. `doing` describes them in an error.
 pub(crate) async fn run(
     connection: &mut PgConnection,
     sql: impl SqlSafeStr,
@@ -29,20 +29,20 @@ pub(crate) async fn begin(connection: &mut PgConnection) -> Result<(), StoreErro
     run(connection, "begin", "beginning a transaction").await
 }
 
-/// Ends a transaction. The answer to a transaction that failed before is the same as to any other,
-/// so that no error of its statements may have been ignored.
+/// Commits a transaction. The server answers the commit of a failed transaction like any other, so
+/// no error of its statements may have been ignored.
 pub(crate) async fn commit(connection: &mut PgConnection) -> Result<(), StoreError> {
     run(connection, "commit", "committing a transaction").await
 }
 
-/// Undoes a transaction.
+/// Rolls a transaction back.
 pub(crate) async fn roll_back(connection: &mut PgConnection) -> Result<(), StoreError> {
     run(connection, "rollback", "undoing a transaction").await
 }
 
-/// Begins a transaction that sees nothing later, and in which no partition can be dropped. The tables
-/// are locked before the moment is taken, since a table that is dropped later is gone for every view.
-/// The server does not end a reader that rests, whatever that reader asks of others meanwhile.
+/// Begins a transaction that sees no later changes, and during which no partition can be dropped.
+/// The tables are locked before the snapshot is taken, since a dropped table is gone for every
+/// transaction. The server does not end an idle reader, which may be waiting for something else.
 pub(crate) async fn take_snapshot(
     connection: &mut PgConnection,
     doing: &'static str,

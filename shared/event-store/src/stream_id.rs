@@ -1,11 +1,11 @@
-//! Streams by the short numbers that rows keep.
+//! Streams by the short numbers that rows store.
 
 use domain::{Side, Stream};
 use sqlx::{Connection, PgConnection};
 
 use crate::{error::StoreError, rows::kind::EventTable, statement::Doing};
 
-/// A stream in the archive, by its short number.
+/// A stream in the archive, with its short number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamId {
     pub(crate) id: i16,
@@ -14,7 +14,7 @@ pub struct StreamId {
 }
 
 impl StreamId {
-    /// The stream that has this number under this name.
+    /// The stream with this number and name.
     pub fn new(id: i16, name: &str) -> Self {
         Self { id, side: Stream::from_name(name).map(|stream| stream.side) }
     }
@@ -32,7 +32,7 @@ impl StreamId {
         Ok(id.map(|id| Self::new(id, name)))
     }
 
-    /// The stream of this name. Its number is given at its first use.
+    /// The stream of this name. Its number is assigned at the first use.
     pub(crate) async fn find_or_insert(
         connection: &mut PgConnection,
         name: &str,

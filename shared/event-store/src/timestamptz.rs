@@ -1,4 +1,4 @@
-//! A time as PostgreSQL counts it, which the driver leaves to its users.
+//! PostgreSQL's timestamp type, which the driver does not provide without another crate.
 
 use sqlx::{
     Decode, Encode, Postgres, Type,
@@ -9,21 +9,21 @@ use sqlx::{
     },
 };
 
-// Fixed in every PostgreSQL, like those of all types that it is built with.
+// These numbers are fixed in every PostgreSQL, like those of all built-in types.
 const TIMESTAMPTZ: Oid = Oid(1184);
 const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 
-/// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL counts from.
+/// Microseconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 pub(crate) const MICROS_TO_2000: i64 = 946_684_800_000_000;
 
-/// The earliest that PostgreSQL takes, 4714 BC, in microseconds since 2000. It takes everything above
-/// that 64 bits can say.
+/// The earliest time of PostgreSQL, 4714 BC, in microseconds since 2000. It accepts every later
+/// time that fits into 64 bits.
 const EARLIEST: i64 = -211_813_488_000_000_000;
 
 /// A timestamptz, in microseconds since 1970.
 ///
-/// What is earlier than PostgreSQL can say is written as the earliest that it can: an event with
-/// such a time is refused, and its dead letter has the bytes.
+/// A time before PostgreSQL's earliest is written as the earliest. An event with such a time is
+/// refused, and its dead letter has the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamptz(pub(crate) i64);
 

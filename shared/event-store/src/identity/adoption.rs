@@ -1,4 +1,4 @@
-//! Giving an archive another broker, because a person says so.
+//! Gives an archive another broker, because a person asks for it.
 
 use std::collections::BTreeMap;
 
@@ -18,17 +18,17 @@ use crate::{
 
 const DOING: &str = "giving the archive another broker";
 
-/// An archive that nobody else writes, as long as this lives.
+/// An archive that nobody else can write as long as this exists.
 #[derive(Debug)]
 pub struct Adopting {
     connection: PgConnection,
     side: ArchiveSide,
 }
 
-/// What an archive holds, for the person who decides.
+/// What an archive contains, for the person who decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holdings {
-    /// Events, by the ledger; rows that retention dropped among them.
+    /// Events by the ledger, including rows that retention dropped.
     pub events: u64,
     /// The last epoch of each stream.
     pub epochs: BTreeMap<String, u32>,
@@ -58,12 +58,12 @@ impl Adopting {
         Ok(Self { connection, side })
     }
 
-    /// What the archive says of itself.
+    /// What the archive says about itself.
     pub const fn side(&self) -> &ArchiveSide {
         &self.side
     }
 
-    /// What the archive holds.
+    /// What the archive contains.
     ///
     /// # Errors
     ///
@@ -88,12 +88,13 @@ impl Adopting {
         Ok(Holdings { events: unsigned(events)?, epochs: epochs? })
     }
 
-    /// Names the pipeline whose events the archive keeps from now on, and notes that it was told to.
-    /// Naming the one that it names already changes nothing.
+    /// Names the pipeline whose events the archive keeps from now on, and records this. Naming the
+    /// current pipeline again changes nothing.
     ///
     /// # Errors
     ///
-    /// The database failed, or somebody else named another meanwhile. Nothing is changed then.
+    /// The database failed, or somebody else named another pipeline meanwhile. Nothing is changed
+    /// then.
     pub async fn adopt(&mut self, pipeline: &Pipeline) -> Result<(), StoreError> {
         let before = self.side.pipeline.as_ref().map(|before| Uuid::from_bytes(before.id.0));
         let id = Uuid::from_bytes(pipeline.id.0);
@@ -116,7 +117,7 @@ impl Adopting {
         .doing(DOING)?;
         if named.rows_affected() != 1 {
             return Err(StoreError::Inconsistent(
-                "the archive got another pipeline meanwhile: look again".to_owned(),
+                "the archive got another pipeline meanwhile: start again".to_owned(),
             ));
         }
         sqlx::query("insert into lakegauge.adoption (pipeline, before) values ($1, $2)")

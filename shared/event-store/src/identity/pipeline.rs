@@ -11,12 +11,12 @@ use crate::{
     error::StoreError, schema::migrate, settings::connection::StoreSettings, statement::Doing,
 };
 
-const DOING: &str = "asking whose events the archive keeps";
-const NAMING: &str = "naming the pipeline whose events the archive keeps";
+const DOING: &str = "reading the name of the archive's pipeline";
+const NAMING: &str = "storing the name of the archive's pipeline";
 
 static PIPELINE_NAMED: FailPoint = FailPoint::new("store.pipeline_named");
 
-/// What an archive says of itself.
+/// What an archive says about itself.
 ///
 /// # Errors
 ///
@@ -26,12 +26,12 @@ pub async fn archive_side(settings: &StoreSettings) -> Result<ArchiveSide, Store
     read(&mut settings.connect().await?).await
 }
 
-/// Names the pipeline whose events the archive keeps, unless it names one already: who names second
-/// finds out by asking again.
+/// Names the pipeline whose events the archive keeps, unless it names one already. The caller must
+/// read the name afterwards to find out which.
 ///
 /// # Errors
 ///
-/// As [`archive_side`]; the login may not write.
+/// The errors of [`archive_side`]; or the login may not write.
 pub async fn name_pipeline(
     settings: &StoreSettings,
     pipeline: &Pipeline,

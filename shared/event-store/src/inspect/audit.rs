@@ -1,7 +1,7 @@
-//! The ledger of the archive: what the ledger says beside what is there, of one moment.
+//! The ledger of the archive beside the rows that exist, at one moment.
 //!
-//! Counting is left to the server, by ranges of the ledger: ten million rows take seconds. What
-//! the numbers mean is for the caller.
+//! The server counts, by ranges of the ledger: ten million rows take seconds. The caller interprets
+//! the numbers.
 
 use std::collections::BTreeMap;
 
@@ -24,15 +24,16 @@ use crate::{
 const DOING: &str = "auditing the archive";
 /// One statement may read a whole table.
 const STATEMENT_MS_MAX: u64 = 3_600_000;
-/// Ranges of one statement: their bounds are searched for each row, and travel as two arrays.
+/// The most ranges in one statement: their bounds are searched for each row, and are sent as two
+/// arrays.
 const RANGES_MAX: usize = 20_000;
-/// Rows of one statement, about: small enough that progress is seen.
+/// Approximate number of rows per statement: small enough to show progress.
 const EVENTS_MAX: u64 = 2_000_000;
-/// Identities that are named when they are there twice; they are counted all the same.
+/// How many doubled identities are named; the rest is only counted.
 const DOUBLED_NAMED_MAX: usize = 100;
 
-/// All streams of the archive at one moment: a transaction that sees nothing later, and in which
-/// nothing is dropped.
+/// All streams of the archive at one moment: a transaction that sees no later changes, and during
+/// which nothing is dropped.
 #[derive(Debug)]
 pub struct AuditView {
     connection: PgConnection,
@@ -40,69 +41,69 @@ pub struct AuditView {
     taken_at: String,
 }
 
-/// What the archive says of one stream.
+/// What the archive contains of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamLedger {
-    /// Its name.
+    /// The name of the stream.
     pub stream: String,
     /// How far it is archived.
     pub checkpoint: Option<Mark>,
-    /// Epochs that ended, with the sequence up to which they were archived.
+    /// Closed epochs, with the sequence up to which they were archived.
     pub closed: BTreeMap<u32, u64>,
     /// Where the epoch after each closed one begins: the sequence before its first message.
     pub next_after: BTreeMap<u32, u64>,
-    /// The ledger in its order, each range with what is there of it.
+    /// The ledger in order, each range with what exists of it.
     pub ranges: Vec<LedgerRange>,
-    /// What stands where no range of the ledger is.
+    /// What exists outside the ranges of the ledger.
     pub outside: Vec<Outside>,
     /// Messages that were declared lost.
     pub lost: Vec<MessageRange>,
     /// Rows that retention dropped.
     pub dropped_rows: u64,
-    /// Of the stream of samples, the samples there are: they don't say by which message they came.
+    /// The number of samples, for the stream of samples only: samples do not store their message.
     pub samples: Option<u64>,
 }
 
-/// A range of the ledger and what is there of it.
+/// A range of the ledger and what exists of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerRange {
     /// Its messages.
     pub messages: MessageRange,
-    /// What the ledger says: events, dead letters and samples in them.
+    /// Events, dead letters and samples in the range, by the ledger.
     pub events: u64,
-    /// Of these, rows that were inserted.
+    /// The number of them that were inserted as rows.
     pub inserted: u64,
-    /// Of these, what was known already.
+    /// The number of them that were known already.
     pub duplicates: u64,
-    /// Of these, dead letters.
+    /// The number of them that are dead letters.
     pub dead: u64,
-    /// Rows whose own position lies in it.
+    /// Rows whose own position lies in the range.
     pub rows: u64,
-    /// Dead letters whose position lies in it.
+    /// Dead letters whose position lies in the range.
     pub letters: u64,
-    /// Of these, dead letters that were retried and whose rows are among `rows`.
+    /// The number of these that were retried, so that their rows are among `rows`.
     pub retried: u64,
-    /// Whether retention dropped days of its events.
+    /// Whether retention dropped days of the range's events.
     pub dropped: bool,
 }
 
-/// What stands where no range of the ledger is.
+/// What exists outside the ranges of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outside {
     /// Rows or dead letters.
     pub what: &'static str,
-    /// From the first to the last of them.
+    /// From the first to the last of their messages.
     pub messages: MessageRange,
-    /// How many.
+    /// The number.
     pub count: u64,
 }
 
-/// Identities that are there more than once.
+/// Identities that exist more than once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doubled {
     /// Rows beyond the first of each identity.
     pub rows: u64,
-    /// Some of them: table, time and id.
+    /// Some of the identities: table, time and id.
     pub named: Vec<String>,
 }
 
@@ -133,7 +134,7 @@ impl AuditView {
         Ok(Self { connection, streams, taken_at })
     }
 
-    /// The streams that the archive knows, by name.
+    /// The names of the streams in the archive.
     pub fn streams(&self) -> Vec<String> {
         self.streams.iter().map(|(_, name)| name.clone()).collect()
     }
@@ -143,7 +144,8 @@ impl AuditView {
         &self.taken_at
     }
 
-    /// What the archive says of one stream. `progress` hears of events as they are passed.
+    /// What the archive contains of one stream. `progress` is called with the number of events that
+    /// were counted.
     ///
     /// # Errors
     ///
@@ -184,8 +186,7 @@ impl AuditView {
         Ok(ledger)
     }
 
-    /// Identities that are there more than once. The keys see to it that there are none: this
-    /// looks whether they do.
+    /// Identities that exist more than once. The keys should prevent them; this call checks that.
     ///
     /// # Errors
     ///
@@ -193,7 +194,7 @@ impl AuditView {
     pub async fn doubled(&mut self) -> Result<Doubled, StoreError> {
         let mut doubled = Doubled::default();
         for kind in EventTable::ALL {
-            // Grouped by the columns of the key, which follows its index; by a row it would sort.
+            // Grouping by the key's columns uses its index; grouping by a row would sort.
             let sql = format!(
                 "select to_char(occurred_at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
                  || ' ' || id, count(*) - 1 from lakegauge.{} group by occurred_at, id \
@@ -214,7 +215,7 @@ impl AuditView {
         Ok(doubled)
     }
 
-    /// A sequence that is kept of each closed epoch.
+    /// A stored sequence of each closed epoch.
     async fn closed(
         &mut self,
         stream: StreamId,
@@ -281,7 +282,7 @@ impl AuditView {
         rows.iter().map(range).collect::<Result<_, _>>().doing(DOING)
     }
 
-    /// Counts rows and dead letters of the ranges in these places, and of the gaps behind them.
+    /// Counts rows and dead letters of the ranges at these places, and of the gaps after them.
     async fn count(
         &mut self,
         stream: StreamId,
@@ -317,7 +318,7 @@ impl AuditView {
         Ok(())
     }
 
-    /// Rows and dead letters of epochs that the ledger does not know.
+    /// Rows and dead letters of epochs that are not in the ledger.
     async fn elsewhere(
         &mut self,
         stream: StreamId,
@@ -360,8 +361,8 @@ struct Dropped {
     rows: u64,
 }
 
-/// What is counted, and how. Each row is put into the range that begins last before it; one behind
-/// the end of that range stands where no range is.
+/// The statements that count. Each row belongs to the last range that begins at or before it; a row
+/// after that range's end is outside all ranges.
 fn statements(stream: StreamId) -> Vec<(&'static str, String)> {
     let tables = stream.kinds().iter().map(|kind| ("rows", kind.table(), "0::bigint"));
     let letters = ("letters", "dead_letter", "count(*) filter (where covered and retried)");
@@ -369,7 +370,7 @@ fn statements(stream: StreamId) -> Vec<(&'static str, String)> {
         .chain([letters])
         .map(|(what, table, retried)| {
             let column = if table == "dead_letter" { ", closed_as = 0 as retried" } else { "" };
-            // `offset 0` keeps the search for the range from being done several times a row.
+            // `offset 0` prevents that the range is searched for several times per row.
             let sql = format!(
                 "select place, count(*) filter (where covered) as covered, {retried} as retried, \
                  count(*) filter (where not covered) as outside, \
@@ -414,7 +415,8 @@ fn take(
     Ok(())
 }
 
-/// Cuts the ledger into parts of one epoch each, by the places of their first and last range.
+/// Cuts the ledger into chunks of one epoch each; returns the places of their first range and after
+/// their last.
 fn chunks(ranges: &[LedgerRange]) -> Vec<(usize, usize)> {
     let mut chunks: Vec<(usize, usize)> = Vec::new();
     let mut events = 0;

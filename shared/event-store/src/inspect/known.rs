@@ -1,4 +1,4 @@
-//! Which events the archive holds already, for those who publish.
+//! Which events the archive contains already, for those who publish.
 
 use domain::{Event, EventId, Timestamp};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -16,13 +16,13 @@ use crate::{
     timestamptz::Timestamptz,
 };
 
-/// Asks the archive for identities.
+/// Searches the archive for identities.
 #[derive(Debug)]
 pub struct ArchivedIdentities {
     connection: PgConnection,
 }
 
-/// An identity that is asked for.
+/// An identity that is searched for.
 #[derive(Clone, Copy, Debug)]
 struct AskedIdentity {
     at: Timestamp,
@@ -31,7 +31,7 @@ struct AskedIdentity {
 columns!(AskedIdentity { at, id });
 
 impl ArchivedIdentities {
-    /// To ask them, with a login that reads.
+    /// Opens a connection with a login that may read.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl ArchivedIdentities {
         Ok(Self { connection: settings.connect().await? })
     }
 
-    /// How many of these events have a row. A look at the key of each.
+    /// How many of these events have a row. The keys are searched for one by one.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl ArchivedIdentities {
         for (kind, asked) in EventTable::ALL.into_iter().zip(asked) {
             let times = asked.iter().map(|asked| asked.at.0);
             let Some((first, last)) = times.clone().min().zip(times.max()) else { continue };
-            // The name of one of our own tables. The range leaves the other partitions out.
+            // The name is one of our own tables. The range excludes the other partitions.
             let sql = format!(
                 "select count(*) from unnest($1::timestamptz[], $2::uuid[]) as part (at, id) \
                  where exists (select from lakegauge.{} as event \

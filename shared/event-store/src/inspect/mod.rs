@@ -1,4 +1,4 @@
-//! Looking at the archive from outside: what it adds up to, and what its server is.
+//! Inspecting the archive from outside: its sums, and its server.
 
 pub mod audit;
 pub(crate) mod known;

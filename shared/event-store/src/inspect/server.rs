@@ -1,4 +1,4 @@
-//! What a server says of itself: whether it is fit for the archive.
+//! What a server says about itself, to check whether it is fit for the archive.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,28 @@ use crate::{
     error::StoreError, numbers::unsigned, settings::connection::StoreSettings, statement::Doing,
 };
 
-/// What a server says of itself.
+/// What a server says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFacts {
     /// `server_version_num`: 150014 is 15.14.
     pub version: i32,
-    /// Whom we are logged in as.
+    /// The role of our login.
     pub user: String,
-    /// Whether that role may act as the one that writes the archive.
+    /// Whether that role may use the role that writes the archive.
     pub may_write: bool,
-    /// Whether that role may act as the one that reads it.
+    /// Whether that role may use the role that reads the archive.
     pub may_read: bool,
-    /// Bytes of the database's files.
+    /// Size of the database's files, in bytes.
     pub database_bytes: u64,
-    /// Settings on which a commit's durability depends, and others worth a look, by name.
+    /// Settings on which a commit's durability depends, and other useful ones, by name.
     pub settings: BTreeMap<String, String>,
 }
 
-/// Asks the server what it is and who we are there.
+/// Asks the server for its version, its settings and our rights.
 ///
 /// # Errors
 ///
-/// The database cannot be reached, or is behind a pooler of transactions.
+/// The database cannot be reached, or is behind a transaction pooler.
 pub async fn inspect(settings: &StoreSettings) -> Result<ServerFacts, StoreError> {
     const DOING: &str = "asking the server about itself";
     settings.refuse_transaction_pooling().await?;

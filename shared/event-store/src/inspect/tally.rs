@@ -1,4 +1,4 @@
-//! Counting the archive.
+//! Counts the rows of the archive.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,22 @@ use crate::{
     statement::{Doing, run},
 };
 
-/// What the archive holds.
+/// Numbers of rows in the archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Rows of all kinds of events.
     pub events: u64,
-    /// Rows beyond the first of an identity; the keys see to it that there is none.
+    /// Rows beyond the first of each identity; the keys should prevent them.
     pub duplicates: u64,
     /// Dead letters, open and closed.
     pub dead_letters: u64,
-    /// What each source has of it; under an empty name what came without one.
+    /// The rows of each source; rows without a source are under an empty name.
     pub sources: BTreeMap<String, SourceTally>,
     /// The sequence up to which each stream is archived.
     pub checkpoints: BTreeMap<String, u64>,
 }
 
-/// What the archive holds of one source.
+/// The rows of one source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceTally {
     /// Rows of requests and inventories.
@@ -37,7 +37,7 @@ pub struct SourceTally {
     pub dead_letters: u64,
 }
 
-/// Counts the archive, of one moment. Reads every key: seconds per ten million rows.
+/// Counts the archive at one moment. Reads every key: seconds per ten million rows.
 ///
 /// # Errors
 ///
@@ -48,7 +48,7 @@ pub async fn tally(settings: &StoreSettings) -> Result<Tally, StoreError> {
     run(&mut connection, "begin isolation level repeatable read read only", DOING).await?;
     let mut distinct = 0_u64;
     for kind in ["lake_access", "lake_inventory", "warehouse_query"] {
-        // `distinct` over the two columns follows the key's index; over a row it would sort.
+        // `distinct` over the two columns uses the key's index; over a row it would sort.
         let sql = format!(
             "select count(*) from (select distinct occurred_at, id from lakegauge.{kind}) as d"
         );
@@ -85,7 +85,7 @@ async fn by_source(
     const DOING: &str = "counting what each source has";
     let mut sources: BTreeMap<String, SourceTally> = BTreeMap::new();
     for table in ["lake_access", "lake_inventory", "warehouse_query", "dead_letter"] {
-        // Grouped by number first: names are joined to a few rows only.
+        // Grouped by number first, so that names are joined to a few rows only.
         let sql = format!(
             "select coalesce(source.name, ''), part.rows
              from (select stream, source, count(*) as rows

@@ -1,5 +1,5 @@
-//! What the ledger and the dead letters add up to, for metrics: what can be asked again and again at
-//! little cost. [`crate::audit`] compares the ledger with the rows.
+//! The totals of the ledger and of the dead letters, for metrics; they can be read often at little
+//! cost. [`crate::audit`] compares the ledger with the rows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::{
 };
 
 const DOING: &str = "reading the totals of the ledger";
-/// The first reading sums up the whole ledger: a year of it takes minutes.
+/// The first reading sums up the whole ledger, which takes minutes for a year.
 const STATEMENT_MS_MAX: u64 = 600_000;
-/// Longest wait for an answer to an empty question: a server that needs longer does no work either.
+/// Longest wait for the answer to a ping. A server that needs longer does no work either.
 const PING_MS_MAX: u64 = 2_000;
 
 /// The totals of all streams.
@@ -36,35 +36,35 @@ pub struct ArchiveTotals {
 pub struct LedgerTotals {
     /// Rows that were inserted.
     pub inserted: u64,
-    /// What was known already.
+    /// Events that were known already.
     pub duplicates: u64,
     /// Dead letters.
     pub dead: u64,
-    /// Ranges that do not begin where the one before ends; 0 as long as the ledger is contiguous.
+    /// Ranges that do not begin where the previous one ends; 0 as long as the ledger is contiguous.
     pub gaps: u64,
 }
 
-/// How large the database is.
+/// The size of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatabaseSize {
-    /// Bytes of all its files, indexes and catalogues included.
+    /// Size of all its files in bytes, including indexes and catalogues.
     pub bytes: u64,
     /// Rows of events that retention dropped.
     pub dropped_rows: u64,
 }
 
-/// Reads the totals from time to time; each reading covers only what the ledger has grown by.
+/// Reads the totals again and again; each reading covers only the new part of the ledger.
 #[derive(Debug)]
 pub struct TotalsReader {
     connection: PgConnection,
-    /// Where it is noted that the server answers.
+    /// Where the answers of the server are recorded.
     logins: Logins,
     /// By stream: the last range that was summed up, and the sums up to it.
     passed: BTreeMap<i16, (i32, i64, LedgerTotals)>,
 }
 
 impl TotalsReader {
-    /// A connection of its own.
+    /// Opens a connection of its own.
     ///
     /// # Errors
     ///
@@ -76,12 +76,12 @@ impl TotalsReader {
         Ok(Self { connection, logins: settings.logins, passed: BTreeMap::new() })
     }
 
-    /// Asks whether the server still answers: an outage is seen where nothing is written as well.
-    /// After an error the connection is of no more use.
+    /// Checks whether the server still answers, so that an outage is noticed even if nothing is
+    /// written. After an error the connection can't be used any more.
     ///
     /// # Errors
     ///
-    /// It does not, or not in time.
+    /// The server does not answer, or not in time.
     pub async fn ping(&mut self) -> Result<(), StoreError> {
         let doing = "asking whether the server answers";
         let limit = Duration::from_millis(PING_MS_MAX);
@@ -90,13 +90,13 @@ impl TotalsReader {
         let answered = answered.map_or(late, |answered| answered.doing(doing));
         match &answered {
             Ok(()) => self.logins.answered(),
-            // Whether it takes another connection is not known before the attempt has ended.
+            // A new connection may still work; the next attempt shows that.
             Err(error) => self.logins.not_asked(error.to_string()),
         }
         answered
     }
 
-    /// The totals as they are now. After an error the connection is of no more use.
+    /// The current totals. After an error the connection can't be used any more.
     ///
     /// # Errors
     ///
@@ -141,8 +141,8 @@ impl TotalsReader {
         Ok(totals)
     }
 
-    /// How large the database is now. The server asks for the size of each file: about a
-    /// millisecond for a hundred partitions. After an error the connection is of no more use.
+    /// The current size of the database. The server reads the size of each file: about a
+    /// millisecond for a hundred partitions. After an error the connection can't be used any more.
     ///
     /// # Errors
     ///

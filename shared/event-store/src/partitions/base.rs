@@ -1,4 +1,4 @@
-//! The base: the state that the archive of a stream is folded from, where old days were dropped.
+//! The base: the state from which the archive of a stream is folded after old days were dropped.
 
 use domain::{Mark, Rules, StreamState, Timestamp};
 use sqlx::PgConnection;
@@ -12,18 +12,18 @@ use crate::{
     timestamptz::Timestamptz,
 };
 
-/// The aggregator's snapshot: what it had counted up to a mark.
+/// A snapshot of the aggregator: what it had counted up to a mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Base<'a> {
-    /// The last message that is counted in it.
+    /// The last message that is counted in the state.
     pub mark: Mark,
-    /// The state, as snapshots are written.
+    /// The state in the encoding of snapshots.
     pub state: &'a [u8],
-    /// blake3 of the state, in hexadecimal.
+    /// The blake3 hash of the state, in hexadecimal.
     pub digest: &'a str,
 }
 
-/// The base of a stream's archive: where it stands, and its bytes.
+/// The base of a stream's archive: its position, and its bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredBase {
     pub(crate) epoch: i32,
@@ -52,7 +52,7 @@ impl StoredBase {
     }
 }
 
-/// Makes a snapshot the base, unless a later one is.
+/// Stores a snapshot as the base, unless the base is a later one.
 pub(crate) async fn store(
     connection: &mut PgConnection,
     stream: StreamId,

@@ -1,5 +1,5 @@
-//! Partitions made on demand: as a table of its own first, then attached, which takes the weak
-//! lock.
+//! Creates partitions on demand: each is first a separate table and is then attached, which needs
+//! only a weak lock.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::{
     statement::{Doing, run},
 };
 
-/// Only one session makes partitions at a time; others wait, then find them made.
+/// Only one session creates partitions at a time; others wait, and then find them created.
 const LOCK: i64 = 0x6c61_6b65_7061_7274;
 
 /// Which partitions are known to exist.
@@ -38,7 +38,7 @@ impl Partitions {
         Ok(Self { layout: PartitionLayout::new(i64::from(day)), known: BTreeSet::new() })
     }
 
-    /// Makes the partitions that hold these days, in a transaction of its own.
+    /// Creates the partitions for these days, in a transaction of its own.
     pub(crate) async fn ensure(
         &mut self,
         connection: &mut PgConnection,
@@ -66,7 +66,7 @@ async fn make(
     kind: EventTable,
     partition: DayPartition,
 ) -> Result<(), StoreError> {
-    let doing = "making a partition";
+    let doing = "creating a partition";
     let table = kind.table();
     let name = format!("{table}_{}", partition.suffix());
     let mut transaction = connection.begin().await.doing(doing)?;
@@ -79,7 +79,7 @@ async fn make(
         Found::Absent => {
             let sql = made(table, &name, partition.bounds());
             run(&mut transaction, AssertSqlSafe(sql), doing).await?;
-            tracing::info!(partition = %name, "made a partition");
+            tracing::info!(partition = %name, "created a partition");
         }
         Found::Attached => {}
         Found::Foreign => return Err(ownership::foreign_partition(&name)),
@@ -87,7 +87,7 @@ async fn make(
     transaction.commit().await.doing(doing)
 }
 
-/// What has the name of a partition.
+/// What exists under the name of a partition.
 enum Found {
     Absent,
     Attached,
@@ -118,8 +118,8 @@ async fn found(
 }
 
 /// The names consist of our own table's name and digits. Row level security of the parent does not
-/// cover a partition that is addressed by its own name, and what others get by default on a new
-/// table is not what its parent gives them.
+/// cover a partition that is addressed by its own name, and default privileges for a new table may
+/// differ from the parent's.
 fn made(table: &str, name: &str, (from, to): (String, String)) -> String {
     format!(
         "create table lakegauge.{name} (like lakegauge.{table} including defaults \

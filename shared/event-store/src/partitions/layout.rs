@@ -1,7 +1,8 @@
-//! The layout of partitions: days from the day of installation on, calendar years before it. Pure.
+//! The layout of partitions: one per day from the day of installation on, one per calendar year
+//! before it. Pure.
 //!
-//! The layout is fixed by one date, so that whoever needs a partition, now or years later, means the
-//! same one.
+//! One date fixes the layout, so that every process computes the same partition, now or years
+//! later.
 
 use domain::Timestamp;
 use time::Date;
@@ -9,14 +10,14 @@ use time::Date;
 /// Julian day of 1970-01-01.
 const JULIAN_1970: i64 = 2_440_588;
 
-/// Which partition holds a moment.
+/// Computes the partition for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartitionLayout {
     /// Day of installation, in days since 1970-01-01 (UTC).
     installed_day: i64,
 }
 
-/// A partition: whole days, the last excluded.
+/// A partition: whole days, without the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DayPartition {
     from_day: i64,
@@ -29,7 +30,7 @@ impl PartitionLayout {
         Self { installed_day }
     }
 
-    /// The partition that holds a moment.
+    /// The partition for a time.
     pub(crate) fn partition_of(self, at: Timestamp) -> DayPartition {
         let day = at.day();
         if day >= self.installed_day {
@@ -42,17 +43,17 @@ impl PartitionLayout {
 }
 
 impl DayPartition {
-    /// What follows the name of the table: `y2024` or `d20261123`.
+    /// The suffix of the table's name: `y2024` or `d20261123`.
     pub(crate) fn suffix(&self) -> String {
         let from = date(self.from_day);
-        // Also what is left of the year when installation was on the second of January.
+        // This includes the rest of a year with an installation on the second of January.
         if self.to_day - self.from_day == 1 {
             return format!("d{:04}{:02}{:02}", from.year(), u8::from(from.month()), from.day());
         }
         format!("y{:04}", from.year())
     }
 
-    /// Its bounds as PostgreSQL reads them: from, and up to but without.
+    /// The bounds for PostgreSQL: the first included, the second excluded.
     pub(crate) fn bounds(&self) -> (String, String) {
         (bound(self.from_day), bound(self.to_day))
     }
@@ -63,7 +64,7 @@ fn bound(day: i64) -> String {
     format!("{:04}-{:02}-{:02} 00:00:00+00", day.year(), u8::from(day.month()), day.day())
 }
 
-/// Accepted times lie between 1970 and 2200, far inside of what the calendar can say.
+/// Accepted times lie between 1970 and 2200, far within the limits of the calendar.
 fn date(day: i64) -> Date {
     i32::try_from(day.saturating_add(JULIAN_1970))
         .ok()
@@ -86,12 +87,12 @@ mod tests {
     use super::*;
 
     impl DayPartition {
-        /// Whether a moment lies in it.
+        /// Whether a time lies in it.
         const fn holds(&self, at: Timestamp) -> bool {
             self.from_day <= at.day() && at.day() < self.to_day
         }
 
-        /// Where the next partition begins.
+        /// The beginning of the next partition.
         const fn end(&self) -> Timestamp {
             Timestamp(self.to_day * SECONDS_PER_DAY * MICROS_PER_SECOND)
         }

@@ -1,4 +1,4 @@
-//! Partitions: which there are, making them, and dropping old ones.
+//! Partitions: their layout, creating them, and dropping old ones.
 
 pub(crate) mod base;
 pub(crate) mod create;

@@ -1,4 +1,4 @@
-//! Dropping old days, and what makes up for them: the base that the archive is folded from.
+//! Drops old days, and stores the base from which the archive is then folded.
 
 use domain::{Mark, Stream, Timestamp, time::SECONDS_PER_DAY};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -20,34 +20,35 @@ use crate::{
     write::writer::Archive,
 };
 
-/// Kept beyond retention: brokers' clocks step, and who reads a day reads all of it.
+/// Days kept in addition to retention, because brokers' clocks step and partitions hold whole days.
 const DAYS_BEYOND: i64 = 1;
-/// Longest wait for everybody to let go of a partition; the next attempt comes later. Meanwhile
-/// readers and writers of its table wait as well.
+/// Longest wait for the lock of a partition; the next attempt comes later. Readers and writers of
+/// its table wait meanwhile.
 const LOCK_WAIT_MS_MAX: u32 = 1_000;
 /// Counting the rows of a partition may read all of it.
 const STATEMENT_MS_MAX: u32 = 600_000;
 
-/// What retention did.
+/// The result of retention.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retained {
-    /// Names of the partitions that are gone.
+    /// Names of the dropped partitions.
     pub partitions: Vec<String>,
     /// Rows in them, of all streams.
     pub rows: u64,
-    /// Partitions that are old enough, but hold rows that were counted after a base, or are in use.
+    /// Partitions that are old enough, but are in use, or contain rows that were counted after a
+    /// base.
     pub waiting: Vec<String>,
 }
 
-/// What happened before this time may be dropped once the state at the mark is the base; nothing
-/// where retention is off.
+/// Rows before this time may be dropped once the state at the mark is the base; `None` if retention
+/// is off.
 fn kept_from(mark: &Mark, retention_days: u32) -> Option<Timestamp> {
     let days = i64::from(retention_days) + DAYS_BEYOND;
     (retention_days > 0).then(|| mark.broker_time().plus_seconds(-days * SECONDS_PER_DAY))
 }
 
 impl Archive {
-    /// Whether days may be dropped that are there, once the state at this mark is the base.
+    /// Whether any existing days may be dropped once the state at this mark is the base.
     ///
     /// # Errors
     ///
@@ -64,18 +65,18 @@ impl Archive {
         Ok(!old.is_empty())
     }
 
-    /// Makes a snapshot the base of the archive, and then drops the days that are older than
-    /// retention and a day there. Between two batches: nothing is appended meanwhile.
+    /// Stores a snapshot as the base of the archive, and then drops the days that are older than
+    /// retention plus one day. This happens between two batches, so nothing is appended meanwhile.
     ///
-    /// A crash leaves the old base or the new one, and each partition whole or gone: with the base
-    /// stored first, folding the archive gives the same at every moment. A partition is left alone
-    /// while it holds a row of any stream that was counted after that stream's base, whose verdict
-    /// is under way, or that the rollups have not reached.
+    /// A crash leaves the old base or the new one, and each partition complete or gone. Because the
+    /// base is stored first, folding the archive gives the same result at every moment. A partition
+    /// is kept while it contains a row of any stream that was counted after that stream's base,
+    /// whose verdict was not read back yet, or that the rollups have not reached.
     ///
     /// # Errors
     ///
-    /// The database failed; the state can't be read back or is not of this stream and mark; or
-    /// another writer moved the checkpoint. A base that the checkpoint has not reached changes
+    /// The database failed; the state can't be decoded or does not belong to this stream and mark;
+    /// or another writer moved the checkpoint. A base that the checkpoint has not reached changes
     /// nothing.
     pub async fn retain(
         &mut self,
@@ -117,7 +118,7 @@ impl Archive {
                     retained.partitions.push(partition.name);
                 }
                 Ok(None) => retained.waiting.push(partition.name),
-                // Somebody reads it: the next attempt comes later.
+                // Somebody reads the partition; the next attempt comes later.
                 Err(error) if error.sqlstate().as_deref() == Some("55P03") => {
                     roll_back(connection).await?;
                     retained.waiting.push(partition.name);
@@ -125,7 +126,7 @@ impl Archive {
                 Err(error) => return Err(error),
             }
         }
-        // It knows partitions that are gone.
+        // The session may know partitions that are gone.
         session.partitions = Partitions::load(connection).await?;
         self.give_session(session);
         Ok(retained)
@@ -138,7 +139,7 @@ const fn reaches(checkpoint: &Mark, base: &Mark) -> bool {
         && checkpoint.sequence >= base.sequence
 }
 
-/// A partition that is old enough.
+/// A partition that is old enough to drop.
 #[derive(Clone, Debug)]
 struct Old {
     kind: EventTable,
@@ -147,8 +148,7 @@ struct Old {
     to: Timestamptz,
 }
 
-/// Partitions of a stream's side that end at or before a time, and before which no other stream of
-/// that side that has a base keeps anything.
+/// Partitions of a stream's side that end at or before a time.
 async fn old_partitions(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -181,14 +181,15 @@ async fn old_partitions(
     Ok(all)
 }
 
-/// Drops a partition whose rows are all in the bases of their streams; how many rows it had.
+/// Drops a partition if all its rows are in the bases of their streams. Returns how many rows it
+/// had; `None` if it was kept.
 async fn drop_partition(
     connection: &mut PgConnection,
     old: &Old,
 ) -> Result<Option<u64>, StoreError> {
     let doing = "dropping a partition";
     let name = &old.name;
-    // The name is one of our own, as the catalogue has it.
+    // The name comes from the catalogue, and is one of our own.
     let begin = format!(
         "begin; set local lock_timeout = {LOCK_WAIT_MS_MAX}; \
          set local statement_timeout = {STATEMENT_MS_MAX}; \
@@ -244,7 +245,7 @@ async fn drop_partition(
     let drop = format!("drop table lakegauge.\"{name}\"");
     run(connection, AssertSqlSafe(drop), doing).await?;
     commit(connection).await?;
-    tracing::info!(partition = %name, rows, "dropped: older than retention");
+    tracing::info!(partition = %name, rows, "dropped a partition that is older than retention");
     Ok(Some(rows))
 }
 

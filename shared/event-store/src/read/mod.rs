@@ -1,4 +1,4 @@
-//! Reading a stream of the archive back, as it was at one moment.
+//! Reads a stream of the archive as it was at one moment.
 
 pub(crate) mod pages;
 pub(crate) mod records;

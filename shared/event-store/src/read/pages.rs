@@ -1,4 +1,4 @@
-//! What a reader asks for at a time: the ledger cut and joined into pages.
+//! The pages of a reader: ranges of the ledger, cut and joined.
 
 use domain::Timestamp;
 use sqlx::{FromRow, PgConnection};
@@ -12,11 +12,12 @@ use crate::{
     stream_id::StreamId,
 };
 
-/// Events of one page, about: some ten megabytes in memory. Each page also visits what came too late
-/// for the index of sequences to know it, up to a minute of rows; smaller pages do so more often.
+/// Approximate number of events per page: some ten megabytes in memory. Each page also visits rows
+/// of up to a minute that are not in the index of sequences yet; smaller pages would do so more
+/// often.
 const PAGE_EVENTS: u64 = 30_000;
 
-/// What is read at a time.
+/// One page to read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageRequest {
     pub(crate) messages: MessageRange,
@@ -24,7 +25,7 @@ pub(crate) struct PageRequest {
     pub(crate) occurred: Option<(Timestamp, Timestamp)>,
 }
 
-/// The ledger behind the base as pages, the first one last. A large batch is cut by its messages.
+/// The ledger after the base as pages, in reverse order. A large batch is cut by its messages.
 pub(crate) async fn pages(
     connection: &mut PgConnection,
     stream: StreamId,

@@ -1,4 +1,4 @@
-//! What a view of the archive holds besides events: samples, epochs that ended, declared losses.
+//! Reads samples, closed epochs and declared losses from a view of the archive.
 
 use domain::{Mark, Sample, SampleValues, Side, Stream};
 use sqlx::{PgConnection, postgres::PgRow};
@@ -14,7 +14,7 @@ use crate::{
     stream_id::StreamId,
 };
 
-/// Samples of one page: with fifty buckets each, about two megabytes in memory.
+/// The most samples on one page: about two megabytes in memory, with fifty buckets each.
 const PAGE_SAMPLES: i64 = 1_000;
 
 impl ArchiveView {
@@ -34,8 +34,9 @@ impl ArchiveView {
         Ok(names.iter().filter_map(|name| Stream::from_name(name)).collect())
     }
 
-    /// How many events of the stream were archived in messages after an epoch and sequence, by its
-    /// ledger, so about: a page may begin within a transaction, and verdicts may be under way.
+    /// How many events of the stream were archived after an epoch and sequence, by its ledger. The
+    /// number is approximate: a page may begin within a transaction, and verdicts may not be read
+    /// back yet.
     ///
     /// # Errors
     ///
@@ -54,12 +55,12 @@ impl ArchiveView {
         unsigned(events)
     }
 
-    /// The next samples of the stream in the order of their positions, about a thousand, after an
-    /// epoch and sequence. None at all: there are no more.
+    /// The next samples of the stream after an epoch and sequence, in the order of their positions:
+    /// about a thousand. An empty result means that there are no more.
     ///
     /// # Errors
     ///
-    /// The database failed, or holds a sample that this program cannot read.
+    /// The database failed, or contains a sample that this program cannot read.
     pub async fn samples_after(
         &mut self,
         (epoch, sequence): (u32, u64),
@@ -82,7 +83,7 @@ impl ArchiveView {
         rows.iter().map(|row| sample(stream, row)).collect()
     }
 
-    /// The epochs of the stream that ended, each at the mark up to which it was archived.
+    /// The closed epochs of the stream, each with the mark up to which it was archived.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl ArchiveView {
         rows.iter().map(mark).collect::<Result<_, _>>().doing(DOING)
     }
 
-    /// Where the base stands that the stream is folded from, where retention dropped old days.
+    /// The position of the base from which the stream is folded, if retention dropped old days.
     ///
     /// # Errors
     ///
@@ -114,8 +115,8 @@ impl ArchiveView {
         row.as_ref().map(place).transpose().doing(DOING)
     }
 
-    /// The losses of the stream that were declared: messages that the broker had deleted before they
-    /// could be archived, and not because they were trimmed.
+    /// The declared losses of the stream: messages that were deleted in the broker before they
+    /// could be archived, except by trimming.
     ///
     /// # Errors
     ///
@@ -125,7 +126,7 @@ impl ArchiveView {
     }
 }
 
-/// The losses of a stream that were declared, in their order.
+/// The declared losses of a stream, in order.
 pub(crate) async fn declared_losses(
     connection: &mut PgConnection,
     stream: StreamId,

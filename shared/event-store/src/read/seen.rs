@@ -23,8 +23,8 @@ pub(crate) async fn read(
     let runs = decode_runs(&checkpoint.seen, rules)
         .map_err(|error| StoreError::Version(format!("the checkpoint's set of ids: {error}")))?;
     let mut kept = derived_above(connection, stream, checkpoint.derived_floor).await?;
-    // Rows that retention dropped are in the base, and so are their identities: what the
-    // aggregator remembers is remembered here too.
+    // The base contains the rows that retention dropped, and their identities. The aggregator
+    // remembers them, so they are added here too.
     if let Some(base) = StoredBase::read(connection, stream).await? {
         let known = base.state(rules)?;
         let ids = known.seen().derived().kept().iter().copied();
@@ -35,7 +35,7 @@ pub(crate) async fn read(
 }
 
 /// The derived identities above the floor, of rows and of counted dead letters: as many as the set
-/// holds.
+/// contains.
 async fn derived_above(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -57,7 +57,7 @@ async fn derived_above(
            where stream = $1 and counted and (occurred_at, id) > ($2, $3)";
     let (floor_at, floor_id) =
         floor.map_or((i64::MIN, Uuid::nil()), |(at, id)| (at.0, Uuid::from_bytes(*id.as_bytes())));
-    // Nothing happened before 1970, and PostgreSQL's time does not reach back to the smallest number.
+    // All events are later than 1970, and PostgreSQL can't represent the smallest number as a time.
     let floor_at = Timestamptz(floor_at.max(-1));
     let mut kept = BTreeSet::new();
     let mut rows = sqlx::query_as(AssertSqlSafe(sql))
@@ -68,7 +68,7 @@ async fn derived_above(
     while let Some(row) = rows.try_next().await.doing(doing)? {
         let (at, id): (Timestamptz, Uuid) = row;
         let id = EventId::from_bytes(*id.as_bytes());
-        // Dead letters of sequenced ids stand among them.
+        // Dead letters with sequenced ids are skipped.
         if matches!(id.kind(), IdKind::Derived) {
             kept.insert((Timestamp(at.0), id));
         }

@@ -1,4 +1,4 @@
-//! Spans of event time of one stream: rows, and the window aggregates that were kept of them.
+//! Ranges of event time of one stream: rows, and the window aggregates of them.
 
 use domain::{Event, Kept, Timestamp};
 use futures_util::TryStreamExt as _;
@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl ArchiveView {
-    /// Which windows are kept of the stream's rows.
+    /// Which windows are kept for the stream's rows.
     ///
     /// # Errors
     ///
@@ -30,15 +30,15 @@ impl ArchiveView {
         kept::read(&mut self.connection, self.stream).await
     }
 
-    /// The time of the stream's first row, or of its first window, at or after a time.
+    /// The time of the stream's first row or first window at or after a time.
     ///
     /// # Errors
     ///
     /// The database failed.
     pub async fn first_at(&mut self, from: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let side = self.stream().side;
-        // Windows of other streams may be found as well: then the next span is one that has none of
-        // this stream.
+        // Windows of other streams may be found too. Then the next range simply contains no windows
+        // of this stream.
         let sql = format!(
             "select least(\
                 (select min(occurred_at) from lakegauge.{} \
@@ -56,12 +56,12 @@ impl ArchiveView {
         Ok(first.map(|first| Timestamp(first.0)))
     }
 
-    /// Hands over every row of the stream that has windows, of `[from, to)`, in any order.
-    /// Returns how many.
+    /// Calls `take` with every row of the stream in `[from, to)` that has windows, in any order.
+    /// Returns the number of rows.
     ///
     /// # Errors
     ///
-    /// The database failed, or holds a row that this program cannot read.
+    /// The database failed, or contains a row that this program cannot read.
     pub async fn rows_between(
         &mut self,
         from: Timestamp,
@@ -86,11 +86,11 @@ impl ArchiveView {
         Ok(count)
     }
 
-    /// The windows of the stream of one length that start in `[from, to)`, ascending by key.
+    /// The windows of one length of the stream that start in `[from, to)`, ascending by key.
     ///
     /// # Errors
     ///
-    /// The database failed, or holds a window that this program cannot read; it is named.
+    /// The database failed, or contains a window that this program cannot read; the error names it.
     pub async fn windows_between(
         &mut self,
         length_s: u32,
@@ -121,7 +121,7 @@ impl ArchiveView {
         Ok(windows)
     }
 
-    /// The times, each from and to, of the stream's rows with windows that retention dropped.
+    /// The ranges of time of the stream's rows with windows that retention dropped.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl ArchiveView {
         Ok(times.collect())
     }
 
-    /// How many windows of the stream have none of these lengths.
+    /// How many windows of the stream have a length that is not kept.
     ///
     /// # Errors
     ///

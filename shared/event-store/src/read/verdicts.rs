@@ -1,4 +1,4 @@
-//! The verdicts that are to be published.
+//! Reads the verdicts that are still to be published.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::{
     stream_id::StreamId,
 };
 
-/// Reads the verdicts that are to be published, on a connection of its own beside the writer's.
+/// Reads the verdicts that are still to be published, on a connection of its own beside the
+/// writer's.
 #[derive(Debug)]
 pub struct VerdictsToCome {
     connection: PgConnection,
@@ -36,12 +37,12 @@ impl VerdictsToCome {
         Ok(Self { connection, stream, answer_limit_ms: settings.answer_limit_ms() })
     }
 
-    /// The verdicts with the numbers from `after + 1` on, in order, without a gap: at most `limit`,
-    /// none above `last`. Only committed rows are seen.
+    /// The verdicts with the numbers after `after`, in order, without a gap: at most `limit`, none
+    /// above `last`. Only committed rows are seen.
     ///
     /// # Errors
     ///
-    /// The database failed, which leaves the connection unusable; or rows are missing.
+    /// The database failed, after which the connection can't be used any more; or rows are missing.
     pub async fn read(
         &mut self,
         after: u64,
@@ -84,7 +85,7 @@ impl VerdictsToCome {
         let numbers = verdicts.iter().map(|verdict| verdict.number);
         if !numbers.eq(after + 1..=last) {
             return Err(StoreError::Inconsistent(format!(
-                "of the verdicts {} to {last} only {} are there",
+                "of the verdicts {} to {last}, only {} exist",
                 after + 1,
                 verdicts.len()
             )));

@@ -1,4 +1,4 @@
-//! Reading the archive back: one interface, whatever form the events are kept in.
+//! Reads the archive: one interface, whatever form the events are stored in.
 
 use domain::{EventId, Mark, Position, Rules, Seen, Stream, StreamState, Timestamp};
 use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr, postgres::PgRow};
@@ -26,24 +26,24 @@ use crate::{
     write::sources::{self, Sources},
 };
 
-/// A stream as it was at one moment: a transaction that sees nothing later.
+/// A stream as it was at one moment: a transaction that sees no later changes.
 #[derive(Debug)]
 pub struct ArchiveView {
     pub(crate) connection: PgConnection,
     pub(crate) stream: StreamId,
     name: Stream,
     checkpoint: Option<Checkpoint>,
-    /// What the fold begins with, where old days were dropped.
+    /// The state with which the fold begins, if old days were dropped.
     base: Option<StoredBase>,
-    /// Pages left to read, the next one last.
+    /// Pages left to read, in reverse order.
     pages: Vec<PageRequest>,
     noted: bool,
     sources: Sources,
 }
 
 impl ArchiveView {
-    /// A view of a stream, from the first event that was archived; where old days were dropped,
-    /// from the first that was counted after the base.
+    /// Opens a view of a stream, from the first event that was archived; if old days were dropped,
+    /// from the first event that was counted after the base.
     ///
     /// # Errors
     ///
@@ -55,11 +55,11 @@ impl ArchiveView {
         Self::of_stream(connection, stream).await
     }
 
-    /// The same moment, but another stream, from its first event.
+    /// Another stream at the same moment, from its first event.
     ///
     /// # Errors
     ///
-    /// The database failed; the view is gone then.
+    /// The database failed; the view can't be used any more then.
     pub async fn turn_to(self, stream: Stream) -> Result<Self, StoreError> {
         Self::of_stream(self.connection, stream).await
     }
@@ -85,21 +85,21 @@ impl ArchiveView {
         Ok(Self { connection, stream, name, checkpoint, base, pages, noted, sources })
     }
 
-    /// The stream whose events it gives.
+    /// The stream of this view.
     pub const fn stream(&self) -> Stream {
         self.name
     }
 
-    /// Who sent what is archived of the stream.
+    /// The sources of the stream.
     pub const fn sources(&self) -> &Sources {
         &self.sources
     }
 
-    /// The state to begin a fold with: nothing, or where old days were dropped the base.
+    /// The state with which a fold begins: an empty one, or the base if old days were dropped.
     ///
     /// # Errors
     ///
-    /// The base was written by a program unknown to this one.
+    /// The base was written by a program that this one does not know.
     pub fn origin(&self, rules: &Rules) -> Result<StreamState, StoreError> {
         match &self.base {
             None => Ok(StreamState::new(self.name, rules.clone())),
@@ -107,8 +107,8 @@ impl ArchiveView {
         }
     }
 
-    /// Leaves out pages in which everything is counted at or before a position. The page with the
-    /// position itself still comes whole.
+    /// Skips pages in which everything is counted at or before a position. The page with the
+    /// position itself is still returned whole.
     pub fn skip_to(&mut self, after: Position) {
         let passed = |page: &PageRequest| {
             (after.epoch, after.sequence) > (page.messages.epoch, page.messages.last)
@@ -118,8 +118,8 @@ impl ArchiveView {
         }
     }
 
-    /// Leaves out what did not happen in `[since, until)`, as far as that spares reading it: events
-    /// with a verdict or in a dead letter come all the same.
+    /// Skips events outside `[since, until)` if that avoids reading them. Events with a verdict or
+    /// in a dead letter are returned all the same.
     pub fn narrow(&mut self, since: Option<Timestamp>, until: Option<Timestamp>) {
         let since = since.map_or(i64::MIN, |since| since.0);
         let until = until.map_or(i64::MAX, |until| until.0);
@@ -133,17 +133,17 @@ impl ArchiveView {
         }
     }
 
-    /// How far the stream is archived in this view; `None` where nothing was.
+    /// How far the stream is archived in this view; `None` if nothing was archived.
     pub const fn checkpoint(&self) -> Option<&Checkpoint> {
         self.checkpoint.as_ref()
     }
 
-    /// The next events in counting order, about thirty thousand; possibly none although more follow.
-    /// The first `None` is the end.
+    /// The next events in counting order, about thirty thousand. A page may be empty although more
+    /// follow; `None` is the end.
     ///
     /// # Errors
     ///
-    /// The database failed, or holds a row that this program cannot read.
+    /// The database failed, or contains a row that this program cannot read.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Counted>>, StoreError> {
         let Some(PageRequest { messages, occurred }) = self.pages.pop() else { return Ok(None) };
         let mut page = Vec::new();
@@ -164,7 +164,7 @@ impl ArchiveView {
     ///
     /// # Errors
     ///
-    /// As [`crate::Archive::seen`].
+    /// The errors of [`crate::Archive::seen`].
     pub async fn seen(&mut self, rules: &Rules) -> Result<Seen, StoreError> {
         match &self.checkpoint {
             None => Ok(Seen::new(rules)),
@@ -218,7 +218,8 @@ impl ArchiveView {
             .bind(bigint(messages.last))
     }
 
-    /// Events that only the database refused were counted; their dead letters hold them as JSON.
+    /// Adds events that were counted although the database refused their rows; their dead letters
+    /// contain them as JSON.
     async fn counted_letters(
         &mut self,
         messages: MessageRange,
@@ -234,11 +235,11 @@ impl ArchiveView {
             let position = position(row).doing(DOING)?;
             let decoded = wire::json::decode_line(&bytes).map_err(|undecoded| {
                 StoreError::Inconsistent(format!(
-                    "the counted letter at {position:?} is not an event: {}",
+                    "the counted dead letter at {position:?} is not an event: {}",
                     undecoded.refusal
                 ))
             })?;
-            // Written by us, with its id.
+            // This program wrote the bytes, including the id.
             let event = decoded.or_id(|| EventId::from_bytes([0; 16]));
             let source = read(row, "source").doing(DOING)?;
             page.push(Counted { position, verdict: None, source, event });
@@ -247,7 +248,7 @@ impl ArchiveView {
     }
 }
 
-/// How far a stream is archived, read by itself.
+/// How far a stream is archived, read on a connection of its own.
 ///
 /// # Errors
 ///

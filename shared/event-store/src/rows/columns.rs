@@ -1,5 +1,5 @@
-//! The columns of a table, written once: their names, the fields of a COPY, the arrays of an INSERT and
-//! the way back are made of one list.
+//! The columns of a table, listed once: the names, the fields of a COPY, the arrays of an INSERT
+//! and the reading of rows are all made from this list.
 
 use std::fmt::Display;
 
@@ -31,24 +31,24 @@ impl Column {
     }
 }
 
-/// What is stored in some columns of a table.
+/// A type that is stored in some columns of a table.
 pub(crate) trait Columns: Sized {
-    /// The columns, in the order in which the other functions take them.
+    /// The columns, in the order of the other functions.
     const COLUMNS: &'static [Column];
 
-    /// Writes the values as fields of a row that was begun.
+    /// Writes the values as fields of the current row.
     fn copy(&self, buffer: &mut CopyBuffer);
 
-    /// Binds an array of each column.
+    /// Binds one array per column.
     fn bind<'a>(rows: impl Iterator<Item = &'a Self> + Clone, query: BoundQuery) -> BoundQuery
     where
         Self: 'a;
 
-    /// Reads the values of a row. The error names the column at fault.
+    /// Reads the values of a row. The error contains the name of the column.
     fn read(row: &PgRow) -> Result<Self, sqlx::Error>;
 }
 
-/// Says which columns the fields of a struct are stored in: those of the same names, in this order.
+/// Stores the fields of a struct in columns of the same names, in this order.
 macro_rules! columns {
     ($type:ty { $($column:ident),+ $(,)? }) => {
         impl $crate::rows::columns::Columns for $type {
@@ -77,7 +77,7 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// The value in a column. The error names the column.
+/// The value in a column. The error contains the column's name.
 pub(crate) fn read<'r, F: ColumnValue>(row: &'r PgRow, column: &str) -> Result<F, sqlx::Error>
 where
     F::Column<'r>: Decode<'r, Postgres> + Type<Postgres>,
@@ -86,12 +86,12 @@ where
         .map_err(|source| sqlx::Error::ColumnDecode { index: column.to_owned(), source })
 }
 
-/// The names of columns, with commas between them.
+/// The names of columns, separated by commas.
 pub(crate) fn names<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
     columns.map(|column| column.name).collect::<Vec<&str>>().join(", ")
 }
 
-/// The statement that inserts the arrays that [`Columns::bind`] binds, but for rows that are known.
+/// The statement that inserts the arrays bound by [`Columns::bind`], except for known rows.
 pub(crate) fn insert<'a>(
     table: impl Display,
     columns: impl Iterator<Item = &'a Column> + Clone,

@@ -1,5 +1,5 @@
-//! PostgreSQL's binary COPY format, written by hand: 13 to 30 million rows per second, and nothing
-//! needs escaping. Pure.
+//! PostgreSQL's binary COPY format. It is written here, because that encodes 13 to 30 million rows
+//! per second, and nothing needs escaping. Pure.
 
 use crate::timestamptz::MICROS_TO_2000;
 
@@ -24,7 +24,7 @@ impl Default for CopyBuffer {
 }
 
 impl CopyBuffer {
-    /// Begins a row of so many fields; each must follow.
+    /// Begins a row of `fields` fields, which must follow.
     pub(crate) fn row(&mut self, fields: usize) {
         self.rows += 1;
         let fields = i16::try_from(fields).expect("a table has at most 1,600 columns");
@@ -51,14 +51,14 @@ impl CopyBuffer {
         self.fixed(*value);
     }
 
-    /// A timestamptz from microseconds since 1970.
+    /// A timestamptz, given in microseconds since 1970.
     pub(crate) fn timestamptz(&mut self, micros: i64) {
         self.bigint(micros.saturating_sub(MICROS_TO_2000));
     }
 
     /// A text or other bytes.
     pub(crate) fn bytea(&mut self, value: &[u8]) {
-        // Accepted texts are below a few kilobytes; one that were not is cut by the server.
+        // Accepted texts are at most a few kilobytes long.
         let length = i32::try_from(value.len()).unwrap_or(i32::MAX);
         self.bytes.extend_from_slice(&length.to_be_bytes());
         self.bytes.extend_from_slice(value);
@@ -68,24 +68,24 @@ impl CopyBuffer {
         self.bytes.extend_from_slice(&NULL.to_be_bytes());
     }
 
-    /// A value of `N` bytes behind its length.
+    /// A value of `N` bytes after its length.
     fn fixed<const N: usize>(&mut self, value: [u8; N]) {
         let length = i32::try_from(N).expect("the largest is 16");
         self.bytes.extend_from_slice(&length.to_be_bytes());
         self.bytes.extend_from_slice(&value);
     }
 
-    /// Number of rows begun.
+    /// Number of rows that were begun.
     pub(crate) const fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// What was written, without the end that [`CopyBuffer::TRAILER`] is.
+    /// The bytes so far, without [`CopyBuffer::TRAILER`].
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What ends the data.
+    /// The end of the data.
     pub(crate) const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
 }
 

@@ -1,4 +1,4 @@
-//! Types of ours as the database stores them.
+//! How our types are stored in the database.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use crate::{
 
 /// A type of the database.
 pub(crate) trait ColumnType {
-    /// Its name in SQL.
+    /// The type's name in SQL.
     const SQL_TYPE: &'static str;
 
-    /// Writes a value as a field of a row that was begun.
+    /// Writes a value as a field of the current row.
     fn copy(self, buffer: &mut CopyBuffer);
 }
 
-/// A type of ours that is stored in a column.
+/// One of our types that is stored in a column.
 pub(crate) trait ColumnValue: Sized + 'static {
     /// The type of the column.
     type Column<'a>: ColumnType;
@@ -84,7 +84,7 @@ macro_rules! fields {
     };
 }
 
-// What has more than 64 bits travels as text, and so does JSON with such numbers.
+// Numbers with more than 64 bits are sent as text, and so is JSON with such numbers.
 fields! {
     i16 as i16: |value| *value, |stored| stored;
     i64 as i64: |value| *value, |stored| stored;
@@ -119,7 +119,7 @@ impl<T: ColumnValue> ColumnValue for Option<T> {
     }
 }
 
-/// What a code means to this release.
+/// The meaning of a code in this release.
 fn known<T>(stored: i16, from_code: fn(u8) -> Option<T>) -> Result<T, BoxDynError> {
     let known = u8::try_from(stored).ok().and_then(from_code);
     known.ok_or_else(|| format!("the code {stored} is unknown to this release").into())

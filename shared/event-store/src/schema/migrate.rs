@@ -1,4 +1,4 @@
-//! The shape of the database: migrations, applied by `migrate` alone; services only look.
+//! The schema of the database: only `migrate` applies migrations; services only check.
 
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, SqlStr,
@@ -12,12 +12,12 @@ use crate::{
     statement::{Doing, run},
 };
 
-/// The list of what was applied.
+/// The table of applied migrations.
 const TABLE: &str = "lakegauge.migration";
-/// Only one session migrates a database at a time; others wait, then find it done.
+/// Only one session migrates a database at a time; others wait, and then find it done.
 const LOCK: i64 = 0x6c61_6b65_6d69_6772;
 
-/// Every migration, oldest first: version, name, SQL. Only ever added to.
+/// Every migration, oldest first: version, name, SQL. Entries are only added.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20_261_123_090_000, "roles", include_str!("../../../../migrations/20261123090000_roles.sql")),
     (
@@ -53,28 +53,27 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     ),
 ];
 
-/// A migration that was applied just now.
+/// A migration that was just applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppliedMigration {
-    /// Its version: the time it was written, as digits.
+    /// Its version: the time at which it was written, as digits.
     pub version: i64,
     /// Its name.
     pub name: &'static str,
-    /// How many come after it.
+    /// How many follow it.
     pub left: usize,
 }
 
-/// Brings the database to the shape that this program needs, as its owner.
+/// Changes the database to the schema that this program needs. Must run as the database's owner.
 ///
-/// All of it is one transaction: a crash leaves what was there before, or everything. `progress`
-/// hears of each migration after that. Safe to repeat and to run twice at the same time: the second
-/// waits.
+/// Everything is one transaction: a crash leaves either the old schema or the new one. `progress`
+/// is called for each migration afterwards. The call can be repeated, also by two processes at the
+/// same time: the second one waits.
 ///
 /// # Errors
 ///
-/// The database cannot be reached; it has something of somebody else's where ours would stand; an
-/// applied migration differs from ours or is unknown to us; or a migration failed. Nothing was
-/// changed then.
+/// The database cannot be reached; other objects use names that we need; an applied migration
+/// differs from ours or is unknown to us; or a migration failed. Nothing was changed then.
 pub async fn migrate(
     settings: &StoreSettings,
     mut progress: impl FnMut(AppliedMigration),
@@ -82,7 +81,7 @@ pub async fn migrate(
     settings.refuse_transaction_pooling().await?;
     let mut connection = settings.connect().await?;
     let applied = apply(&mut connection, settings.lock_timeout_ms).await;
-    // Closing ends a transaction that failed.
+    // Closing the connection ends a failed transaction.
     let closed = connection.close().await;
     let applied = applied?;
     closed.doing("closing the connection")?;
@@ -96,7 +95,7 @@ async fn apply(
     connection: &mut PgConnection,
     lock_timeout_ms: u64,
 ) -> Result<&'static [(i64, &'static str, &'static str)], StoreError> {
-    // Each statement sees what others have committed before it.
+    // Each statement sees what other sessions have committed before it.
     run(connection, "begin isolation level read committed", MIGRATING).await?;
     await_others(connection, lock_timeout_ms).await?;
     ownership::refuse_taken_names(connection).await?;
@@ -120,7 +119,7 @@ async fn apply(
     Ok(missing)
 }
 
-/// Takes the lock of those who migrate, for the transaction.
+/// Takes the lock for migrations until the end of the transaction.
 async fn await_others(
     connection: &mut PgConnection,
     lock_timeout_ms: u64,
@@ -133,8 +132,8 @@ async fn await_others(
     if alone {
         return Ok(());
     }
-    tracing::info!("somebody else migrates this database: waiting for the end of it");
-    // As long as that takes: the limit of a statement still holds.
+    tracing::info!("another process migrates this database; waiting for its end");
+    // There is no limit for this wait; the limit for the statement still applies.
     run(connection, "set local lock_timeout = 0", MIGRATING).await?;
     sqlx::query("select pg_advisory_xact_lock($1)")
         .bind(LOCK)
@@ -145,7 +144,8 @@ async fn await_others(
     run(connection, AssertSqlSafe(limit), MIGRATING).await
 }
 
-/// Version and checksum of what was applied, oldest first; nothing where the list is not there.
+/// Versions and checksums of the applied migrations, oldest first; empty if the table does not
+/// exist.
 async fn applied(
     connection: &mut PgConnection,
     doing: &'static str,
@@ -172,12 +172,12 @@ async fn applied(
         .doing(doing)
 }
 
-/// What was applied must be the beginning of what we know, byte for byte.
+/// The applied migrations must be the first ones of our list, byte for byte.
 fn compare(applied: &[(i64, Vec<u8>)]) -> Result<(), StoreError> {
     for (place, (version, checksum)) in applied.iter().enumerate() {
         let Some(ours) = MIGRATIONS.get(place) else {
             return Err(StoreError::Version(format!(
-                "the database was migrated by a newer release (version {version}): run that one"
+                "the database was migrated by a newer release (version {version}): run that release"
             )));
         };
         if ours.0 != *version {
@@ -202,23 +202,22 @@ fn checksum(one: &(i64, &'static str, &'static str)) -> Vec<u8> {
     Migration::new(one.0, one.1.into(), MigrationType::Simple, sql, false).checksum.into_owned()
 }
 
-/// Checks that answers through this address are ours, and that the database has the shape that this
-/// program was built for.
+/// Checks that this address gives correct answers, and that the database has the schema that this
+/// program needs.
 ///
 /// # Errors
 ///
-/// As [`StoreSettings::refuse_transaction_pooling`] and [`check_version`].
+/// The errors of [`StoreSettings::refuse_transaction_pooling`] and [`check_version`].
 pub async fn check_fit(settings: &StoreSettings) -> Result<(), StoreError> {
     settings.refuse_transaction_pooling().await?;
     check_version(settings).await
 }
 
-/// Checks that the database has exactly the shape that this program was built for, changing
-/// nothing.
+/// Checks that the database has exactly the schema that this program needs. Changes nothing.
 ///
 /// # Errors
 ///
-/// It has another, and what to do about it; or it cannot be reached.
+/// The schema is another one (the error contains what to do); or the database cannot be reached.
 pub async fn check_version(settings: &StoreSettings) -> Result<(), StoreError> {
     let mut connection = settings.connect().await?;
     let doing = "reading the version of the database";

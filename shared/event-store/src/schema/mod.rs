@@ -1,4 +1,4 @@
-//! The shape of the database, and what in it is ours.
+//! The schema of the database, and which objects in it are ours.
 
 pub(crate) mod migrate;
 pub(crate) mod ownership;

@@ -1,9 +1,9 @@
-//! What is ours in a database that others use as well.
+//! Which objects are ours in a database that others use too.
 //!
-//! Everything of ours has a comment that begins with a mark: the roles, which belong to the whole
+//! All our objects have a comment that begins with a mark: the roles, which belong to the whole
 //! server, the two schemas, and in them tables, partitions, views, types and functions. Indexes and
-//! sequences belong to their table. What has a name of ours and not the mark is somebody else's, and
-//! stays as it is.
+//! sequences belong to their table. An object with one of our names but without the mark belongs to
+//! somebody else, and is not changed.
 
 use sqlx::PgConnection;
 
@@ -12,54 +12,56 @@ use crate::{
     statement::Doing,
 };
 
-/// How the comment on what is ours begins.
+/// The beginning of the comment on our objects.
 pub(crate) const MARK: &str = "Lakegauge: ";
 
-/// Groups that a migration makes, unless another database of ours on the same server did.
+/// Groups that a migration creates, unless another Lakegauge database on the same server did.
 const ROLES: [&str; 2] = ["lakegauge_archiver", "lakegauge_reader"];
 const SCHEMAS: [&str; 2] = [HIDDEN, "lakegauge_api"];
 /// The schema of the tables, and of every index.
 const HIDDEN: &str = "lakegauge";
 
-/// Whether the schema of the tables is there.
+/// The state of the tables' schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Schema {
-    /// It is not.
+    /// It does not exist.
     Absent,
-    /// It is, and has our mark.
+    /// It exists and has our mark.
     Ours,
-    /// It is, and belongs to somebody else.
+    /// It exists and belongs to somebody else.
     Foreign,
 }
 
-/// Looks whose the schema of the tables is. Needs no right on it.
+/// Checks whose schema it is. Needs no privilege on it.
 pub(crate) async fn schema(
     connection: &mut PgConnection,
     doing: &'static str,
 ) -> Result<Schema, StoreError> {
-    let found: Option<Option<String>> = sqlx::query_scalar(
-        "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = $1",
+    let is_ours: Option<bool> = sqlx::query_scalar(
+        "select coalesce(starts_with(obj_description(oid, 'pg_namespace'), $2), false) \
+         from pg_namespace where nspname = $1",
     )
     .bind(HIDDEN)
+    .bind(MARK)
     .fetch_optional(connection)
     .await
     .doing(doing)?;
-    Ok(match found {
+    Ok(match is_ours {
         None => Schema::Absent,
-        Some(comment) if is_ours(comment.as_deref()) => Schema::Ours,
-        Some(_) => Schema::Foreign,
+        Some(true) => Schema::Ours,
+        Some(false) => Schema::Foreign,
     })
 }
 
-/// The error about a schema that is somebody else's.
+/// The error about a schema that belongs to somebody else.
 pub(crate) fn foreign_schema() -> StoreError {
     refusal(&[format!("schema {HIDDEN}")])
 }
 
-/// The error about something that has the name of a partition and is none of ours.
+/// The error about an object that has the name of a partition and is not ours.
 pub(crate) fn foreign_partition(name: &str) -> StoreError {
     StoreError::NotOurs(format!(
-        "{HIDDEN}.{name} is needed for a partition, and is there already, but is none of ours: \
+        "{HIDDEN}.{name} is needed for a partition, but exists already and is not ours: \
          rename it, or move it to another schema"
     ))
 }
@@ -68,7 +70,7 @@ fn is_ours(comment: Option<&str>) -> bool {
     comment.is_some_and(|comment| comment.starts_with(MARK))
 }
 
-/// Refuses where a role or a schema of somebody else has a name that we need. Changes nothing.
+/// Fails if a role or a schema of somebody else has a name that we need. Changes nothing.
 pub(crate) async fn refuse_taken_names(connection: &mut PgConnection) -> Result<(), StoreError> {
     let found: Vec<(String, String, Option<String>)> = sqlx::query_as(
         "select 'schema', nspname::text, obj_description(oid, 'pg_namespace')
@@ -91,7 +93,7 @@ pub(crate) async fn refuse_taken_names(connection: &mut PgConnection) -> Result<
     if foreign.is_empty() { Ok(()) } else { Err(refusal(&foreign)) }
 }
 
-/// Refuses where something stands already that one of these migrations would make. Changes nothing.
+/// Fails if an object exists already that one of these migrations would create. Changes nothing.
 pub(crate) async fn refuse_taken_objects(
     connection: &mut PgConnection,
     migrations: impl Iterator<Item = &'static str>,
@@ -102,8 +104,8 @@ pub(crate) async fn refuse_taken_objects(
         schemas.push(made.schema);
         names.push(made.name);
     }
-    // Tables, views, indexes, sequences and types share their names. A function of the same name
-    // would be another of ours with other arguments.
+    // Tables, views, indexes, sequences and types share one namespace. A function of the same name
+    // may be ours with other arguments.
     let taken: Vec<(String, String)> = sqlx::query_as(
         "with present as (
             select 'relation' as kind, case relkind when 'v' then 'view' when 'm' then
@@ -139,16 +141,16 @@ pub(crate) async fn refuse_taken_objects(
 
 fn refusal(taken: &[String]) -> StoreError {
     StoreError::NotOurs(format!(
-        "nothing was changed, since names that Lakegauge needs are taken by what is not its own: \
-         {}. Give Lakegauge a database of its own, or rename what is there (roles belong to all \
-         databases of the server). It knows its own by comments that begin with \"{MARK}\"; where \
-         one was lost, as of a role that was restored, give it back: comment on role \
+        "nothing was changed, because names that Lakegauge needs are used by other objects: \
+         {}. Give Lakegauge a database of its own, or rename these objects (roles belong to all \
+         databases of the server). Lakegauge recognises its own objects by comments that begin \
+         with \"{MARK}\"; if one was lost, as on a restored role, set it again: comment on role \
          lakegauge_reader is '{MARK}restored'",
         taken.join(", ")
     ))
 }
 
-/// What shares its names with what.
+/// The namespace of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SharedName {
     Relation,
@@ -164,7 +166,7 @@ impl SharedName {
     }
 }
 
-/// An object that a migration makes.
+/// An object that a migration creates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Made {
     kind: SharedName,
@@ -172,18 +174,19 @@ struct Made {
     name: &'static str,
 }
 
-/// What a migration makes in the schemas, by its text: a line of its own begins each statement.
+/// The objects that a migration creates in the schemas, read from its text: each statement begins
+/// on a line of its own.
 fn made_by(sql: &'static str) -> impl Iterator<Item = Made> {
     sql.lines().filter_map(|line| made(line.strip_prefix("create ")?))
 }
 
-/// What follows `create` at the beginning of a line. Schemas and roles are looked for by their
+/// Reads what follows `create` at the beginning of a line. Schemas and roles are checked by their
 /// names; a policy belongs to its table.
 fn made(statement: &'static str) -> Option<Made> {
     let (word, rest) = statement.split_once(' ')?;
     let name = rest.split(['(', ' ']).next()?;
     let (kind, schema, name) = match word {
-        // An index stands in the schema of its table, and is named without it.
+        // An index belongs to the schema of its table, and is created without a schema.
         "index" => (SharedName::Relation, HIDDEN, name),
         "table" | "view" | "type" => {
             let (schema, name) = name.split_once('.')?;

@@ -1,4 +1,4 @@
-//! Where the archive is, and what a connection to it must be like.
+//! The address of the archive, and the requirements for a connection.
 
 use std::{
     fmt::{self, Write as _},
@@ -20,17 +20,17 @@ use crate::{
     statement::{Doing, run},
 };
 
-/// Supabase's transaction pooler, and PgBouncer's usual port there.
+/// The port of Supabase's transaction pooler, and the usual one of PgBouncer.
 const TRANSACTION_POOLER_PORT: u16 = 6543;
-/// Supabase's session pooler.
+/// The port of Supabase's session pooler.
 const SESSION_POOLER_PORT: u16 = 5432;
 const SUPABASE_POOLER: &str = ".pooler.supabase.com";
 
-/// Events hold any text of Unicode, and a text that was refused stands in its dead letter.
+/// Events contain any Unicode text, and so do dead letters.
 const ENCODING: &str = "UTF8";
 
-/// The parameters of an address that the driver knows. It would repeat others in the log, with
-/// values that may be anything.
+/// The parameters of an address that the driver knows. The driver would log others with their
+/// values, which may be secret.
 const PARAMETERS: [&str; 18] = [
     "application_name",
     "dbname",
@@ -51,7 +51,7 @@ const PARAMETERS: [&str; 18] = [
     "statement-cache-capacity",
     "user",
 ];
-/// Settings of one session, as `options[search_path]=x`.
+/// The prefix of settings of one session, as in `options[search_path]=x`.
 const PARAMETER_OF_SESSION: &str = "options[";
 
 static SAY_RAISED: Once = Once::new();
@@ -62,15 +62,15 @@ static SAY_UNKNOWN: Once = Once::new();
 pub struct StoreSettings {
     /// `postgres://user:password@host:port/database`, read again at each connect. Never logged.
     pub url: Secret,
-    /// Whether logins with this address are taken.
+    /// Whether logins with this address are accepted.
     pub logins: Logins,
-    /// Shown in `pg_stat_activity`, and to whoever waits for our lock.
+    /// Shown in `pg_stat_activity`, and to those who wait for our lock.
     pub application_name: String,
     /// Longest time to connect, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// Longest time of one statement, in milliseconds; the server ends it.
+    /// Longest time of one statement, in milliseconds; the server cancels it then.
     pub statement_timeout_ms: u64,
-    /// Longest wait for a lock, in milliseconds; the server ends it.
+    /// Longest wait for a lock, in milliseconds; the server cancels it then.
     pub lock_timeout_ms: u64,
 }
 
@@ -97,12 +97,12 @@ impl StoreSettings {
         }
     }
 
-    /// The longest that anything but waiting for a lock may take, network included.
+    /// The longest time for anything except waiting for a lock, network included, in milliseconds.
     pub(crate) const fn answer_limit_ms(&self) -> u64 {
         self.connect_timeout_ms.saturating_add(self.statement_timeout_ms.saturating_mul(2))
     }
 
-    /// Whether the address is that of another network: a database that somebody pays for.
+    /// Whether the address belongs to another network: probably a paid database.
     pub fn is_remote(&self) -> bool {
         self.options().is_ok_and(|options| is_elsewhere(&options))
     }
@@ -111,12 +111,12 @@ impl StoreSettings {
     ///
     /// # Errors
     ///
-    /// It is not an address, or one of a transaction pooler.
+    /// The address is invalid, or that of a transaction pooler.
     pub fn check(&self) -> Result<(), StoreError> {
         self.options().map(|_| ())
     }
 
-    /// What was done about an address that asks for less than it must, for those who show no log.
+    /// What was done about an address with too little security, for programs that show no log.
     pub fn raised_tls(&self) -> Option<String> {
         raised_tls(&self.read().ok()?)
     }
@@ -132,12 +132,12 @@ impl StoreSettings {
         Ok(options)
     }
 
-    /// The address as it is now.
+    /// The current address.
     fn read(&self) -> Result<PgConnectOptions, StoreError> {
         read(&self.url.read().map_err(|problem| StoreError::Settings(problem.to_string()))?)
     }
 
-    /// What to do about a connection that failed: a login that was taken before is waited for.
+    /// The error for a failed connection. A login that was accepted before will be tried again.
     fn failed(&self, error: StoreError) -> StoreError {
         match error.login_problem() {
             Some(why) => match self.logins.refused(&self.url, why) {
@@ -151,11 +151,11 @@ impl StoreSettings {
         }
     }
 
-    /// A connection with our limits and without a role, with the login as it is now.
+    /// A connection with our limits and without a role, with the current login.
     pub(crate) async fn connect(&self) -> Result<PgConnection, StoreError> {
         let options = self.options().map_err(|error| self.failed(error))?;
         if let Some(raised) = raised_tls(&options) {
-            // Of every connection the same: said once.
+            // The same for every connection, so it is logged once.
             SAY_RAISED.call_once(|| tracing::info!("{raised}"));
         }
         let login = format!("{}@{}", options.get_username(), place(&options));
@@ -171,8 +171,8 @@ impl StoreSettings {
             .map_err(|driver| self.failed(StoreError::Connecting { place: login, driver }))?;
         self.logins.taken();
         let (statement, lock) = (self.statement_timeout_ms, self.lock_timeout_ms);
-        // What was committed must survive the server's death, or the broker would have been trimmed
-        // too early: a server that answers before it has written is told otherwise.
+        // A committed transaction must survive a crash of the server, because the broker is trimmed
+        // after it. So a server that answers before it has written is configured otherwise.
         let set = format!(
             "set statement_timeout = {statement}; set lock_timeout = {lock};
              set idle_in_transaction_session_timeout = {statement};
@@ -187,7 +187,7 @@ impl StoreSettings {
         Ok(connection)
     }
 
-    /// A connection as the owner of the tables, whose COPY row level security does not refuse.
+    /// A connection as the owner of the tables, because row level security refuses COPY to others.
     pub(crate) async fn connect_as_archiver(&self) -> Result<PgConnection, StoreError> {
         let mut connection = self.connect().await?;
         let doing = "taking the role lakegauge_archiver";
@@ -195,11 +195,11 @@ impl StoreSettings {
         Ok(connection)
     }
 
-    /// Refuses a database that can't hold every text that an event may have.
+    /// Refuses a database that can't store every text of an event.
     async fn refuse_encoding(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         use sqlx::Row;
         let doing = "asking for the encoding of the database";
-        // By the simple protocol: a pooler of transactions is not refused yet.
+        // Uses the simple protocol, because a transaction pooler is not refused yet.
         let row = sqlx::raw_sql("select current_setting('server_encoding')");
         let row = row.fetch_one(connection).await.doing(doing)?;
         let encoding: String = row.try_get(0).doing(doing)?;
@@ -213,15 +213,15 @@ impl StoreSettings {
         )))
     }
 
-    /// Refuses a pooler that hands each transaction to another server process: prepared statements
-    /// would be answered with the results of others, without an error.
+    /// Refuses a pooler that uses another server process for each transaction: prepared statements
+    /// could be answered with the results of others, without an error.
     ///
-    /// While a first connection stays open, a second one inside a transaction must have another
+    /// While a first connection stays open, a second one inside a transaction must use another
     /// server process.
     ///
     /// # Errors
     ///
-    /// It is such a pooler, or the server could not be asked.
+    /// There is such a pooler, or the server could not be asked.
     pub async fn refuse_transaction_pooling(&self) -> Result<(), StoreError> {
         let mut first = self.connect().await?;
         let mut second = self.connect().await?;
@@ -241,7 +241,7 @@ impl StoreSettings {
     }
 }
 
-/// By the simple protocol, which every pooler passes on correctly.
+/// Uses the simple protocol, which every pooler handles correctly.
 async fn backend(connection: &mut PgConnection, sql: &'static str) -> Result<i32, StoreError> {
     use sqlx::Row;
     let row = sqlx::raw_sql(sql).fetch_one(connection).await.doing("asking for the process")?;
@@ -255,8 +255,8 @@ impl fmt::Debug for StoreSettings {
     }
 }
 
-/// An address as the driver takes it. No error repeats anything of it, and none is the driver's
-/// own: that one repeats what it could not read.
+/// Parses an address for the driver. No error repeats any part of the address, and the driver's own
+/// error is not used, because it would.
 fn read(url: &str) -> Result<PgConnectOptions, StoreError> {
     let wrong = |why: &str| StoreError::Settings(format!("the address of PostgreSQL {why}"));
     let address = Address::parse(url).map_err(|problem| wrong(&problem.to_string()))?;
@@ -273,11 +273,11 @@ fn read(url: &str) -> Result<PgConnectOptions, StoreError> {
             let known = PARAMETERS.join(", ");
             tracing::warn!(
                 known,
-                "the address of PostgreSQL has parameters that mean nothing here"
+                "the address of PostgreSQL has unknown parameters, which are ignored"
             );
         });
     }
-    // As parameters, since the driver takes a login before a host only if there is a host.
+    // As parameters, because the driver ignores a login if there is no host after it.
     let login = [("user", &address.user), ("password", &address.password)];
     let login = login.into_iter().filter_map(|(name, value)| {
         value.as_ref().map(|value| format!("{name}={}", encoded(value)))
@@ -288,7 +288,7 @@ fn read(url: &str) -> Result<PgConnectOptions, StoreError> {
     let options = PgConnectOptions::from_str(&plain).map_err(|_| {
         wrong("has a host, a database or a parameter (sslmode, port, hostaddr) that can't be read")
     })?;
-    // The driver looks the host up with the brackets of the address.
+    // The driver would look up the host with the brackets of the address.
     let bare = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     Ok(match bare.map(str::to_owned) {
         Some(bare) => options.host(&bare),
@@ -296,7 +296,7 @@ fn read(url: &str) -> Result<PgConnectOptions, StoreError> {
     })
 }
 
-/// Text as it may stand anywhere in an address.
+/// A text in the form that is allowed anywhere in an address.
 fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -325,7 +325,7 @@ fn raised_tls(options: &PgConnectOptions) -> Option<String> {
     })
 }
 
-/// Whether an address asks for less than a host that is not local must have.
+/// Whether an address has less security than a host that is not local needs.
 fn is_raised(options: &PgConnectOptions) -> bool {
     is_elsewhere(options) && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
 }
@@ -345,8 +345,8 @@ fn refuse_transaction_pooler(host: &str, port: u16) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether nobody can listen on the way: a Unix socket, this machine, a private network, or a name
-/// without a dot (a container's).
+/// Whether nobody can listen on the network: a Unix socket, this machine, a private network, or a
+/// name without a dot (a container's).
 fn is_local(host: &str) -> bool {
     if host.starts_with('/') || host.is_empty() {
         return true;
@@ -364,7 +364,7 @@ fn is_local(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The mode in which a connection is made.
+    /// The TLS mode of the connection.
     fn mode(url: &str) -> PgSslMode {
         let options = StoreSettings::new(url, "test").options().unwrap();
         if is_raised(&options) { PgSslMode::VerifyFull } else { options.get_ssl_mode() }
@@ -403,7 +403,7 @@ mod tests {
         }
     }
 
-    /// Everything that may be printed of an address, and how the driver would log in.
+    /// All texts that may be printed about an address, and the driver's options.
     fn shown(url: &str) -> (String, Option<PgConnectOptions>) {
         let settings = StoreSettings::new(url, "test");
         let mut shown = format!("{settings:?} {} {:?}", settings.place(), settings.raised_tls());
@@ -457,7 +457,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// The pieces between what parts an address are known, so that each can be looked for.
+        /// The parts between separators are known, so that the test can search for each of them.
         #[test]
         fn no_piece_of_an_unencoded_password_is_shown(
             first in proptest::sample::select(vec!["s3cr3t", "31337", "", "s3cr%74"]),

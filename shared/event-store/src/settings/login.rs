@@ -1,6 +1,6 @@
-//! Whether the database answers, and takes our login. One that was taken before and is refused now
-//! is being rotated: it is waited for and told, where a first login that is refused ends with an
-//! error.
+//! Whether the database answers, and accepts our login. If a login that was accepted before is
+//! refused, it is probably being rotated: the program waits and reports that. If the first login is
+//! refused, the program ends with an error.
 
 use std::{
     fmt,
@@ -11,13 +11,13 @@ use domain::Timestamp;
 use service_kit::{Clock, Secret, secret::LOGIN_REFUSED};
 use wire::json::format_second;
 
-/// What became of the logins of a process with one address; clones share it.
+/// The results of the logins of a process with one address. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Logins(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The setting that holds the address.
+    /// The setting with the address.
     key: &'static str,
     clock: Clock,
     state: Mutex<State>,
@@ -35,11 +35,11 @@ struct State {
 pub struct Unreachable {
     /// Since when, in microseconds since 1970.
     pub since_us: i64,
-    /// What the last attempt met.
+    /// The error of the last attempt.
     pub why: String,
 }
 
-/// For people: what is wrong, since when, and what is done about it.
+/// For people: what is wrong, since when, and what the program does.
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = format_second(Timestamp(self.since_us)).unwrap_or_default();
@@ -47,28 +47,28 @@ impl fmt::Display for Unreachable {
     }
 }
 
-/// A login that is refused although it was taken before, or that can't be read any more.
+/// A login that is refused although it was accepted before, or that can no longer be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginRefusal {
     /// Since when, in microseconds since 1970.
     pub since_us: i64,
-    /// The server's or the system's words.
+    /// The error of the server or the system.
     pub why: String,
-    /// What people do about it.
+    /// What a person should do.
     remedy: String,
 }
 
 /// For people: what is wrong, since when, and what to do.
 impl fmt::Display for LoginRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // To the second: finer says nothing to people.
+        // With seconds: more digits do not help people.
         let since = format_second(Timestamp(self.since_us)).unwrap_or_default();
         write!(f, "{LOGIN_REFUSED} {since} ({}): {}", self.why, self.remedy)
     }
 }
 
 impl Logins {
-    /// Of an address that this setting holds.
+    /// The logins with the address of this setting.
     pub fn by(key: &'static str) -> Self {
         Self::on(key, Clock::system())
     }
@@ -77,38 +77,39 @@ impl Logins {
         Self(Arc::new(Inner { key, clock, state: Mutex::default() }))
     }
 
-    /// The refusal that is waited out; nothing while logins are taken, or were not tried.
+    /// The refusal during which the program waits; `None` while logins are accepted or were not
+    /// tried.
     pub fn refusal(&self) -> Option<LoginRefusal> {
         self.state().refusal.clone()
     }
 
-    /// Whether a login was taken.
+    /// Whether a login was ever accepted.
     pub fn was_taken(&self) -> bool {
         self.state().was_taken
     }
 
-    /// Why the server does not answer; nothing while it does, or was not asked.
+    /// Why the server does not answer; `None` while it does, or was not asked.
     pub fn unreachable(&self) -> Option<Unreachable> {
         self.state().unreachable.clone()
     }
 
-    /// A connection that stands was answered on. It says nothing about new logins.
+    /// Records an answer on an existing connection. It proves nothing about new logins.
     pub(crate) fn answered(&self) {
         self.state().unreachable = None;
     }
 
-    /// The server took one.
+    /// Records that the server accepted a login.
     pub(crate) fn taken(&self) {
         let mut state = self.state();
         state.was_taken = true;
         state.unreachable = None;
         if state.refusal.take().is_some() {
-            // As loud as what it ends, for those who read warnings only.
-            tracing::warn!("PostgreSQL takes the login again");
+            // A warning like the problem that it ends, for people who read warnings only.
+            tracing::warn!("PostgreSQL accepts the login again");
         }
     }
 
-    /// Something else kept the server from being asked, or from answering.
+    /// Records that another problem prevented the login, or the answer.
     pub(crate) fn not_asked(&self, why: String) {
         let now_us = self.0.clock.now_us();
         let mut state = self.state();
@@ -117,8 +118,9 @@ impl Logins {
         state.unreachable = Some(Unreachable { since_us, why });
     }
 
-    /// The server refused one, or it can't be read: gives what is waited out, unless none was ever
-    /// taken. Logged when it begins, and when it changes.
+    /// Records that the server refused a login, or that it can't be read. Returns the refusal, or
+    /// `None` if no login was ever accepted. It is logged when it begins, and when its reason
+    /// changes.
     pub(crate) fn refused(&self, url: &Secret, why: String) -> Option<LoginRefusal> {
         let mut state = self.state();
         state.unreachable = None;
@@ -133,7 +135,7 @@ impl Logins {
             tracing::error!(
                 why = refusal.why,
                 remedy = refusal.remedy,
-                "PostgreSQL refuses the login; it is tried again by itself"
+                "PostgreSQL refuses the login; it will be tried again"
             );
         }
         state.refusal = Some(refusal.clone());

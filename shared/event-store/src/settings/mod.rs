@@ -1,4 +1,4 @@
-//! Where the archive is, how it is reached, and whether it takes our login.
+//! Settings of the archive, connections, and the state of logins.
 
 pub(crate) mod connection;
 pub(crate) mod limits;

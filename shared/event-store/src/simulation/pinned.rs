@@ -1,18 +1,18 @@
-//! A course of deliveries that is written down: what it leaves is the same in every release.
+//! A recorded sequence of deliveries whose result is the same in every release.
 //!
-//! Positions, the state's bytes and the verdicts depend on what arrives when, so that no run against
+//! Positions, the state's bytes and the verdicts depend on the order of arrival, so no run against
 //! servers can pin them.
 
 use std::fmt::Write as _;
 
 use super::*;
 
-/// What the course leaves, as a hash. It changes only where what is stored is meant to change; then say
-/// so in the changelog, since a snapshot or an archive of the release before is read by this one.
+/// A hash of the result. Change it only if the stored form changes on purpose, and mention that in
+/// the changelog, because this release must read snapshots and archives of the previous one.
 const LEFT: &str = "a5cee539e429c941d1b283c85a0e8974";
 
-/// Numbers that are the same on every machine: a linear congruential generator with Knuth's constants
-/// for 64 bits (The Art of Computer Programming, volume 2, 3.3.4).
+/// Numbers that are the same on every machine: a linear congruential generator with Knuth's
+/// constants for 64 bits (The Art of Computer Programming, volume 2, 3.3.4).
 struct Numbers(u64);
 
 impl Numbers {

@@ -1,4 +1,4 @@
-//! Which windows a stream keeps, as the archive notes it.
+//! Which windows a stream keeps, as the archive stores it.
 
 use domain::{Kept, Ladder, Timestamp};
 use sqlx::PgConnection;
@@ -8,7 +8,8 @@ use crate::{
     timestamptz::Timestamptz,
 };
 
-/// What a stream keeps. Read under the lock of its windows, it stays so to the end of the transaction.
+/// What a stream keeps. If it is read under the lock of the windows, it does not change before the
+/// end of the transaction.
 pub(crate) async fn read(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -27,7 +28,8 @@ pub(crate) async fn read(
     Ok(Kept::new(lengths.collect::<Result<Vec<_>, StoreError>>()?))
 }
 
-/// Makes a stream follow a ladder from this transaction on, whose rows are not in the ledger yet.
+/// Makes a stream use a ladder from this transaction on. The transaction's rows must not be in the
+/// ledger yet.
 pub(crate) async fn follow(
     connection: &mut PgConnection,
     stream: StreamId,

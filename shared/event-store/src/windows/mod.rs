@@ -1,4 +1,4 @@
-//! Window aggregates as they are stored, and which of them a stream keeps.
+//! The stored form of window aggregates, and which of them a stream keeps.
 
 pub(crate) mod kept;
 pub(crate) mod stored;

@@ -1,4 +1,4 @@
-//! What one transaction archives: built while the one before is being committed.
+//! What one transaction archives: collected while the previous one is being committed.
 
 use std::collections::BTreeSet;
 
@@ -23,23 +23,23 @@ use crate::{
 /// Something that could not be archived as an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDeadLetter {
-    /// Where it stood.
+    /// Its position.
     pub position: Position,
     /// The broker's timestamp of its message, in nanoseconds since 1970.
     pub broker_ns: i64,
-    /// Why.
+    /// Why it was refused.
     pub refusal: Refusal,
     /// Its bytes, or those of the whole message.
     pub bytes: Vec<u8>,
-    /// How many of them, at the beginning, are a header block that can't be read.
+    /// How many bytes at the beginning are a header block that can't be read.
     pub header_bytes: usize,
-    /// Its identity, where it could be read.
+    /// Its identity, if it could be read.
     pub identity: Option<EventIdentity>,
-    /// The number of its source in [`crate::Sources`]; `None` where it is not kept.
+    /// The number of its source in [`crate::Sources`]; `None` if the source is not kept.
     pub source: Option<i16>,
 }
 
-/// Collects what one transaction archives. Encoding happens here, ahead of the commit.
+/// Collects what one transaction archives. The rows are encoded here, before the commit.
 #[derive(Debug)]
 pub struct BatchBuilder {
     window_lengths_s: Vec<u32>,
@@ -53,11 +53,11 @@ pub struct Batch {
     pub(crate) stream: StreamId,
     pub(crate) before: Option<Mark>,
     pub(crate) after: Mark,
-    /// Which windows its events add to.
+    /// The windows to which its events are added.
     pub(crate) ladder: Ladder,
-    /// Rows of events that the sets call new, per [`EventTable::ALL`].
+    /// Rows of events that are new by the sets, per [`EventTable::ALL`].
     pub(crate) copies: [CopyBuffer; 3],
-    /// The same events again, for the case that the server calls one of them known or refuses it.
+    /// The same events again, in case the key knows one of them or the server refuses one.
     pub(crate) fresh: Vec<Placed>,
     /// Events that only the key can judge.
     pub(crate) doubtful: Vec<Placed>,
@@ -75,12 +75,12 @@ pub struct Batch {
     pub(crate) derived_floor: Option<EventIdentity>,
     /// Kinds and days that need a partition.
     pub(crate) days: BTreeSet<(EventTable, i64)>,
-    /// Earliest and latest time of the events in it.
+    /// Earliest and latest time of its events.
     pub(crate) occurred: Option<(Timestamp, Timestamp)>,
 }
 
 impl BatchBuilder {
-    /// An empty batch that goes on at `before`; `None` where nothing was archived of the stream yet.
+    /// An empty batch that continues at `before`; `None` if nothing of the stream was archived yet.
     pub fn new(stream: StreamId, ladder: &Ladder, before: Option<Mark>) -> Self {
         let nowhere = Mark { epoch: 0, sequence: 0, broker_ns: 0, created_ns: 0 };
         let batch = Batch {
@@ -106,7 +106,7 @@ impl BatchBuilder {
         Self { window_lengths_s: ladder.lengths_s(), batch, windows: Windows::default() }
     }
 
-    /// Adds an accepted event that was judged.
+    /// Adds an accepted event with its judgement.
     pub fn event(&mut self, placed: Placed, judgement: Judgement) {
         if judgement == Judgement::Duplicate {
             self.batch.duplicates += 1;
@@ -130,7 +130,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds a verdict that was read back: a duplicate of the row that it was given over.
+    /// Adds a verdict that was read back; it is a duplicate of its row.
     pub fn verdict(&mut self, position: Position, verdict: &Verdict) {
         self.batch.duplicates += 1;
         self.batch.verdicts.push(ReadBack::new(position, verdict));
@@ -146,12 +146,12 @@ impl BatchBuilder {
         self.batch.samples.push(sample);
     }
 
-    /// Declares messages lost: the broker deleted them, and not because we trimmed.
+    /// Declares messages lost that were deleted in the broker, except by trimming.
     pub fn lost(&mut self, first: u64, last: u64) {
         self.batch.lost.push((first, last));
     }
 
-    /// Adds names that [`crate::Sources`] has given numbers to: they go in with what uses them.
+    /// Adds new names of [`crate::Sources`], which are stored together with the rows that use them.
     pub fn sources(&mut self, new: Vec<(i16, String)>) {
         self.batch.sources.extend(new);
     }
@@ -161,12 +161,13 @@ impl BatchBuilder {
         self.batch.events()
     }
 
-    /// Where the batch begins.
+    /// The mark at which the batch begins.
     pub const fn before(&self) -> Option<Mark> {
         self.batch.before
     }
 
-    /// Ends the batch at the last message whose events were all added; `seen` is the set after it.
+    /// Ends the batch at the last message whose events were all added; `seen` are the sets after
+    /// it.
     pub fn seal(mut self, after: Mark, seen: &Seen) -> Batch {
         self.batch.after = after;
         self.batch.seen = encode_runs(seen.runs());
@@ -183,7 +184,7 @@ impl Batch {
         self.duplicates + count(kept)
     }
 
-    /// What is copied: each statement with the data that follows it.
+    /// The data to copy: each statement with its data.
     pub fn copies(&self) -> Vec<(&'static str, Vec<u8>)> {
         EventTable::ALL
             .into_iter()
@@ -198,7 +199,7 @@ impl Batch {
             .collect()
     }
 
-    /// The last message in it.
+    /// The last message of the batch.
     pub const fn after(&self) -> Mark {
         self.after
     }

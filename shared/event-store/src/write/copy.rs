@@ -12,7 +12,7 @@ use crate::{
 /// Data of a COPY is sent in pieces of this size, so that the driver's buffer stays small.
 const COPY_PIECE_BYTES: usize = 128 * 1_024;
 
-/// Copies all rows of a batch that the sets call new. Returns how many.
+/// Copies all rows of a batch that are new by the sets. Returns the number of rows.
 pub(crate) async fn copy_all(
     connection: &mut PgConnection,
     batch: &Batch,

@@ -1,4 +1,4 @@
-//! Dead letters: what could not be archived as an event.
+//! Stores dead letters: events that could not be archived as rows.
 
 use std::collections::BTreeSet;
 
@@ -19,18 +19,18 @@ use crate::{
     write::{appended::Appended, batch::NewDeadLetter},
 };
 
-/// Longest detail of a dead letter, in bytes: it may quote what was refused, which the dead letter
-/// has anyway.
+/// Longest detail of a dead letter, in bytes. The detail may quote the refused bytes, which are
+/// stored anyway.
 const DETAIL_BYTES_MAX: usize = 4 << 10;
 
-/// A text of any origin as one that PostgreSQL takes (it can't hold a NUL), and of bounded length.
+/// A text that PostgreSQL accepts (it can't store a NUL), with bounded length.
 fn storable(text: &str) -> String {
     let end = text.floor_char_boundary(DETAIL_BYTES_MAX);
     let cut = if end < text.len() { "…" } else { "" };
     text[..end].replace('\0', "\u{fffd}") + cut
 }
 
-/// What is written of a dead letter.
+/// The stored columns of a dead letter.
 struct DeadLetterRow {
     stream: i16,
     epoch: u32,
@@ -93,7 +93,7 @@ impl DeadLetterRow {
     }
 }
 
-/// Of these rows, the identities that a dead letter has counted: no row can tell that they are
+/// The identities of these rows that are counted in a dead letter. No row shows that they are
 /// known.
 pub(crate) async fn counted_among(
     connection: &mut PgConnection,
@@ -125,7 +125,7 @@ pub(crate) async fn counted_among(
     Ok(known.into_iter().map(identity).collect())
 }
 
-/// Keeps dead letters; one that is known (the same place of the same message) is a duplicate.
+/// Stores dead letters. One that is known (the same position in the same message) is a duplicate.
 ///
 /// `refused` are rows that the server refused, with whether they were counted and the SQLSTATE.
 pub(crate) async fn append(

@@ -13,19 +13,19 @@ use crate::{
     statement::{Doing, run},
 };
 
-/// Rows of one statement: large enough that statements don't count, small enough that finding a
-/// refused row among them takes a dozen steps.
+/// Rows per statement: large enough that the number of statements does not matter, small enough
+/// that a refused row is found in a dozen steps.
 const CHUNK_ROWS: usize = 2_000;
 
-/// What is being done about a savepoint.
+/// What is being done in errors about savepoints.
 const SAVEPOINT: &str = "marking a savepoint";
 
-/// What became of rows that were inserted one way or the other.
+/// The result of inserting rows.
 #[derive(Debug, Default)]
 pub(crate) struct Insertion {
-    /// Positions of the rows that are new.
+    /// Positions of the new rows.
     pub(crate) inserted: Vec<Position>,
-    /// Rows that the server refused, by their place among those given.
+    /// Rows that the server refused, by their place in the input.
     pub(crate) refused: Vec<RefusedRow>,
 }
 
@@ -37,8 +37,8 @@ pub(crate) struct RefusedRow {
     pub(crate) message: String,
 }
 
-/// Inserts rows of one kind where their key is not known, and halves a statement that is refused
-/// until the rows at fault are found. Runs inside of the caller's transaction.
+/// Inserts rows of one kind whose key is not known. A refused statement is halved until the refused
+/// rows are found. Runs inside the caller's transaction.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     kind: EventTable,

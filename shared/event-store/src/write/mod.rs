@@ -1,4 +1,4 @@
-//! The way into the archive: one writer a stream, one transaction a batch.
+//! Writes to the archive: one writer per stream, one transaction per batch.
 
 pub(crate) mod appended;
 pub(crate) mod batch;

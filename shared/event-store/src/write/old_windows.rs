@@ -1,4 +1,4 @@
-//! Letting go of windows that a stream keeps no longer.
+//! Deletes windows that a stream no longer keeps.
 
 use domain::{Ladder, Side, Timestamp, time::SECONDS_PER_DAY};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -14,27 +14,27 @@ use crate::{
     write::{windows, writer::Archive},
 };
 
-/// Event time whose windows of one length go in one transaction, in seconds: at a thousand series of
-/// 10 s that is 360,000 windows, about a second. Batches wait meanwhile.
+/// Range of event time whose windows of one length are deleted in one transaction, in seconds: with
+/// a thousand series of 10 s these are 360,000 windows, about a second. Batches wait meanwhile.
 const STEP_S: i64 = 3_600;
 
-/// What one step let go.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LetGo {
-    /// Windows that are gone.
+    /// Deleted windows.
     pub windows: u64,
-    /// Whether there may be more of them.
+    /// Whether there may be more windows to delete.
     pub more: bool,
 }
 
 impl Archive {
-    /// Lets go of windows that the ladder does not keep any more at the checkpoint's broker time: up
-    /// to an hour of one length. Rows are deleted, and the time from which on they are kept moves, in
-    /// one transaction; between two of the stream's batches.
+    /// Deletes windows that the ladder no longer keeps at the checkpoint's broker time: up to an
+    /// hour of one length. The rows are deleted, and the beginning of the kept time moves, in one
+    /// transaction between two of the stream's batches.
     ///
     /// # Errors
     ///
-    /// As [`Archive::append`].
+    /// The errors of [`Archive::append`].
     pub async fn let_go(&mut self, ladder: &Ladder) -> Result<LetGo, StoreError> {
         let Some(side) = self.stream().side else { return Ok(LetGo::default()) };
         let mut session = self.take_session().await?;
@@ -76,7 +76,7 @@ async fn step(
         .await
         .doing(doing)?;
     let until_here = first.map_or(until, |first| {
-        // Midnight is such an hour, and every window fits into a day.
+        // Midnight begins such an hour, and every window fits into a day.
         let hour_s = STEP_S.max(i64::from(length_s)).min(SECONDS_PER_DAY);
         let start = Timestamp(first.0).slot(hour_s);
         Timestamp::from_seconds(start).plus_seconds(hour_s).min(until)
@@ -100,7 +100,7 @@ async fn step(
     Ok(LetGo { windows: gone.rows_affected(), more: until_here < until })
 }
 
-// A window before kept_from is not there, so both look between it and the end only.
+// No window exists before kept_from, so both statements search only from there to the end.
 
 fn first(side: Side) -> String {
     format!(

@@ -1,4 +1,5 @@
-//! Rollups: what the rows add up to by day and what is known of each key, added after the rows.
+//! Rollups: the sums of the rows by day, and what is known of each key. Both are updated after the
+//! rows.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use crate::{
     timestamptz::Timestamptz,
 };
 
-/// Events of one step, about: half a second, and little enough to be grouped in memory. Of smaller
-/// steps each writes the day and the keys of today once more.
+/// Approximate number of events per step: half a second, and few enough to be grouped in memory.
+/// Smaller steps would write the day and today's keys more often.
 const STEP_EVENTS: i64 = 100_000;
 
 const DOING: &str = "adding to the rollups";
 
-/// Follows the rows of one stream by the ledger, on a connection of its own: the transaction of the
-/// rows pays nothing for what is added here.
+/// Adds the rows of one stream to the rollups, following the ledger on a connection of its own, so
+/// that the transactions of the rows are not slowed down.
 #[derive(Debug)]
 pub struct Rollups {
     connection: PgConnection,
@@ -31,7 +32,7 @@ pub struct Rollups {
 }
 
 impl Rollups {
-    /// Opens a connection; `None` for a stream that has no rollups.
+    /// Opens a connection; `None` for a stream without rollups.
     ///
     /// # Errors
     ///
@@ -45,8 +46,8 @@ impl Rollups {
         Ok(Some(Self { connection, stream, side, answer_limit_ms: settings.answer_limit_ms() }))
     }
 
-    /// Adds what was archived before now: all of it. `keys`: also to what is known of each key;
-    /// otherwise that is let go of.
+    /// Adds everything that was archived before now. With `keys`, also to what is known of each
+    /// key; without, that is deleted.
     ///
     /// # Errors
     ///
@@ -61,7 +62,7 @@ impl Rollups {
         Ok(())
     }
 
-    /// One transaction; whether there was anything to add.
+    /// Runs one transaction. Returns whether there was anything to add.
     async fn step(&mut self, part: &'static str) -> Result<bool, StoreError> {
         let step = sqlx::query_scalar("select lakegauge.roll_up($1, $2, $3)")
             .bind(self.stream.id)
@@ -77,7 +78,7 @@ impl Rollups {
             .fetch_one(&mut self.connection);
         let forgot: bool = in_time(self.answer_limit_ms, forget).await?;
         if forgot {
-            tracing::info!(stream = self.stream.id, "let go of what was known of keys");
+            tracing::info!(stream = self.stream.id, "deleted what was known of keys");
         }
         Ok(())
     }
@@ -93,7 +94,7 @@ async fn in_time<T>(
         .doing(DOING)
 }
 
-/// Adds a row that was inserted at a position which the rollups may have passed, inside of the
+/// Adds a row that was inserted at a position which the rollups may have passed. Runs inside the
 /// caller's transaction.
 pub(crate) async fn add_row(
     connection: &mut PgConnection,

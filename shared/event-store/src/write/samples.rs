@@ -1,4 +1,5 @@
-//! Samples: the history of the metrics, and the standing proof that they can be computed again.
+//! Stores samples: the history of the metrics, and the proof that the metrics can be computed
+//! again.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use crate::{
     write::appended::Appended,
 };
 
-/// What is written of a sample; the values of the other side are `None`.
+/// The stored columns of a sample; the values of the other side are `None`.
 #[derive(Default)]
 struct SampleRow {
     name: String,
@@ -67,8 +68,8 @@ impl SampleRow {
     }
 }
 
-/// Keeps samples. The first at a position stays; another with the same values is a duplicate, one
-/// with others an alarm.
+/// Stores samples. The first at a position stays. Another sample with the same values is a
+/// duplicate; one with other values raises an alarm.
 pub(crate) async fn append(
     connection: &mut PgConnection,
     samples: &[Sample],
@@ -102,7 +103,8 @@ pub(crate) async fn append(
     Ok(())
 }
 
-/// Takes the arrays of [`SampleRow`]. The rows that are compared are those from before this statement, and those given twice in it.
+/// Takes the arrays of [`SampleRow`]. Samples are compared with the rows from before this
+/// statement, and with others in the same statement.
 const KEEP: &str = "
 with given as (
     select stream.id as stream, part.epoch, part.sequence, part.broker_ns,

@@ -1,4 +1,4 @@
-//! Who sent what: each source of a stream has a short number, which rows keep.
+//! Sources: each source of a stream has a short number, which rows store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,26 +6,26 @@ use sqlx::PgConnection;
 
 use crate::{error::StoreError, statement::Doing, stream_id::StreamId};
 
-/// Names that one stream keeps. Producers are few; a client that invents a name for every message
-/// would otherwise fill the archive with them. Rows of a further name have none.
+/// The most names of one stream. Usually there are few; a client that invents a name for every
+/// message would otherwise fill the archive. Rows of further names have no source.
 pub const SOURCES_MAX: usize = 10_000;
 
-/// The sources of one stream, by name. Pure: names get their numbers here, and go into the archive
-/// in the transaction of the first batch that uses them.
+/// The sources of one stream, by name. Pure: names get their numbers here, and are stored in the
+/// transaction of the first batch that uses them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     numbers: BTreeMap<String, i16>,
-    /// Given since the last batch.
+    /// Names added since the last batch.
     new: Vec<(i16, String)>,
 }
 
 impl Sources {
-    /// Those that the archive knows.
+    /// The sources that the archive knows.
     pub(crate) fn new(numbers: BTreeMap<String, i16>) -> Self {
         Self { numbers, new: Vec::new() }
     }
 
-    /// The number of a source, given at its first use; `None` once there are too many.
+    /// The number of a source, assigned at its first use; `None` if there are too many.
     pub fn number(&mut self, name: &str) -> Option<i16> {
         if let Some(number) = self.numbers.get(name) {
             return Some(*number);
@@ -33,19 +33,19 @@ impl Sources {
         if self.numbers.len() >= SOURCES_MAX {
             return None;
         }
-        // Numbers are given one after the other by the only writer of the stream.
+        // Only the one writer of the stream assigns numbers, one after the other.
         let number = i16::try_from(self.numbers.len() + 1).ok()?;
         self.numbers.insert(name.to_owned(), number);
         self.new.push((number, name.to_owned()));
         Some(number)
     }
 
-    /// The numbers of those of the names that are known.
+    /// The numbers of those names that are known.
     pub fn known<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> BTreeSet<i16> {
         names.into_iter().filter_map(|name| self.numbers.get(name)).copied().collect()
     }
 
-    /// What the next batch has to bring into the archive.
+    /// The names that the next batch must store.
     pub fn take_new(&mut self) -> Vec<(i16, String)> {
         std::mem::take(&mut self.new)
     }

@@ -1,4 +1,4 @@
-//! The lock of a stream, by which it has one writer.
+//! The lock of a stream, which allows only one writer.
 
 use sqlx::PgConnection;
 
@@ -9,7 +9,8 @@ const LOCK_CLASS: i32 = 0x6c61_6b65;
 
 const DOING: &str = "taking the lock of the stream";
 
-/// Takes the lock of a stream for the life of the connection, unless another connection has it.
+/// Takes the lock of a stream for the life of the connection. Returns `false` if another connection
+/// has it.
 pub(crate) async fn try_take(
     connection: &mut PgConnection,
     stream: i16,
@@ -22,8 +23,8 @@ pub(crate) async fn try_take(
         .doing(DOING)
 }
 
-/// Waits for the lock of a stream, at most as long as the session waits for any lock. Returns whether
-/// the lock was taken.
+/// Waits for the lock of a stream, at most the session's limit for locks. Returns whether the lock
+/// was taken.
 pub(crate) async fn wait(connection: &mut PgConnection, stream: i16) -> Result<bool, StoreError> {
     let waited = sqlx::query("select pg_advisory_lock($1, $2)")
         .bind(LOCK_CLASS)

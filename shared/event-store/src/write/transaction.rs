@@ -1,7 +1,7 @@
 //! One transaction: rows, window aggregates, samples, dead letters, ledger and checkpoint.
 //!
-//! Every statement's error ends the transaction. The checkpoint comes last and must match: a commit
-//! of an aborted transaction is answered like any other.
+//! Every statement's error ends the transaction. The checkpoint comes last and must match, because
+//! the server answers the commit of an aborted transaction like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,14 +33,14 @@ static CHECKPOINT_SET: FailPoint = FailPoint::new("store.checkpoint_set");
 static COMMITTED: FailPoint = FailPoint::new("store.committed");
 static EPOCH_CLOSED: FailPoint = FailPoint::new("store.epoch_closed");
 
-/// How the rows get in.
+/// How the rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
     /// No row can conflict: all by COPY.
     Copy,
-    /// Those that the sets call new by COPY, those that only the key can judge by INSERT.
+    /// New rows by the sets with COPY, rows that only the key can judge with INSERT.
     CopyAndInsert,
-    /// All by INSERT: the server called a new one known, or refused one.
+    /// All with INSERT, after the server knew or refused a row that is new by the sets.
     Insert,
 }
 
@@ -51,8 +51,8 @@ pub(crate) struct Written {
     pub(crate) checkpoint: Checkpoint,
 }
 
-/// Writes a batch into an open transaction; [`commit`] ends it. None: the checkpoint is not `known`
-/// any more.
+/// Writes a batch into an open transaction, which [`commit`] ends. `None` if the checkpoint is no
+/// longer `known`.
 ///
 /// `writer` is the writer's token and the number of this batch.
 pub(crate) async fn write(
@@ -84,8 +84,8 @@ pub(crate) async fn write(
         Path::Insert => {}
     }
     let refused = insert_careful(connection, batch, &careful, &mut appended).await?;
-    // After the numbers were given: a row and its verdict may stand in one batch when an older
-    // copy of the archive reads a stream again.
+    // After the numbers were given: when an older copy of the archive reads a stream again, a row
+    // and its verdict may be in one batch.
     let noted = known.map_or(0, |known| known.noted_verdict);
     verdicts::note(connection, &batch.verdicts, noted, &mut appended).await?;
 
@@ -108,15 +108,16 @@ pub(crate) async fn write(
     Ok(moved.then_some(Written { appended, checkpoint }))
 }
 
-/// Ends the transaction. If the answer is lost, the checkpoint tells what happened.
+/// Commits the transaction. If the answer is lost, the checkpoint shows what happened.
 pub(crate) async fn commit(connection: &mut PgConnection) -> Result<(), StoreError> {
     statement::commit(connection).await?;
     COMMITTED.pass();
     Ok(())
 }
 
-/// Closes the epoch of `known`, declares what it had behind the checkpoint lost, and sets the
-/// checkpoint before the first message of another. False: the checkpoint is not `known` any more.
+/// Closes the epoch of `known`, declares its messages after the checkpoint lost, and sets the
+/// checkpoint before the first message of the new epoch. Returns `false` if the checkpoint is no
+/// longer `known`.
 pub(crate) async fn epoch(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -166,8 +167,8 @@ fn check_order(batch: &Batch) -> Result<(), StoreError> {
     )))
 }
 
-/// Inserts rows that may be known, numbers those that were too old to judge and are new, and adds
-/// what was inserted to the windows. Gives back dead letters for the rows that the server refused.
+/// Inserts rows that may be known, numbers the new ones that were too old to judge, and adds the
+/// inserted rows to the windows. Returns dead letters for the rows that the server refused.
 async fn insert_careful(
     connection: &mut PgConnection,
     batch: &Batch,
@@ -178,7 +179,7 @@ async fn insert_careful(
         return Ok(Vec::new());
     }
     let too_old: BTreeSet<Position> = batch.doubtful.iter().map(|row| row.position).collect();
-    // A refused row that was counted is known, though no key says so.
+    // A refused row that was counted is known, although no key shows it.
     let counted = dead_letters::counted_among(connection, batch.stream, &batch.doubtful).await?;
     let is_counted =
         |row: &Placed| too_old.contains(&row.position) && counted.contains(&row.event.identity());
@@ -254,7 +255,7 @@ async fn ledger(
     let doing = "writing the ledger";
     let before = signed(batch.before.map_or(0, |before| before.sequence))?;
     let epoch = signed_32(batch.after.epoch)?;
-    // The first range of an epoch follows on none, also where the stream does not begin at 1.
+    // The first range of an epoch has no predecessor, even if the stream does not begin at 1.
     let is_first = batch.before.is_none_or(|before| before.is_before_first());
     let previous = (!is_first).then_some(before);
     sqlx::query(

@@ -1,8 +1,8 @@
-//! Verdicts: what the key decided over events that were too old to judge for the sets.
+//! Verdicts: the key's decisions about events that were too old to judge for the sets.
 //!
-//! A verdict is *given* (numbered) in the transaction that inserts its row, published by the archiver
-//! after the commit, and *noted* (where it was read back) in the transaction whose checkpoint passes
-//! that place.
+//! A verdict is *given* (numbered) in the transaction that inserts its row, published by the
+//! archiver after the commit, and *noted* (with the position where it was read back) in the
+//! transaction whose checkpoint passes that position.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::{
     write::appended::Appended,
 };
 
-/// A verdict that was read from its stream. What it says besides stands on its row.
+/// A verdict that was read from its stream. Its other fields are in its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReadBack {
     pub(crate) position: Position,
@@ -87,7 +87,7 @@ pub(crate) async fn number(
         if rows.is_empty() {
             continue;
         }
-        // The name of one of our own tables.
+        // The name is one of our own tables.
         let sql = format!(
             "update lakegauge.{} as event set verdict = part.number \
              from unnest($1::timestamptz[], $2::uuid[], $3::bigint[]) as part (at, id, number) \
@@ -103,11 +103,11 @@ pub(crate) async fn number(
     Ok(())
 }
 
-/// Notes on the rows where their verdicts were read for the first time. `noted` is the highest number
-/// before; those given so far lie below [`Appended::next_verdict`].
+/// Notes on the rows where their verdicts were first read. `noted` is the highest number noted so
+/// far; given numbers are below [`Appended::next_verdict`].
 ///
-/// A number that was passed is nothing new. One out of turn, one that was never given and one that
-/// speaks of another event than its row is ignored and counted.
+/// A number that was noted before is skipped. A verdict that is out of turn, was never given, or
+/// belongs to another event than its row is ignored and counted.
 pub(crate) async fn note(
     connection: &mut PgConnection,
     read: &[ReadBack],
@@ -138,8 +138,8 @@ pub(crate) async fn note(
     Ok(())
 }
 
-/// Which of the verdicts count where they stand, and how many are out of turn: as the fold does it.
-/// `known` are the numbers and identities that rows have.
+/// Which of the verdicts count at their positions, and how many are out of turn: the same decision
+/// as in the fold. `known` are the numbers and identities of rows.
 pub(crate) fn in_turn<'a>(
     read: &'a [ReadBack],
     noted: u64,

@@ -1,4 +1,4 @@
-//! The writer of one stream: holds its lock, knows its checkpoint, appends batches.
+//! The writer of one stream: holds its lock, keeps its checkpoint, appends batches.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,26 +28,26 @@ use crate::{
     },
 };
 
-/// Attempts at one batch before an error is given back: the first, one after a partition was made,
+/// Attempts at one batch before an error is returned: the first, one after a partition was created,
 /// one on the careful path, and one more for a partition dropped in between.
 const ATTEMPTS_MAX: u32 = 4;
 
-/// The only writer of one stream. Dropping it gives the lock back.
+/// The only writer of one stream. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct Archive {
     settings: StoreSettings,
     name: String,
     stream: StreamId,
-    /// Tells this writer from every other.
+    /// Distinguishes this writer from every other.
     token: Uuid,
-    /// Number of the batch that is being appended. Another attempt has the same.
+    /// Number of the batch that is being appended. A repeated attempt has the same number.
     transaction: u64,
     session: Option<Session>,
     checkpoint: Option<Checkpoint>,
-    /// What the last attempt would have done, had its commit been answered.
+    /// The result of the last attempt, if its commit was not answered.
     unanswered: Option<Appended>,
     waiting_for: Arc<watch::Sender<Option<String>>>,
-    /// Whose events are written; whatever comes, if none.
+    /// The broker whose events are written; `None` accepts any.
     broker: Option<BrokerSide>,
 }
 
@@ -58,17 +58,17 @@ pub(crate) struct Session {
 }
 
 impl Archive {
-    /// Opens a stream for writing, once nobody else does: waits for its lock. `waiting_for` says
-    /// who holds it meanwhile.
+    /// Opens a stream for writing, after waiting for its lock. `waiting_for` contains the holder
+    /// meanwhile.
     ///
-    /// `token` tells this writer from every other, also after a restart: random. `broker` is the one
-    /// whose events are to be written: once the lock is held, and with each new connection after
-    /// that, the archive must name its pipeline.
+    /// `token` must be random, because it distinguishes this writer from every other, also after a
+    /// restart. `broker` is the one whose events are written: after the lock was taken, and at each
+    /// new connection, the archive must name the broker's pipeline.
     ///
     /// # Errors
     ///
-    /// The database cannot be reached, is not of the version that this program needs, or keeps the
-    /// events of another broker.
+    /// The database cannot be reached, does not have the schema that this program needs, or keeps
+    /// the events of another broker.
     pub async fn open(
         settings: &StoreSettings,
         name: &str,
@@ -97,7 +97,7 @@ impl Archive {
         Ok(archive)
     }
 
-    /// The stream, for the builder of a batch.
+    /// The stream, for [`crate::BatchBuilder::new`].
     pub const fn stream(&self) -> StreamId {
         self.stream
     }
@@ -106,17 +106,18 @@ impl Archive {
         &self.name
     }
 
-    /// How far the stream is archived; `None` where nothing was yet.
+    /// How far the stream is archived; `None` if nothing was archived yet.
     pub const fn checkpoint(&self) -> Option<&Checkpoint> {
         self.checkpoint.as_ref()
     }
 
-    /// The sets of identities at the checkpoint: the sequenced from the checkpoint itself, the
-    /// derived from their rows and counted dead letters.
+    /// The sets of identities at the checkpoint: the sequenced ids from the checkpoint itself, the
+    /// derived ones from rows and counted dead letters.
     ///
     /// # Errors
     ///
-    /// The database cannot be read, or the checkpoint was written by a program unknown to this one.
+    /// The database cannot be read, or the checkpoint was written by a program that this one does
+    /// not know.
     pub async fn seen(&mut self, rules: &Rules) -> Result<Seen, StoreError> {
         let Some(checkpoint) = self.checkpoint.clone() else { return Ok(Seen::new(rules)) };
         let mut session = self.take_session().await?;
@@ -140,13 +141,13 @@ impl Archive {
     /// Appends a batch in one transaction and moves the checkpoint to its end.
     ///
     /// After an error the same batch may be given again: if the transaction was committed after
-    /// all, only its answer is given. Dropping the future ends the connection and leaves the
-    /// archive as it was, or with the whole batch in it.
+    /// all, only its result is returned. Dropping the future ends the connection, and leaves the
+    /// archive either without the batch or with all of it.
     ///
     /// # Errors
     ///
-    /// The database failed ([`StoreError::recovery`] says what to do), or another writer moved the
-    /// checkpoint ([`StoreError::Fenced`]).
+    /// The database failed ([`StoreError::recovery`] decides what to do), or another writer moved
+    /// the checkpoint ([`StoreError::Fenced`]).
     pub async fn append(&mut self, batch: &Batch) -> Result<Appended, StoreError> {
         let mut path = if batch.doubtful.is_empty() { Path::Copy } else { Path::CopyAndInsert };
         for attempt in 1.. {
@@ -157,11 +158,13 @@ impl Archive {
             match error.recovery() {
                 _ if attempt >= ATTEMPTS_MAX => return Err(error),
                 SqlRecovery::Duplicate | SqlRecovery::IsolateRow if path != Path::Insert => {
-                    tracing::warn!(stream = %self.name, %error, "taking the careful path");
+                    tracing::warn!(stream = %self.name, %error, "inserting on the careful path");
                     path = Path::Insert;
                 }
-                // A new connection knows of no partition and makes those that are missing.
-                SqlRecovery::MakePartition => tracing::info!(stream = %self.name, %error, "again"),
+                // A new connection knows no partitions, and creates those that are missing.
+                SqlRecovery::MakePartition => {
+                    tracing::info!(stream = %self.name, %error, "trying again");
+                }
                 SqlRecovery::Duplicate
                 | SqlRecovery::IsolateRow
                 | SqlRecovery::Retry
@@ -174,13 +177,13 @@ impl Archive {
     }
 
     /// Closes the epoch of the checkpoint and begins a new one at `start`, before its first
-    /// message. `newest` is the last sequence that the closed epoch is known to have had: what
-    /// stood behind the checkpoint is declared lost in the same transaction. Returns how many
-    /// messages that are.
+    /// message. `newest` is the last sequence that the closed epoch is known to have had: its
+    /// messages after the checkpoint are declared lost in the same transaction. Returns how many
+    /// these are.
     ///
     /// # Errors
     ///
-    /// As [`Archive::append`]; or the epoch is not above the last.
+    /// The errors of [`Archive::append`]; or the epoch is not above the last one.
     pub async fn begin_epoch(&mut self, start: Mark, newest: u64) -> Result<u64, StoreError> {
         let mut session = self.take_session().await?;
         let old = self.checkpoint.clone();
@@ -213,12 +216,12 @@ impl Archive {
         Ok(old.map_or(0, |old| newest.saturating_sub(old.mark.sequence)))
     }
 
-    /// The epoch that was closed last, and the sequence up to which it is archived or declared
-    /// lost; `None` where the first one is open.
+    /// The last closed epoch, and the sequence up to which it is archived or declared lost; `None`
+    /// if the first epoch is still open.
     ///
     /// # Errors
     ///
-    /// As [`Archive::append`].
+    /// The errors of [`Archive::append`].
     pub async fn closed_epoch(&mut self) -> Result<Option<(u32, u64)>, StoreError> {
         let mut session = self.take_session().await?;
         let closed = transaction::closed_epoch(&mut session.connection, self.stream);
@@ -231,7 +234,7 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// As [`Archive::append`].
+    /// The errors of [`Archive::append`].
     pub async fn declare_lost(&mut self, epoch: u32, lost: (u64, u64)) -> Result<(), StoreError> {
         let mut session = self.take_session().await?;
         let epoch = signed_32(epoch)?;
@@ -241,7 +244,7 @@ impl Archive {
         Ok(())
     }
 
-    /// One attempt. Whatever goes wrong, also being dropped, ends the connection.
+    /// One attempt. Any error, and dropping the future, ends the connection.
     async fn attempt(&mut self, batch: &Batch, path: Path) -> Result<Appended, StoreError> {
         let mut session = self.take_session().await?;
         if let Some(appended) = self.was_committed(batch) {
@@ -266,7 +269,7 @@ impl Archive {
             (self.token, self.transaction),
         );
         let Some(written) = self.in_time("archiving a batch", written).await? else {
-            // Gives the lock back, which the next connection waits for.
+            // Releases the lock, which the next connection needs.
             drop(session);
             return Err(self.fenced().await);
         };
@@ -288,7 +291,7 @@ impl Archive {
         if mine { self.unanswered.take() } else { None }
     }
 
-    /// The connection; a new one with the lock, if there was none, and then the checkpoint anew.
+    /// The connection. If there was none, a new one takes the lock and reads the checkpoint again.
     pub(crate) async fn take_session(&mut self) -> Result<Session, StoreError> {
         if let Some(session) = self.session.take() {
             return Ok(session);
@@ -299,7 +302,7 @@ impl Archive {
         Ok(session)
     }
 
-    /// Gives it back after its work; without that it is closed, and with it the lock.
+    /// Returns the session for reuse; otherwise it is closed, and the lock is released.
     pub(crate) fn give_session(&mut self, session: Session) {
         self.session = Some(session);
     }
@@ -323,7 +326,7 @@ impl Archive {
         Ok((Session { connection, partitions }, checkpoint))
     }
 
-    /// Waits for the stream's lock and says for whom.
+    /// Waits for the stream's lock and reports its holder.
     async fn lock(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         let mut taken = stream_lock::try_take(connection, self.stream.id).await?;
         while !taken {
@@ -336,7 +339,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Where the checkpoint stands now that it is not ours.
+    /// The error after another writer moved the checkpoint, with its position now.
     pub(crate) async fn fenced(&mut self) -> StoreError {
         self.session = None;
         match self.take_session().await {
@@ -352,7 +355,7 @@ impl Archive {
         }
     }
 
-    /// An answer within the limit, also when the network swallows it.
+    /// Waits for an answer, but not longer than the limit, even if the network loses it.
     async fn in_time<T>(
         &self,
         doing: &'static str,
