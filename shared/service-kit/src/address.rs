@@ -1,8 +1,8 @@
-//! Addresses with a login in them, as `postgres://user:password@host:port/database`.
+//! Addresses that may contain a login, as `postgres://user:password@host:port/database`.
 //!
-//! A password may hold the characters that part an address. Read loosely, pieces of it are then
-//! taken for the host, the port or the database, and printed as such. So an address that could be
-//! read in two ways is refused, and a refusal repeats nothing of it.
+//! A password may contain the characters that separate the parts of an address. A careless parser
+//! would then take pieces of the password for the host, the port or the database, and print them.
+//! So an address that could be read in two ways is refused, and errors repeat no part of it.
 
 use std::fmt;
 
@@ -11,22 +11,22 @@ use percent_encoding::percent_decode_str;
 /// The longest port in digits: 65535.
 const PORT_DIGITS_MAX: usize = 5;
 
-/// An address, taken apart. Holds a secret.
+/// An address, split into its parts. Contains a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    /// What stands before `://`, in small letters; empty where nothing does.
+    /// The part before `://`, in lower case; empty if there is none.
     pub scheme: String,
-    /// Decoded.
+    /// The user, decoded.
     pub user: Option<String>,
-    /// Decoded.
+    /// The password, decoded.
     pub password: Option<String>,
-    /// As it is written, an IPv6 address without its brackets. May be empty.
+    /// The host as it is written, an IPv6 address without its brackets. May be empty.
     pub host: String,
-    /// Where one is written.
+    /// The port, if one is written.
     pub port: Option<u16>,
-    /// Between the host and the question mark, from its slash on, as it is written.
+    /// From the slash after the host to the question mark, as it is written.
     pub path: String,
-    /// Behind the question mark, as it is written.
+    /// The part after the question mark, as it is written.
     pub query: String,
 }
 
@@ -37,50 +37,50 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Why something is no address. Repeats nothing of it.
+/// Why a text is not an address. Repeats no part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressProblem {
-    /// It has line ends or other characters that are not seen.
-    #[error("has characters that are not seen, as a line end")]
+    /// It contains line ends or other control characters.
+    #[error("contains invisible characters, such as a line end")]
     Control,
     /// It could be read in two ways.
     #[error(
-        "has one of / ? # @ where none belongs: percent-encode the password (/ is %2F, ? is %3F, \
+        "contains / ? # or @ in the wrong place: percent-encode the password (/ is %2F, ? is %3F, \
          # is %23, @ is %40)"
     )]
     Ambiguous,
-    /// A percent sign without two hexadecimal digits, or bytes that are no UTF-8.
+    /// A percent sign without two hexadecimal digits, or bytes that are not UTF-8.
     #[error(
         "has a % that is not followed by two hexadecimal digits of UTF-8: percent-encode the \
              password (% is %25)"
     )]
     Escape,
-    /// What follows the host's colon.
+    /// The part after the host's colon is not a port.
     #[error(
-        "has a port that is no number from 1 to 65535: if that is part of the password, \
+        "has a port that is not a number from 1 to 65535: if that is part of the password, \
          percent-encode the password (: is %3A, / is %2F, ? is %3F, # is %23, @ is %40)"
     )]
     Port,
-    /// Brackets around something else.
-    #[error("has brackets around what is no IPv6 address, as in [::1]")]
+    /// Brackets around something that is not an IPv6 address.
+    #[error("has brackets around something that is not an IPv6 address, unlike [::1]")]
     Brackets,
-    /// The host has letters that no host has.
+    /// The host contains characters that are not allowed in a host.
     #[error(
-        "has a host with characters that no host has: if they are part of the password, \
+        "has a host with characters that are not allowed: if they are part of the password, \
          percent-encode the password"
     )]
     Host,
     /// A login without a user.
-    #[error("has an @ before which no user stands")]
+    #[error("has no user before the @")]
     NoUser,
 }
 
 impl Address {
-    /// Takes an address apart. Spaces around it are nothing.
+    /// Splits an address into its parts. Spaces around it are ignored.
     ///
     /// # Errors
     ///
-    /// It can't be read, or could be read in two ways.
+    /// The text can't be read, or could be read in two ways.
     pub fn parse(text: &str) -> Result<Self, AddressProblem> {
         let text = text.trim();
         if text.chars().any(char::is_control) {
@@ -92,8 +92,8 @@ impl Address {
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, behind) = rest.split_at(end);
-        // The host of a login stands behind the last @: one further on means that the login has a
-        // character which ended it too early.
+        // The host of a login follows the last @. A later one means that the login contains a
+        // character that ended it too early.
         if behind.contains(['@', '#']) {
             return Err(AddressProblem::Ambiguous);
         }
@@ -115,7 +115,7 @@ impl Address {
         })
     }
 
-    /// Host and port as they are written, an IPv6 address in brackets; nothing of the login.
+    /// Host and port as they are written, an IPv6 address in brackets, without the login.
     pub fn place(&self) -> String {
         place(&self.host, self.port)
     }
@@ -158,7 +158,7 @@ fn place_parts(place: &str) -> Result<(String, Option<u16>), AddressProblem> {
         place.split_once(':').unwrap_or((place, ""))
     };
     let is_host = |c: char| {
-        // A folder of a socket is written with %2F; a colon stands in brackets only.
+        // The folder of a socket is written with %2F; a colon is allowed in brackets only.
         c.is_alphanumeric() || matches!(c, '-' | '.' | '_' | '%' | '~' | ':')
     };
     if !host.chars().all(is_host) {
@@ -172,9 +172,9 @@ fn place_parts(place: &str) -> Result<(String, Option<u16>), AddressProblem> {
     Ok((host.to_owned(), Some(port.ok_or(AddressProblem::Port)?)))
 }
 
-/// Text of an address, where `%40` stands for `@`.
+/// Decodes a part of an address, where `%40` stands for `@`.
 fn decoded(text: &str) -> Result<String, AddressProblem> {
-    // The decoder takes a percent sign that begins no escape as it is.
+    // The decoder accepts a percent sign that begins no escape.
     let is_escape = |rest: &str| {
         let digits = rest.as_bytes().get(..2);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
@@ -183,7 +183,7 @@ fn decoded(text: &str) -> Result<String, AddressProblem> {
         return Err(AddressProblem::Escape);
     }
     let text = percent_decode_str(text).decode_utf8().map_err(|_| AddressProblem::Escape)?;
-    // Servers take a NUL for the end of a name.
+    // For servers, a NUL ends a name.
     if text.contains('\0') { Err(AddressProblem::Control) } else { Ok(text.into_owned()) }
 }
 

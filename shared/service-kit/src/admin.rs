@@ -16,20 +16,21 @@ use crate::lifecycle::Lifecycle;
 use crate::readiness::PartHealth;
 
 crate::metrics! {
-    /// What `/readyz` says, for those who are not asked but watch.
+    /// The contents of `/readyz` as metrics, for monitoring.
     #[derive(Clone, Debug)]
     pub(crate) struct ReadinessGauges {
-        ready: gauge("lakegauge_ready", "Whether the service does its job, as /readyz says it."),
+        ready: gauge("lakegauge_ready",
+            "1 while the service is ready, as /readyz reports it, otherwise 0."),
         standby: gauge("lakegauge_standby",
-            "Whether the service has nothing to do because another process does it, and is well."),
+            "1 while the service is healthy and on standby because another does its work."),
         parts: gauges("lakegauge_part_ready",
-            "Whether each part of the service does its job: 0 while it does not, or stands by.",
+            "1 for each part of the service that does its job, 0 if it does not or is on standby.",
             &["part"]),
     }
 }
 
 impl ReadinessGauges {
-    /// Shows how it is now. A part that there is several times is well if each of them is.
+    /// Sets the gauges. If several parts have the same name, all of them must be healthy.
     fn observe(&self, readiness: &Readiness, lifecycle: &Lifecycle) {
         let is_ready = readiness.is_ready() && !lifecycle.is_draining();
         self.ready.set(i64::from(is_ready));
@@ -38,7 +39,7 @@ impl ReadinessGauges {
         for part in readiness.parts() {
             *well.entry(part.name).or_insert(true) &= part.health == PartHealth::Well;
         }
-        // Parts come and go with what the service does.
+        // Parts appear and disappear while the service runs.
         self.parts.reset();
         for (name, is_well) in well {
             self.parts.with_label_values(&[name]).set(i64::from(is_well));
@@ -48,8 +49,8 @@ impl ReadinessGauges {
 
 /// The routes of the admin port.
 ///
-/// `/livez` is 200 as long as the process can answer; `/readyz` is 200 when the service does its
-/// job, otherwise 503 with the reasons, and lists every part with `?verbose`.
+/// `/livez` is 200 as long as the process can answer. `/readyz` is 200 if the service does its job,
+/// otherwise 503 with the reasons; it lists every part with `?verbose`.
 pub(crate) fn routes(
     readiness: Readiness,
     lifecycle: Lifecycle,
@@ -109,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// Status and text of the answer to a request.
+    /// Status and text of the response to a request.
     async fn ask(routes: &Router, path: &str) -> (u16, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = routes.clone().oneshot(request).await.unwrap();

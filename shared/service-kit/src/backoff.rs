@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Pauses that double from the first to the longest, each drawn from its upper half, so that many
-/// processes that failed together do not come back together.
+/// Pauses that double from the first to the longest. Each is random within its upper half, so that
+/// processes that failed together do not return together.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -18,7 +18,7 @@ impl Default for Backoff {
     }
 }
 
-/// Why a backoff can't be made.
+/// Why a backoff can't be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBackoff {
     /// A pause of zero would retry in a busy loop.
@@ -34,7 +34,7 @@ impl Backoff {
     ///
     /// # Errors
     ///
-    /// A first pause of zero, or a longest that is shorter than the first.
+    /// The first pause is zero, or the longest one is shorter than the first.
     pub fn new(first: Duration, longest: Duration) -> Result<Self, InvalidBackoff> {
         if first.is_zero() {
             return Err(InvalidBackoff::Zero);
@@ -47,7 +47,7 @@ impl Backoff {
 
     /// The next pause.
     pub fn next(&mut self, jitter: &mut Jitter) -> Duration {
-        // 2^20 times the first pause is beyond any longest one that makes sense.
+        // 2^20 times the first pause is longer than any useful longest pause.
         let doublings = self.attempts.min(20);
         self.attempts = self.attempts.saturating_add(1);
         let ceiling = self.first.saturating_mul(1 << doublings).min(self.longest);
@@ -61,23 +61,24 @@ impl Backoff {
         self.attempts
     }
 
-    /// After a success: begin with the first pause again.
+    /// Begins with the first pause again, after a success.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
 }
 
-/// Randomness for pauses (`SplitMix64`); seeded at the edge, so that a test repeats it.
+/// Pseudo-random numbers for pauses (`SplitMix64`); the caller seeds them, so that a test can
+/// repeat them.
 #[derive(Clone, Debug)]
 pub struct Jitter(u64);
 
 impl Jitter {
-    /// The sequence that belongs to this seed.
+    /// The sequence with this seed.
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Another sequence, which this one determines.
+    /// Another sequence, which is determined by this one.
     pub fn fork(&mut self) -> Self {
         Self(self.below(u64::MAX))
     }

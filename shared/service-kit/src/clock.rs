@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A clock that is passed down; clones show the same time.
+/// A clock that is passed down. Clones show the same time.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -21,19 +21,19 @@ impl Clock {
         Self(Source::System { started: Instant::now() })
     }
 
-    /// A clock that stands still until it is advanced, in microseconds since 1970.
+    /// A clock that does not move until it is advanced, in microseconds since 1970.
     pub fn manual(now_us: i64) -> Self {
         Self(Source::Manual { now_us: Arc::new(AtomicI64::new(now_us)), started_us: now_us })
     }
 
-    /// Moves a manual clock, and with it all its clones, forward; the system's clock moves itself.
+    /// Moves a manual clock and all its clones forward; the system's clock is not affected.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual { now_us, .. } = &self.0 {
             now_us.fetch_add(micros(by), Ordering::SeqCst);
         }
     }
 
-    /// Wall time in microseconds since 1970, UTC. It may step back; use it for what is stored.
+    /// Wall time in microseconds since 1970, UTC. It may step back; use it for stored times.
     #[expect(clippy::disallowed_methods, reason = "this is the one reader of the clock")]
     pub fn now_us(&self) -> i64 {
         match &self.0 {
@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// Time since the clock was made. It never steps back; use it for waits and rates.
+    /// Time since the clock was created. It never steps back; use it for waits and rates.
     #[expect(clippy::disallowed_methods, reason = "this is the one reader of the clock")]
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
@@ -85,7 +85,7 @@ mod tests {
         let clock = Clock::system();
         let first = clock.monotonic();
         assert!(clock.monotonic() >= first);
-        // 2020-01-01: a machine without a set clock would fail everything else too.
+        // 2020-01-01: on a machine whose clock is not set, everything else would fail too.
         assert!(clock.now_us() > 1_577_836_800_000_000);
     }
 }

@@ -1,8 +1,9 @@
 //! Fail points: named places between two steps at which a test ends the process, as `kill -9` would.
 //!
-//! They exist in builds with debug assertions only. In a release build [`FailPoint::pass`] is empty,
-//! and nothing reads the environment. Libraries for this run actions in the process that the test has
-//! set up; here the process is another one and only has to end, so that a counter is enough.
+//! They exist only in builds with debug assertions. In a release build [`FailPoint::pass`] is
+//! empty, and nothing reads the environment. Libraries for fail points run actions that the test
+//! sets up in its own process; here the process is another one and only has to end, so a counter is
+//! enough.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -10,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::settings::Strings;
 
-/// What is to happen where: `name=kill@3;name=kill@1`, the number being that of the passing, from
-/// 1. Not a setting: a release does not know it.
+/// Which fail points end the process: `name=kill@3;name=kill@1`, where the number says at which
+/// pass, from 1. It is no setting, because a release does not know it.
 pub const VARIABLE: &str = "LAKEGAUGE_FAIL_POINTS";
 
-/// The passing at which each point kills, of this process.
+/// The pass at which each point ends this process.
 static ARMED: OnceLock<BTreeMap<String, u64>> = OnceLock::new();
 
 /// A place between two steps. Declared as a `static` beside the steps.
@@ -25,13 +26,13 @@ pub struct FailPoint {
 }
 
 impl FailPoint {
-    /// A place of this name: the crate or service, a dot, and what has just happened.
+    /// A fail point with this name: the crate or service, a dot, and what has just happened.
     pub const fn new(name: &'static str) -> Self {
         Self { name, passed: AtomicU64::new(0) }
     }
 
-    /// Passes the place. Does not come back if this is the passing at which the process is to die:
-    /// nothing is dropped, flushed or told, as with `kill -9`.
+    /// Passes the point. If this is the pass at which the process must end, the call does not
+    /// return: nothing is dropped, flushed or reported, as with `kill -9`.
     #[inline]
     pub fn pass(&self) {
         if cfg!(debug_assertions)
@@ -48,18 +49,18 @@ impl FailPoint {
     }
 }
 
-/// Arms the fail points that the environment names, once per process. In a release build nothing
-/// happens.
+/// Arms the fail points that the environment names, once per process. In a release build this does
+/// nothing.
 ///
 /// # Errors
 ///
-/// The text under [`VARIABLE`] is not of its form.
+/// The text in [`VARIABLE`] does not have the expected form.
 pub(crate) fn arm(environment: &dyn Strings) -> Result<(), String> {
     if cfg!(debug_assertions)
         && let Some(text) = environment.get(VARIABLE)
     {
         let armed = parse(&text)?;
-        // A second service in one process keeps what the first was told.
+        // A second service in the same process keeps the points of the first.
         ARMED.get_or_init(|| armed);
     }
     Ok(())

@@ -1,6 +1,6 @@
-//! Serves routes over plain HTTP, to readers who may be many, slow or idle.
+//! Serves routes over plain HTTP to clients that may be many, slow or idle.
 //!
-//! axum's own server bounds neither connections nor waiting, so the connections are accepted here.
+//! axum's own server limits neither connections nor waiting, so connections are accepted here.
 
 use std::future::ready;
 use std::io;
@@ -22,14 +22,14 @@ use tokio_io_timeout::TimeoutStream;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
-/// The media type of Prometheus' text format. Prometheus 3 refuses an answer without it.
+/// The media type of Prometheus' text format. Prometheus 3 refuses responses without it.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What a browser may do with an answer: show what this port serves, and nothing of anybody else.
+/// What a browser may do with a page: load only what this port serves.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                               img-src 'self'; connect-src 'self'; base-uri 'none'; \
                               form-action 'none'; frame-ancestors 'none'";
-/// Headers of every answer.
+/// Headers of every response.
 const HEADERS: [(header::HeaderName, HeaderValue); 4] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY)),
@@ -37,34 +37,33 @@ const HEADERS: [(header::HeaderName, HeaderValue); 4] = [
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
-/// Open connections at one time; one more waits in the kernel's queue. A scraper needs one.
+/// The most open connections; further ones wait in the kernel's queue. A scraper needs one.
 pub const CONNECTIONS_MAX: usize = 64;
-/// Bytes that wait in a connection before its reader takes them; what a stream gives beyond waits
-/// where it comes from.
+/// Bytes that may wait in a connection for a slow client. The rest waits at its source.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
-/// A reader that takes nothing for this long is gone, or may come back for a fresh answer.
+/// A client that accepts no data for this long is considered gone; it may reconnect.
 const TAKING_WAIT: Duration = Duration::from_secs(30);
 /// A client that does not send its headers within this time is dropped, so that idle connections
-/// can't use up the places.
+/// can't use up all places.
 const HEADERS_WAIT: Duration = Duration::from_secs(10);
-/// Pause after the kernel refused a connection (no file handles): they may be freed again.
+/// Pause after the kernel refused a connection (no file handles), because handles may be freed.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// 200 with metrics in Prometheus' text format.
+/// A response with status 200 and metrics in Prometheus' text format.
 pub fn metrics(text: String) -> Response {
     ([(header::CONTENT_TYPE, METRICS)], text).into_response()
 }
 
-/// Binds an address, so that a port that is taken is an error at start.
+/// Binds an address, so that a used port is an error at the start.
 ///
 /// # Errors
 ///
-/// The operating system's, with the address and what it is for.
+/// The operating system's error, with the address and its purpose.
 pub async fn bind(purpose: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let kind = error.kind();
         let advice = if kind == io::ErrorKind::AddrInUse {
-            ": the port is taken, choose another or stop its owner"
+            ": the port is in use, choose another or stop its owner"
         } else if kind == io::ErrorKind::PermissionDenied {
             ": ports below 1024 need privileges"
         } else {
@@ -74,15 +73,15 @@ pub async fn bind(purpose: &str, address: SocketAddr) -> anyhow::Result<TcpListe
     })
 }
 
-/// Serves the routes on the listener until the process ends: compressed for clients that ask for it,
-/// with 404 for other paths and 405 for other methods than GET and HEAD.
+/// Serves the routes on the listener until the process ends. Responses are compressed for clients
+/// that ask for it; other paths get 404, and other methods than GET and HEAD get 405.
 ///
-/// The server is not tracked by the lifecycle: a service that drains must still be observable.
+/// The server is not tracked by the lifecycle, because a draining service must still be observable.
 pub fn serve(listener: TcpListener, routes: Router) {
     let service = TowerToHyperService::new(complete(routes));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
-        // The semaphore is never closed, so the loop ends with the runtime only.
+        // The semaphore is never closed, so the loop ends only with the runtime.
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -101,7 +100,7 @@ pub fn serve(listener: TcpListener, routes: Router) {
     });
 }
 
-/// The routes with what is the same for all of them.
+/// Adds what all routes have in common.
 fn complete(routes: Router) -> Router {
     routes
         .fallback(refuse)
@@ -113,7 +112,7 @@ fn complete(routes: Router) -> Router {
         }))
 }
 
-/// The answer where no route fits.
+/// The response if no route matches.
 fn refuse(method: Method) -> impl Future<Output = (StatusCode, &'static str)> {
     ready(if method == Method::GET || method == Method::HEAD {
         (StatusCode::NOT_FOUND, "no such page\n")
@@ -230,7 +229,7 @@ mod tests {
         let request = b"GET / HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\n\r\n";
         stream.write_all(request).await.unwrap();
         let mut read = String::new();
-        // The second part does not exist yet when the first arrives.
+        // The second part does not exist yet when the first one arrives.
         for part in ["first", "second"] {
             give.send(Bytes::from_static(part.as_bytes())).await.unwrap();
             while !read.contains(part) {
@@ -243,7 +242,7 @@ mod tests {
         assert!(read.contains("content-type: text/event-stream"), "{read}");
     }
 
-    /// Asks over a connection that stays open.
+    /// Sends a request over a connection that stays open.
     async fn ask_again(stream: &mut TcpStream) {
         stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         read_answer(stream).await;
@@ -276,14 +275,15 @@ mod tests {
         read_answer(&mut waiting).await;
     }
 
-    /// A client's end of a connection that holds a few bytes, and the server's work on the other.
+    /// The client's end of a connection with a small buffer, and the server's future for the other
+    /// end.
     fn connect() -> (DuplexStream, JoinHandle<()>) {
         let (ours, theirs) = duplex(16);
         let routes = complete(Router::new().route("/", get("answer")));
         (ours, tokio::spawn(serve_connection(theirs, TowerToHyperService::new(routes))))
     }
 
-    /// Waits until a connection is given up, which must happen after this wait.
+    /// Waits until a connection is closed by the server, which must happen after this time.
     async fn given_up_after(wait: Duration, mut served: JoinHandle<()>) {
         let second = Duration::from_secs(1);
         assert!(timeout(wait - second, &mut served).await.is_err(), "earlier");
@@ -327,6 +327,6 @@ mod tests {
         let first = bind("tests", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = first.local_addr().unwrap();
         let error = bind("metrics", address).await.unwrap_err().to_string();
-        assert!(error.contains(&format!("{address} for metrics: the port is taken")), "{error}");
+        assert!(error.contains(&format!("{address} for metrics: the port is in use")), "{error}");
     }
 }

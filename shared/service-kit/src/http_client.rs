@@ -1,4 +1,4 @@
-//! Asks for one page over plain HTTP: of an admin port, of the metrics, of a server on this machine.
+//! Requests one page over plain HTTP: from an admin port, the metrics, or a server on this machine.
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Longest wait for a whole answer; what is asked is on this machine or near it.
+/// Longest wait for a complete response; servers are on this machine or near it.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
-/// Largest answer that is read. A page of metrics is far smaller; what answers with more is no
-/// server that we know.
+/// Largest response that is read, in bytes. A page of metrics is far smaller, so a larger response
+/// comes from an unknown server.
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Where a page is asked for: host and port. The host may be a name, as containers call each other;
-/// it is looked up each time, since what is behind it may be started again elsewhere.
+/// The address of a server: host and port. The host may be a name, as between containers. It is
+/// looked up for each request, since the server may be started again elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPort(&'static str);
 
@@ -36,7 +36,7 @@ impl FromStr for HostPort {
         if !is_numbers && !is_name {
             return Err("must be HOST:PORT, as 127.0.0.1:8000 or aggregator:8000");
         }
-        // For the life of the process, which is told one or two of them.
+        // The leak is small: a process gets one or two addresses.
         Ok(Self(String::leak(text.to_owned())))
     }
 }
@@ -47,11 +47,11 @@ impl Display for HostPort {
     }
 }
 
-/// The status and body of a page at a [`HostPort`] or an address of numbers.
+/// The status and body of a page at a [`HostPort`] or a numeric address.
 ///
 /// # Errors
 ///
-/// Nobody answers, not in time, with more than 16 MiB, or not in HTTP.
+/// No server answers, or not in time, with more than 16 MiB, or not in HTTP.
 pub async fn get(address: impl Display, path: &str) -> anyhow::Result<(u16, String)> {
     let address = address.to_string();
     tokio::time::timeout(ANSWER_WAIT, fetch(&address, path))
@@ -59,15 +59,15 @@ pub async fn get(address: impl Display, path: &str) -> anyhow::Result<(u16, Stri
         .with_context(|| format!("{address}{path} did not answer in {} s", ANSWER_WAIT.as_secs()))?
 }
 
-/// Asks for a page that must answer with 200.
+/// Requests a page that must have status 200.
 ///
 /// # Errors
 ///
-/// It does not; the text is what it answers instead, or why it does not answer.
+/// The status is another one (the error contains the first line of the page), or no server answers.
 pub async fn expect_ok(address: SocketAddr, path: &str) -> anyhow::Result<()> {
     let (status, body) = get(address, path).await?;
     let said = body.lines().next().unwrap_or_default();
-    anyhow::ensure!(status == 200, "{address}{path} says {status}: {said}");
+    anyhow::ensure!(status == 200, "{address}{path} answers {status}: {said}");
     Ok(())
 }
 

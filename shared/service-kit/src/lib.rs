@@ -1,4 +1,4 @@
-//! What surrounds a service: settings, logs, lifecycle, admin port, clock and exit status.
+//! The frame of a service: settings, logs, lifecycle, admin port, clock and exit status.
 //!
 //! Architecture invariant: this crate knows no event, no broker and no database, so that every
 //! service can have the same frame.

@@ -1,4 +1,4 @@
-//! How a service ends: it drains, within a deadline, and says how that went.
+//! The end of a service: it drains within a deadline, and reports how that went.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,10 @@ use tokio_util::task::TaskTracker;
 /// Exit status of a service that did not drain.
 const EXIT_FAILURE: i32 = 1;
 
-/// Tells a service's tasks to drain, and waits for them; clones are the same lifecycle.
+/// Signals a service's tasks to drain, and waits for them. Clones are the same lifecycle.
 ///
-/// Draining is asked for by SIGTERM, by SIGINT, by a task that failed, or by the service itself.
-/// What was taken is finished, nothing new is taken.
+/// Draining begins with SIGTERM, SIGINT, a failed task, or the service itself. Work in progress is
+/// finished, and no new work is accepted.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
     drain: CancellationToken,
@@ -25,9 +25,9 @@ pub struct Lifecycle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{unfinished} tasks had not finished within {} ms after draining began", .grace.as_millis())]
 pub struct GraceExceeded {
-    /// Tasks that were still running.
+    /// The number of tasks that were still running.
     pub unfinished: usize,
-    /// How long they had.
+    /// How much time they had.
     pub grace: Duration,
 }
 
@@ -42,26 +42,26 @@ impl Lifecycle {
         self.drain.is_cancelled()
     }
 
-    /// A token that is cancelled when draining begins. To cancel it does not drain the service: it is
-    /// for what ends with the service, or before.
+    /// A token that is cancelled when draining begins. Cancelling it does not drain the service, so
+    /// it may also be used for work that ends earlier.
     pub fn drain_token(&self) -> CancellationToken {
         self.drain.child_token()
     }
 
-    /// Begins to drain. Nothing happens the second time.
+    /// Begins to drain. A second call does nothing.
     pub fn drain(&self) {
         self.drain.cancel();
     }
 
-    /// Starts a task that is waited for on the way out. One that fails or panics drains the
-    /// service, and its error becomes the service's.
+    /// Starts a task that `finish` waits for. If it fails or panics, the service drains, and the
+    /// error becomes the service's.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let lifecycle = self.clone();
         self.tasks.spawn(async move {
-            // In a task of its own, so that a panic is an answer like any other.
+            // In a task of its own, so that a panic becomes an error like any other.
             let ended = match tokio::spawn(task).await {
                 Ok(result) => result.map_err(|error| error.context(format!("task {name}"))),
                 Err(panic) => Err(anyhow::anyhow!("task {name} panicked: {panic}")),
@@ -72,17 +72,17 @@ impl Lifecycle {
         });
     }
 
-    /// Records why the service can't go on, and drains it.
+    /// Records why the service can't continue, and drains it.
     pub fn fail(&self, error: anyhow::Error) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
         self.drain();
     }
 
-    /// Waits for the tasks to end, for as long as the grace.
+    /// Waits for the tasks to end, but not longer than the grace period.
     ///
     /// # Errors
     ///
-    /// The first failure of a task, or else that some did not end.
+    /// The first failure of a task, or otherwise that some tasks did not end.
     pub async fn finish(&self, grace: Duration) -> anyhow::Result<()> {
         self.drain();
         self.tasks.close();
@@ -98,7 +98,7 @@ impl Lifecycle {
     }
 }
 
-/// Makes SIGTERM and SIGINT drain the service. The second signal ends the process at once.
+/// Makes SIGTERM and SIGINT drain the service. A second signal ends the process at once.
 ///
 /// # Errors
 ///

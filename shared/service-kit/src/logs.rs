@@ -14,7 +14,7 @@ pub const LOG_FORMAT: Setting = Setting {
     help: "Form of the logs: human, json, or auto (human on a terminal, json elsewhere).",
     secret: false,
 };
-/// Least level of the logs.
+/// Lowest level of the logs.
 pub const LOG_LEVEL: Setting = Setting {
     key: "LOG_LEVEL",
     flag: "log-level",
@@ -24,21 +24,21 @@ pub const LOG_LEVEL: Setting = Setting {
     secret: false,
 };
 
-/// Client libraries that log each of their attempts, and how much of them is left. What an attempt met
-/// is told by the service that uses the library, once a change; who names the library in the level
-/// gets its lines, too.
+/// Client libraries that log each of their attempts, and what remains of their logs. The service
+/// that uses the library reports problems itself, once per change. Naming the library in the level
+/// shows its lines too.
 const TOLD_ELSEWHERE: &[(&str, &str)] = &[
     ("async_nats", "async_nats=warn,async_nats::connector=off"),
-    // A statement that took long; how long commits take is a metric.
+    // Slow statements are logged by the library; how long commits take is a metric.
     ("sqlx", "sqlx=error"),
 ];
 
-/// Form of a log line.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Human,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -50,14 +50,14 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    /// Reads the form and the level. Problems are recorded and the defaults taken, so that they
-    /// can be logged.
+    /// Reads format and level. Problems are recorded, and the defaults are used, so that the
+    /// problems can be logged.
     pub fn load(settings: &mut Settings<'_>) -> Self {
         Self::read(settings, &LOG_FORMAT, &LOG_LEVEL)
     }
 
-    /// The same for a tool: what people read is its output, so that it logs only what is wrong, and
-    /// in lines for people, unless somebody asks for more.
+    /// The same for a tool, whose output people read: it logs only problems, as text, unless
+    /// another format or level is set.
     pub fn load_of_tool(settings: &mut Settings<'_>) -> Self {
         let format = Setting { default: Some("human"), ..LOG_FORMAT };
         let level = Setting { default: Some("warn"), ..LOG_LEVEL };
@@ -76,13 +76,13 @@ impl LogConfig {
         Self { format, filter }
     }
 
-    /// Installs the subscriber; the second call in a process changes nothing.
+    /// Installs the subscriber; a second call in a process changes nothing.
     pub fn install(self) {
         let base = tracing_subscriber::fmt()
             .with_env_filter(self.filter)
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal());
-        // An error means that one is installed already, by a test or an embedding program.
+        // An error means that a test or an embedding program has installed another subscriber.
         let installed = match self.format {
             LogFormat::Human => base.with_target(false).try_init(),
             LogFormat::Json => base.json().flatten_event(true).try_init(),
@@ -91,7 +91,7 @@ impl LogConfig {
     }
 }
 
-/// The level with what is told elsewhere left out.
+/// The level, with the lines left out that are reported elsewhere.
 fn directives(level: &str) -> String {
     let mut directives = level.to_owned();
     for (library, silence) in TOLD_ELSEWHERE {
@@ -102,7 +102,7 @@ fn directives(level: &str) -> String {
     directives
 }
 
-/// The kind of a filter's error without the text that it quotes.
+/// The kind of a filter's error, without the text that the error quotes.
 fn hide(error: &tracing_subscriber::filter::ParseError) -> &'static str {
     if error.to_string().contains("level") {
         "a level is unknown"

@@ -1,12 +1,13 @@
-//! Registration of metrics, and numbers as metrics hold them.
+//! Registration of metrics, and conversion of numbers for them.
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, core::Collector,
 };
 
-/// Declares metrics as a struct: each is written once, with its field, its kind, its name and its help
-/// text. A kind is a method of [`Registrar`]; what that takes besides stands behind the help text.
+/// Declares metrics as a struct: each is written once, with its field, its kind, its name and its
+/// help text. A kind is a method of [`Registrar`]; further arguments of the method follow the help
+/// text.
 ///
 /// ```
 /// service_kit::metrics! {
@@ -66,8 +67,8 @@ pub mod kind {
     pub type Registered<T> = prometheus::Result<T>;
 }
 
-/// Registers metrics, each under its name and with its help text. Each method fails if the name is
-/// taken or no name: a mistake of ours.
+/// Registers metrics, each with its name and help text. Each method fails if the name is in use or
+/// not allowed, which is a programming error.
 #[derive(Clone, Copy, Debug)]
 pub struct Registrar<'a> {
     registry: &'a Registry,
@@ -75,7 +76,7 @@ pub struct Registrar<'a> {
     label: Option<(&'a str, &'a str)>,
 }
 
-/// Of metrics that there are once.
+/// For metrics that exist once.
 impl<'a> From<&'a Registry> for Registrar<'a> {
     fn from(registry: &'a Registry) -> Self {
         Self { registry, label: None }
@@ -83,7 +84,7 @@ impl<'a> From<&'a Registry> for Registrar<'a> {
 }
 
 impl<'a> Registrar<'a> {
-    /// Registers metrics that there are once for each value of a label, as for each stream.
+    /// For metrics that exist once for each value of a label, for example for each stream.
     pub const fn with_label(registry: &'a Registry, name: &'a str, value: &'a str) -> Self {
         Self { registry, label: Some((name, value)) }
     }
@@ -93,7 +94,7 @@ impl<'a> Registrar<'a> {
         self.registered(IntCounter::with_opts(self.options(name, help))?)
     }
 
-    /// Counters, one for each value of more labels.
+    /// Counters, one for each value of further labels.
     pub fn counters(
         &self,
         name: &str,
@@ -108,7 +109,7 @@ impl<'a> Registrar<'a> {
         self.registered(IntGauge::with_opts(self.options(name, help))?)
     }
 
-    /// Gauges of whole numbers, one for each value of more labels.
+    /// Gauges of whole numbers, one for each value of further labels.
     pub fn gauges(
         &self,
         name: &str,
@@ -118,7 +119,7 @@ impl<'a> Registrar<'a> {
         self.registered(IntGaugeVec::new(self.options(name, help), labels)?)
     }
 
-    /// A gauge of whole numbers that is missing until it is known.
+    /// A gauge of whole numbers that is missing until it is set.
     pub fn known_gauge(&self, name: &str, help: &str) -> prometheus::Result<KnownGauge> {
         self.gauges(name, help, NO_LABELS).map(KnownGauge)
     }
@@ -128,7 +129,7 @@ impl<'a> Registrar<'a> {
         self.registered(Gauge::with_opts(self.options(name, help))?)
     }
 
-    /// Gauges of any number, one for each value of more labels.
+    /// Gauges of any number, one for each value of further labels.
     pub fn float_gauges(
         &self,
         name: &str,
@@ -164,41 +165,41 @@ impl<'a> Registrar<'a> {
     }
 }
 
-/// A gauge that is missing until it is known: 0 would be a value.
+/// A gauge that is missing until its value is known, because 0 would be a value.
 #[derive(Clone, Debug)]
 pub struct KnownGauge(IntGaugeVec);
 
 const NO_LABELS: &[&str] = &[];
 
 impl KnownGauge {
-    /// It is known to be this.
+    /// Sets the value.
     pub fn set(&self, value: i64) {
         self.0.with_label_values(NO_LABELS).set(value);
     }
 
-    /// What it is, if that is known.
+    /// The value, if it is known.
     pub fn get(&self) -> Option<i64> {
         let is_known = self.0.collect().iter().any(|family| !family.get_metric().is_empty());
         is_known.then(|| self.0.with_label_values(NO_LABELS).get())
     }
 
-    /// It is not known any more.
+    /// Removes the value, because it is no longer known.
     pub fn forget(&self) {
         self.0.reset();
     }
 }
 
-/// Raises a counter to a sum that is kept elsewhere and never falls.
+/// Raises a counter to a sum that is kept elsewhere and never decreases.
 pub fn raise(counter: &IntCounter, sum: u64) {
     counter.inc_by(sum.saturating_sub(counter.get()));
 }
 
-/// A count as a gauge holds it.
+/// A count for a gauge.
 pub fn clamped(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// A count as a metric shows it: exact up to 2^53, then close.
+/// A count for a metric: exact up to 2^53, then rounded.
 #[expect(clippy::as_conversions, reason = "rounding to 53 bits is what is wanted")]
 pub const fn float(value: u64) -> f64 {
     value as f64

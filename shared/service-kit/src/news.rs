@@ -1,11 +1,11 @@
-//! Telling once a change instead of once an attempt.
+//! Reports a repeated problem once per change instead of once per attempt.
 
-/// What was told last of something that goes on.
+/// The text that was last reported about a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct News(Option<String>);
 
 impl News {
-    /// Whether this is another text than the one before.
+    /// Whether the text differs from the last one.
     pub fn is_new(&mut self, text: &str) -> bool {
         if self.0.as_deref() == Some(text) {
             return false;
@@ -14,7 +14,7 @@ impl News {
         true
     }
 
-    /// It is over: the same text is news again.
+    /// Records the end of the problem, so that the same text is new again.
     pub fn is_over(&mut self) {
         self.0 = None;
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::Clock;
 
-/// What `/readyz` answers from; clones show the same.
+/// The source of `/readyz`. Clones share it.
 #[derive(Clone)]
 pub struct Readiness {
     state: Arc<Mutex<State>>,
@@ -23,22 +23,22 @@ struct Entry {
     name: &'static str,
     health: PartHealth,
     detail: String,
-    /// When its health became what it is, in microseconds since 1970.
+    /// When its health last changed, in microseconds since 1970.
     since_us: i64,
 }
 
-/// How a part of the service is.
+/// The health of a part of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartHealth {
     /// It does its job.
     Well,
-    /// It has no job, because another process does it; it takes over when that one ends.
+    /// It has no work, because another process does it; it takes over when that one ends.
     StandsBy,
     /// It does not do its job.
     Failing,
 }
 
-/// Nothing that could fail as yet.
+/// Nothing can fail yet.
 impl Default for Readiness {
     fn default() -> Self {
         Self::new(Clock::system())
@@ -52,35 +52,36 @@ impl fmt::Debug for Readiness {
 }
 
 impl Readiness {
-    /// Nothing that could fail as yet; the clock says since when something does.
+    /// Nothing can fail yet. `clock` is used to record since when something fails.
     pub fn new(clock: Clock) -> Self {
         Self { state: Arc::default(), clock }
     }
 
-    /// Holds readiness back until the latch is dropped: for what must happen once, as catching up.
+    /// Keeps the service not ready until the latch is dropped: for what must happen once, like
+    /// catching up.
     pub fn latch(&self, name: &'static str) -> Latch {
         Latch { _entry: self.enter(name, PartHealth::Failing, "not yet") }
     }
 
-    /// A named part that can fail and heal again, as a connection. It begins well.
+    /// A named part that can fail and recover, like a connection. It begins healthy.
     pub fn condition(&self, name: &'static str) -> Condition {
         Condition(self.enter(name, PartHealth::Well, "ok"))
     }
 
-    /// Whether no latch is held, and every condition is well.
+    /// Whether no latch is held, and every condition is healthy.
     pub fn is_ready(&self) -> bool {
         self.state().entries.values().all(|entry| entry.health == PartHealth::Well)
     }
 
-    /// Whether nothing fails, and something stands by: the service is not ready, and nobody needs to
-    /// do anything about it.
+    /// Whether nothing fails, and something is on standby: the service is not ready, but no person
+    /// needs to act.
     pub fn is_standby(&self) -> bool {
         let state = self.state();
         let has = |health| state.entries.values().any(|entry| entry.health == health);
         has(PartHealth::StandsBy) && !has(PartHealth::Failing)
     }
 
-    /// One line a part: `[+]name detail` or `[-]name why not`.
+    /// One line per part: `[+]name detail` or `[-]name why not`.
     pub fn describe(&self) -> String {
         let lines = self.parts().into_iter().map(|part| {
             let sign = if part.health == PartHealth::Well { '+' } else { '-' };
@@ -89,7 +90,7 @@ impl Readiness {
         lines.collect()
     }
 
-    /// Every part, in the order in which they were made.
+    /// Every part, in the order of creation.
     pub fn parts(&self) -> Vec<PartState> {
         let state = self.state();
         let parts = state.entries.values().map(|entry| PartState {
@@ -112,25 +113,26 @@ impl Readiness {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is a map of whole entries: a panic elsewhere can't leave it half changed.
+        // The state is a map of complete entries, so a panic elsewhere can't leave a partial
+        // change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How a part of the service is doing.
+/// The state of a part of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartState {
-    /// Its name.
+    /// The part's name.
     pub name: &'static str,
     /// Whether it does its job.
     pub health: PartHealth,
-    /// What it says, or why it does not.
+    /// The part's detail, or why it does not do its job.
     pub detail: String,
-    /// Since when it is so, in microseconds since 1970.
+    /// When the health last changed, in microseconds since 1970.
     pub since_us: i64,
 }
 
-/// Keeps the service not ready as long as it lives.
+/// Keeps the service not ready as long as this exists.
 #[derive(Debug)]
 #[must_use = "the service is ready as soon as this is dropped"]
 pub struct Latch {
@@ -138,11 +140,11 @@ pub struct Latch {
 }
 
 impl Latch {
-    /// Ready, as far as this latch goes. The same as dropping it, for those who read it.
+    /// Ends the latch. The same as dropping it, but easier to read.
     pub fn open(self) {}
 }
 
-/// A part of the service that is well or not.
+/// A part of the service that is healthy or not.
 #[derive(Debug)]
 pub struct Condition(PartEntry);
 
@@ -152,12 +154,12 @@ impl Condition {
         self.0.set(PartHealth::Failing, why.into());
     }
 
-    /// Another process does what the part is for; the service is not ready, and well all the same.
+    /// Another process does the part's work; the service is not ready, but healthy.
     pub fn stand_by(&self, for_whom: impl Into<String>) {
         self.0.set(PartHealth::StandsBy, for_whom.into());
     }
 
-    /// The part works; the text is shown by `/readyz?verbose`.
+    /// The part works; `/readyz?verbose` shows the text.
     pub fn pass(&self, detail: impl Into<String>) {
         self.0.set(PartHealth::Well, detail.into());
     }

@@ -1,7 +1,7 @@
-//! Reads a page of metrics in Prometheus' text format.
+//! Reads metrics in Prometheus' text format.
 //!
-//! As far as our own services write it: one line a sample, without timestamps. A whole parser would
-//! bring more code than these lines.
+//! It reads only what our own services write: one line per sample, without timestamps. A complete
+//! parser would be more code than these lines.
 
 /// The samples of a page of metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,7 +15,7 @@ struct ScrapedSample {
 }
 
 impl Scrape {
-    /// Reads a page; lines that are no samples are passed over.
+    /// Reads a page; lines that are not samples are skipped.
     pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
             let (series, value) = line.trim().rsplit_once(' ')?;
@@ -35,7 +35,8 @@ impl Scrape {
         found.find(|sample| sample.labels.is_empty()).map(|sample| sample.value)
     }
 
-    /// The sum over every series of the name whose labels contain the text; nothing without one.
+    /// The sum over every series of the name whose labels contain the text; `None` if there is
+    /// none.
     pub fn sum(&self, name: &str, label: &str) -> Option<f64> {
         let values: Vec<f64> = self
             .0

@@ -1,31 +1,31 @@
-//! Secrets: never printed, and those in files read again at each use.
+//! Secrets: never printed; secrets in files are read again at each use.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What the detail of a part begins with while a server refuses a login that was good before: those
-/// who show it tell this from a server that is away.
+/// The beginning of a part's detail while a server refuses a login that it accepted before. It
+/// distinguishes this from a server that is away.
 pub const LOGIN_REFUSED: &str = "login refused since";
 
 /// A secret of the settings.
 ///
-/// One that stands in a file is read whenever it is used, which is at each connect: whoever rotates
-/// it replaces the file, and nothing is restarted.
+/// A secret in a file is read whenever it is used, which is at each connect. It is rotated by
+/// replacing the file, without a restart.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// As flag or environment gave it: the same for the life of the process.
+    /// From a flag or the environment: the same for the life of the process.
     Text(String),
     /// In a file.
     File {
-        /// The setting whose value stands in the file; the variable that names the file has `_FILE`
-        /// behind it.
+        /// The setting whose value is in the file. The variable with the file's name has this name
+        /// followed by `_FILE`.
         key: &'static str,
-        /// Where it is.
+        /// The file's path.
         path: PathBuf,
     },
 }
 
-/// Why a secret can't be read now. It passes while a file is being replaced.
+/// Why a secret can't be read now. The problem may end by itself while a file is being replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretProblem {
     /// The file can't be read.
@@ -35,10 +35,10 @@ pub enum SecretProblem {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         why: String,
     },
-    /// There is nothing in the file.
+    /// The file is empty.
     #[error("{key}_FILE is empty: {path}")]
     Empty {
         /// The setting.
@@ -49,11 +49,11 @@ pub enum SecretProblem {
 }
 
 impl Secret {
-    /// The secret as it is now, without the line end that editors and `echo` put behind it.
+    /// The current secret, without the line end that editors and `echo` add.
     ///
     /// # Errors
     ///
-    /// The file can't be read, or is empty: it may be about to be replaced.
+    /// The file can't be read, or is empty; perhaps it is being replaced.
     pub fn read(&self) -> Result<String, SecretProblem> {
         let (key, path) = match self {
             Self::Text(text) => return Ok(text.clone()),
@@ -70,7 +70,7 @@ impl Secret {
         }
     }
 
-    /// The file that it is read from, if it stands in one.
+    /// The file from which it is read, if it is in a file.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Text(_) => None,
@@ -78,12 +78,12 @@ impl Secret {
         }
     }
 
-    /// What people do for another secret to be taken, where the setting of this key gives it.
+    /// What a person should do to change the secret of the setting with this key.
     pub fn remedy(&self, key: &str) -> String {
         match self {
             Self::Text(_) => format!(
-                "{key} is read at start only: restart with the right one, or put it into a file and \
-                 name that by {key}_FILE, which is read again at each attempt"
+                "{key} is read only at the start: restart with the right one, or put it into a \
+                 file and set {key}_FILE to its path, which is read again at each attempt"
             ),
             Self::File { path, .. } => format!(
                 "put the right one into {} ({key}_FILE), which is read again at each attempt",

@@ -1,6 +1,6 @@
-//! Text and numbers as a terminal shows them.
+//! Text and numbers for a terminal.
 
-/// Control characters made visible: a key may hold any of them.
+/// Makes control characters visible, because a key may contain any of them.
 pub fn plain(text: &str) -> String {
     if !text.contains(char::is_control) {
         return text.to_owned();
@@ -14,7 +14,7 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
-/// A whole number with commas between groups of three.
+/// A whole number with commas between groups of three digits.
 pub fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let (sign, digits) = digits.strip_prefix('-').map_or(("", &*digits), |rest| ("-", rest));
