@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("archiver", &["domain", "wire", "bus", "event-store", "service-kit"]),
     ("collector", &["domain", "wire", "bus", "service-kit"]),
     ("replay", &["domain", "wire", "bus", "event-store", "service-kit"]),
-    ("local", &["bus", "event-store", "service-kit", "simulator"]),
+    ("local", &["aggregator", "bus", "event-store", "service-kit", "simulator"]),
     (
         "lakegauge",
         &[

@@ -1,4 +1,4 @@
-//! Counting what stands in the archive, and what it still lacks.
+//! Counts what is in the archive, and what is still missing.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::summary::ArchivedTotals;
 
 /// The streams that are archived.
 const STREAMS: &[&str] = &["LAKE_0", "WAREHOUSE_0", "TELEMETRY"];
-/// Longest time to count: every key is read, and the machine may be slow.
+/// Longest time to count, in milliseconds: every key is read, and the machine may be slow.
 const COUNT_MS_MAX: u64 = 600_000;
 
-/// Counts the archive as it stands, and the messages that are not in it.
+/// Counts the archive, and the messages that are not in it.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What others published while the simulators ran.
+//! What other programs published while the simulators ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,19 +6,19 @@ use event_store::SourceTally;
 use service_kit::metrics::float;
 use service_kit::terminal::{grouped, plain};
 
-/// Names of sources that are said; there may be thousands.
+/// The most names of sources in a note; there may be thousands.
 const NAMES_MAX: usize = 5;
 
-/// Events and dead letters of sources that no simulator publishes under.
+/// Events and dead letters of sources that are not simulators.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PublishedBeside {
-    /// Rows, by the side that they are of, and dead letters.
+    /// Rows, by their side, and dead letters.
     pub(crate) sum: SourceTally,
     names: Vec<String>,
 }
 
 impl PublishedBeside {
-    /// Of what came into the archive, by source.
+    /// The part of the archive's growth that is not from simulators.
     pub(crate) fn of(grown: &BTreeMap<String, SourceTally>, simulators: &BTreeSet<&str>) -> Self {
         let mut beside = Self::default();
         for (name, growth) in grown.iter().filter(|(name, _)| !simulators.contains(name.as_str())) {
@@ -35,7 +35,7 @@ impl PublishedBeside {
         self.sum.lake.saturating_add(self.sum.warehouse)
     }
 
-    /// In words; nothing where only the simulators published.
+    /// A note for people; `None` if only the simulators published.
     pub(crate) fn note(&self) -> Option<String> {
         if self.names.is_empty() {
             return None;

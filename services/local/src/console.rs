@@ -1,25 +1,25 @@
-//! What `up` says: lines that stay, and on a terminal one that is rewritten.
+//! The output of `up`: permanent lines, and on a terminal one line that is rewritten.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Width of a terminal that does not tell.
+/// Width of a terminal that does not report it.
 const WIDTH_UNKNOWN: usize = 100;
 
-/// Whatever takes longer says for what it waits, and says so again after as long.
+/// How often a long wait reports what it waits for.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// On a terminal, where the line is rewritten.
+/// The same on a terminal, where the line is rewritten.
 const TELL_EVERY_LIVE: Duration = Duration::from_secs(1);
 
-/// Texts that wait for a reader of standard output that is slow. What is said beyond them is lost:
-/// the pipeline is not there for its output.
+/// Texts that may wait for a slow reader of standard output. Further texts are dropped, because the
+/// pipeline must not wait for its output.
 const TEXTS_MAX: usize = 1_024;
-/// How long the last words wait for their reader.
+/// How long the last texts wait for their reader.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Standard output of `up`; clones write to the same.
+/// Standard output of `up`. Clones write to the same output.
 #[derive(Clone, Debug)]
 pub(crate) struct Console(Arc<Mutex<ConsoleState>>);
 
@@ -30,41 +30,41 @@ struct ConsoleState {
     writer: SyncSender<ConsoleLine>,
 }
 
-/// What the writer is given.
+/// A message to the writer.
 #[derive(Debug)]
 enum ConsoleLine {
     Text(String),
-    /// Everything before it was written.
+    /// Confirms that everything before it was written.
     Written(SyncSender<()>),
 }
 
 impl Console {
-    /// Standard output, whether it is a terminal or not.
+    /// The console on standard output, which may be a terminal or not.
     pub(crate) fn stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let (writer, said) = sync_channel(TEXTS_MAX);
-        // Apart: to write is to wait where the reader of a pipe does not read, and signals and parts
-        // must not wait with it.
+        // A thread of its own: writing blocks if the reader of a pipe does not read, and signals
+        // and parts must not wait for that.
         std::thread::spawn(move || write(&said));
         Self(Arc::new(Mutex::new(ConsoleState { terminal, live: String::new(), writer })))
     }
 
-    /// Waits until everything was written, not long.
+    /// Waits until everything was written, but not for long.
     pub(crate) fn flush(&self) {
         let (written, was_written) = sync_channel(1);
         let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner).writer.clone();
         if writer.try_send(ConsoleLine::Written(written)).is_ok() {
-            // When nobody reads there is nobody to tell.
+            // A reader that does not read misses the rest.
             was_written.recv_timeout(LAST_WORDS).unwrap_or_default();
         }
     }
 
-    /// Whether somebody is looking.
+    /// Whether standard output is a terminal.
     pub(crate) fn is_terminal(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).terminal
     }
 
-    /// A line that stays.
+    /// Writes a permanent line.
     pub(crate) fn say(&self, text: &str) {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.live.is_empty() {
@@ -74,11 +74,11 @@ impl Console {
         }
     }
 
-    /// The line that is rewritten; elsewhere than on a terminal it is a line like any other.
+    /// Rewrites the current line on a terminal; elsewhere writes a normal line.
     pub(crate) fn live(&self, text: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.terminal {
-            // One column less: some terminals wrap when the last is written.
+            // One column less, because some terminals wrap after the last column.
             let width = width().saturating_sub(1);
             state.live = text.chars().take(width).collect();
             state.write(format!("\r\x1b[K{}", state.live));
@@ -87,7 +87,7 @@ impl Console {
         }
     }
 
-    /// Leaves the rewritten line where it is.
+    /// Ends the rewritten line, so that it stays.
     pub(crate) fn settle(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.live.is_empty() {
@@ -98,7 +98,8 @@ impl Console {
 }
 
 impl Console {
-    /// Waits for something to be done, and says so when that takes long, with what `why` says then.
+    /// Waits for `doing`. If that takes long, reports what it waits for, and the current result of
+    /// `why`.
     pub(crate) async fn waiting<T>(
         &self,
         what: &str,
@@ -134,12 +135,12 @@ fn width() -> usize {
 
 impl ConsoleState {
     fn write(&self, text: String) {
-        // Full: nobody reads.
+        // If the queue is full, nobody reads.
         drop(self.writer.try_send(ConsoleLine::Text(text)));
     }
 }
 
-/// When nobody reads any more the pipeline goes on: it is not there for its output.
+/// Errors are ignored: if nobody reads any more, the pipeline continues without its output.
 fn write(said: &Receiver<ConsoleLine>) {
     for said in said {
         match said {

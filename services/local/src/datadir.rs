@@ -1,4 +1,4 @@
-//! The data directory: where things are, and that only one `up` uses it.
+//! The data directory: its paths, and a lock so that only one `up` uses it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -9,20 +9,20 @@ use anyhow::Context as _;
 
 use crate::addresses::SECRETS;
 
-/// Only its owner may read what is in here.
+/// Only the owner may read the contents.
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
-/// Others may pass through, and see nothing: PostgreSQL's user on the way to its files, when we are
-/// root.
+/// Others may pass through but not list the folder. As root, we need this for PostgreSQL's user on
+/// the way to its files.
 const PASSABLE_DIR: u32 = 0o711;
 /// Bytes of randomness in a generated password.
 const PASSWORD_BYTES: usize = 18;
-/// A log that has grown beyond this is put aside at the next start, over the one before.
+/// A larger log is renamed at the next start, and replaces the previous renamed one.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Says that a directory is ours, and whose it is at the moment.
+/// The file that marks a directory as ours and is locked while it is in use.
 const LOCK: &str = "lock";
 
-/// A data directory that is ours until this is dropped.
+/// A data directory that this process has locked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
@@ -30,13 +30,13 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory where there is none, and takes its lock.
+    /// Creates the directory if it does not exist, and takes its lock.
     ///
-    /// The modes of what is made here do not depend on the umask, and one that is wrong is mended.
+    /// The modes of what is created here do not depend on the umask, and wrong modes are corrected.
     ///
     /// # Errors
     ///
-    /// Another `up` has it, it can't be written, or its path can't be used.
+    /// Another `up` uses the directory, it can't be written, or its path is not allowed.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         real_path(path)?;
         let is_new = !path.exists();
@@ -44,7 +44,7 @@ impl DataDir {
         let path = path.canonicalize().with_context(|| format!("can't find {}", path.display()))?;
         let is_ours = is_new || path.join(LOCK).exists();
         let lock = open_private(&path.join(LOCK), OpenOptions::new().write(true))?;
-        // The kernel gives the lock back however the process ends.
+        // The kernel releases the lock however the process ends.
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
             |_| {
                 anyhow::anyhow!(
@@ -68,22 +68,22 @@ impl DataDir {
         Ok(dir)
     }
 
-    /// A path in here.
+    /// A path in the data directory.
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The log of a part, put aside first where it has grown long.
+    /// The log of a part. A long log is renamed first.
     pub(crate) fn log(&self, part: &str) -> PathBuf {
         let log = self.at("logs").join(format!("{part}.log"));
         if fs::metadata(&log).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
-            // A log that can't be put aside is written on.
+            // If a log can't be renamed, the part appends to it.
             fs::rename(&log, log.with_extension("log.1")).unwrap_or_default();
         }
         log
     }
 
-    /// The password of this name, made on first use.
+    /// The password of this name, created at the first use.
     pub(crate) fn password(&self, name: &str) -> anyhow::Result<String> {
         let path = self.at(SECRETS).join(name);
         if let Ok(password) = fs::read_to_string(&path) {
@@ -98,7 +98,7 @@ impl DataDir {
         Ok(password)
     }
 
-    /// Writes a file; like everything here, only its owner may read it.
+    /// Writes a file that only the owner may read.
     pub(crate) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         write_private(&self.at(name), text)
     }
@@ -109,8 +109,8 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     file.write_all(text.as_bytes()).with_context(|| format!("can't write {}", path.display()))
 }
 
-/// Opens a file of ours, made where there is none; nobody else may read it, whatever the umask and
-/// whatever it was before.
+/// Opens a file of ours and creates it if necessary. Only the owner may read it, whatever the umask
+/// and its earlier mode.
 fn open_private(path: &Path, how: &mut OpenOptions) -> anyhow::Result<File> {
     let file = how
         .create(true)
@@ -122,13 +122,13 @@ fn open_private(path: &Path, how: &mut OpenOptions) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// A folder of ours, made where there is none, that only its owner may enter.
+/// Creates a folder if necessary, and allows only its owner to enter it.
 pub(crate) fn private_dir(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| format!("can't make {}", path.display()))?;
     give_mode(path, PRIVATE_DIR)
 }
 
-/// A folder of ours, made where there is none, that others may pass through.
+/// Creates a folder if necessary, and allows others to pass through it.
 pub(crate) fn passable_dir(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| format!("can't make {}", path.display()))?;
     give_mode(path, PASSABLE_DIR)
@@ -139,12 +139,13 @@ fn give_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
         .with_context(|| format!("can't set the mode of {}", path.display()))
 }
 
-/// Where a data directory is or will be, links followed.
+/// The real path of a data directory that exists or will be created; links are followed.
 ///
 /// # Errors
 ///
-/// It has characters that can't be named in a setting, a log line or an address of a database.
-/// Everything else can: no path is written into a file, since the parts stand in the directory.
+/// The path contains characters that can't be used in a setting, a log line or a database's
+/// address. All other characters are allowed: no path is written into a file, since the parts run
+/// in the directory.
 pub(crate) fn real_path(path: &Path) -> anyhow::Result<PathBuf> {
     let absolute = std::path::absolute(path).context("the data directory has no path")?;
     let mut existing = absolute.as_path();
@@ -165,7 +166,7 @@ pub(crate) fn real_path(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(real)
 }
 
-/// Whether every folder above the path can be entered by somebody who owns none of them.
+/// Whether a user who owns none of the folders above the path can enter all of them.
 pub(crate) fn is_reachable_by_others(path: &Path) -> bool {
     path.ancestors()
         .skip(1)
@@ -227,7 +228,7 @@ mod tests {
             let error = DataDir::open(&path.join("data")).unwrap_err().to_string();
             assert!(error.contains("--data-dir") && !error.contains('\n'), "{error}");
             assert!(!path.exists());
-            // Nor behind a link, or above where one stands.
+            // The same applies behind a link, or above one.
             fs::create_dir(&path).unwrap();
             std::os::unix::fs::symlink(&path, scratch.path().join("link")).unwrap();
             assert!(DataDir::open(&scratch.path().join("link/data")).is_err());

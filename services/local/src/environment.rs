@@ -1,9 +1,9 @@
-//! What the parts of `up` find in their environment: what we put there, and nothing else.
+//! The environment of the parts of `up`: only what is set here.
 //!
 //! Programs read variables that nobody thinks of when a pipeline is started: `PGSSLMODE` and
 //! `PGOPTIONS` change every connection to PostgreSQL, `GF_…` every setting of Grafana, `LC_ALL` the
-//! language of messages, proxies where requests go. Those of our own services that are meant are in
-//! their tables of settings.
+//! language of messages, and proxies where requests go. Variables for our own services are in their
+//! tables of settings.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -19,16 +19,16 @@ use crate::datadir::DataDir;
 /// The environment of one part.
 pub(crate) type Variables = BTreeMap<String, OsString>;
 
-/// Passed on to every part: where programs and libraries are, and where temporary files go.
+/// Variables for every part: paths of programs and libraries, and the folder of temporary files.
 const OF_THE_MACHINE: &[&str] = &["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
 
-/// Passed on to our own executable: what a developer asks of it.
+/// Variables for our own executable that developers set.
 const OF_THE_DEVELOPER: &[&str] = &[fail_points::VARIABLE, "RUST_BACKTRACE"];
 
-/// What the name of every variable begins with that the clients of PostgreSQL read.
+/// The prefix of every variable that PostgreSQL's clients read.
 const OF_POSTGRES_CLIENTS: &str = "PG";
 
-/// Settings for servers that are not ours: our services do not get them from our environment.
+/// Settings for servers that are not ours: our services do not inherit them.
 pub const OF_OTHER_SERVERS: &[&str] = &[
     "NATS_URL",
     "NATS_CREDS",
@@ -46,7 +46,8 @@ pub const OF_OTHER_SERVERS: &[&str] = &[
     "METRICS_ADDR",
 ];
 
-/// What every part gets: messages in English, times in UTC, and a home without anybody's settings.
+/// The variables of every part: messages in English, times in UTC, and a home without personal
+/// settings.
 pub(crate) fn base(home: &Path) -> Variables {
     let mut variables = Variables::from([
         ("HOME".to_owned(), home.into()),
@@ -57,7 +58,7 @@ pub(crate) fn base(home: &Path) -> Variables {
     variables
 }
 
-/// What our own executable gets as well: those of its settings that somebody gave us for it.
+/// The variables of our own executable: also those of its settings that are set in our environment.
 pub(crate) fn of_ours(dir: &DataDir, settings: &[Setting]) -> Variables {
     let mut variables = base(&dir.at(""));
     pass_on(&mut variables, OF_THE_DEVELOPER.iter().copied());
@@ -71,7 +72,7 @@ pub(crate) fn of_ours(dir: &DataDir, settings: &[Setting]) -> Variables {
     variables
 }
 
-/// Passes variables on under their own names, where they are set and not empty.
+/// Passes variables on if they are set and not empty.
 pub(crate) fn pass_on<'a>(variables: &mut Variables, keys: impl IntoIterator<Item = &'a str>) {
     for key in keys {
         if let Some(value) = Environment::raw(key).filter(|value| !value.is_empty()) {
@@ -80,14 +81,14 @@ pub(crate) fn pass_on<'a>(variables: &mut Variables, keys: impl IntoIterator<Ite
     }
 }
 
-/// Starts this program again in its own place without the variables that clients of PostgreSQL
-/// read, if there are any: the driver can't be told to leave them alone.
+/// Replaces this process by the same program without the variables that PostgreSQL's clients read,
+/// if there are any, because the driver can't be configured to ignore them.
 ///
-/// Comes back where there are none.
+/// Returns if there are none.
 ///
 /// # Errors
 ///
-/// It can't be started.
+/// The program can't be started.
 pub(crate) fn without_others(executable: &Path) -> anyhow::Result<()> {
     let others: Vec<OsString> =
         Environment::all().map(|(key, _)| key).filter(|key| is_of_postgres(key)).collect();
@@ -95,7 +96,7 @@ pub(crate) fn without_others(executable: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let names: Vec<String> = others.iter().map(|key| key.display().to_string()).collect();
-    eprintln!("not heeded, since the pipeline has its own PostgreSQL: {}", names.join(", "));
+    eprintln!("ignored, because the pipeline has its own PostgreSQL: {}", names.join(", "));
     let mut again = Command::new(executable);
     let mut arguments = std::env::args_os();
     if let Some(name) = arguments.next() {
@@ -130,7 +131,7 @@ mod tests {
     fn a_part_finds_only_what_we_put_there() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = DataDir::open(scratch.path()).unwrap();
-        // The environment of the tests has more than these, the system's own at least.
+        // The environment of the tests has more variables than these, at least the system's own.
         let allowed = ["HOME", "LC_ALL", "TZ", "PATH", "LD_LIBRARY_PATH", "TMPDIR"];
         for key in base(scratch.path()).keys() {
             assert!(allowed.contains(&key.as_str()), "{key}");

@@ -1,4 +1,4 @@
-//! Grafana for `up`, where it is installed: the same boards as with Compose.
+//! Grafana for `up`, if it is installed: the same dashboards as with Compose.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use crate::datadir::{self, DataDir};
 use crate::environment;
 use crate::process::{Orphaned, Spec};
 
-/// What is said where there is none.
+/// The text if there is none.
 pub(crate) const MISSING: &str = "not installed (https://grafana.com/grafana/download, on PATH or named by GRAFANA_HOME) or not \
      wanted";
-/// Where the boards are in a container; here they are in the data directory.
+/// The folder of the dashboards in a container; here they are in the data directory.
 const BOARDS_IN_CONTAINER: &str = "/var/lib/grafana/dashboards";
-/// Where the packages of distributions keep what Grafana needs besides its executable.
+/// Where packages of distributions install Grafana's other files.
 const HOME_OF_PACKAGES: &str = "/usr/share/grafana";
 
-/// A file of the tree with its place.
+/// A file of the repository with its path.
 macro_rules! of_tree {
     ($name:literal) => {
         ($name, include_str!(concat!("../../../grafana/", $name)))
     };
 }
 
-/// The files of the tree, by their place below `grafana/`.
+/// The files of the repository, by their path below `grafana/`.
 const FILES: [(&str, &str); 10] = [
     of_tree!("provisioning/datasources/datasources.yml"),
     of_tree!("provisioning/dashboards/providers.yml"),
@@ -41,7 +41,7 @@ const FILES: [(&str, &str); 10] = [
     of_tree!("dashboards/Lakegauge/lakegauge-archive.json"),
     of_tree!("dashboards/Lakegauge/lakegauge-slo.json"),
 ];
-/// The board that one sees first.
+/// The dashboard that is shown first.
 const HOME_BOARD: &str = "grafana/dashboards/Lakegauge/lakegauge-overview.json";
 
 /// An installed Grafana.
@@ -51,11 +51,11 @@ pub(crate) struct Installed {
     home: PathBuf,
 }
 
-/// Grafana, if it is there and wanted.
+/// Grafana, if it is installed and wanted.
 ///
 /// # Errors
 ///
-/// `GRAFANA_HOME` names a folder without one.
+/// `GRAFANA_HOME` names a folder that does not contain Grafana.
 pub(crate) fn find(config: &Config) -> anyhow::Result<Option<Installed>> {
     if !config.grafana {
         return Ok(None);
@@ -78,7 +78,7 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<Option<Installed>> {
     }))
 }
 
-/// What passes mail, where somebody wants alerts by mail.
+/// Variables for mail, if alerts are sent by mail.
 const OF_MAIL: &[&str] = &[
     "GF_SMTP_ENABLED",
     "GF_SMTP_HOST",
@@ -87,12 +87,12 @@ const OF_MAIL: &[&str] = &[
     "GF_SMTP_FROM_ADDRESS",
 ];
 
-/// Refuses a path that Grafana would read as something else: it takes only absolute ones, replaces
-/// variables in them, and makes an address of its database's.
+/// Refuses a path that Grafana would misread: it accepts only absolute paths, replaces variables in
+/// them, and puts one into its database's address.
 ///
 /// # Errors
 ///
-/// The path has such a character.
+/// The path contains such a character.
 pub(crate) fn check_path(data_dir: &Path) -> anyhow::Result<()> {
     let odd = data_dir.to_string_lossy().chars().find(|c| {
         !(c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | '@' | '=' | ',' | ' '))
@@ -107,9 +107,9 @@ pub(crate) fn check_path(data_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How to start it; writes the boards and what provisions them.
+/// The part's specification; also writes the dashboards and their provisioning.
 pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow::Result<Spec> {
-    // A string of JSON is one of YAML, whatever is in it.
+    // A JSON string is also a YAML string, whatever it contains.
     let boards = serde_json::to_string(&dir.at("grafana/dashboards").display().to_string())?;
     for (name, text) in FILES {
         let text = text.replace(BOARDS_IN_CONTAINER, &boards);
@@ -117,7 +117,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow
         datadir::private_dir(folder.parent().context("a file stands in a folder")?)?;
         dir.write(&format!("grafana/{name}"), &text)?;
     }
-    // Asked for by Grafana, empty or not.
+    // Grafana requires this folder, even if it is empty.
     datadir::private_dir(&dir.at("grafana/provisioning/plugins"))?;
     let at = |name: &str| dir.at(name).display().to_string();
     let given = |key: &str, otherwise: &str| {
@@ -139,7 +139,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow
         ("GF_SECURITY_ADMIN_USER", given("GF_SECURITY_ADMIN_USER", "admin")),
         ("GF_SECURITY_ADMIN_PASSWORD", given("GF_SECURITY_ADMIN_PASSWORD", "admin")),
         ("GF_USERS_ALLOW_SIGN_UP", "false".to_owned()),
-        // Nothing is asked of the internet.
+        // Grafana sends no requests to the internet.
         ("GF_ANALYTICS_REPORTING_ENABLED", "false".to_owned()),
         ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false".to_owned()),
         ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false".to_owned()),
@@ -151,7 +151,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow
         ("GRAFANA_ARCHIVE_USER", "reader".to_owned()),
         ("GRAFANA_ARCHIVE_PASSWORD", dir.password("reader")?),
         ("GRAFANA_ARCHIVE_SSLMODE", "disable".to_owned()),
-        // Addresses that go nowhere: Grafana refuses to start with empty ones.
+        // These addresses lead nowhere, because Grafana refuses to start with empty ones.
         ("GRAFANA_ALERT_EMAIL", given("GRAFANA_ALERT_EMAIL", "nobody@localhost")),
         ("GRAFANA_ALERT_WEBHOOK_URL", given("GRAFANA_ALERT_WEBHOOK_URL", "http://127.0.0.1:9/")),
     ];
@@ -171,7 +171,7 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow
     })
 }
 
-/// Whether it answers; the error says what it says instead.
+/// Checks whether Grafana is healthy; the error contains its answer.
 pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
     http_client::expect_ok(config.reach(config.ports.grafana), "/api/health").await
 }
@@ -225,7 +225,7 @@ mod tests {
         let folder = Path::new(&environment["GF_PATHS_PROVISIONING"]);
         let provider = std::fs::read_to_string(folder.join("dashboards/providers.yml")).unwrap();
         assert!(provider.contains(&dir.at("grafana/dashboards").display().to_string()));
-        // Every variable that a file asks for is given, and not empty.
+        // Every variable in a file is set, and not empty.
         for (name, text) in FILES.iter().filter(|(name, _)| name.ends_with(".yml")) {
             for part in text.split("${").skip(1) {
                 let key = part.split('}').next().unwrap();

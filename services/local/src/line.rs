@@ -6,7 +6,7 @@ use service_kit::terminal::grouped;
 
 use crate::readings::PartReadings;
 
-/// The line for the readings now and those before, taken this long apart.
+/// The line for the current and the previous readings, taken `apart` from each other.
 pub(crate) fn line(
     running: Duration,
     now: &PartReadings,
@@ -46,7 +46,7 @@ pub(crate) fn clock_face(elapsed: Duration) -> String {
 
 fn rate(now: Option<f64>, before: Option<f64>, apart: Duration) -> Option<f64> {
     let grown = now? - before?;
-    // A counter that went back belongs to a process that was started again.
+    // A counter that decreased belongs to a process that was restarted.
     (!apart.is_zero()).then(|| (grown / apart.as_secs_f64()).max(0.0))
 }
 
@@ -57,7 +57,7 @@ fn lag(lag: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readings::ScrapedMetrics;
+    use aggregator::api::KeyMetrics;
 
     #[test]
     fn the_line_has_rates_lag_and_the_four() {
@@ -68,7 +68,7 @@ mod tests {
             archived: Some(9_000.0),
             archiver_lag: Some(12.0),
             aggregator_lag: Some(0.0),
-            four: Some(ScrapedMetrics {
+            four: Some(KeyMetrics {
                 used_gb: 1.5,
                 accesses: 8_000.0,
                 response_ms: 532.06,

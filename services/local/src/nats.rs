@@ -1,4 +1,4 @@
-//! NATS for `up`: which executable, its configuration, and when it is there.
+//! NATS for `up`: its executable, its configuration, and its health.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const VERSION_MIN: (u32, u32) = (2, 12);
 ///
 /// # Errors
 ///
-/// There is none, or it is too old; the text says how to get one.
+/// There is none, or it is too old; the error contains how to get one.
 pub(crate) fn find(config: &Config) -> anyhow::Result<PathBuf> {
     const ADVICE: &str = "`./run` installs it; or name one with --nats-server-bin";
     let found = match &config.nats_server_bin {
@@ -38,7 +38,7 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<PathBuf> {
     match version(text) {
         Some(version) if version >= VERSION_MIN => Ok(path),
         _ => anyhow::bail!(
-            "{} says {text:?}, needed is {}.{} or newer: {ADVICE}",
+            "{} is {text:?}, but {}.{} or newer is needed: {ADVICE}",
             path.display(),
             VERSION_MIN.0,
             VERSION_MIN.1
@@ -46,7 +46,7 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Where `./run` puts it: the newest there.
+/// The newest one that `./run` installed.
 fn installed() -> Option<PathBuf> {
     use service_kit::Strings as _;
     let cache = service_kit::Environment
@@ -64,27 +64,27 @@ fn installed() -> Option<PathBuf> {
     found.pop()
 }
 
-/// Major and minor of `nats-server: v2.15.1`.
+/// Major and minor version of `nats-server: v2.15.1`.
 fn version(text: &str) -> Option<(u32, u32)> {
     let numbers = text.rsplit_once('v')?.1;
     let mut parts = numbers.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// The same file that stands in the tree.
+/// The configuration file of the repository.
 const CONFIGURATION: &str = include_str!("../../../nats/nats-server.conf");
 
-/// How to start it; writes its configuration.
+/// The part's specification; also writes its configuration.
 pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
     dir.write("nats/nats-server.conf", CONFIGURATION)?;
     let mut environment = environment::base(&dir.at(""));
     let own = [
         ("NATS_HOST", config.bind.to_string()),
         ("NATS_PORT", config.ports.nats.to_string()),
-        // Has no login: loopback only.
+        // The monitoring port has no login, so it is on loopback only.
         ("NATS_MONITOR", format!("127.0.0.1:{}", config.ports.nats_monitor)),
-        // The server parses the value like a line of its configuration: a path from where it stands
-        // needs no quotes.
+        // The server parses the value like a line of its configuration. A path relative to its
+        // working directory needs no quotes.
         ("NATS_STORE_DIR", "nats".to_owned()),
         ("NATS_SYNC_INTERVAL", "1s".to_owned()),
     ];
@@ -104,13 +104,13 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
     })
 }
 
-/// Whether JetStream answers; the error says what it says instead.
+/// Checks whether JetStream is healthy; the error contains its answer.
 pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
     let monitor = ([127, 0, 0, 1], config.ports.nats_monitor).into();
     http_client::expect_ok(monitor, "/healthz?js-enabled-only=true").await
 }
 
-/// How often a part that is starting is asked whether it is there.
+/// How often a starting part is checked.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The services as `up` starts them: its own executable with a subcommand.
+//! The services in `up`: its own executable with a subcommand.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,10 +15,11 @@ use crate::datadir::DataDir;
 use crate::environment::{self, Variables};
 use crate::process::{Orphaned, Spec};
 
-/// Every setting of a subcommand, such as `["simulate", "lake"]`: what of them is set is passed on.
+/// Returns every setting of a subcommand, such as `["simulate", "lake"]`, to pass on those that are
+/// set.
 pub type SettingsOf = fn(&[&str]) -> Vec<Setting>;
 
-/// The executable that `up` itself runs from.
+/// The executable of `up` itself.
 #[derive(Debug)]
 pub(crate) struct Executable {
     pub(crate) path: PathBuf,
@@ -26,18 +27,18 @@ pub(crate) struct Executable {
 }
 
 impl Executable {
-    /// Finds it.
+    /// Finds the executable.
     ///
     /// # Errors
     ///
-    /// The operating system does not tell where it is.
+    /// The operating system does not report its path.
     pub(crate) fn find(settings_of: SettingsOf) -> anyhow::Result<Self> {
         let path = std::env::current_exe().context("this executable can't be found")?;
         Ok(Self { path, settings_of })
     }
 }
 
-/// How the parts that are our own executable are started.
+/// Specifications of the parts that are our own executable.
 #[derive(Debug)]
 pub(crate) struct OwnParts<'a> {
     pub(crate) executable: &'a Executable,
@@ -57,14 +58,14 @@ impl OwnParts<'_> {
         spec
     }
 
-    /// The aggregator; it reads the archive when it must rebuild.
+    /// The aggregator; it reads the archive when it must rebuild its state.
     pub(crate) fn aggregator(&self, database: String) -> Spec {
         let ports = &self.config.ports;
         let mut spec = self.spec("aggregator", &["aggregate"], ports.aggregator_admin);
         set(&mut spec, "DATABASE_URL", database);
         let metrics = SocketAddr::new(self.config.bind, ports.metrics);
         set(&mut spec, "METRICS_ADDR", metrics.to_string());
-        // Its page links to where these are here, if they are, unless somebody says otherwise.
+        // Its page links to these servers here, if they run and no other links are set.
         let links = [
             ("PAGE_GRAFANA_URL", ports.grafana, self.has_grafana),
             ("PAGE_PROMETHEUS_URL", ports.prometheus, self.has_prometheus),
@@ -75,7 +76,7 @@ impl OwnParts<'_> {
         spec
     }
 
-    /// Both simulators, with where they write what they expect.
+    /// Both simulators, with the files to which they write their expectations.
     pub(crate) fn simulators(&self) -> [(Spec, PathBuf); 2] {
         let ports = &self.config.ports;
         let lake = self.spec("lake-simulator", &["simulate", "lake"], ports.lake_admin);
@@ -89,7 +90,7 @@ impl OwnParts<'_> {
 
     fn simulator(&self, mut spec: Spec, rate: u64) -> (Spec, PathBuf) {
         let expected = self.dir.at("expected").join(format!("{}.json", spec.name));
-        // A report of an earlier run would be taken for this one's.
+        // A report of an earlier run must not be taken for this one's.
         std::fs::remove_file(&expected).unwrap_or_default();
         spec.may_finish = true;
         let mut flag = |name: &str, value: OsString| {
@@ -99,7 +100,7 @@ impl OwnParts<'_> {
         flag("--rate", rate.to_string().into());
         flag("--expected", expected.clone().into());
         if self.config.run_for.is_some() {
-            // A run that is over soon has no day: what is asked for is what comes.
+            // A short run has no daily cycle, so that the actual rate is the requested one.
             flag("--daily-peak-over-trough", "1".into());
         }
         if let Some(seed) = self.config.seed {
@@ -129,12 +130,12 @@ impl OwnParts<'_> {
         spec
     }
 
-    /// The command that brings the database to the shape that this release needs.
+    /// The command that migrates the database to this release's schema.
     pub(crate) fn migration(&self, owner: String) -> Command {
         self.tool("migrate", owner)
     }
 
-    /// The command that joins broker and archive where they would be refused to each other.
+    /// The command that joins broker and archive if they would be refused.
     pub(crate) fn adoption(&self, archiver: String) -> Command {
         let mut command = self.tool("adopt", archiver);
         command.arg("--confirm").env("NATS_URL", self.nats_url());
@@ -164,8 +165,8 @@ impl OwnParts<'_> {
     }
 }
 
-/// Sets a variable of a part. Addresses that carry passwords go this way: arguments are seen by
-/// everybody.
+/// Sets a variable of a part. Addresses with passwords are passed this way, because everybody can
+/// see arguments.
 fn set(spec: &mut Spec, key: &str, value: String) {
     spec.environment.insert(key.to_owned(), value.into());
 }

@@ -1,4 +1,4 @@
-//! Starting the parts in order, and stopping them in the other.
+//! Starts the parts in order, and stops them in reverse order.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,18 +17,19 @@ use crate::nats::ASK_AGAIN;
 use crate::parts::{Executable, OwnParts};
 use crate::postgres::Postgres;
 use crate::process::{PartEnd, Spec, SupervisedPart};
-use crate::{addresses, grafana, nats, prometheus};
+use crate::{addresses, grafana, nats, prometheus, readings};
 
-/// How long NATS, PostgreSQL and Prometheus may take to start; a recovery after a crash is in it.
+/// How long NATS, PostgreSQL and Prometheus may take to start, including recovery after a crash.
 const SERVER_START_MAX: Duration = Duration::from_secs(120);
-/// How often to look whether a killed `up`'s parts are gone, [`ASK_AGAIN`] apart: five seconds.
+/// How often to check whether the parts of a killed `up` are gone, [`ASK_AGAIN`] apart: five
+/// seconds.
 const PREDECESSOR_LOOKS: u32 = 50;
-/// Lines of a log that are shown when its part can't run.
+/// Lines of a log that are shown if its part can't run.
 const LOG_LINES_SHOWN: usize = 5;
-/// Bytes of a log's end in which they are looked for.
+/// Size of the log's end in which these lines are searched, in bytes.
 const LOG_BYTES_SHOWN: u64 = 16 * 1024;
 
-/// The parts that run.
+/// The running parts.
 pub(crate) struct RunningParts {
     pub(crate) config: Config,
     pub(crate) console: Console,
@@ -37,12 +38,12 @@ pub(crate) struct RunningParts {
     executable: Executable,
     tools: Tools,
     parts: Vec<SupervisedPart>,
-    /// Parts that did not end well, with how.
+    /// Parts that did not end well, and how they ended.
     problems: Vec<String>,
     restarts: BTreeMap<&'static str, u32>,
 }
 
-/// What must be installed.
+/// The programs that must be installed.
 struct Tools {
     nats: PathBuf,
     postgres: Postgres,
@@ -51,11 +52,12 @@ struct Tools {
 }
 
 impl RunningParts {
-    /// Takes the data directory and finds everything that is needed, before anything is started.
+    /// Locks the data directory and finds all programs, before anything is started.
     ///
     /// # Errors
     ///
-    /// The directory is in use, ports are taken, or a server is not installed: all of them at once.
+    /// The directory is in use, ports are in use, or a server is not installed; all problems at
+    /// once.
     pub(crate) async fn prepare(
         mut config: Config,
         executable: Executable,
@@ -69,13 +71,14 @@ impl RunningParts {
         let dir = DataDir::open(&config.data_dir)?;
         // Parts of an `up` that was killed may still be ending.
         let looks = if dir.at(addresses::FILE).exists() { PREDECESSOR_LOOKS } else { 1 };
-        // A Grafana of the machine's own may listen at the usual port: not taken where none is ours.
+        // Another Grafana on this machine may use the usual port, so the port is checked only if we
+        // start one.
         let is_grafana = matches!(grafana, Ok(Some(_)));
         settle_ports(&mut config, looks, is_grafana).await?;
         let nats = nats::find(&config);
         let prometheus = prometheus::find(&config);
         if !dir.at("postgres/PG_VERSION").exists() {
-            console.say("  making a PostgreSQL cluster");
+            console.say("  creating a PostgreSQL cluster");
         }
         let preparing = Postgres::prepare(&config, &dir);
         let postgres = console.waiting("initdb", String::new, preparing).await;
@@ -92,16 +95,16 @@ impl RunningParts {
         Ok(Self { config, console, clock, dir, executable, tools, parts, problems, restarts })
     }
 
-    /// The executable that the parts run from, without links in its path.
+    /// The executable of the parts, without links in its path.
     pub(crate) fn executable(&self) -> PathBuf {
         self.executable.path.canonicalize().unwrap_or_else(|_| self.executable.path.clone())
     }
 
-    /// Starts everything but the simulators, and waits until each part does its job.
+    /// Starts everything except the simulators, and waits until each part is ready.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
         let spec = nats::spec(&self.config, &self.dir, self.tools.nats.clone())?;
         self.launch(spec)?;
-        // Waited for shortly only: a process of another kind may have got its number.
+        // This waits only for a short time, because another process may have the same number.
         for _ in 0..PREDECESSOR_LOOKS {
             if !self.tools.postgres.has_predecessor() {
                 break;
@@ -132,10 +135,12 @@ impl RunningParts {
         }
         let ports = self.config.ports;
         self.wait_ready("archiver", ports.archiver_admin).await?;
-        self.wait_ready("aggregator", ports.aggregator_admin).await
+        self.wait_ready("aggregator", ports.aggregator_admin).await?;
+        // The page shows the numbers up to a second later.
+        self.wait("aggregator", async |this| readings::has_numbers(&this.config).await).await
     }
 
-    /// Starts the simulators; the answer is where they will write what they expect.
+    /// Starts the simulators; returns the files to which they will write their expectations.
     pub(crate) fn start_simulators(&mut self) -> anyhow::Result<Vec<PathBuf>> {
         let mut reports = Vec::new();
         for (spec, file) in self.own_parts().simulators() {
@@ -145,7 +150,7 @@ impl RunningParts {
         Ok(reports)
     }
 
-    /// Stops parts of these names side by side, and notes how they ended.
+    /// Stops the parts with these names at the same time, and records how they ended.
     pub(crate) async fn stop(&mut self, names: &[&str]) {
         let (stopping, staying): (Vec<SupervisedPart>, Vec<SupervisedPart>) =
             self.parts.drain(..).partition(|part| names.contains(&part.name));
@@ -167,7 +172,7 @@ impl RunningParts {
         }
     }
 
-    /// Stops what still runs, in the order in which nobody loses what it needs.
+    /// Stops the remaining parts in an order in which no part loses what it needs.
     pub(crate) async fn stop_all(&mut self) {
         self.stop(&["lake-simulator", "warehouse-simulator"]).await;
         self.stop(&["aggregator", "archiver"]).await;
@@ -175,7 +180,7 @@ impl RunningParts {
         self.stop(&["postgres", "nats"]).await;
     }
 
-    /// Completes when a part can't run at all; the error says which and why.
+    /// Completes when a part can't run at all; the error contains which one and why.
     pub(crate) async fn unusable(&self) -> anyhow::Error {
         loop {
             for part in &self.parts {
@@ -193,7 +198,7 @@ impl RunningParts {
         simulators.all(|part| part.ended().is_some())
     }
 
-    /// How often each part was started again, and what else went wrong, until now.
+    /// How often each part was restarted, and what else went wrong so far.
     pub(crate) fn account(&mut self) -> (BTreeMap<&'static str, u32>, Vec<String>) {
         for part in &self.parts {
             self.restarts.insert(part.name, part.restarts());
@@ -236,7 +241,7 @@ impl RunningParts {
         Ok(())
     }
 
-    /// Everything that is done in the database before the services start.
+    /// Prepares the database before the services start.
     async fn furnish(&self) -> anyhow::Result<()> {
         let postgres = &self.tools.postgres;
         let log = self.dir.log("postgres");
@@ -252,7 +257,7 @@ impl RunningParts {
         self.console.waiting("psql (a login for each service)", why, logins).await
     }
 
-    /// Joins broker and archive, and says what that meant.
+    /// Joins broker and archive, and shows the result.
     async fn adopt(&self) -> anyhow::Result<()> {
         let mut adopting = self.own_parts().adoption(self.database_url("archiver")?);
         let output = self.console.waiting("adopt", String::new, adopting.output()).await;
@@ -290,7 +295,7 @@ impl RunningParts {
         self.console.waiting(name, || last_error.borrow().clone(), asking).await
     }
 
-    /// A service may have much to catch up with: it is waited for as long as it says why.
+    /// A service may have much to catch up with, so this waits as long as it reports a reason.
     async fn wait_ready(&self, name: &'static str, port: u16) -> anyhow::Result<()> {
         let last_error = RefCell::new(String::new());
         let asking = async {
@@ -309,7 +314,7 @@ impl RunningParts {
         self.console.waiting(name, || last_error.borrow().clone(), asking).await
     }
 
-    /// Also of the other parts: what is waited for may wait for them.
+    /// Checks all parts, because the awaited part may depend on another one.
     fn fail_if_unusable(&self) -> anyhow::Result<()> {
         match self.parts.iter().find(|part| part.ended() == Some(PartEnd::Unusable)) {
             Some(part) => Err(self.why_unusable(part)),
@@ -341,12 +346,12 @@ fn last_lines(log: &Path, lines: usize) -> Vec<String> {
     last
 }
 
-/// Checks every port, and finds a free one for each that is 0. One that is taken is looked at so
-/// many times.
+/// Checks every port, and chooses a free one for each that is 0. A used port is checked up to
+/// `looks` times.
 async fn settle_ports(config: &mut Config, looks: u32, is_grafana: bool) -> anyhow::Result<()> {
     let mut looks_left = looks;
     let mut taken = Vec::new();
-    // Held until all are settled, so that no port is chosen twice.
+    // The listeners are kept until all ports are settled, so that no port is chosen twice.
     let mut held = Vec::new();
     for (setting, bind, port) in config.ports_mut() {
         if setting.flag == "grafana-port" && !is_grafana {
@@ -372,7 +377,7 @@ async fn settle_ports(config: &mut Config, looks: u32, is_grafana: bool) -> anyh
     }
     anyhow::ensure!(
         taken.is_empty(),
-        "can't listen on {}: stop what does, or choose others; 0 is any free port",
+        "can't listen on {}: stop the other program, or choose other ports; 0 means any free port",
         taken.join(", ")
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! A private PostgreSQL for `up`: found, made, started, with a login role for each service.
+//! A private PostgreSQL for `up`: its executables, its cluster, and a login role for each service.
 
 use std::io::Write as _;
 use std::os::unix::fs::chown;
@@ -15,7 +15,7 @@ use crate::datadir::{self, DataDir, is_reachable_by_others};
 use crate::environment;
 use crate::process::{Orphaned, Spec, User};
 
-/// What makes the log one of every statement, with its duration and the rows that it read.
+/// Settings that log every statement, with its duration and the rows that it read.
 const LOG_STATEMENTS: &[(&str, &str)] = &[
     ("lc_messages", "C"),
     ("log_timezone", "UTC"),
@@ -28,21 +28,21 @@ const LOG_STATEMENTS: &[(&str, &str)] = &[
     ("auto_explain.log_timing", "off"),
     ("auto_explain.log_format", "json"),
 ];
-/// Oldest release that is supported, as Supabase runs it.
+/// Oldest supported release; Supabase runs it too.
 const VERSION_MIN: u32 = 15;
-/// Socket paths longer than this are refused by the kernel (108 with the terminating byte).
+/// The kernel refuses longer socket paths (108 with the terminating byte).
 const SOCKET_PATH_MAX: usize = 100;
-/// Where the cluster of a data directory stands that the server's user can't reach.
+/// The folder for clusters of data directories that the server's user can't reach.
 const ELSEWHERE: &str = "/var/lib/lakegauge";
 
-/// Roles that log in, with the group whose rights they have.
+/// Login roles, with the group whose privileges they have.
 const LOGINS: &[(&str, &str)] = &[
     ("archiver", "lakegauge_archiver"),
     ("aggregator", "lakegauge_reader"),
     ("reader", "lakegauge_reader"),
 ];
 
-/// A PostgreSQL that is ours.
+/// Our own PostgreSQL.
 #[derive(Debug)]
 pub(crate) struct Postgres {
     bin: PathBuf,
@@ -52,11 +52,11 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Finds the executables and makes the cluster where there is none.
+    /// Finds the executables, and creates the cluster if there is none.
     ///
     /// # Errors
     ///
-    /// They are missing, of the wrong version, or the cluster can't be made.
+    /// The executables are missing or of the wrong version, or the cluster can't be created.
     pub(crate) async fn prepare(config: &Config, dir: &DataDir) -> anyhow::Result<Self> {
         let user = if rustix::process::geteuid().is_root() { Some(server_user()?) } else { None };
         let cluster = cluster_path(dir, user.as_ref())?;
@@ -70,9 +70,10 @@ impl Postgres {
         Ok(this)
     }
 
-    /// How to start the server.
+    /// The part's specification.
     pub(crate) fn spec(&self, config: &Config, dir: &DataDir) -> Spec {
-        // A list in a language of its own, and of paths that the kernel takes. Nobody needs one.
+        // The setting is a list with its own syntax, and the kernel limits the length. The socket
+        // is optional.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
         let sockets = self.cluster.to_str().filter(|path| path.chars().all(is_plain));
         let sockets = sockets.filter(|path| path.len() <= SOCKET_PATH_MAX).unwrap_or_default();
@@ -84,13 +85,14 @@ impl Postgres {
             ("cluster_name", "lakegauge".to_owned()),
             ("max_connections", "40".to_owned()),
             ("shared_buffers", "256MB".to_owned()),
-            // Fewer checkpoints: each makes the next change of a page write the whole page again.
+            // Fewer checkpoints, because after each one the next change of a page writes the whole
+            // page.
             ("max_wal_size", "4GB".to_owned()),
             ("checkpoint_timeout", "15min".to_owned()),
             ("jit", "off".to_owned()),
             ("logging_collector", "on".to_owned()),
             ("log_destination", "jsonlog".to_owned()),
-            // A week of logs, each day over the one of the week before.
+            // Logs of a week; each day replaces the one of the week before.
             ("log_filename", "postgresql-%a.log".to_owned()),
             ("log_truncate_on_rotation", "on".to_owned()),
         ];
@@ -107,11 +109,11 @@ impl Postgres {
             program: self.bin.join("postgres"),
             arguments,
             environment: environment::base(&self.cluster),
-            // Where its user may stand, and nothing of it.
+            // A folder that the server's user may enter.
             directory: Some("/".into()),
             user: self.user.clone(),
             log: dir.log("postgres"),
-            // The fast shutdown: transactions are ended, everything is written.
+            // The fast shutdown: transactions are aborted, and everything is written.
             stop: Signal::INT,
             orphaned: Orphaned::Stopped,
             grace: config.grace,
@@ -119,17 +121,17 @@ impl Postgres {
         }
     }
 
-    /// Whether a server of an earlier `up`, which was killed, still runs on the cluster.
+    /// Whether a server of an earlier `up` that was killed still runs on the cluster.
     pub(crate) fn has_predecessor(&self) -> bool {
         let pid = std::fs::read_to_string(self.cluster.join("postmaster.pid")).ok();
         let pid = pid.as_deref().and_then(|text| text.lines().next()).and_then(|line| {
             line.trim().parse::<i32>().ok().and_then(rustix::process::Pid::from_raw)
         });
-        // One of another user's may have the number; PostgreSQL itself looks closer.
+        // Another process may have the number; PostgreSQL itself checks more.
         pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
     }
 
-    /// Whether it takes connections; the error is what `pg_isready` says instead.
+    /// Checks whether it accepts connections; the error is the output of `pg_isready`.
     pub(crate) async fn is_up(&self) -> anyhow::Result<()> {
         let mut command = self.tool("pg_isready");
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).kill_on_drop(true);
@@ -139,7 +141,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Makes the database and its owner, where they are missing.
+    /// Creates the database and its owner, if they are missing.
     pub(crate) async fn make_database(&self, dir: &DataDir) -> anyhow::Result<()> {
         let owner = dir.password("owner")?;
         self.run_sql(
@@ -157,7 +159,7 @@ impl Postgres {
         .await
     }
 
-    /// Gives each service a role of its own; after the migrations, which make the groups.
+    /// Creates a role for each service; must run after the migrations, which create the groups.
     pub(crate) async fn make_logins(&self, dir: &DataDir) -> anyhow::Result<()> {
         let mut sql = String::new();
         for (login, group) in LOGINS {
@@ -178,7 +180,7 @@ impl Postgres {
         Ok(addresses::database_url(role, &dir.password(role)?, self.port))
     }
 
-    /// Under another name first: one that was cut off in the middle looks complete.
+    /// The cluster gets its final name at the end, because an interrupted one would look complete.
     async fn make_cluster(&self, dir: &DataDir) -> anyhow::Result<()> {
         let mut making = self.cluster.clone().into_os_string();
         making.push(".making");
@@ -188,7 +190,7 @@ impl Postgres {
                 .with_context(|| format!("can't remove {}", making.display()))?;
         }
         give_folder(&making, self.user.as_ref())?;
-        // Beside the cluster, where initdb can read it: its user can't enter our secrets.
+        // The file is beside the cluster, because initdb's user can't enter our folder of secrets.
         let beside = making.parent().context("the cluster is in no folder")?;
         let mut password = tempfile::Builder::new()
             .prefix(".password-")
@@ -228,13 +230,14 @@ impl Postgres {
         if let Some(user) = &self.user {
             command.uid(user.uid).gid(user.gid);
         }
-        // The server's user may not be allowed to stand where we stand.
+        // The server's user may not be allowed to enter our working directory.
         command.env_clear().envs(environment::base(&self.cluster)).current_dir("/");
         command
     }
 }
 
-/// Runs a command with a text on its standard input; its errors become ours. It ends with us.
+/// Runs a command with a text as its standard input and returns its error output as an error. It is
+/// killed if this process ends.
 async fn feed(mut command: tokio::process::Command, text: &str) -> anyhow::Result<()> {
     let mut child = command
         .stdin(Stdio::piped())
@@ -244,7 +247,7 @@ async fn feed(mut command: tokio::process::Command, text: &str) -> anyhow::Resul
         .spawn()
         .context("can't be started")?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes()).await.context("would not read")?;
+        stdin.write_all(text.as_bytes()).await.context("does not read its input")?;
     }
     let output = child.wait_with_output().await.context("can't be waited for")?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -252,11 +255,11 @@ async fn feed(mut command: tokio::process::Command, text: &str) -> anyhow::Resul
     Ok(())
 }
 
-/// Whom the server runs as when we are root, which it refuses to be.
+/// The server's user if we are root, because PostgreSQL refuses to run as root.
 fn server_user() -> anyhow::Result<User> {
     let accounts = std::fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")?;
     ["postgres", "nobody"].into_iter().find_map(|name| account(&accounts, name)).context(
-        "PostgreSQL does not run as root, and there is neither a user postgres nor nobody: make one",
+        "PostgreSQL does not run as root, and there is no user postgres or nobody: create one",
     )
 }
 
@@ -272,11 +275,11 @@ fn account(accounts: &str, name: &str) -> Option<User> {
     })
 }
 
-/// The cluster's folder, made where there is none, and owned by the server's user.
+/// The cluster's folder, created if necessary, and owned by the server's user.
 ///
-/// A data directory below one that the user can't enter (as /root) holds a link to a folder
-/// elsewhere, which is new for each data directory. What an earlier start left half made, or with
-/// modes of its umask, is mended.
+/// If that user can't enter the data directory's path (below /root, for example), the data
+/// directory contains a link to a folder elsewhere, a new one for each data directory. Incomplete
+/// folders or wrong modes from an earlier start are corrected.
 fn cluster_path(dir: &DataDir, user: Option<&User>) -> anyhow::Result<PathBuf> {
     let here = dir.at("postgres");
     let Some(user) = user else {
@@ -289,13 +292,13 @@ fn cluster_path(dir: &DataDir, user: Option<&User>) -> anyhow::Result<PathBuf> {
         Err(_) => {
             anyhow::ensure!(
                 !here.join("PG_VERSION").exists(),
-                "{} can't enter {} any more: chmod o+x the folders above it",
+                "{} can't enter {} any more: run chmod o+x on the folders above it",
                 user.name,
                 here.display()
             );
             let name = dir.password("cluster")?;
             let elsewhere = Path::new(ELSEWHERE).join(&name[..16]);
-            // An empty folder may stand where the link must.
+            // An empty folder may exist in the place of the link.
             std::fs::remove_dir(&here).unwrap_or_default();
             std::os::unix::fs::symlink(&elsewhere, &here).with_context(|| {
                 format!("can't link {} to {}", here.display(), elsewhere.display())
@@ -311,7 +314,7 @@ fn cluster_path(dir: &DataDir, user: Option<&User>) -> anyhow::Result<PathBuf> {
     Ok(cluster)
 }
 
-/// Makes a folder where there is none, for the server's user alone.
+/// Creates a folder if necessary, for the server's user only.
 fn give_folder(folder: &Path, user: Option<&User>) -> anyhow::Result<()> {
     datadir::private_dir(folder).context("the folder of PostgreSQL")?;
     let Some(user) = user else { return Ok(()) };
@@ -319,7 +322,7 @@ fn give_folder(folder: &Path, user: Option<&User>) -> anyhow::Result<()> {
         .with_context(|| format!("can't give {} to {}", folder.display(), user.name))
 }
 
-/// The directory with the executables; of the cluster's version where there is a cluster.
+/// The directory with the executables; of the cluster's version if there is a cluster.
 pub(crate) fn find(config: &Config, made_by: Option<u32>) -> anyhow::Result<PathBuf> {
     const ADVICE: &str = "`./run` installs it; or name a directory with --postgres-bin-dir";
     let candidates = match &config.postgres_bin_dir {
@@ -372,7 +375,7 @@ fn major(bin: &Path) -> Option<u32> {
     major_of(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// 15 of `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`.
+/// 15 for `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`.
 fn major_of(text: &str) -> Option<u32> {
     let number = text.split_once(") ")?.1;
     number.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()

@@ -19,18 +19,18 @@ use tokio::task::JoinHandle;
 use crate::console::Console;
 use crate::environment::Variables;
 
-/// First pause before a part that died is started again.
+/// First pause before a part that died is restarted.
 const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(500);
-/// Longest pause: a part that keeps dying must not keep the machine busy.
+/// Longest pause; a part that keeps dying must not keep the machine busy.
 const RESTART_PAUSE_LONGEST: Duration = Duration::from_secs(15);
-/// A part that ran this long begins with the first pause again.
+/// After running this long, a part begins with the first pause again.
 const RESTART_FORGIVEN: Duration = Duration::from_secs(30);
-/// A part that ran shorter died at once: it never did its job.
+/// A part that ran for a shorter time never did its job.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// Deaths at once in a row after which a part is given up: it would die for ever.
+/// After this many deaths at once in a row, a part is given up, because it would never run.
 const DEATHS_AT_ONCE_MAX: u32 = 5;
 
-/// Somebody to run a part as.
+/// The user of a part's process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: String,
@@ -38,13 +38,13 @@ pub(crate) struct User {
     pub(crate) gid: u32,
 }
 
-/// What becomes of a part whose `up` was killed.
+/// What happens to a part whose `up` was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Orphaned {
-    /// It ends as it is asked to: a server closes its files.
+    /// It is asked to end; a server closes its files.
     Stopped,
-    /// It is killed, which a service survives without loss; draining would wait for servers that
-    /// are gone, and keep its port from the next `up`.
+    /// It is killed, which a service survives without loss. Draining would wait for servers that
+    /// are gone, and keep the port from the next `up`.
     Killed,
 }
 
@@ -54,27 +54,27 @@ pub(crate) struct Spec {
     pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
-    /// All that it finds in its environment.
+    /// Its complete environment.
     pub(crate) environment: Variables,
-    /// Where it stands; where we do, if nothing is said. Paths in its arguments and in its files are
-    /// from there, so that no character of a path above needs quoting.
+    /// Its working directory; ours if it is `None`. Paths in its arguments and files are relative
+    /// to it, so that no character of a path above needs quoting.
     pub(crate) directory: Option<PathBuf>,
-    /// Only when we are root.
+    /// Set only if we are root.
     pub(crate) user: Option<User>,
     pub(crate) log: PathBuf,
-    /// What asks it to end well.
+    /// The signal that asks it to end.
     pub(crate) stop: Signal,
-    /// What it is sent when `up` is killed.
+    /// The signal that it gets if `up` is killed.
     pub(crate) orphaned: Orphaned,
-    /// How long it may take then.
+    /// How long it may take to end.
     pub(crate) grace: Duration,
-    /// Whether ending with 0 is being done, rather than dying.
+    /// Whether status 0 means that it has finished its work, and not that it died.
     pub(crate) may_finish: bool,
 }
 
 impl Spec {
-    /// The command. It has its own process group, so that Ctrl-C reaches only us, and ends when we
-    /// are killed, where the system can do that.
+    /// The command. It has its own process group, so that Ctrl-C reaches only `up`, and it ends
+    /// when `up` is killed, if the system supports that.
     pub(crate) fn command(&self) -> anyhow::Result<Command> {
         let mut command = match tether() {
             Some(tether) => {
@@ -128,9 +128,9 @@ impl Spec {
 /// How a part ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PartEnd {
-    /// With 0, asked or done.
+    /// With status 0, because it was asked to or was done.
     Well,
-    /// With another status, or by a signal, when it was asked to end.
+    /// With another status, or by a signal, after it was asked to end.
     Badly,
     /// It had to be killed.
     Killed,
@@ -144,7 +144,7 @@ enum WantedState {
     Stopped,
 }
 
-/// A part that is being watched.
+/// A watched part.
 #[derive(Debug)]
 pub(crate) struct SupervisedPart {
     pub(crate) name: &'static str,
@@ -156,11 +156,11 @@ pub(crate) struct SupervisedPart {
 }
 
 impl SupervisedPart {
-    /// Starts the process and watches it from now on.
+    /// Starts the process and watches it.
     ///
     /// # Errors
     ///
-    /// It can't be started at all.
+    /// The process can't be started.
     pub(crate) fn start(spec: Spec, console: &Console, clock: &Clock) -> anyhow::Result<Self> {
         let child = spawn(&spec)?;
         let (wanted, wanted_seen) = watch::channel(WantedState::Running);
@@ -179,18 +179,18 @@ impl SupervisedPart {
         };
         let watcher = tokio::spawn(async move {
             let ended = watcher.watch(child).await;
-            // Nobody listens when `up` itself is on its way out.
+            // Nobody listens if `up` itself is ending.
             tell_ended.send(Some(ended)).unwrap_or_default();
         });
         Ok(Self { name, wanted, ended, restarts, last_words, _watcher: watcher })
     }
 
-    /// How often it died and was started again.
+    /// How often it died and was restarted.
     pub(crate) fn restarts(&self) -> u32 {
         self.restarts.load(Ordering::SeqCst)
     }
 
-    /// How it ended, if it did.
+    /// How it ended; `None` while it runs.
     pub(crate) fn ended(&self) -> Option<PartEnd> {
         *self.ended.borrow()
     }
@@ -296,7 +296,7 @@ impl Watcher {
             }
             Err(_) => {
                 send(child, Signal::KILL);
-                // It can't refuse; what matters is that it is gone before its files are used.
+                // It can't refuse; wait until it is gone, before its files are used.
                 let killed = child.wait().await;
                 self.remember(&format!(
                     "had not stopped after {} s and was killed{}",
@@ -315,7 +315,7 @@ impl Watcher {
 }
 
 async fn stop_wanted(wanted: &mut watch::Receiver<WantedState>) {
-    // A sender that is gone means that `up` is on its way out.
+    // If the sender is gone, `up` is ending.
     if wanted.wait_for(|wanted| *wanted == WantedState::Stopped).await.is_err() {
         tracing::debug!("nobody holds the part any more");
     }
@@ -330,7 +330,7 @@ fn spawn(spec: &Spec) -> anyhow::Result<Child> {
 fn send(child: &Child, signal: Signal) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
-        // It may have ended in this moment; then there is nobody to signal.
+        // It may have ended at this moment.
         kill_process(pid, signal).unwrap_or_default();
     }
 }
@@ -344,7 +344,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// `setpriv` of util-linux: it can have a process signalled when its parent dies.
+/// `setpriv` of util-linux, which can make the kernel signal a process when its parent dies.
 fn tether() -> Option<PathBuf> {
     ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().map(PathBuf::from).find(|path| path.is_file())
 }
@@ -444,7 +444,7 @@ mod tests {
         let (scratch, spec) = shell("env > $SCRATCH/env", GRACE);
         assert_eq!(start(spec).finished().await, PartEnd::Well);
         let found = std::fs::read_to_string(scratch.path().join("env")).unwrap();
-        // A shell makes these itself.
+        // A shell sets these itself.
         let own = ["PWD=", "SHLVL=", "_=", "OLDPWD="];
         let given = ["SCRATCH=", "PATH="];
         for line in found.lines() {

@@ -1,4 +1,4 @@
-//! Prometheus for `up`, where it is installed.
+//! Prometheus for `up`, if it is installed.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::datadir::DataDir;
 use crate::environment;
 use crate::process::{Orphaned, Spec};
 
-/// The same files that stand in the tree; the targets are beside them.
+/// The files of the repository; the targets are beside them.
 const CONFIGURATION: &str = include_str!("../../../prometheus/prometheus.yml");
 const RULES: [(&str, &str); 4] = [
     ("settings.yml", include_str!("../../../prometheus/rules/settings.yml")),
@@ -21,11 +21,11 @@ const RULES: [(&str, &str); 4] = [
 /// How long Prometheus keeps what it scraped; the archive keeps the events.
 const RETENTION: &str = "15d";
 
-/// The executable, if it is there and wanted.
+/// The executable, if it is installed and wanted.
 ///
 /// # Errors
 ///
-/// One was named that is not there.
+/// The named file does not exist.
 pub(crate) fn find(config: &Config) -> anyhow::Result<Option<PathBuf>> {
     if !config.prometheus {
         return Ok(None);
@@ -37,7 +37,7 @@ pub(crate) fn find(config: &Config) -> anyhow::Result<Option<PathBuf>> {
     }
 }
 
-/// How to start it; writes its configuration and targets.
+/// The part's specification; also writes its configuration and targets.
 pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
     dir.write("prometheus/prometheus.yml", CONFIGURATION)?;
     for (name, text) in RULES {
@@ -65,8 +65,8 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
         name: "prometheus",
         program,
         arguments: vec![
-            // From where it stands: it takes the paths of rules and targets, with the folder of this
-            // file before them, for patterns.
+            // Relative to its working directory: an absolute path would become part of the patterns
+            // for rules and targets.
             "--config.file=prometheus/prometheus.yml".into(),
             "--storage.tsdb.path=prometheus/data".into(),
             format!("--storage.tsdb.retention.time={RETENTION}").into(),
@@ -83,12 +83,12 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
     })
 }
 
-/// Whether it answers queries; the error says what it says instead.
+/// Checks whether it is ready; the error contains its answer.
 pub(crate) async fn is_up(config: &Config) -> anyhow::Result<()> {
     http_client::expect_ok(config.reach(config.ports.prometheus), "/-/ready").await
 }
 
-/// Prometheus' form of targets, with the service as a label.
+/// Targets in Prometheus' file format, with the service as a label.
 fn targets(config: &Config, targets: &[(&str, u16)]) -> String {
     let groups: Vec<serde_json::Value> = targets
         .iter()

@@ -1,8 +1,9 @@
-//! A run of `up` from the first part's start to the summary.
+//! A run of `up`, from the first part's start to the summary.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aggregator::api::KeyMetrics;
 use anyhow::Context as _;
 use service_kit::Clock;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,20 +17,21 @@ use crate::line;
 use crate::on_path;
 use crate::parts::Executable;
 use crate::pipeline::RunningParts;
-use crate::readings::{PartReadings, Positions, ScrapedMetrics};
+use crate::readings::{self, PartReadings, Positions};
 use crate::summary::{ArchivedTotals, RunOutcome, SimulatorReport, Summary};
 use crate::troubles::Troubles;
 
-/// Between two live lines on a terminal.
+/// Time between two live lines on a terminal.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
-/// Between two plain lines elsewhere.
+/// Time between two plain lines elsewhere.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
-/// Between two looks at the lag while draining.
+/// Time between two checks while draining.
 const DRAIN_EVERY: Duration = Duration::from_millis(250);
-/// Queries of an earlier run are out of the response time's window after this.
+/// After this time, in microseconds, queries of an earlier run are out of the response time's
+/// window.
 const RESPONSE_WINDOW_US: i64 = 61_000_000;
 
-/// Runs the pipeline; the answer is whether all was well.
+/// Runs the pipeline. Returns whether all was well.
 ///
 /// # Errors
 ///
@@ -57,7 +59,7 @@ async fn run_with(
     pipeline.console.settle();
     pipeline.console.say("  stopping");
     pipeline.stop_all().await;
-    // Nothing is there any more; after a kill it stays, and says that parts may still be ending.
+    // After a kill the file stays, which shows that parts may still be ending.
     std::fs::remove_file(pipeline.dir.at(addresses::FILE)).unwrap_or_default();
     let mut outcome = outcome?;
     let (restarts, problems) = pipeline.account();
@@ -75,7 +77,7 @@ async fn run_with(
     Ok(summary.is_good())
 }
 
-/// How many signals came.
+/// The number of signals so far.
 type Stop = watch::Receiver<u32>;
 
 fn stop_on_signals() -> anyhow::Result<Stop> {
@@ -139,12 +141,12 @@ fn announce(pipeline: &RunningParts) {
     say("tools", format!("{} top, tail, doctor, audit, …", called(pipeline)));
     if !config.bind.is_loopback() {
         pipeline.console.say(
-            "  ! NATS has no password and listens to the network: whoever reaches it can publish",
+            "  ! NATS has no password and listens on the network: whoever reaches it can publish",
         );
     }
 }
 
-/// How the tools are called from where this was started.
+/// How the tools are called from the current directory.
 fn called(pipeline: &RunningParts) -> String {
     let own = pipeline.executable();
     let is_own = |found: &PathBuf| found.canonicalize().is_ok_and(|found| found == own);
@@ -152,7 +154,7 @@ fn called(pipeline: &RunningParts) -> String {
         Some(_) => "lakegauge".to_owned(),
         None => shell_word(&own.display().to_string()),
     };
-    // They look there by themselves.
+    // The tools find this directory by themselves.
     let found = Path::new(DATA_DIR.default.unwrap_or_default()).canonicalize();
     let dir = pipeline.dir.at("");
     let is_found = found.is_ok_and(|found| dir.canonicalize().is_ok_and(|dir| dir == found));
@@ -163,14 +165,14 @@ fn called(pipeline: &RunningParts) -> String {
     format!("LAKEGAUGE_DATA_DIR={} {program}", shell_word(dir.trim_end_matches('/')))
 }
 
-/// From the first start until everything is drained and counted.
+/// Runs from the first start until everything is drained and counted.
 async fn live(pipeline: &mut RunningParts, mut stop: Stop) -> anyhow::Result<RunOutcome> {
     tokio::select! {
         started = pipeline.start() => started?,
         () = signalled(&mut stop, 1) => anyhow::bail!("stopped before everything had started"),
     }
     write_state(pipeline)?;
-    // What an earlier run left in the streams is not this one's growth.
+    // What an earlier run left in the streams must not count as this run's growth.
     let left_behind = drain(pipeline, &mut stop, pipeline.clock.monotonic(), None).await;
     pipeline.console.settle();
     left_behind?;
@@ -199,7 +201,7 @@ async fn live(pipeline: &mut RunningParts, mut stop: Stop) -> anyhow::Result<Run
     };
     outcome.problems.extend(drained.err().map(|error| format!("{error:#}")));
     let readings = PartReadings::take(&pipeline.config).await;
-    outcome.four = readings.four.map(|four| four.since(&before.four));
+    outcome.four = readings.four.map(|four| readings::growth(&four, &before.four));
     match archive::count(pipeline).await {
         Ok(counted) => outcome.archive = Some(counted.since(&before.archive)),
         Err(error) => outcome.problems.push(format!("counting the archive: {error:#}")),
@@ -208,7 +210,7 @@ async fn live(pipeline: &mut RunningParts, mut stop: Stop) -> anyhow::Result<Run
 }
 
 struct Baseline {
-    four: ScrapedMetrics,
+    four: KeyMetrics,
     archive: ArchivedTotals,
 }
 
@@ -229,7 +231,7 @@ fn ran_just_now(pipeline: &RunningParts) -> bool {
         .is_some_and(|stopped| pipeline.clock.now_us().saturating_sub(stopped) < RESPONSE_WINDOW_US)
 }
 
-/// Shows how it goes until it is time to stop.
+/// Shows the progress until it is time to stop.
 async fn watch_run(
     pipeline: &RunningParts,
     stop: &mut Stop,
@@ -249,7 +251,7 @@ async fn watch_run(
     }
 }
 
-/// One line after the other; ends when the simulators have ended by themselves.
+/// Writes one line after the other; ends when the simulators have ended by themselves.
 async fn show(pipeline: &RunningParts, started: Duration) {
     let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
     let mut ticks = tokio::time::interval(every);
@@ -278,7 +280,7 @@ async fn tell(pipeline: &RunningParts, troubles: &mut Troubles) {
     }
 }
 
-/// Waits until everything that was published is archived and counted, so long at most.
+/// Waits until everything that was published is archived and counted, at most for `longest`.
 async fn drain(
     pipeline: &RunningParts,
     stop: &mut Stop,
@@ -290,10 +292,10 @@ async fn drain(
     let mut troubles = Troubles::default();
     let bus = archive::connect(pipeline).await?;
     let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
-    // Ctrl-C while draining is the one that does not wait, whoever began to drain.
+    // The next Ctrl-C while draining ends the wait.
     let hurry = (*stop.borrow()).saturating_add(1);
     loop {
-        // NATS may be starting again just now: what can't be asked is not done.
+        // NATS may be restarting; without an answer the check fails.
         let last = archive::last_sequences(&bus).await.ok();
         let positions = Positions::take(&pipeline.config).await;
         if last.zip(positions).is_some_and(|(last, positions)| positions.reach(&last)) {
@@ -327,7 +329,7 @@ fn read_report(file: &PathBuf) -> Option<SimulatorReport> {
     serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
 }
 
-/// Where everything is, for tools and scripts, for as long as it is there.
+/// Writes the addresses for tools and scripts, which are kept while `up` runs.
 fn write_state(pipeline: &RunningParts) -> anyhow::Result<()> {
     let config = &pipeline.config;
     let ports = &config.ports;
@@ -348,7 +350,7 @@ fn write_state(pipeline: &RunningParts) -> anyhow::Result<()> {
     pipeline.dir.write(addresses::FILE, &(text + "\n"))
 }
 
-/// A word as a shell reads it back.
+/// A text quoted for a shell.
 fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {

@@ -1,45 +1,46 @@
-//! What a run came to, and whether the sums agree.
+//! The result of a run, and whether the sums agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aggregator::api::KeyMetrics;
 use event_store::SourceTally;
 use serde::Serialize;
 use service_kit::metrics::float;
 use service_kit::terminal::grouped;
 
 use crate::beside::PublishedBeside;
-use crate::readings::{ACCESSES, RECORDS, RESPONSE_MS, ScrapedMetrics, USED_GB};
+use crate::readings::{ACCESSES, RECORDS, RESPONSE_MS, USED_GB};
 
-/// Difference that is allowed between two response times, as a share: both divide the same sums,
-/// and a quotient may be written with fewer digits.
+/// The allowed relative difference of two response times: both are quotients of the same sums, but
+/// may be written with fewer digits.
 const RESPONSE_TOLERANCE: f64 = 1e-9;
 
-/// What a simulator expects of the metrics, written when it has drained.
+/// What a simulator expects of the metrics; it writes this after draining.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 pub(crate) struct SimulatorReport {
-    /// The source that its events are published under.
+    /// The source name of its events.
     pub(crate) source: String,
     /// Distinct events that were acknowledged.
     pub(crate) published: u64,
-    /// What the metrics must be, by the model's own account.
+    /// What the metrics must be, by the simulator's model.
     pub(crate) metrics: BTreeMap<String, f64>,
 }
 
-/// What stands in the archive, or came into it.
+/// The contents of the archive, or their growth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ArchivedTotals {
     pub(crate) events: u64,
     pub(crate) dead_letters: u64,
-    /// Rows beyond the first of an identity.
+    /// Rows beyond the first of each identity.
     pub(crate) duplicates: u64,
-    /// Messages that are in a stream and not below its checkpoint.
+    /// Messages in a stream that are above its checkpoint.
     pub(crate) lag: u64,
-    /// What each source has of it.
+    /// The part of each source.
     pub(crate) sources: BTreeMap<String, SourceTally>,
 }
 
 impl ArchivedTotals {
-    /// What came on top of an earlier count; duplicates and lag stay what they are.
+    /// The growth since an earlier count; duplicates and lag are not changed.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self {
             events: self.events.saturating_sub(earlier.events),
@@ -50,7 +51,7 @@ impl ArchivedTotals {
         }
     }
 
-    /// Without what was published beside the simulators.
+    /// The totals without what other programs published.
     fn without(self, beside: &PublishedBeside) -> Self {
         Self {
             events: self.events.saturating_sub(beside.events()),
@@ -60,7 +61,7 @@ impl ArchivedTotals {
     }
 }
 
-/// What came on top, of the sources that have something of it.
+/// The growth of each source that has grown.
 fn grown(
     now: &BTreeMap<String, SourceTally>,
     earlier: &BTreeMap<String, SourceTally>,
@@ -77,33 +78,34 @@ fn grown(
     now.iter().filter_map(of).collect()
 }
 
-/// Everything that a run is judged by.
+/// All results by which a run is judged.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RunOutcome {
-    /// One for each simulator; empty if none ran.
+    /// One report for each simulator; empty if none ran.
     pub(crate) reports: Vec<SimulatorReport>,
-    /// Whether simulators were wanted.
+    /// Whether simulators should run.
     pub(crate) simulators: bool,
-    /// Growth since the start; nothing if it could not be counted.
+    /// Growth since the start; `None` if the archive could not be counted.
     pub(crate) archive: Option<ArchivedTotals>,
-    /// Growth since the start; nothing if it could not be read.
-    pub(crate) four: Option<ScrapedMetrics>,
-    /// Whether the response time can be compared: not with queries of an earlier run in its minute.
+    /// Growth since the start; `None` if the metrics could not be read.
+    pub(crate) four: Option<KeyMetrics>,
+    /// Whether the response time can be compared; it can't with an earlier run's queries in its
+    /// minute.
     pub(crate) response_comparable: bool,
     pub(crate) seconds: f64,
     pub(crate) restarts: BTreeMap<&'static str, u32>,
-    /// What went wrong with the parts themselves.
+    /// Problems of the parts themselves.
     pub(crate) problems: Vec<String>,
 }
 
-/// The summary as people and programs read it.
+/// The summary for people and programs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     published: Option<u64>,
-    /// Events and dead letters of the simulators' sources; of all where none ran.
+    /// Events and dead letters of the simulators' sources; of all sources if no simulator ran.
     archived: Option<u64>,
     dead_lettered: Option<u64>,
-    /// Events of other sources; their share is not checked.
+    /// Events of other sources, which are not checked.
     published_beside: u64,
     duplicates_in_archive: Option<u64>,
     lag: Option<u64>,
@@ -130,7 +132,7 @@ impl Summary {
         let mut sums = Vec::new();
         let reports = if outcome.simulators { outcome.reports } else { Vec::new() };
         if outcome.simulators && reports.len() < 2 {
-            sums.push("a simulator did not say what it expects".to_owned());
+            sums.push("a simulator did not write what it expects".to_owned());
         }
         let published =
             (!reports.is_empty()).then(|| reports.iter().map(|report| report.published).sum());
@@ -151,7 +153,7 @@ impl Summary {
         let mut notes: Vec<String> = beside.note().into_iter().collect();
         if outcome.simulators && !outcome.response_comparable {
             notes.push(format!(
-                "{RESPONSE_MS} is not compared: queries of the run before may be in its minute"
+                "{RESPONSE_MS} is not compared: queries of the previous run may be in its minute"
             ));
         }
         let archived = archive.as_ref().map(|archive| archive.events);
@@ -181,7 +183,7 @@ impl Summary {
         self.healthy && self.sums_agree
     }
 
-    /// For people.
+    /// The text for people.
     pub(crate) fn describe(&self) -> String {
         let count = |count: Option<u64>| {
             count.map_or_else(|| "?".to_owned(), |count| grouped(float(count)))
@@ -243,7 +245,7 @@ fn archive_problems(archive: &ArchivedTotals, published: Option<u64>) -> Vec<Str
     problems
 }
 
-/// What was published under other names than the simulators'; nothing where none reported.
+/// What was published by other sources than the simulators; nothing if no simulator reported.
 fn published_beside(
     reports: &[SimulatorReport],
     archive: Option<&ArchivedTotals>,
@@ -257,7 +259,7 @@ fn published_beside(
     }
 }
 
-/// How far the four metrics can be held against what the simulators expect.
+/// Which of the four metrics can be compared with the simulators' expectations.
 struct Compared {
     /// Whether only the simulator published to the lake.
     lake_alone: bool,
@@ -281,13 +283,13 @@ impl Compared {
         for (name, expected) in model {
             let Some(shown) = metrics.get(name) else { continue };
             if !self.agree(name, *shown, *expected) {
-                problems.push(format!("{name} is {shown}, and the simulators expect {expected}"));
+                problems.push(format!("{name} is {shown}, but the simulators expect {expected}"));
             }
         }
         problems
     }
 
-    /// A counter has what others published on top; space and response time are no sums by source.
+    /// Others' events are added to a counter; space and response time can't be split by source.
     fn agree(&self, name: &str, shown: f64, expected: f64) -> bool {
         match name {
             USED_GB => !self.lake_alone || (shown * 1e9).round() == (expected * 1e9).round(),
@@ -303,7 +305,7 @@ impl Compared {
     }
 }
 
-fn named(four: &ScrapedMetrics) -> BTreeMap<&'static str, f64> {
+fn named(four: &KeyMetrics) -> BTreeMap<&'static str, f64> {
     BTreeMap::from([
         (USED_GB, four.used_gb),
         (ACCESSES, four.accesses),
@@ -312,7 +314,7 @@ fn named(four: &ScrapedMetrics) -> BTreeMap<&'static str, f64> {
     ])
 }
 
-/// The four by the reports: each simulator accounts for its own two.
+/// The four metrics by the reports: each simulator reports its own two.
 fn model(reports: &[SimulatorReport]) -> BTreeMap<&'static str, f64> {
     [USED_GB, ACCESSES, RESPONSE_MS, RECORDS]
         .into_iter()
@@ -320,7 +322,7 @@ fn model(reports: &[SimulatorReport]) -> BTreeMap<&'static str, f64> {
         .collect()
 }
 
-/// Counts without a fraction, as those who compare them with integers expect.
+/// Writes whole numbers without a fraction, for programs that compare them with integers.
 fn whole_where_whole<S: serde::Serializer>(
     numbers: &Option<BTreeMap<&'static str, f64>>,
     serializer: S,
@@ -343,7 +345,7 @@ mod tests {
         (name.to_owned(), growth)
     }
 
-    /// The good run, and beside it three events and a dead letter of somebody else.
+    /// The good run, and three events and a dead letter of another source.
     fn with_others() -> RunOutcome {
         let mut outcome = good();
         let archive = outcome.archive.as_mut().unwrap();
@@ -378,7 +380,7 @@ mod tests {
                 ]),
                 ..ArchivedTotals::default()
             }),
-            four: Some(ScrapedMetrics {
+            four: Some(KeyMetrics {
                 used_gb: 1.5,
                 accesses: 80.0,
                 response_ms: 12.5,

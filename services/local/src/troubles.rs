@@ -1,4 +1,4 @@
-//! What keeps a part from being ready, said when it begins and when it has ended.
+//! Reports why a part is not ready: when that begins, and when it has ended.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use crate::config::Config;
 /// Part and condition, with the reason.
 type Failing = BTreeMap<(&'static str, String), String>;
 
-/// What was said of the parts so far.
+/// What was reported about the parts so far.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles(Failing);
 
 impl Troubles {
-    /// Asks every part, and gives what is new since the last time, a line each.
+    /// Checks every part, and returns what is new since the last call, one line each.
     pub(crate) async fn news(&mut self, config: &Config) -> Vec<String> {
         let ports = &config.ports;
         let mut parts =
@@ -42,12 +42,12 @@ impl Troubles {
         let begun =
             begun.map(|((part, name), why)| format!("  ! {part} is not ready: {name}: {why}"));
         let ended = before.keys().filter(|key| !self.0.contains_key(*key));
-        let ended = ended.map(|(part, name)| format!("  {part}: {name} is well again"));
+        let ended = ended.map(|(part, name)| format!("  {part}: {name} is healthy again"));
         begun.chain(ended).collect()
     }
 }
 
-/// What fails by the lines of `/readyz?verbose`; one condition may fail for several streams.
+/// The failing conditions in `/readyz?verbose`. One condition may fail for several streams.
 fn conditions(part: &'static str, text: &str) -> Failing {
     let mut failing = Failing::new();
     let lines = text.lines().filter_map(|line| line.strip_prefix("[-]")?.split_once(' '));
@@ -77,7 +77,7 @@ mod tests {
         let begun = ["  ! archiver is not ready: backlog: A: 3 wait for 31 s; B: 1 waits"];
         assert_eq!(troubles.compare(page(31)), begun);
         assert_eq!(troubles.compare(page(32)), [""; 0]);
-        assert_eq!(troubles.compare(Failing::new()), ["  archiver: backlog is well again"]);
+        assert_eq!(troubles.compare(Failing::new()), ["  archiver: backlog is healthy again"]);
         assert_eq!(troubles.compare(Failing::new()), [""; 0]);
     }
 }
