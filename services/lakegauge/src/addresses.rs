@@ -1,7 +1,7 @@
-//! Where the pipeline of `lakegauge up` is, for tools that are told nothing else.
+//! The addresses of a running `lakegauge up`, for tools without addresses of their own.
 //!
-//! `up` writes its addresses into its data directory while it runs. A tool takes each that no flag
-//! and no variable names, with a login that may do what the tool does.
+//! `up` writes its addresses into its data directory while it runs. A tool reads each address that
+//! no flag and no variable sets, with a login that may do what the tool does.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,21 +11,21 @@ use std::sync::OnceLock;
 use anyhow::Context as _;
 use local::DATA_DIR;
 use local::addresses::{FILE, SECRETS, UpAddresses, database_url};
-use service_kit::{Environment, Flags, Setting, Settings, Strings};
+use service_kit::{Environment, Flags, Setting, Settings, Strings, settings::Recorded};
 
-/// As whom a tool logs in to PostgreSQL.
+/// The role with which a tool logs in to PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DatabaseLogin {
     /// Reads the archive.
     Reader,
-    /// Closes dead letters and puts rows where they belong.
+    /// Closes dead letters and inserts their rows.
     Archiver,
-    /// Changes the shape of the database.
+    /// Changes the schema of the database.
     Owner,
 }
 
 impl DatabaseLogin {
-    /// The name of its password's file.
+    /// The name of the file with its password.
     fn secret(self) -> &'static str {
         match self {
             Self::Reader => "reader",
@@ -35,19 +35,20 @@ impl DatabaseLogin {
     }
 }
 
-/// The environment, and behind it what the data directory of `up` says.
+/// The environment, and after it the contents of `up`'s data directory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings(BTreeMap<&'static str, String>);
 
-/// What a tool was told by a data directory, for its errors.
+/// What a tool read from a data directory, for its errors.
 static TOLD: OnceLock<String> = OnceLock::new();
 
-/// From where the addresses are that nobody set, if there are such.
+/// The source of addresses that were not set, if there are such.
 pub(crate) fn told() -> Option<&'static str> {
     TOLD.get().map(String::as_str)
 }
 
-/// Each address with the settings that stand for it: when one of them is given, it is not taken.
+/// Each address with the settings that replace it: if one of these is given, the address is not
+/// read.
 const TAKEN: &[(&str, &[&str])] = &[
     ("NATS_URL", &["NATS_URL"]),
     ("DATABASE_URL", &["DATABASE_URL", "SUPABASE_DB_URL", "MIGRATION_DATABASE_URL"]),
@@ -56,12 +57,12 @@ const TAKEN: &[(&str, &[&str])] = &[
 ];
 
 impl Surroundings {
-    /// What a tool with these settings finds where it stands; a directory that was named by flag and
-    /// holds no addresses is a problem.
+    /// The surroundings of a tool with these settings. A directory that was named by flag and
+    /// contains no addresses is a problem.
     ///
     /// # Errors
     ///
-    /// What is wrong with the directory that was named.
+    /// The named directory has a problem.
     pub(crate) fn of(
         flags: &Flags,
         settings: &[Setting],
@@ -72,16 +73,14 @@ impl Surroundings {
         let named = reading.text(&DATA_DIR).map(PathBuf::from);
         let is_default = !by_flag && Environment::raw(DATA_DIR.key).is_none();
         let found = match &named {
-            Some(directory) => read(directory, login, is_default),
-            None => Ok(None),
+            Ok(directory) => read(directory, login, is_default),
+            Err(Recorded) => Ok(None),
         };
         let found = match found {
             Ok(Some(found)) => found,
             Ok(None) if by_flag => {
-                reading.problem(
-                    &DATA_DIR,
-                    "there is no addresses.json in it: no `lakegauge up` runs there",
-                );
+                reading
+                    .problem(&DATA_DIR, "contains no addresses.json: no `lakegauge up` runs there");
                 BTreeMap::new()
             }
             Ok(None) => BTreeMap::new(),
@@ -103,11 +102,11 @@ impl Surroundings {
             .filter(missing)
             .filter_map(|(key, _)| Some((*key, found.get(key)?.clone())))
             .collect();
-        if let (Some(directory), false) = (named, taken.is_empty()) {
+        if let (Ok(directory), false) = (named, taken.is_empty()) {
             let keys: Vec<&str> = taken.keys().copied().collect();
             let file = directory.join(FILE);
             let text = format!("{} of the `lakegauge up` in {}", keys.join(", "), file.display());
-            // A process is one tool: there is no second.
+            // Only one tool runs in a process, so this is set once.
             TOLD.set(text).unwrap_or_default();
         }
         Ok(Self(taken))
@@ -115,7 +114,7 @@ impl Surroundings {
 }
 
 impl Surroundings {
-    /// What only the data directory says: nobody set it.
+    /// The value from the data directory, if the setting is not set elsewhere.
     pub(crate) fn of_up(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
@@ -140,10 +139,10 @@ fn is_set(key: &str) -> bool {
     Environment::raw(key).is_some_and(|value| !value.is_empty())
 }
 
-/// The addresses in a directory; nothing where no `up` runs.
+/// The addresses in a directory; `None` if no `up` runs there.
 ///
-/// One that nobody named is looked at only if it is ours: where others can write, they could lead
-/// us, and our logins, elsewhere.
+/// A directory that was not named is read only if it is ours. If others can write it, they could
+/// direct us, and our logins, elsewhere.
 fn read(
     directory: &Path,
     login: DatabaseLogin,
@@ -153,7 +152,7 @@ fn read(
     let about = match std::fs::metadata(&file) {
         Ok(about) => about,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        // The directory of another user is not ours to read.
+        // The directory belongs to another user.
         Err(_) if is_default => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("{}", file.display())),
     };
@@ -173,7 +172,7 @@ fn read(
         ("TOP_ARCHIVER_ADDR", host(&addresses.archiver_admin)),
     ]);
     let secret = login.secret();
-    // Its owner's alone; without it the rest is worth having.
+    // Only the owner can read it; without it, the other addresses are still useful.
     if let Ok(password) = std::fs::read_to_string(directory.join(SECRETS).join(secret)) {
         let url = database_url(secret, password.trim(), addresses.postgres_port);
         found.insert("DATABASE_URL", url);
@@ -253,7 +252,7 @@ mod tests {
         let mut flags = Flags::default();
         flags.set(DATA_DIR.key, scratch.path().display().to_string());
         flags.set("NATS_URL", "nats://elsewhere:1");
-        // Those of a tool that asks for the metrics and NATS, not for the archive.
+        // The addresses for a tool that needs the metrics and NATS, but not the archive.
         let mut settings = [crate::top::Config::table(), bus::service::table()].concat();
         settings.retain(|setting| setting.key != "DATABASE_URL");
         let found = Surroundings::of(&flags, &settings, DatabaseLogin::Reader).unwrap();

@@ -1,4 +1,5 @@
-//! `lakegauge adopt`: joins a broker and an archive that don't name each other, if a person says so.
+//! `lakegauge adopt`: joins a broker and an archive that don't name each other, if a person asks
+//! for it.
 
 use std::process::ExitCode;
 
@@ -17,23 +18,23 @@ use crate::{addresses::DatabaseLogin, command};
 
 const CONFIRM: &str = "confirm";
 
-/// Every setting that is read here.
+/// Every setting of the tool.
 pub(crate) fn settings() -> Vec<Setting> {
     [bus::service::table(), event_store::service::table()].concat()
 }
 
 pub(crate) fn command() -> Command {
     let command = Command::new("adopt")
-        .about("Join a broker and an archive that were refused to each other")
+        .about("Join a broker and an archive that the services refuse")
         .long_about(
-            "A broker and an archive that don't name each other are refused: a second broker would \
-             be counted among the first one's events for good. A broker whose disk was lost, or a \
-             database that was lost, can't be told from that by a program. This says what is there \
-             and what joining the two means, and with --confirm does it. Stop archiver and \
-             aggregator first. After a crash the same command goes on.",
+            "The services refuse a broker and an archive that don't name each other: otherwise the \
+             events of a second broker would be added for ever. A program can't distinguish this \
+             from a broker or a database that lost its disk. The command shows what exists and \
+             what joining the two means, and with --confirm it joins them. Stop archiver and \
+             aggregator first. After a crash the same command continues.",
         )
         .after_help(
-            "It logs in to NATS as who may make streams, and to PostgreSQL as the archiver.\n\
+            "It needs a NATS login that may create streams; in PostgreSQL it is the archiver.\n\
              Addresses that are not set are those of the `lakegauge up` that runs in --data-dir.\n\
              Exit status: 0 if they are joined or --confirm would join them, 1 if something \
              failed, 64 for wrong\narguments or settings, 78 if they can't be joined.",
@@ -42,7 +43,7 @@ pub(crate) fn command() -> Command {
             Arg::new(CONFIRM)
                 .long(CONFIRM)
                 .action(ArgAction::SetTrue)
-                .help("Join them; without it nothing is changed"),
+                .help("Join them; without this flag nothing is changed"),
         );
     command::of_tool(command, &settings())
 }
@@ -52,7 +53,8 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let loaded = given.load(|settings| {
         LogConfig::load_of_tool(settings).install();
         let bus = bus::service::load("lakegauge adopt", settings);
-        bus.zip(event_store::service::load("lakegauge-adopt", settings))
+        let store = event_store::service::load("lakegauge-adopt", settings);
+        Ok((bus?, store?))
     });
     let (bus, store) = match loaded {
         Ok(loaded) => loaded,
@@ -63,16 +65,16 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     command::report(command::block_on(adopt(&bus, &store, confirmed)))
 }
 
-/// Joins them, or says what that would mean.
+/// Joins them, or shows what that would mean.
 ///
-/// In this order: the streams, so that nothing in them speaks of another archive; the archive, which
-/// gets the broker's pipeline; the broker, which names the archive. Before the last step the two are
-/// refused as before.
+/// In this order: the streams, so that nothing in them belongs to another archive; the archive,
+/// which gets the broker's pipeline; the broker, which names the archive. Before the last step the
+/// services refuse the two as before.
 async fn adopt(config: &BusConfig, store: &StoreSettings, confirmed: bool) -> anyhow::Result<()> {
     let bus = Bus::connect(&config.settings).await?;
     let (streams, partitions) = (Topology::event_streams(), Topology::partitions());
     let mut shown = bus.shown(&streams).await?;
-    // Before the archive is taken for this one: beside services that run, it may only be asked.
+    // Before the archive is locked, because while services run, it may only be read.
     if are_one(&shown, &archive_side(store).await?) {
         eprintln!("broker and archive belong together, or are both new: nothing to adopt");
         return Ok(());
@@ -95,11 +97,11 @@ async fn adopt(config: &BusConfig, store: &StoreSettings, confirmed: bool) -> an
         shown = bus.shown(&streams).await?;
         needed = adoption(&shown, &archive, partitions)?;
     }
-    let needed = needed.context("the broker shows nothing, although its streams were made")?;
+    let needed = needed.context("the broker has no streams, although they were created")?;
     bus.make_buckets(&config.topology).await?;
     let pipeline = Pipeline { id: bus.adopted_id(&needed)?, partitions, rules: needed.rules };
     if needed.is_strange {
-        // It has no events, and an epoch of its own.
+        // The stream of samples has no events, but an epoch of its own.
         let samples = SAMPLES.to_owned();
         for name in shown.streams.keys().chain([&samples]) {
             let above = holdings.epochs.get(name).copied().unwrap_or(0);
@@ -110,13 +112,13 @@ async fn adopt(config: &BusConfig, store: &StoreSettings, confirmed: bool) -> an
     bus.name_streams(&shown, pipeline.id).await?;
     adopting.adopt(&pipeline).await?;
     bus.adopt(&shown, &pipeline, archive.id).await?;
-    // Those that were lost besides the entry.
+    // Creates the streams that were lost besides the entry.
     bus.apply_topology(&config.begun_with(&pipeline.rules)).await?;
     eprintln!("joined: pipeline {}, archive {}", pipeline.id, archive.id);
     Ok(())
 }
 
-/// Whether the next start joins them by itself, or nothing is left to be joined.
+/// Whether the next start joins them by itself, or nothing is left to join.
 fn are_one(shown: &BrokerFacts, archive: &ArchiveSide) -> bool {
     let Some(entry) = &shown.entry else {
         return shown.streams.is_empty() && archive.pipeline.is_none();
@@ -135,7 +137,7 @@ async fn messages(bus: &Bus, shown: &BrokerFacts) -> anyhow::Result<u64> {
     Ok(messages)
 }
 
-/// What is there, and what joining the two means.
+/// What exists, and what joining the two means.
 fn meaning(
     shown: &BrokerFacts,
     archive: &ArchiveSide,
@@ -157,29 +159,28 @@ fn meaning(
             format!("the broker carries pipeline {id}{entry}: {messages} messages of events")
         }
         (Some(_), None) => format!(
-            "the broker has lost its entry, and its streams name no one pipeline: it gets a new \
+            "the broker has lost its entry, and its streams don't name one pipeline: it gets a new \
              name; {messages} messages of events"
         ),
     });
     lines.push(
-        "from then on events that the broker holds and takes are added to this archive; those that \
-         it has already are known by their identity"
+        "from then on the broker's events are added to this archive; events that the archive \
+         already has are recognised by their identity"
             .to_owned(),
     );
     if needed.is_none_or(|needed| needed.is_strange) {
         lines.push(
-            "each stream begins an epoch; verdicts and samples that the broker still holds are \
-             deleted, since they speak of another archive"
+            "each stream begins a new epoch; verdicts and samples that the broker still holds are \
+             deleted, because they belong to another archive"
                 .to_owned(),
         );
     }
     if let Some(kept) = kept.filter(|kept| id != Some(*kept)) {
-        lines
-            .push(format!("the broker of pipeline {kept} is refused at this archive from then on"));
+        lines.push(format!("from then on this archive refuses the broker of pipeline {kept}"));
     }
     let named = shown.entry.as_ref().and_then(|entry| entry.archive);
     if let Some(named) = named.filter(|named| *named != archive.id) {
-        lines.push(format!("archive {named} is refused at this broker from then on"));
+        lines.push(format!("from then on this broker refuses archive {named}"));
     }
     lines
 }
@@ -204,8 +205,8 @@ mod tests {
         for expected in [
             format!("12 events of pipeline {}", PipelineId([1; 16])),
             format!("carries pipeline {}: 34 messages", PipelineId([2; 16])),
-            format!("the broker of pipeline {} is refused", PipelineId([1; 16])),
-            format!("archive {} is refused", ArchiveId([4; 16])),
+            format!("refuses the broker of pipeline {}", PipelineId([1; 16])),
+            format!("this broker refuses archive {}", ArchiveId([4; 16])),
         ] {
             assert!(said.contains(&expected), "{expected}: {said}");
         }

@@ -1,4 +1,4 @@
-//! Flags of the command line from tables of settings, and back.
+//! Flags of the command line from tables of settings, and their values.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,30 +13,30 @@ use clap::{Arg, ArgMatches, Command};
 use domain::{Mismatch, adoption::CannotAdopt};
 use event_store::{StoreError, StoreSettings};
 use local::DATA_DIR;
-use service_kit::{Flags, InvalidSettings, Setting, Settings};
+use service_kit::{Flags, InvalidSettings, Setting, Settings, settings::Recorded};
 
 use crate::addresses::{self, DatabaseLogin, Surroundings};
 use crate::services;
 use crate::stop::Stop;
 
-/// Adds a flag for each setting; its help names the variable in the environment, and the default.
+/// Adds a flag for each setting; its help contains the environment variable and the default.
 pub(crate) fn with_settings(command: Command, settings: &[Setting]) -> Command {
     settings.iter().fold(command, |command, setting| command.arg(argument(setting)))
 }
 
-/// [`with_settings`] for a tool, which takes what is not set from the data directory of `up`.
+/// [`with_settings`] for a tool, which reads addresses that are not set from `up`'s data directory.
 pub(crate) fn of_tool(command: Command, settings: &[Setting]) -> Command {
     with_settings(with_settings(command, settings), &[DATA_DIR])
 }
 
-/// What a tool was given: by the command line, the environment and the data directory of `up`.
+/// The arguments of a tool: from the command line, the environment and `up`'s data directory.
 pub(crate) struct ToolArguments {
     flags: Flags,
     surroundings: Result<Surroundings, InvalidSettings>,
 }
 
 impl ToolArguments {
-    /// Of these settings, for a tool that logs in to the archive as this.
+    /// The arguments for these settings, for a tool with this login to the archive.
     pub(crate) fn of(matches: &ArgMatches, settings: &[Setting], login: DatabaseLogin) -> Self {
         let flags = flags(matches, &[settings, &[DATA_DIR]].concat());
         let surroundings = Surroundings::of(&flags, settings, login);
@@ -50,28 +50,28 @@ impl ToolArguments {
     /// The exit status, after every problem was reported.
     pub(crate) fn load<T>(
         &self,
-        load: impl FnOnce(&mut Settings<'_>) -> Option<T>,
+        load: impl FnOnce(&mut Settings<'_>) -> Result<T, Recorded>,
     ) -> Result<T, ExitCode> {
         let loaded = self.settings().and_then(|mut settings| {
             let loaded = load(&mut settings);
             settings.finish().map(|()| loaded)
         });
         let loaded = loaded.map_err(|problems| report(Err(problems.into())))?;
-        loaded.ok_or(ExitCode::from(crate::EXIT_USAGE))
+        loaded.map_err(|Recorded| ExitCode::from(crate::EXIT_USAGE))
     }
 
-    /// The settings, to be read.
+    /// The settings, for reading.
     ///
     /// # Errors
     ///
-    /// The data directory that was named holds no addresses.
+    /// The named data directory contains no addresses.
     pub(crate) fn settings(&self) -> Result<Settings<'_>, InvalidSettings> {
         let surroundings = self.surroundings.as_ref().map_err(Clone::clone)?;
         Ok(Settings::new(&self.flags, surroundings))
     }
 }
 
-/// What stood on the command line of these settings.
+/// The values of these settings on the command line.
 pub(crate) fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
     let mut flags = Flags::default();
     for setting in settings {
@@ -82,9 +82,9 @@ pub(crate) fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
     flags
 }
 
-/// The exit status of a tool; an error is written to standard error with its chain.
+/// The exit status of a tool. An error is written to standard error with its causes.
 ///
-/// A reader that went away, as `head` does, is no failure.
+/// A reader that closed its end, like `head`, is not an error.
 pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,7 +103,7 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// The exit status of an error: sides that don't belong together are a matter of configuration.
+/// The exit status of an error. Sides that don't belong together are a configuration error.
 pub(crate) fn status(error: &anyhow::Error) -> ExitCode {
     if mismatch(error).is_some() || error.is::<CannotAdopt>() {
         ExitCode::from(service_kit::EXIT_CONFIGURATION)
@@ -112,7 +112,7 @@ pub(crate) fn status(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Why sides don't belong together, if that is what an error says.
+/// The mismatch in an error, if there is one.
 pub(crate) fn mismatch(error: &anyhow::Error) -> Option<&Mismatch> {
     if let Some(BusError::Mismatch(mismatch)) = error.downcast_ref() {
         return Some(mismatch);
@@ -123,7 +123,7 @@ pub(crate) fn mismatch(error: &anyhow::Error) -> Option<&Mismatch> {
     error.downcast_ref()
 }
 
-/// [`report`] for a tool whose answer is whether all is well.
+/// [`report`] for a tool whose result is whether all is well.
 pub(crate) fn report_status(result: anyhow::Result<bool>) -> ExitCode {
     match result {
         Ok(false) => ExitCode::FAILURE,
@@ -132,13 +132,13 @@ pub(crate) fn report_status(result: anyhow::Result<bool>) -> ExitCode {
     }
 }
 
-/// Runs a tool to its end, or until SIGTERM or SIGINT asks it to end: it is left where it waits, as
-/// after a kill, and every tool is made so that this leaves nothing half done.
+/// Runs a tool to its end, or until SIGTERM or SIGINT. Then it is interrupted as by a kill; every
+/// tool is written so that this leaves nothing half done.
 pub(crate) fn block_on<T>(running: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     block_on_until_stopped(async |mut stop| stop.unless(running).await?)
 }
 
-/// Runs a tool to its end; it is told when it is asked to end.
+/// Runs a tool to its end; the tool itself handles the signal.
 pub(crate) fn block_on_until_stopped<T, F>(running: impl FnOnce(Stop) -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,
@@ -151,19 +151,19 @@ where
         let stop = Stop::listen().context("signals can't be handled")?;
         running(stop).await
     });
-    // A read of standard input that still waits would hold the exit up.
+    // A pending read of standard input would delay the exit.
     runtime.shutdown_background();
     ended
 }
 
-/// Runs what blocks, as reading standard input does: a signal ends the waiting for it.
+/// Runs a blocking function, such as reading standard input; a signal ends the wait for it.
 pub(crate) fn block_on_blocking<T: Send + 'static>(
     blocking: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     block_on(async { tokio::task::spawn_blocking(blocking).await? })
 }
 
-/// Writes a text to standard output, as all that a tool does.
+/// Writes a text to standard output; this is the whole work of a tool.
 pub(crate) fn print(text: impl Into<Vec<u8>>) -> ExitCode {
     let text = text.into();
     report(block_on_blocking(move || {
@@ -173,7 +173,7 @@ pub(crate) fn print(text: impl Into<Vec<u8>>) -> ExitCode {
     }))
 }
 
-/// Says on standard error that TLS was raised: the log of a tool holds only what is wrong.
+/// Reports on standard error that TLS was raised, because the log of a tool contains only problems.
 pub(crate) fn say_raised_tls(store: &StoreSettings) {
     if let Some(raised) = store.raised_tls() {
         eprintln!("{raised}");
@@ -199,15 +199,15 @@ fn argument(setting: &Setting) -> Arg {
         .help(help)
         .help_heading(heading(setting.key));
     if is_switch(setting) {
-        // `--no-simulators` as well as `--no-simulators=false`.
+        // Allows `--no-simulators` as well as `--no-simulators=false`.
         argument.num_args(0..=1).require_equals(true).default_missing_value("true")
     } else {
         argument.allow_hyphen_values(true)
     }
 }
 
-/// The text of a setting. Which words it may be is shown and completed; that it is one of them is seen
-/// to where it is read, also when it comes from the environment.
+/// The text of a setting. The allowed words are shown and completed here; they are checked where
+/// the setting is read, because it may also come from the environment.
 #[derive(Clone)]
 struct SettingText {
     choices: &'static [String],
@@ -222,7 +222,7 @@ impl TypedValueParser for SettingText {
         argument: Option<&Arg>,
         value: &OsStr,
     ) -> Result<String, clap::Error> {
-        // By name: clap's own message for bytes that are no text names no argument.
+        // The error names the argument; clap's own message for invalid UTF-8 does not.
         OsStringValueParser::new()
             .try_map(|value| value.into_string().map_err(|_| "is not UTF-8"))
             .parse_ref(command, argument, value)
@@ -234,7 +234,7 @@ impl TypedValueParser for SettingText {
     }
 }
 
-/// The words that a setting may be, as what reads it says; none where it is no choice.
+/// The allowed words of a setting, from the code that reads it; empty if it is no choice.
 fn choices_of(setting: &Setting) -> &'static [String] {
     static CHOICES: OnceLock<BTreeMap<&'static str, Vec<String>>> = OnceLock::new();
     let choices = CHOICES.get_or_init(|| {
@@ -250,7 +250,7 @@ fn is_switch(setting: &Setting) -> bool {
     matches!(setting.default, Some("true" | "false"))
 }
 
-/// What a value is, by the unit in the flag's name.
+/// The kind of a value, by the unit in the flag's name.
 fn value_name(setting: &Setting) -> &'static str {
     let has = |word: &str| setting.flag.split('-').any(|part| part == word);
     if is_switch(setting) {
@@ -307,7 +307,9 @@ mod tests {
         Setting { key: "OFFSET", flag: "offset", default: None, help: "By.", secret: false },
     ];
 
-    fn read(arguments: &[&str]) -> (Option<u64>, Option<bool>, Option<Option<i64>>) {
+    type Read<T> = Result<T, Recorded>;
+
+    fn read(arguments: &[&str]) -> (Read<u64>, Read<bool>, Read<Option<i64>>) {
         let command = with_settings(Command::new("x"), TABLE);
         let matches = command.try_get_matches_from(arguments).unwrap();
         let flags = flags(&matches, TABLE);
@@ -318,10 +320,10 @@ mod tests {
 
     #[test]
     fn flags_reach_the_settings() {
-        assert_eq!(read(&["x"]), (Some(30), Some(false), Some(None)));
+        assert_eq!(read(&["x"]), (Ok(30), Ok(false), Ok(None)));
         let given = read(&["x", "--batch-age-ms-max", "5", "--no-simulators", "--offset", "-3"]);
-        assert_eq!(given, (Some(5), Some(true), Some(Some(-3))));
-        assert_eq!(read(&["x", "--no-simulators=false"]).1, Some(false));
+        assert_eq!(given, (Ok(5), Ok(true), Ok(Some(-3))));
+        assert_eq!(read(&["x", "--no-simulators=false"]).1, Ok(false));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `lakegauge doctor`: whether servers, permissions and settings are fit, and what to do if not.
+//! `lakegauge doctor`: checks servers, permissions and settings, and shows how to correct problems.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use bus::{Bus, BusError};
 use clap::{ArgMatches, Command};
 use domain::{ArchiveSide, BrokerSide, Rules, Stream};
 use event_store::{ServerFacts, StoreError, StoreSettings};
-use service_kit::{Clock, Setting, SettingProblem, Settings};
+use service_kit::{Clock, Setting, SettingProblem, Settings, settings::Recorded};
 
 use crate::{
     addresses::{self, DatabaseLogin},
@@ -15,29 +15,29 @@ use crate::{
     waiting::WaitingMessages,
 };
 
-/// Streams that a reader and a writer need, and those that keep snapshots and pointers.
+/// Streams for readers and writers, and those of snapshots and pointers.
 const STREAMS: &[&str] =
     &["LAKE_0", "WAREHOUSE_0", "TELEMETRY", "KV_LAKEGAUGE", "OBJ_LAKEGAUGE_SNAPSHOTS"];
-/// A stream that is fuller than this is close to holding producers up.
+/// A stream that is fuller than this will soon make producers wait.
 const FULL_PERCENT: u64 = 80;
-/// A database that is fuller than this is close to being read-only.
+/// A database that is fuller than this will soon be read-only.
 const DATABASE_FULL_PERCENT: u64 = 90;
-/// Events per second in all that the simulators are asked for by default.
+/// Events per second of both simulators together by default.
 const DEMO_PER_S_MAX: f64 = 20.0;
-/// Bytes that an event takes in the archive at such rates, windows and rollups included (measured:
+/// Bytes of an event in the archive at such rates, with windows and rollups (measured:
 /// docs/supabase.md, section 6).
 const EVENT_BYTES: f64 = 390.0;
-/// Oldest PostgreSQL that is supported: 15.0.
+/// Oldest supported PostgreSQL: 15.0.
 const POSTGRES_MIN: i32 = 150_000;
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Check {
     /// It is as it should be.
     Good(String),
-    /// It may be meant so.
+    /// It may be intended.
     Note(String),
-    /// It is wrong, and this is what to do.
+    /// It is wrong; `todo` is how to correct it.
     Bad { what: String, todo: String },
 }
 
@@ -51,7 +51,7 @@ fn settings() -> Vec<Setting> {
 
 pub(crate) fn command() -> Command {
     let command = Command::new("doctor")
-        .about("Look at servers, permissions and settings, and say what to do about each")
+        .about("Check servers, permissions and settings, and show how to correct problems")
         .after_help(
             "Addresses that are not set are those of the `lakegauge up` that runs in --data-dir.\n\
              Exit status: 0 if nothing is wrong, 1 otherwise.",
@@ -70,7 +70,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         services::load_everything(&mut all);
         let room = Room::load(&mut given.settings()?);
         for problem in self::problems(all) {
-            // What nobody set is no mistake here: not every service runs everywhere.
+            // A missing setting is no mistake here, because not every service runs everywhere.
             if !problem.is_missing && !problems.contains(&problem) {
                 problems.push(problem);
             }
@@ -84,32 +84,32 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
             Err(missing) => Check::Note(format!("{missing} (only `up` needs it)")),
         }));
         findings.extend(addresses::told().map(|told| Check::Note(told.to_owned())));
-        if let Some(bus) = &bus {
+        if let Ok(bus) = &bus {
             findings.extend(of_nats(bus).await);
         }
         match store {
-            Some(Some(store)) => {
+            Ok(Some(store)) => {
                 findings.extend(of_postgres(&store, &room).await);
-                if let Some(bus) = &bus
+                if let Ok(bus) = &bus
                     && let Ok(bus) = Bus::connect(&bus.settings).await
                 {
                     findings.push(of_identity(identity::compare(&bus, &store).await));
                     findings.extend(of_backlog(&bus, &store).await.unwrap_or_else(|error| {
-                        vec![Check::Note(format!("what waits was not looked at: {error}"))]
+                        vec![Check::Note(format!("waiting messages were not checked: {error}"))]
                     }));
                 }
             }
-            Some(None) => findings.push(Check::Note(
-                "PostgreSQL was not looked at: DATABASE_URL is not set".to_owned(),
+            Ok(None) => findings.push(Check::Note(
+                "PostgreSQL was not checked: DATABASE_URL is not set".to_owned(),
             )),
-            None => {}
+            Err(Recorded) => {}
         }
         Ok(findings)
     });
     command::report_status(findings.and_then(|findings| tell(&findings)))
 }
 
-/// Writes the findings; the answer is whether none is bad.
+/// Writes the findings. Returns whether none is bad.
 fn tell(findings: &[Check]) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     let mut wrong = 0;
@@ -155,14 +155,14 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Check> {
     for stream in STREAMS {
         let found = look(&bus, stream).await;
         if let (Err(BusError::NoAnswer { .. }), refused @ [_, ..]) = (&found, &*bus.denials()) {
-            // Every other question would wait for its answer as long.
+            // Every other request would wait just as long.
             findings.extend(refused.iter().map(|denial| of_denial(denial)));
             break;
         }
         findings.push(match found {
             Ok(status) => of_stream(stream, &status),
             Err(BusError::NoStream { .. }) => {
-                Check::Note(format!("stream {stream} is not there; the services make it"))
+                Check::Note(format!("stream {stream} does not exist; the services create it"))
             }
             Err(error) => bad(
                 format!("stream {stream}: {error}"),
@@ -174,17 +174,17 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Check> {
     findings
 }
 
-/// Whether the server writes to the streams: where its disk was full it takes nothing and says
-/// nothing.
+/// Checks whether the server writes to the streams: after its disk was full it stores nothing and
+/// reports nothing.
 async fn of_writing(bus: &Bus) -> Vec<Check> {
     let mut findings = Vec::new();
     for stream in STREAMS {
         match bus.write_error(stream).await {
             Ok(None) | Err(BusError::NoStream { .. }) => {}
             Ok(Some(error)) => findings.push(of_write_error(stream, &error)),
-            // As every other question would be.
+            // Every other request would fail too.
             Err(_) => {
-                let what = "whether NATS can write to its disk was not looked at: this login may \
+                let what = "whether NATS can write to its disk was not checked: this login may \
                             not purge";
                 return vec![Check::Note(what.to_owned())];
             }
@@ -196,13 +196,13 @@ async fn of_writing(bus: &Bus) -> Vec<Check> {
     findings
 }
 
-/// How large a message may be. One that takes too little was not connected to.
+/// How large a message may be. To a server with a smaller limit there is no connection.
 fn of_payload(max_payload: usize, message_bytes_max: usize) -> Check {
     if message_bytes_max < wire::MESSAGE_BYTES_MAX {
         return Check::Note(format!(
             "NATS takes messages of at most {max_payload} bytes (max_payload): larger ones and pieces \
-             of snapshots are cut to {message_bytes_max}, which is slower; with max_payload: 1MB none \
-             is"
+             of snapshots are cut to {message_bytes_max}, which is slower; max_payload: 1MB avoids \
+             that"
         ));
     }
     Check::Good(format!("NATS takes messages of {max_payload} bytes (max_payload)"))
@@ -210,21 +210,21 @@ fn of_payload(max_payload: usize, message_bytes_max: usize) -> Check {
 
 fn of_write_error(stream: &str, error: &str) -> Check {
     bad(
-        format!("stream {stream} takes nothing: NATS can't write to it ({error})"),
-        "free space on the disk of NATS, then start nats-server again: a stream whose write failed \
-         takes nothing before that. What waits is sent again by itself",
+        format!("stream {stream} stores nothing: NATS can't write to it ({error})"),
+        "free space on the disk of NATS, then restart nats-server: after a failed write a stream \
+         stores nothing until then. Waiting messages are sent again by themselves",
     )
 }
 
-/// A stream, and whether its messages can be read one by one (`STREAM.MSG.GET`), which is how a
-/// reader gets past one that no client can read.
+/// A stream, and whether its messages can be read one by one (`STREAM.MSG.GET`), which readers need
+/// for a message that no client can read.
 async fn look(bus: &Bus, stream: &str) -> Result<bus::StreamStatus, BusError> {
     let status = bus.stream(stream).await?;
     bus.first_after(stream, status.last_sequence.saturating_sub(1)).await?;
     Ok(status)
 }
 
-/// What waits to be archived or counted although it has been there for long.
+/// Messages that have waited too long to be archived or counted.
 async fn of_backlog(bus: &Bus, store: &StoreSettings) -> anyhow::Result<Vec<Check>> {
     let now_us = Clock::system().now_us();
     let mut findings = Vec::new();
@@ -243,7 +243,7 @@ async fn of_backlog(bus: &Bus, store: &StoreSettings) -> anyhow::Result<Vec<Chec
     Ok(findings)
 }
 
-/// Whether broker and archive are one pipeline.
+/// Whether broker and archive belong to one pipeline.
 fn of_identity(compared: anyhow::Result<(Option<BrokerSide>, ArchiveSide)>) -> Check {
     match compared {
         Ok((Some(broker), archive)) if broker.archive.is_some() => Check::Good(format!(
@@ -251,7 +251,8 @@ fn of_identity(compared: anyhow::Result<(Option<BrokerSide>, ArchiveSide)>) -> C
             broker.pipeline.id, archive.id
         )),
         Ok(_) => Check::Note(
-            "broker and archive have not met yet: the archiver's first start joins them".to_owned(),
+            "broker and archive are not joined yet: the archiver's first start joins them"
+                .to_owned(),
         ),
         Err(error) => match command::mismatch(&error) {
             Some(mismatch) if mismatch.is_adoptable() => bad(
@@ -259,7 +260,7 @@ fn of_identity(compared: anyhow::Result<(Option<BrokerSide>, ArchiveSide)>) -> C
                 "point NATS_URL or DATABASE_URL at the one that belongs to the other",
             ),
             Some(mismatch) => {
-                bad(format!("broker and archive don't fit: {mismatch}"), "as it says")
+                bad(format!("broker and archive don't fit: {mismatch}"), "see the text")
             }
             None => Check::Note(format!("broker and archive were not compared: {error:#}")),
         },
@@ -283,19 +284,19 @@ fn of_waiting(
                  the oldest for {oldest_s} s"
                 ),
                 format!(
-                    "is the {part} running? /readyz?verbose of its admin port says what it waits for"
+                    "is the {part} running? /readyz?verbose of its admin port shows why it waits"
                 ),
             )
         }
-        Some(_) | None => Check::Good(format!("stream {stream}: what is there is {done}")),
+        Some(_) | None => Check::Good(format!("stream {stream}: all messages are {done}")),
     }
 }
 
-/// A permission that the login lacks, in the server's words.
+/// A missing permission, in the server's words.
 fn of_denial(denial: &str) -> Check {
     let todo = if denial.contains("Subscription") {
-        "answers can't come: set NATS_INBOX_PREFIX to the beginning that this user may subscribe to \
-         (nats/accounts.conf), or permit this one to it"
+        "answers can't arrive: set NATS_INBOX_PREFIX to the prefix that this user may subscribe to \
+         (nats/accounts.conf), or permit this prefix to the user"
     } else {
         "permit that subject to this user in the server's configuration (nats/accounts.conf)"
     };
@@ -308,29 +309,29 @@ fn of_stream(name: &str, status: &bus::StreamStatus) -> Check {
     if let Some(percent) = percent.filter(|percent| *percent >= FULL_PERCENT) {
         return bad(
             format!("stream {name} is {percent} % full: producers will have to wait"),
-            "see whether archiver and aggregator run (/readyz of their admin ports); they trim it. \
-             NATS_EVENT_STREAM_MAX_BYTES makes it larger",
+            "check whether archiver and aggregator run (/readyz of their admin ports); they trim \
+             it. NATS_EVENT_STREAM_MAX_BYTES makes it larger",
         );
     }
     let is_event_stream = name.ends_with("_0");
     if is_event_stream && let Err(error) = Rules::from_metadata(&status.metadata) {
-        return bad(format!("stream {name}: {error}"), "run a release that knows it");
+        return bad(format!("stream {name}: {error}"), "run a release that knows this rule");
     }
     let fill = percent.map_or_else(String::new, |percent| format!(", {percent} % full"));
     Check::Good(format!("stream {name}: {} messages{fill}", status.messages))
 }
 
-/// What is set that decides how soon a database is full.
+/// The settings that determine how soon a database is full.
 #[derive(Clone, Copy, Debug)]
 struct Room {
-    /// Events per second that both simulators are asked for.
+    /// Events per second of both simulators together.
     simulated_per_s: f64,
-    /// Size that the database may have.
+    /// The largest allowed size of the database, in bytes.
     limit_bytes: Option<u64>,
 }
 
 impl Room {
-    /// What can't be read is told as a problem of its setting.
+    /// Problems of these settings are reported elsewhere.
     fn load(settings: &mut Settings<'_>) -> Self {
         let lake = simulator::lake::Config::load(settings).map(|lake| lake.common.rate.per_s);
         let warehouse = simulator::warehouse::Config::load(settings);
@@ -338,22 +339,19 @@ impl Room {
         let archiver = archiver::Config::load(settings);
         Self {
             simulated_per_s: lake.unwrap_or_default() + warehouse.unwrap_or_default(),
-            limit_bytes: archiver.and_then(|archiver| archiver.database_limit_bytes()),
+            limit_bytes: archiver.ok().and_then(|archiver| archiver.database_limit_bytes()),
         }
     }
 }
 
-/// How long the room of a database lasts, where it is remote or has a limit.
+/// How long the space of a database lasts, if it is remote or has a limit.
 fn of_room(room: &Room, is_remote: bool, bytes: u64) -> Vec<Check> {
     let mut findings = Vec::new();
     if let Some(limit) = room.limit_bytes {
         let percent = u128::from(bytes) * 100 / u128::from(limit.max(1));
         let what = format!("the database has {bytes} of {limit} bytes ({percent} %)");
         findings.push(if percent >= u128::from(DATABASE_FULL_PERCENT) {
-            bad(
-                what,
-                "let go of old days (retention_days in NATS_STREAM_RULES), or give it more room",
-            )
+            bad(what, "drop old days (retention_days in NATS_STREAM_RULES), or allow more space")
         } else {
             Check::Good(what)
         });
@@ -361,9 +359,9 @@ fn of_room(room: &Room, is_remote: bool, bytes: u64) -> Vec<Check> {
     if is_remote && room.simulated_per_s > DEMO_PER_S_MAX {
         let gigabytes = room.simulated_per_s * 86_400.0 * EVENT_BYTES / 1e9;
         findings.push(Check::Note(format!(
-            "simulators are set to {} events/s in all (SIMULATE_LAKE_RATE, SIMULATE_WAREHOUSE_RATE): \
-             where they run, this remote database grows by about {gigabytes:.1} GB a day; \
-             Supabase's free plan ends at 0.5 GB",
+            "simulators are set to {} events/s together (SIMULATE_LAKE_RATE, \
+             SIMULATE_WAREHOUSE_RATE): with them, this remote database grows by about \
+             {gigabytes:.1} GB per day; Supabase's free plan ends at 0.5 GB",
             room.simulated_per_s
         )));
     }
@@ -376,7 +374,7 @@ async fn of_postgres(settings: &StoreSettings, room: &Room) -> Vec<Check> {
         Ok(facts) => facts,
         Err(error) => {
             let todo = if matches!(error, StoreError::Version(_)) {
-                "set DATABASE_URL to that one"
+                "set DATABASE_URL to that database"
             } else {
                 "start it, or set DATABASE_URL to the direct address or the session pooler"
             };
@@ -418,7 +416,7 @@ fn of_server(facts: &ServerFacts, place: &str) -> Vec<Check> {
     }
     if is("synchronous_commit") == "off" {
         findings.push(Check::Note(
-            "synchronous_commit is off by default; our sessions set it on".to_owned(),
+            "synchronous_commit is off by default; our sessions turn it on".to_owned(),
         ));
     }
     if is("default_transaction_read_only") == "on" {
@@ -430,7 +428,7 @@ fn of_server(facts: &ServerFacts, place: &str) -> Vec<Check> {
     findings.push(match (facts.may_write, facts.may_read) {
         (true, _) => Check::Good(format!("{} may write the archive", facts.user)),
         (false, true) => Check::Note(format!(
-            "{} may read the archive, not write it: enough for all but the archiver",
+            "{} may read the archive, but not write it: enough for all but the archiver",
             facts.user
         )),
         (false, false) => bad(
@@ -486,7 +484,7 @@ mod tests {
         let fast = Room { simulated_per_s: 500.0, ..demo };
         assert_eq!(of_room(&fast, false, 1), []);
         let [Check::Note(said)] = &of_room(&fast, true, 1)[..] else { panic!("one note") };
-        assert!(said.contains("500 events/s") && said.contains("16.8 GB a day"), "{said}");
+        assert!(said.contains("500 events/s") && said.contains("16.8 GB per day"), "{said}");
         let limited = Room { limit_bytes: Some(1_000), ..demo };
         assert!(matches!(of_room(&limited, false, 899)[..], [Check::Good(_)]));
         assert!(matches!(of_room(&limited, false, 900)[..], [Check::Bad { .. }]));

@@ -1,5 +1,5 @@
-//! `lakegauge healthcheck`: whether the service of this container is ready, as an exit status. The
-//! image has neither curl nor wget.
+//! `lakegauge healthcheck`: reports as an exit status whether the service of this container is
+//! ready. The image has neither curl nor wget.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,14 +26,14 @@ pub(crate) fn command() -> Command {
             Arg::new(LIVE)
                 .long(LIVE)
                 .action(ArgAction::SetTrue)
-                .help("Ask only whether it is alive: /livez instead of /readyz"),
+                .help("Check only whether it is alive: /livez instead of /readyz"),
         )
         .arg(
             Arg::new(VERBOSE)
                 .long(VERBOSE)
                 .action(ArgAction::SetTrue)
                 .conflicts_with(LIVE)
-                .help("Print each condition with what it says: /readyz?verbose"),
+                .help("Print each condition with its detail: /readyz?verbose"),
         );
     command::with_settings(command, &settings())
 }
@@ -45,7 +45,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     if let Err(problems) = settings.finish() {
         return command::report(Err(problems.into()));
     }
-    let Some(address) = address.map(from_inside) else { return ExitCode::from(crate::EXIT_USAGE) };
+    let Ok(address) = address.map(from_inside) else { return ExitCode::from(crate::EXIT_USAGE) };
     let verbose = matches.get_flag(VERBOSE);
     let page = match (matches.get_flag(LIVE), verbose) {
         (true, _) => "/livez",
@@ -57,12 +57,12 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         if verbose && status == 200 {
             std::io::stdout().write_all(body.as_bytes())?;
         }
-        anyhow::ensure!(status == 200, "{address}{page} says {status}: {}", body.trim_end());
+        anyhow::ensure!(status == 200, "{address}{page} answers {status}: {}", body.trim_end());
         Ok(())
     }))
 }
 
-/// Where a service is asked that listens on every address.
+/// The address for requests to a service that may listen on all addresses.
 fn from_inside(listening: SocketAddr) -> SocketAddr {
     let ip = match listening.ip() {
         ip if !ip.is_unspecified() => ip,

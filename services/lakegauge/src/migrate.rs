@@ -1,38 +1,38 @@
-//! `lakegauge migrate`: brings the database to the shape that this program needs.
+//! `lakegauge migrate`: changes the database to the schema that this program needs.
 
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 use event_store::{Logins, StoreSettings, service};
 use service_kit::logs::LogConfig;
-use service_kit::{Secret, Setting, Settings};
+use service_kit::{Secret, Setting, Settings, settings::Recorded};
 
 use crate::{addresses::DatabaseLogin, command};
 
 service_kit::settings! {
-    /// The owner, where its address is not the one of the services.
+    /// The owner's address, if it is not the address of the services.
     struct OwnerAddress {
-        /// Address of PostgreSQL for `lakegauge migrate`, which logs in as the owner; without it
-        /// DATABASE_URL.
+        /// Address of PostgreSQL for `lakegauge migrate`, which logs in as the owner; DATABASE_URL
+        /// if it is not set.
         #[secret(MIGRATION_DATABASE_URL, "migration-database-url")]
         url: Option<Secret> = secret,
     }
 }
 
-/// A migration may build an index over everything that is there.
+/// A migration may build an index over all existing rows.
 const STATEMENT_MS_MAX: u64 = 3_600_000;
 
-/// Every setting that is read here.
+/// Every setting of the tool.
 pub(crate) fn settings() -> Vec<Setting> {
     [OwnerAddress::table(), service::table()].concat()
 }
 
 pub(crate) fn command() -> Command {
     let command = Command::new("migrate")
-        .about("Bring the database to the shape that this release needs")
+        .about("Migrate the database to the schema of this release")
         .long_about(
-            "Applies the migrations that the database lacks, as its owner; safe to repeat. The \
-             services only look whether it was done.",
+            "Applies the missing migrations, as the database's owner; can be repeated. The \
+             services only check whether this was done.",
         );
     command::of_tool(command, &settings())
 }
@@ -51,7 +51,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
 }
 
 /// Reads the settings; problems are recorded in them.
-pub(crate) fn load(settings: &mut Settings<'_>) -> Option<StoreSettings> {
+pub(crate) fn load(settings: &mut Settings<'_>) -> Result<StoreSettings, Recorded> {
     let mut loaded = match OwnerAddress::load(settings)?.url {
         Some(url) => {
             let services = service::load_optional("lakegauge-migrate", settings)?;
@@ -59,15 +59,15 @@ pub(crate) fn load(settings: &mut Settings<'_>) -> Option<StoreSettings> {
             let logins = Logins::by(OwnerAddress::MIGRATION_DATABASE_URL.key);
             let loaded = StoreSettings { url, logins, ..limits };
             if let Err(error) = loaded.check() {
-                settings.problem(&OwnerAddress::MIGRATION_DATABASE_URL, &error.to_string());
-                return None;
+                let setting = &OwnerAddress::MIGRATION_DATABASE_URL;
+                return Err(settings.problem(setting, &error.to_string()));
             }
             loaded
         }
         None => service::load("lakegauge-migrate", settings)?,
     };
     loaded.statement_timeout_ms = STATEMENT_MS_MAX;
-    Some(loaded)
+    Ok(loaded)
 }
 
 async fn migrate(settings: &StoreSettings) -> anyhow::Result<()> {

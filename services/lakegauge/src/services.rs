@@ -3,10 +3,10 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
 use service_kit::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
+use service_kit::settings::Recorded;
 use service_kit::{Environment, Flags, InvalidSettings, Service, Setting, Settings};
 
 use crate::{
@@ -14,33 +14,34 @@ use crate::{
     command, migrate, publish, replay, top,
 };
 
+type Describe = fn(&mut Settings<'_>) -> Result<String, Recorded>;
+
 /// A subcommand that is a service.
 pub(crate) struct ServiceCommand {
     /// Words of the subcommand: `["simulate", "lake"]`.
     path: &'static [&'static str],
     about: &'static str,
     service: Service,
-    /// Every setting but those of the frame.
+    /// Every setting except those of the frame.
     settings: fn() -> Vec<Setting>,
     run: fn(&Service, &Flags) -> ExitCode,
-    /// Reads the settings for their problems only.
+    /// Reads the settings only for their problems.
     load: fn(&mut Settings<'_>),
-    /// What it generates beside what was published, for those that generate; nothing where a
-    /// setting is wrong.
-    describe: Option<fn(&mut Settings<'_>) -> Option<String>>,
+    /// Describes the generated events beside published figures, for services that generate events.
+    describe: Option<Describe>,
 }
 
 /// In the order of the help.
 pub(crate) const SERVICES: &[ServiceCommand] = &[
     ServiceCommand {
         path: &["simulate", "lake"],
-        about: "Make object store requests, and write what the metrics must be",
+        about: "Generate object store requests, and write what the metrics must be",
         service: Service { name: "lake-simulator", version: VERSION, admin_addr: "127.0.0.1:8011" },
         settings: simulator::lake::Config::table,
         load: |settings| drop(simulator::lake::Config::load(settings)),
         describe: Some(|settings| {
             use simulator::lake::{Config, describe};
-            Some(simulator::describe::render(&describe(&Config::load(settings)?)))
+            Ok(simulator::describe::render(&describe(&Config::load(settings)?)))
         }),
         run: |service, flags| {
             use simulator::lake::{Config, run};
@@ -49,7 +50,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
     },
     ServiceCommand {
         path: &["simulate", "warehouse"],
-        about: "Make queries, and write what the metrics must be",
+        about: "Generate queries, and write what the metrics must be",
         service: Service {
             name: "warehouse-simulator",
             version: VERSION,
@@ -59,7 +60,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
         load: |settings| drop(simulator::warehouse::Config::load(settings)),
         describe: Some(|settings| {
             use simulator::warehouse::{Config, describe};
-            Some(simulator::describe::render(&describe(&Config::load(settings)?)))
+            Ok(simulator::describe::render(&describe(&Config::load(settings)?)))
         }),
         run: |service, flags| {
             use simulator::warehouse::{Config, run};
@@ -92,7 +93,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
     },
     ServiceCommand {
         path: &["collect", "http"],
-        about: "Receive what a store reports (S3 events of AWS, MinIO, RustFS) over HTTP",
+        about: "Receive event notifications of object stores (AWS S3, MinIO, RustFS) over HTTP",
         service: Service { name: "collector", version: VERSION, admin_addr: "127.0.0.1:8015" },
         settings: collector::Config::table,
         load: |settings| drop(collector::Config::load(settings)),
@@ -112,8 +113,8 @@ const DESCRIBE: &str = "describe";
 
 /// Words that only group services.
 const GROUPS: &[(&str, &str)] = &[
-    ("simulate", "Make events as a real data lake or data warehouse would"),
-    ("collect", "Take in what real lakes and warehouses report"),
+    ("simulate", "Generate events like a real data lake or data warehouse"),
+    ("collect", "Collect events of real lakes and warehouses"),
 ];
 
 impl ServiceCommand {
@@ -125,7 +126,7 @@ impl ServiceCommand {
     fn command(&self) -> Command {
         let name = self.path.last().copied().unwrap_or_default();
         let command = Command::new(name).about(self.about).after_help(
-            "SIGTERM and SIGINT drain: what was taken is finished. A second signal gives up.",
+            "SIGTERM and SIGINT drain: work in progress is finished. A second signal ends at once.",
         );
         let command = command::with_settings(command, &self.all_settings());
         if self.describe.is_none() {
@@ -169,7 +170,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Option<ExitCode> {
         return Some(command::report(Err(problems.into())));
     }
     if let Some(describe) = entry.describe.filter(|_| matches.get_flag(DESCRIBE)) {
-        // Much is drawn for it, so that it takes a while.
+        // This takes a while, because many values are drawn.
         return Some(command::report(command::block_on_blocking(move || {
             print_description(describe, &flags)
         })));
@@ -177,8 +178,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Option<ExitCode> {
     Some((entry.run)(&entry.service, &flags))
 }
 
-/// What counts a replay run is started by hand beside `up`, and finds its NATS as the tools do. The
-/// services themselves are told everything.
+/// The aggregator of a replay run is started by hand beside `up`, and finds its NATS as the tools
+/// do. `up` passes all addresses to its own services.
 fn beside_up(entry: &ServiceCommand, flags: &mut Flags) -> Result<(), InvalidSettings> {
     const NATS: &str = "NATS_URL";
     if entry.path != ["aggregate"] || flags.get("AGGREGATOR_REPLAY").is_none() {
@@ -192,23 +193,24 @@ fn beside_up(entry: &ServiceCommand, flags: &mut Flags) -> Result<(), InvalidSet
 }
 
 fn print_description(
-    describe: fn(&mut Settings<'_>) -> Option<String>,
+    describe: fn(&mut Settings<'_>) -> Result<String, Recorded>,
     flags: &Flags,
 ) -> anyhow::Result<()> {
     let mut settings = Settings::new(flags, &Environment);
     let description = describe(&mut settings);
     settings.finish()?;
-    let text = description.context("the settings could not be loaded")?;
+    let text =
+        description.map_err(|Recorded| anyhow::anyhow!("the settings could not be loaded"))?;
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Every setting of the service under these words; `None` where there is no such service.
+/// Every setting of the service with these words; empty if there is no such service.
 pub(crate) fn settings_of(path: &[&str]) -> Vec<Setting> {
     let entry = SERVICES.iter().find(|entry| entry.path == path);
     entry.map(ServiceCommand::all_settings).unwrap_or_default()
 }
 
-/// Every setting under the title of its part, for the example of an environment.
+/// Every setting under the title of its part, for `.env.example`.
 pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     let frame = [ADMIN_ADDR, LOG_FORMAT, LOG_LEVEL, SHUTDOWN_GRACE_MS];
     let mut sections = vec![
@@ -227,18 +229,18 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     sections
 }
 
-/// Reads every setting of every part; the problems are in the settings then.
+/// Reads every setting of every part, to record their problems.
 pub(crate) fn load_everything(settings: &mut Settings<'_>) {
     LogConfig::load(settings);
     let any = Service { name: "any", version: "", admin_addr: "127.0.0.1:0" };
-    any.load(settings);
-    bus::service::load("any", settings);
+    drop(any.load(settings));
+    drop(bus::service::load("any", settings));
     for entry in SERVICES {
         (entry.load)(settings);
     }
-    migrate::load(settings);
+    drop(migrate::load(settings));
     local::load(settings);
-    publish::Config::load(settings);
-    replay::Config::load(settings);
-    top::Config::load(settings);
+    drop(publish::Config::load(settings));
+    drop(replay::Config::load(settings));
+    drop(top::Config::load(settings));
 }

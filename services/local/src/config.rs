@@ -8,11 +8,11 @@ use service_kit::Setting;
 use simulator::scenario::Incident;
 
 service_kit::settings! {
-    /// Everything that `up` is told.
+    /// Settings of `up`.
     #[derive(Clone, Debug)]
     pub(crate) struct Config {
-        /// Where `up` keeps everything between runs; a second run goes on where the first ended.
-        /// The tools look there for the addresses that they are not told.
+        /// Where `up` keeps everything between runs; a second run continues where the first one
+        /// ended. The tools read addresses that are not set from there.
         #[setting(LAKEGAUGE_DATA_DIR, "data-dir", default = ".lakegauge")]
         pub(crate) data_dir: PathBuf,
         /// Stop by itself after this time of events (90s, 5m, 1h), drain, and print a summary.
@@ -25,38 +25,39 @@ service_kit::settings! {
         // Beyond ten million a second no machine follows, and shares would overflow.
         #[setting(UP_RATE, "rate", default = "20")]
         pub(crate) rate: u64 = in_range(2..=10_000_000),
-        /// Seed of the simulators, for the same events again; without it each run has its own.
+        /// Seed of the simulators, to get the same events again; without it each run has its own.
         #[setting(UP_SEED, "seed")]
         pub(crate) seed: Option<u64> = optional,
-        /// An incident to look at; `lakegauge simulate lake --help` lists them.
-        // Read here, before anything is made, and not by the simulator at its start.
+        /// An incident to simulate; `lakegauge simulate lake --help` lists them.
+        // Read here, before anything is created, and not by the simulator at its start.
         #[setting(UP_SCENARIO, "scenario", default = "none")]
         pub(crate) scenario: &'static str = choice(&incidents()),
-        /// Start no simulators: only what others publish flows.
+        /// Start no simulators: only events that others publish are processed.
         #[setting(UP_NO_SIMULATORS, "no-simulators", default = "false")]
         pub(crate) simulators: bool = left_on,
-        /// Join NATS and PostgreSQL of the data directory where the services would refuse them, as
+        /// Join NATS and PostgreSQL of the data directory if the services would refuse them, as
         /// `lakegauge adopt --confirm` does: when one of the two was lost or copied.
         #[setting(UP_ADOPT, "adopt", default = "false")]
         pub(crate) adopt: bool = switch,
-        /// Start no Prometheus, although it is installed.
+        /// Start no Prometheus, even if it is installed.
         #[setting(UP_NO_PROMETHEUS, "no-prometheus", default = "false")]
         pub(crate) prometheus: bool = left_on,
-        /// Start no Grafana, although it is installed.
+        /// Start no Grafana, even if it is installed.
         #[setting(UP_NO_GRAFANA, "no-grafana", default = "false")]
         pub(crate) grafana: bool = left_on,
         /// PostgreSQL logs every statement with its duration and plan, as JSON, under the data
         /// directory: events for `lakegauge publish` (docs/real-input.md). It costs throughput.
         #[setting(UP_LOG_STATEMENTS, "log-statements", default = "false")]
         pub(crate) log_statements: bool = switch,
-        /// Address that NATS, metrics and Prometheus listen on. NATS has no password here, so any
-        /// other than loopback lets the network publish.
+        /// Address on which NATS, metrics and Prometheus listen. NATS has no password here, so with
+        /// any other address than loopback the network can publish.
         #[setting(UP_BIND, "bind", default = "127.0.0.1")]
         pub(crate) bind: IpAddr,
-        /// Ports that the parts listen on.
+        /// Ports of the parts.
         #[settings(Ports::table())]
         pub(crate) ports: Ports = Ports::load(),
-        /// The nats-server executable; otherwise the one of `./run`, otherwise the one on PATH.
+        /// The nats-server executable; otherwise the one installed by `./run`, otherwise the one on
+        /// PATH.
         #[setting(NATS_SERVER_BIN, "nats-server-bin")]
         pub(crate) nats_server_bin: Option<PathBuf> = optional,
         /// Directory with postgres, initdb and psql; otherwise the newest of the system's packages,
@@ -66,7 +67,8 @@ service_kit::settings! {
         /// The prometheus executable; otherwise the one on PATH.
         #[setting(PROMETHEUS_BIN, "prometheus-bin")]
         pub(crate) prometheus_bin: Option<PathBuf> = optional,
-        /// Folder of an unpacked Grafana, with bin/grafana in it; otherwise the grafana on PATH.
+        /// Folder of an unpacked Grafana, which contains bin/grafana; otherwise the grafana on
+        /// PATH.
         #[setting(GRAFANA_HOME, "grafana-home")]
         pub(crate) grafana_home: Option<PathBuf> = optional,
         /// How long to wait for the rest to be archived and counted after the simulators stopped.
@@ -79,16 +81,17 @@ service_kit::settings! {
 }
 
 service_kit::settings! {
-    /// Ports that the parts listen on.
+    /// Ports of the parts.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Ports {
-        /// Port of NATS; 0 is any free one, as below.
+        /// Port of NATS; 0 means any free port, also for the other ports.
         #[setting(UP_NATS_PORT, "nats-port", default = "4222")]
         pub(crate) nats: u16,
         /// Port of NATS' monitoring, on loopback.
         #[setting(UP_NATS_MONITOR_PORT, "nats-monitor-port", default = "8222")]
         pub(crate) nats_monitor: u16,
-        /// Port of PostgreSQL, on loopback; not the usual one, which the system's own may have.
+        /// Port of PostgreSQL, on loopback; not the usual one, which the system's own server may
+        /// use.
         #[setting(UP_POSTGRES_PORT, "postgres-port", default = "54320")]
         pub(crate) postgres: u16,
         /// Port of Prometheus.
@@ -115,10 +118,10 @@ service_kit::settings! {
     }
 }
 
-/// The tools look there for the addresses that they are not told.
+/// The data directory, in which the tools find addresses that are not set.
 pub const DATA_DIR: Setting = Config::LAKEGAUGE_DATA_DIR;
 
-/// One fifth of the rate is the warehouse's: a lake sees many requests for one query.
+/// One fifth of the rate is the warehouse's, because a lake gets many requests per query.
 const WAREHOUSE_SHARE: u64 = 5;
 
 impl Config {
@@ -132,7 +135,7 @@ impl Config {
         (self.rate / WAREHOUSE_SHARE).max(1)
     }
 
-    /// Where one reaches a port that is bound to [`Config::bind`].
+    /// The address for connections to a port that is bound to [`Config::bind`].
     pub(crate) fn reach(&self, port: u16) -> SocketAddr {
         let ip = match self.bind {
             IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
@@ -142,7 +145,7 @@ impl Config {
         SocketAddr::new(ip, port)
     }
 
-    /// Every port with its flag and the address it is bound to, in the order of starting.
+    /// Every port with its setting and the address it is bound to, in the order of starting.
     pub(crate) fn ports_mut(&mut self) -> [(&'static Setting, IpAddr, &mut u16); 10] {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let (bind, ports) = (self.bind, &mut self.ports);
@@ -165,7 +168,8 @@ fn incidents() -> Vec<(&'static str, &'static str)> {
     Incident::choices().into_iter().map(|(name, _)| (name, name)).collect()
 }
 
-/// A duration as people write it: `90s`, `5m`, `1h`, `1500ms`; a bare number is seconds.
+/// A duration as people write it: `90s`, `5m`, `1h`, `1500ms`; a number without a unit means
+/// seconds.
 fn duration(text: &str) -> Result<Duration, &'static str> {
     const FORM: &str = "must be a time such as 90s, 5m, 1h or 1500ms";
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -215,7 +219,7 @@ mod tests {
         let flags = Flags::default();
         let environment = BTreeMap::from([("UP_NATS_PORT", "70000"), ("UP_METRICS_PORT", "x")]);
         let mut settings = Settings::new(&flags, &environment);
-        assert!(Config::load(&mut settings).is_none());
+        assert!(Config::load(&mut settings).is_err());
         assert_eq!(settings.finish().unwrap_err().0.len(), 2);
     }
 }

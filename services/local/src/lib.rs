@@ -1,7 +1,7 @@
-//! The whole pipeline on this machine, each part a process of its own: what `lakegauge up` does.
+//! `lakegauge up`: the whole pipeline on this machine, each part as a process of its own.
 //!
-//! Starts the servers where they are installed, and the executable that it runs from once for each
-//! service; starts what dies again, stops in order, and says whether the sums agree.
+//! It starts the installed servers, and its own executable once for each service. It restarts parts
+//! that die, stops them in order, and reports whether the sums agree.
 
 #![expect(clippy::print_stderr, reason = "people start it in a terminal")]
 
@@ -28,7 +28,7 @@ mod troubles;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use service_kit::{Environment, Setting, Settings, Strings as _};
+use service_kit::{Environment, Setting, Settings, Strings as _, settings::Recorded};
 
 use config::Config;
 pub use config::DATA_DIR;
@@ -36,10 +36,10 @@ pub use environment::OF_OTHER_SERVERS;
 use parts::Executable;
 pub use parts::SettingsOf;
 
-/// Runs the pipeline until it is asked to end; the answer is whether every part was healthy and the
-/// sums agree.
+/// Runs the pipeline until it is asked to end. Returns whether every part was healthy and the sums
+/// agree.
 ///
-/// The executable that this runs in must have every service as a subcommand.
+/// The executable of this process must have every service as a subcommand.
 ///
 /// # Errors
 ///
@@ -47,13 +47,13 @@ pub use parts::SettingsOf;
 pub fn run(mut settings: Settings<'_>, settings_of: SettingsOf) -> anyhow::Result<bool> {
     let config = Config::load(&mut settings);
     settings.finish()?;
-    let config = config.context("the settings could not be loaded")?;
+    let config = config.map_err(|Recorded| anyhow::anyhow!("the settings could not be loaded"))?;
     let executable = Executable::find(settings_of)?;
     environment::without_others(&executable.path)?;
-    // What is made here is its owner's alone, and so is what the parts make, whatever the umask of
-    // the one who starts us.
+    // Files that are created here, or by the parts, are accessible only to the owner, whatever the
+    // user's umask.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    // One thread: the system ties each part's life to the thread that started it.
+    // One thread, because the system ties each part's life to the thread that started it.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -66,16 +66,16 @@ pub fn settings() -> Vec<Setting> {
     Config::table()
 }
 
-/// Reads the settings for their problems only.
+/// Reads the settings only for their problems.
 pub fn load(settings: &mut Settings<'_>) {
-    Config::load(settings);
+    drop(Config::load(settings));
 }
 
-/// The servers that would be started, or why they can't.
+/// The servers that `up` would start, or why it can't.
 pub fn servers() -> Vec<Result<String, String>> {
     let flags = service_kit::Flags::default();
     let mut settings = Settings::new(&flags, &Environment);
-    let Some(config) = Config::load(&mut settings) else { return Vec::new() };
+    let Ok(config) = Config::load(&mut settings) else { return Vec::new() };
     let told = |name: &str, found: anyhow::Result<PathBuf>| match found {
         Ok(path) => Ok(format!("{name} for `up`: {}", path.display())),
         Err(error) => Err(format!("{error:#}")),

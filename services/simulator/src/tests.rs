@@ -412,7 +412,7 @@ fn settings_say_all_that_is_wrong_with_them() {
     ];
     let flags = with_flags("SIMULATE_LAKE_", &wrong);
     let mut settings = Settings::new(&flags, &none);
-    let _ = lake::Config::load(&mut settings);
+    drop(lake::Config::load(&mut settings));
     let problems = settings.finish().unwrap_err().0;
     assert_eq!(problems.len(), wrong.len(), "{problems:?}");
     for table in [lake::Config::table(), warehouse::Config::table()] {

@@ -1,11 +1,11 @@
-//! The bus as a service takes it: settings from the command line and the environment, a connection
-//! that waits for the server, streams that stand.
+//! The bus in a service: settings from the command line and the environment, a connection that
+//! waits for the server, and streams that exist.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::Rules;
-use service_kit::{Backoff, Condition, Context, Setting, Settings};
+use service_kit::{Backoff, Condition, Context, Setting, Settings, settings::Recorded};
 
 use crate::{
     connection::Bus,
@@ -15,16 +15,16 @@ use crate::{
     topology::Topology,
 };
 
-/// How late readiness may tell that the connection was lost or stands again.
+/// How late readiness may report that the connection was lost or is back.
 const CONNECTION_POLL: Duration = Duration::from_millis(500);
 
 service_kit::settings! {
     struct NewPipeline {
-        /// Rules of a pipeline that is new, as name=value with semicolons between them:
-        /// derived_ids_max, runs_max, holes_per_run_max, objects_max, labels_max, future_skew_s,
-        /// retention_days, sample_interval_s, and windows: lengths of windows and how long each is
-        /// kept, 10s:1d,60s:3d,3600s unless set. They hold for as long as it lives: one that is named
-        /// later must be the one in force.
+        /// Rules of a new pipeline, as name=value, separated by semicolons: derived_ids_max,
+        /// runs_max, holes_per_run_max, objects_max, labels_max, future_skew_s, retention_days,
+        /// sample_interval_s, and windows: the lengths of windows and how long each is kept,
+        /// 10s:1d,60s:3d,3600s unless set. The rules are fixed for the pipeline's life; a rule that
+        /// is set later must equal the one in force.
         #[setting(NATS_STREAM_RULES, "nats-stream-rules", default = "")]
         rules: (Rules, BTreeMap<String, String>) = parse_by(rules_from),
     }
@@ -35,46 +35,46 @@ pub fn table() -> Vec<Setting> {
     [BusSettings::table(), TopologyOverrides::table(), NewPipeline::table()].concat()
 }
 
-/// What a service is told about the bus.
+/// Settings of the bus in a service.
 #[derive(Clone, Debug)]
 pub struct BusConfig {
-    /// How to reach it.
+    /// How to reach the bus.
     pub settings: BusSettings,
-    /// The streams that must stand.
+    /// The streams that must exist.
     pub topology: Topology,
-    /// The rules of a pipeline that is new.
+    /// The rules of a new pipeline.
     pub rules: Rules,
 }
 
 impl BusConfig {
-    /// The streams of a pipeline that is begun with these rules, whatever the settings name.
+    /// The streams of a pipeline that is begun with these rules, whatever the settings say.
     #[must_use]
     pub fn begun_with(&self, rules: &Rules) -> Topology {
         self.topology.clone().begun_with(rules)
     }
 }
 
-/// The setting that names the rules of a pipeline that is new.
+/// The setting for the rules of a new pipeline.
 pub fn rules_table() -> Vec<Setting> {
     NewPipeline::table()
 }
 
-/// Reads the rules of a pipeline that is new, for a tool that makes no streams.
-pub fn load_rules(settings: &mut Settings<'_>) -> Option<Rules> {
-    Some(NewPipeline::load(settings)?.rules.0)
+/// Reads the rules of a new pipeline, for a tool that creates no streams.
+pub fn load_rules(settings: &mut Settings<'_>) -> Result<Rules, Recorded> {
+    Ok(NewPipeline::load(settings)?.rules.0)
 }
 
 /// Reads every setting of the bus, for a connection of this name.
-pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<BusConfig> {
+pub fn load(name: &str, settings: &mut Settings<'_>) -> Result<BusConfig, Recorded> {
     let connection = BusSettings::load_named(name, settings);
     let overrides = TopologyOverrides::load(settings);
     let rules = NewPipeline::load(settings);
     let (settings, (rules, named)) = (connection?, rules?.rules);
     let topology = Topology::embedded(&settings.subject_prefix, &overrides?, &rules);
-    Some(BusConfig { settings, topology: topology.demanding(named), rules })
+    Ok(BusConfig { settings, topology: topology.demanding(named), rules })
 }
 
-/// The rules of a new pipeline, and those of them that were named, by their keys in metadata.
+/// The rules of a new pipeline, and those of them that were set, by their keys in metadata.
 fn rules_from(text: &str) -> Result<(Rules, BTreeMap<String, String>), String> {
     let mut metadata = Rules::default().to_metadata();
     let mut names = Vec::new();
@@ -87,18 +87,18 @@ fn rules_from(text: &str) -> Result<(Rules, BTreeMap<String, String>), String> {
     }
     let rules = Rules::from_metadata(&metadata)
         .map_err(|error| format!("gives a rule a value that it can't have: {error}"))?;
-    // As the rules themselves write their values.
+    // Values are compared in the form in which the rules themselves write them.
     let mut named = rules.to_metadata();
     named.retain(|key, _| names.contains(key));
     Ok((rules, named))
 }
 
-/// Connects and makes the streams stand, however long the server needs; nothing: the service
-/// drains.
+/// Connects and creates the missing streams, however long the server needs. `None` if the service
+/// drains first.
 ///
 /// # Errors
 ///
-/// What only a person can change.
+/// Errors that only a person can correct.
 pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus>, BusError> {
     let mut jitter = context.jitter();
     let mut backoff = Backoff::default();
@@ -117,7 +117,7 @@ pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus
                 return Ok(Some(bus));
             }
             Err(error) if error.recovery() == Recovery::Retry => error,
-            // Of a login that was good a moment ago.
+            // The login was valid a moment ago.
             Err(error @ (BusError::Refused { .. } | BusError::Setting { .. })) if was_connected => {
                 error
             }
@@ -136,16 +136,17 @@ pub async fn connect(config: &BusConfig, context: &Context) -> Result<Option<Bus
 }
 
 service_kit::metrics! {
-    /// How the connection is, for those who are not asked but watch.
+    /// The state of the connection, for monitoring.
     struct ConnectionGauges {
-        connected: gauge("lakegauge_nats_connected", "Whether the connection to NATS stands."),
+        connected: gauge("lakegauge_nats_connected",
+            "1 while there is a connection to NATS, otherwise 0."),
         refused: gauge("lakegauge_nats_login_refused",
-            "Whether NATS refuses the login that was good before, or its file can't be read; \
-             /readyz says which and since when."),
+            "1 while NATS refuses a login that it accepted before, or the login's file can't be \
+             read, otherwise 0; /readyz reports which and since when."),
     }
 }
 
-/// Keeps readiness and metrics true to the connection for as long as the process lives.
+/// Keeps readiness and metrics up to date for as long as the process lives.
 async fn watch_connection(bus: Bus, condition: Condition, gauges: ConnectionGauges) {
     loop {
         let (connected, outage) = (bus.is_connected(), bus.outage());
@@ -186,7 +187,7 @@ mod tests {
         let mut settings = Settings::new(&flags, environment);
         let config = load("test", &mut settings);
         settings.finish().map_err(|problems| problems.to_string())?;
-        config.ok_or_else(|| "no problem was named".to_owned())
+        config.map_err(|Recorded| "no problem was named".to_owned())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use service_kit::{Secret, Settings};
+use service_kit::{Secret, Settings, settings::Recorded};
 
 use crate::addresses::{self, BrokerAddresses};
 
@@ -13,10 +13,10 @@ service_kit::settings! {
     /// How to reach NATS.
     #[derive(Clone, PartialEq, Eq)]
     pub struct BusSettings {
-        /// Address of NATS; several of one cluster with commas between them; tls:// demands TLS. Of a
-        /// file that NATS_URL_FILE names the login is read again at each connect, the servers at start
-        /// only.
-        // Secret, since people put user and password into it.
+        /// Address of NATS; several addresses of one cluster are separated by commas; tls://
+        /// requires TLS. In a file that NATS_URL_FILE names, the login is read again at each
+        /// connect, the servers only at the start.
+        // Secret, because people write user and password into it.
         #[secret(NATS_URL, "nats-url", default = "nats://127.0.0.1:4222")]
         pub url: Secret = required_secret,
         /// Credentials file (.creds) to log in with; read again at each connect.
@@ -28,42 +28,43 @@ service_kit::settings! {
         /// User to log in with, together with NATS_PASSWORD.
         #[setting(NATS_USER, "nats-user")]
         pub user: Option<String> = optional,
-        /// Password of NATS_USER. A file that NATS_PASSWORD_FILE names is read again at each connect.
+        /// Password of NATS_USER. A file that NATS_PASSWORD_FILE names is read again at each
+        /// connect.
         #[secret(NATS_PASSWORD, "nats-password")]
         pub password: Option<Secret> = secret,
         /// Token to log in with. A file that NATS_TOKEN_FILE names is read again at each connect.
         #[secret(NATS_TOKEN, "nats-token")]
         pub token: Option<Secret> = secret,
-        /// PEM file with the certificate authorities to trust instead of the system's; read again at
-        /// each connect.
+        /// PEM file with the certificate authorities to trust instead of the system's; read again
+        /// at each connect.
         #[setting(NATS_CA_FILE, "nats-ca-file")]
         pub ca_file: Option<PathBuf> = optional,
-        /// PEM file with our own certificate, for servers that demand one (tls { verify: true }); read
-        /// again at each connect, as is NATS_KEY_FILE.
+        /// PEM file with this program's own certificate, for servers that require one (tls {
+        /// verify: true }); read again at each connect, like NATS_KEY_FILE.
         #[setting(NATS_CERT_FILE, "nats-cert-file")]
         pub certificate_file: Option<PathBuf> = optional,
         /// PEM file with the private key of NATS_CERT_FILE.
         #[setting(NATS_KEY_FILE, "nats-key-file")]
         pub key_file: Option<PathBuf> = optional,
-        /// Put before every subject (acme gives acme.lake.access.…) and, with _, before every stream
+        /// Prefix of every subject (acme gives acme.lake.access.…) and, with _, of every stream
         /// name, so that several pipelines can share one account.
         #[setting(NATS_SUBJECT_PREFIX, "nats-subject-prefix", default = "")]
         pub subject_prefix: String = parse_by(without_dot),
-        /// Beginning of the subjects that answers come to. With one for each user (_INBOX_archiver)
-        /// the server can be told that no other may listen there.
+        /// Prefix of the subjects for answers. If each user has its own (_INBOX_archiver), the
+        /// server can be configured so that no other user may listen there.
         #[setting(NATS_INBOX_PREFIX, "nats-inbox-prefix", default = "_INBOX")]
         pub inbox_prefix: String = parse_by(without_dot),
-        /// What the server's `connz` shows for this connection.
+        /// The name that the server's `connz` shows for this connection.
         #[fixed("lakegauge".to_owned())]
         pub name: String,
         /// Longest wait for a connection to one server.
         #[setting(NATS_CONNECT_TIMEOUT_MS, "nats-connect-timeout-ms", default = "5000")]
         pub connect_timeout: Duration = duration_ms_above_0,
-        /// Longest wait for an answer or an acknowledgement before it is asked again.
+        /// Longest wait for an answer or an acknowledgement before the request is repeated.
         #[setting(NATS_REQUEST_TIMEOUT_MS, "nats-request-timeout-ms", default = "5000")]
         pub request_timeout: Duration = duration_ms_above_0,
-        /// From when on a message that was published and is not acknowledged is told in the log and in
-        /// /readyz, with the reason.
+        /// Time after which a message that was published and not acknowledged is reported in the
+        /// log and in /readyz, with the reason.
         #[setting(NATS_UNCONFIRMED_AFTER_MS, "nats-unconfirmed-after-ms", default = "5000")]
         pub unconfirmed_after: Duration = duration_ms_above_0,
         /// Time between pings; two without an answer end the connection and start another.
@@ -78,7 +79,7 @@ impl Default for BusSettings {
     }
 }
 
-/// Shows neither password nor what stands before the host in the address.
+/// Shows neither the password nor the login in the address.
 impl fmt::Debug for BusSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BusSettings")
@@ -98,18 +99,18 @@ impl fmt::Debug for BusSettings {
     }
 }
 
-/// What is wrong with a setting. Contains no value.
+/// What is wrong with a setting. It contains no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting.
+    /// The setting's key.
     pub key: &'static str,
     /// What is wrong with it.
     pub detail: String,
 }
 
 impl BusSettings {
-    /// Reads every setting and looks at them together, for a connection of this name.
-    pub fn load_named(name: &str, settings: &mut Settings<'_>) -> Option<Self> {
+    /// Reads every setting and checks them together, for a connection of this name.
+    pub fn load_named(name: &str, settings: &mut Settings<'_>) -> Result<Self, Recorded> {
         let found_before = settings.problem_count();
         let loaded = Self { name: name.to_owned(), ..Self::load(settings)? };
         for Problem { key, detail } in loaded.problems() {
@@ -117,10 +118,10 @@ impl BusSettings {
                 settings.problem(setting, &detail);
             }
         }
-        (settings.problem_count() == found_before).then_some(loaded)
+        if settings.problem_count() == found_before { Ok(loaded) } else { Err(Recorded) }
     }
 
-    /// What is wrong with these settings taken together.
+    /// What is wrong with the combination of these settings.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut problem =
@@ -147,7 +148,7 @@ impl BusSettings {
             if !is_subject(prefix) {
                 problem(
                     key,
-                    "must be tokens of letters, digits, - and _ with single dots between them",
+                    "must be tokens of letters, digits, - and _, separated by single dots",
                 );
             }
         };
@@ -161,19 +162,19 @@ impl BusSettings {
         problems
     }
 
-    /// The addresses as they are now.
+    /// The current addresses.
     pub(crate) fn addresses(&self) -> Result<BrokerAddresses, String> {
         addresses::read(&self.url.read().map_err(|problem| problem.to_string())?)
     }
 
-    /// The addresses without user and password, fit for a log.
+    /// The addresses without user and password, for logs.
     pub fn shown_url(&self) -> String {
         self.addresses()
             .map_or_else(|_| "an invalid address".to_owned(), |addresses| addresses.shown)
     }
 }
 
-/// Whether it is a subject without wildcards, of tokens that are safe everywhere.
+/// Whether a text is a subject without wildcards, of tokens that are safe everywhere.
 fn is_subject(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.split('.').all(|token| !token.is_empty() && token.chars().all(legal))

@@ -8,18 +8,18 @@ use anyhow::Context as _;
 use prometheus::{IntGauge, Opts, Registry};
 
 use crate::logs::{LOG_FORMAT, LOG_LEVEL, LogConfig};
-use crate::settings::{Environment, Flags, Setting, Settings, Strings};
+use crate::settings::{Environment, Flags, Recorded, Setting, Settings, Strings};
 use crate::{Clock, Jitter, Latch, Lifecycle, Readiness, admin, fail_points, http, lifecycle};
 
-/// The settings are wrong (`EX_USAGE` of sysexits.h).
+/// Exit status for wrong settings (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
-/// What the service was pointed at does not belong together (`EX_CONFIG` of sysexits.h).
+/// Exit status for servers that don't belong together (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIGURATION: u8 = 78;
 
 /// Where Linux keeps the machine's name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
-/// Address of the admin port. Its default is the service's own.
+/// Address of the admin port. Each service has its own default.
 pub const ADMIN_ADDR: Setting = Setting {
     key: "ADMIN_ADDR",
     flag: "admin-addr",
@@ -37,14 +37,14 @@ pub const SHUTDOWN_GRACE_MS: Setting = Setting {
     secret: false,
 };
 
-/// What the frame must know of a service.
+/// What the frame must know about a service.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
-    /// Name in logs and metrics, `archiver`.
+    /// The service's name in logs and metrics, `archiver`.
     pub name: &'static str,
-    /// Release, as `env!("CARGO_PKG_VERSION")`.
+    /// The release, as in `env!("CARGO_PKG_VERSION")`.
     pub version: &'static str,
-    /// Where the admin port is without a setting.
+    /// The default address of the admin port.
     pub admin_addr: &'static str,
 }
 
@@ -55,41 +55,42 @@ impl Service {
         [admin, LOG_FORMAT, LOG_LEVEL, SHUTDOWN_GRACE_MS]
     }
 
-    /// Reads the settings of the frame: where the admin port is, and how long draining may take.
-    pub fn load(&self, settings: &mut Settings<'_>) -> Option<(SocketAddr, Duration)> {
+    /// Reads the settings of the frame: the address of the admin port, and how long draining may
+    /// take.
+    pub fn load(&self, settings: &mut Settings<'_>) -> Result<(SocketAddr, Duration), Recorded> {
         let [admin, ..] = self.settings();
         let admin_addr = settings.parse(&admin);
         let grace = settings.duration_ms(&SHUTDOWN_GRACE_MS);
-        admin_addr.zip(grace)
+        Ok((admin_addr?, grace?))
     }
 }
 
-/// What a service is given to run.
+/// What a service gets for its run.
 #[derive(Debug)]
 pub struct Context {
-    /// Which service it is.
+    /// The service.
     pub service: Service,
     /// The only clock.
     pub clock: Clock,
-    /// Tells when to drain, and waits for spawned tasks.
+    /// Signals when to drain, and waits for spawned tasks.
     pub lifecycle: Lifecycle,
     /// The metrics on the admin port.
     pub registry: Registry,
-    /// What `/readyz` answers from: conditions that can fail and heal again.
+    /// The source of `/readyz`: conditions that can fail and recover.
     pub readiness: Readiness,
-    /// Drop it once the service is connected and caught up.
+    /// Must be dropped once the service is connected and has caught up.
     pub not_ready: Latch,
 }
 
 impl Context {
-    /// Machine and process, which tell this process from every other that runs now.
+    /// Machine and process, which distinguish this process from every other that runs now.
     pub fn instance(&self) -> String {
-        // Elsewhere than on Linux people are told the process only.
+        // On other systems than Linux, only the process is shown.
         let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
         format!("{}:{}", host.trim(), std::process::id())
     }
 
-    /// Randomness for pauses, different in each process.
+    /// Pseudo-random numbers for pauses, different in each process.
     pub fn jitter(&self) -> Jitter {
         let now = self.clock.now_us().unsigned_abs();
         Jitter::seeded(now ^ (u64::from(std::process::id()) << 40))
@@ -104,17 +105,18 @@ struct Frame<C> {
 
 /// Runs a service from settings to exit status. This is the whole `main` of every service.
 ///
-/// In this order: the logs, so that all else can be reported; every setting, before any socket is
-/// opened; the runtime; the handlers of SIGTERM and SIGINT; the admin port, bound before anything
-/// is spawned; the service. Draining begins with the first signal, the first failed task, or when
-/// `run` ends, and has a deadline.
+/// In this order: the logs, so that everything else can be reported; every setting, before any
+/// socket is opened; the runtime; the handlers of SIGTERM and SIGINT; the admin port, bound before
+/// anything is spawned; the service. Draining begins with the first signal, the first failed task,
+/// or when `run` ends, and has a deadline.
 ///
-/// The status is 0 only if the service succeeded and everything drained, 64 if a setting was
-/// wrong, what `status` says of an error otherwise. A second signal ends the process at once, with 1.
+/// The exit status is 0 only if the service succeeded and everything drained, 64 if a setting was
+/// wrong, and otherwise what `status` returns for the error. A second signal ends the process at
+/// once, with 1.
 pub fn main<C>(
     service: &Service,
     flags: &Flags,
-    load: impl FnOnce(&mut Settings<'_>) -> Option<C>,
+    load: impl FnOnce(&mut Settings<'_>) -> Result<C, Recorded>,
     run: impl AsyncFnOnce(Context, C) -> anyhow::Result<()>,
     status: impl FnOnce(&anyhow::Error) -> ExitCode,
 ) -> ExitCode {
@@ -137,7 +139,7 @@ fn load_all<C>(
     service: &Service,
     flags: &Flags,
     environment: &dyn Strings,
-    load: impl FnOnce(&mut Settings<'_>) -> Option<C>,
+    load: impl FnOnce(&mut Settings<'_>) -> Result<C, Recorded>,
 ) -> Option<Frame<C>> {
     let mut settings = Settings::new(flags, environment);
     LogConfig::load(&mut settings).install();
@@ -154,8 +156,8 @@ fn load_all<C>(
         }
         return None;
     }
-    let Some(((admin_addr, grace), config)) = frame.zip(config) else {
-        // A `load` that returns nothing must say why; this is what remains when it did not.
+    let (Ok((admin_addr, grace)), Ok(config)) = (frame, config) else {
+        // A `load` that fails must record a problem; this line is for one that did not.
         tracing::error!(service = service.name, "the settings could not be loaded");
         return None;
     };
@@ -173,7 +175,7 @@ fn enter<C>(
         .build()
         .context("the runtime can't be built")?;
     let ended = runtime.block_on(supervise(service, frame, run));
-    // What was not waited for is not waited for here either.
+    // Tasks that `finish` did not wait for are not waited for here either.
     runtime.shutdown_background();
     ended
 }
@@ -216,11 +218,11 @@ async fn supervise<C>(
         }
     };
     let drained = lifecycle.finish(frame.grace).await;
-    // The first failure is the cause; what follows from it was logged by `finish`.
+    // The first failure is the cause; later ones were logged by `finish`.
     ended.and(drained)
 }
 
-/// Completes when the service has been draining for as long as the grace.
+/// Completes when the service has been draining for the grace period.
 async fn deadline(lifecycle: &Lifecycle, grace: Duration) {
     lifecycle.draining().await;
     tokio::time::sleep(grace).await;

@@ -1,4 +1,4 @@
-//! Settings by flag and environment, with all their problems at once.
+//! Settings from flags and the environment, with all their problems at once.
 
 mod declare;
 
@@ -12,32 +12,32 @@ use std::time::Duration;
 
 use crate::Secret;
 
-/// One setting: what it is called, what it means and what holds when nobody sets it.
+/// One setting: its names, its meaning and its default.
 ///
-/// [`settings!`](crate::settings!) declares them. From the tables come the flags of the command line,
-/// their help, and `.env.example`.
+/// [`settings!`](crate::settings!) declares settings. The flags of the command line, their help and
+/// `.env.example` are made from the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// Name in the environment, `ARCHIVER_BATCH_AGE_MS_MAX`. A number's unit is in the name.
     pub key: &'static str,
     /// Name on the command line without the dashes, `batch-age-ms-max`.
     pub flag: &'static str,
-    /// What holds when it is not set; nothing where the service works without.
+    /// The value if it is not set; `None` if the service works without a value.
     pub default: Option<&'static str>,
-    /// What it does, in one sentence, with the consequence where that is not obvious.
+    /// What it does, in one sentence, with the consequences if they are not obvious.
     pub help: &'static str,
-    /// Whether its value must never be printed. A secret of the environment may stand in a file, as
-    /// people mount them into containers: with `_FILE` behind its key the variable names the file,
-    /// see [`Settings::secret`].
+    /// Whether its value must never be printed. A secret of the environment may be in a file, as
+    /// people mount them into containers: the variable with `_FILE` after the key contains the
+    /// file's path, see [`Settings::secret`].
     pub secret: bool,
 }
 
-/// Where strings come from: the environment, or a map in tests.
+/// A source of strings: the environment, or a map in tests.
 pub trait Strings {
-    /// The value under the key, if there is one.
+    /// The value of the key, if there is one.
     fn get(&self, key: &str) -> Option<String>;
 
-    /// Whether what stands under the key is text; one that is not set is.
+    /// Whether the value of the key is valid text; `true` if it is not set.
     fn is_text(&self, key: &str) -> bool {
         let _always_here = key;
         true
@@ -50,12 +50,12 @@ pub trait Strings {
     }
 }
 
-/// The process environment. The only reader of it.
+/// The process environment. Only this type reads it.
 #[derive(Clone, Copy, Debug)]
 pub struct Environment;
 
 impl Environment {
-    /// The value under the key as the system has it, for a child process.
+    /// The value of the key as the system stores it, for a child process.
     pub fn raw(key: &str) -> Option<OsString> {
         std::env::var_os(key)
     }
@@ -68,7 +68,7 @@ impl Environment {
 
 impl Strings for Environment {
     fn get(&self, key: &str) -> Option<String> {
-        // Bytes that are no text are a problem of the setting, see `is_text`.
+        // Bytes that are not UTF-8 are a problem of the setting, see `is_text`.
         std::env::var_os(key).map(|value| value.to_string_lossy().into_owned())
     }
 
@@ -94,27 +94,27 @@ impl Strings for BTreeMap<&str, &str> {
     }
 }
 
-/// What stood on the command line, under the keys of the settings.
+/// The values of the command line, by the keys of the settings.
 #[derive(Clone, Debug, Default)]
 pub struct Flags(BTreeMap<String, String>);
 
 impl Flags {
-    /// Records the value of one flag under the key of its setting.
+    /// Records the value of one flag, by the key of its setting.
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
         self.0.insert(key.to_owned(), value.into());
     }
 
-    /// The value under the key of a setting, if the command line has one.
+    /// The value for the key of a setting, if the command line has one.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 }
 
-/// Reads settings, flag before environment before default, and remembers what was wrong.
+/// Reads settings (flags first, then the environment, then defaults), and records their problems.
 ///
-/// The readers return nothing for a setting with a problem, so that a `load` function can go on
-/// and report the next one too; [`Settings::finish`] gives the sum. No message contains a value,
-/// since it may be a secret.
+/// The readers return [`Recorded`] for a setting with a problem, so that a `load` function can
+/// continue and find the next one too; [`Settings::finish`] returns all of them. No message
+/// contains a value, since it may be a secret.
 pub struct Settings<'a> {
     flags: &'a Flags,
     environment: &'a dyn Strings,
@@ -138,7 +138,7 @@ pub struct SettingProblem {
     /// The setting.
     pub setting: Setting,
     detail: String,
-    /// Whether nobody set it although it is needed.
+    /// Whether it is required but not set.
     pub is_missing: bool,
 }
 
@@ -148,7 +148,7 @@ impl fmt::Display for SettingProblem {
     }
 }
 
-/// Every problem of the settings, none with a value in it.
+/// Every problem of the settings, none of which contains a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSettings(pub Vec<SettingProblem>);
 
@@ -161,8 +161,12 @@ impl fmt::Display for InvalidSettings {
 
 impl std::error::Error for InvalidSettings {}
 
+/// A setting has a problem, which is recorded in its [`Settings`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recorded;
+
 impl<'a> Settings<'a> {
-    /// Settings over these flags and this environment.
+    /// Settings with these flags and this environment.
     pub fn new(flags: &'a Flags, environment: &'a dyn Strings) -> Self {
         Self {
             flags,
@@ -173,14 +177,20 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// What `load` gives where nobody sets anything.
-    pub fn defaults<T>(load: impl FnOnce(&mut Settings<'_>) -> Option<T>) -> Option<T> {
+    /// The result of `load` if nothing is set.
+    ///
+    /// # Errors
+    ///
+    /// A setting is required.
+    pub fn defaults<T>(
+        load: impl FnOnce(&mut Settings<'_>) -> Result<T, Recorded>,
+    ) -> Result<T, Recorded> {
         let (flags, environment) = (Flags::default(), BTreeMap::<String, String>::new());
         load(&mut Settings::new(&flags, &environment))
     }
 
-    /// A setting that must have a value, parsed.
-    pub fn parse<T>(&mut self, setting: &Setting) -> Option<T>
+    /// A required setting, parsed.
+    pub fn parse<T>(&mut self, setting: &Setting) -> Result<T, Recorded>
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -188,8 +198,8 @@ impl<'a> Settings<'a> {
         self.parse_by(setting, str::parse)
     }
 
-    /// A setting that may be absent: outer nothing for a problem, inner nothing for no value.
-    pub fn optional<T>(&mut self, setting: &Setting) -> Option<Option<T>>
+    /// A setting that may be absent, parsed.
+    pub fn optional<T>(&mut self, setting: &Setting) -> Result<Option<T>, Recorded>
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -197,156 +207,153 @@ impl<'a> Settings<'a> {
         self.optional_by(setting, str::parse)
     }
 
-    /// A setting that must have a value, by a function that says what is wrong with it.
+    /// A required setting, parsed by a function.
     pub fn parse_by<T, E: fmt::Display>(
         &mut self,
         setting: &Setting,
         parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
+    ) -> Result<T, Recorded> {
         let value = self.required(setting)?;
         self.converted(setting, parse(&value))
     }
 
-    /// A setting that may be absent, by a function that says what is wrong with it: outer nothing for a
-    /// problem, inner nothing for no value.
+    /// A setting that may be absent, parsed by a function.
     pub fn optional_by<T, E: fmt::Display>(
         &mut self,
         setting: &Setting,
         parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<Option<T>> {
-        match self.value(setting) {
-            None => Some(None),
+    ) -> Result<Option<T>, Recorded> {
+        match self.value(setting)? {
+            None => Ok(None),
             Some(value) => self.converted(setting, parse(&value)).map(Some),
         }
     }
 
-    /// A setting that must have a value, as it stands.
-    pub fn text(&mut self, setting: &Setting) -> Option<String> {
+    /// A required setting, as text.
+    pub fn text(&mut self, setting: &Setting) -> Result<String, Recorded> {
         self.required(setting)
     }
 
-    /// A secret that may be absent: outer nothing for a problem, inner nothing for no value. One in a
-    /// file is read again whenever it is used; here it must be readable and not empty.
-    pub fn secret(&mut self, setting: &Setting) -> Option<Option<Secret>> {
+    /// A secret that may be absent. A secret in a file is read again whenever it is used; here it
+    /// must be readable and not empty.
+    pub fn secret(&mut self, setting: &Setting) -> Result<Option<Secret>, Recorded> {
         if let Some(text) = self.by_flag_or_environment(setting) {
-            return Some(Some(Secret::Text(text)));
+            return Ok(Some(Secret::Text(text)));
         }
-        match self.in_file(setting) {
-            Some((secret, read)) => read.map(|_| Some(secret)),
-            None => Some(setting.default.map(Secret::from)),
-        }
+        Ok(match self.in_file(setting)? {
+            Some((secret, _)) => Some(secret),
+            None => setting.default.map(Secret::from),
+        })
     }
 
-    /// A secret that must have a value.
-    pub fn required_secret(&mut self, setting: &Setting) -> Option<Secret> {
-        let secret = self.secret(setting)?;
-        if secret.is_none() {
-            self.missing(setting, "is required");
-        }
-        secret
+    /// A required secret.
+    pub fn required_secret(&mut self, setting: &Setting) -> Result<Secret, Recorded> {
+        self.secret(setting)?.ok_or_else(|| self.missing(setting, "is required"))
     }
 
-    /// A number that must lie in the range, both ends included.
-    pub fn in_range<T>(&mut self, setting: &Setting, range: RangeInclusive<T>) -> Option<T>
+    /// A number in the range, both ends included.
+    pub fn in_range<T>(
+        &mut self,
+        setting: &Setting,
+        range: RangeInclusive<T>,
+    ) -> Result<T, Recorded>
     where
         T: FromStr + PartialOrd + fmt::Display,
         T::Err: fmt::Display,
     {
         let number = self.parse::<T>(setting)?;
         if range.contains(&number) {
-            return Some(number);
+            return Ok(number);
         }
-        self.problem(setting, &format!("must be from {} to {}", range.start(), range.end()));
-        None
+        let text = format!("must be from {} to {}", range.start(), range.end());
+        Err(self.problem(setting, &text))
     }
 
     /// A number of milliseconds.
-    pub fn duration_ms(&mut self, setting: &Setting) -> Option<Duration> {
+    pub fn duration_ms(&mut self, setting: &Setting) -> Result<Duration, Recorded> {
         self.parse::<u64>(setting).map(Duration::from_millis)
     }
 
-    /// A number of milliseconds above 0. Instead of a wrong one it is 1 ms, so that settings which are
-    /// looked at together with this one can be.
-    pub fn duration_ms_above_0(&mut self, setting: &Setting) -> Option<Duration> {
+    /// A number of milliseconds above 0. A wrong number is replaced by 1 ms, so that settings which
+    /// are checked together with this one can still be checked.
+    pub fn duration_ms_above_0(&mut self, setting: &Setting) -> Result<Duration, Recorded> {
         let parsed = self.text(setting)?.parse().ok().filter(|ms| *ms > 0);
         if parsed.is_none() {
             self.problem(setting, "must be a whole number of milliseconds above 0");
         }
-        Some(Duration::from_millis(parsed.unwrap_or(1)))
+        Ok(Duration::from_millis(parsed.unwrap_or(1)))
     }
 
     /// A number of seconds.
-    pub fn duration_s(&mut self, setting: &Setting) -> Option<Duration> {
+    pub fn duration_s(&mut self, setting: &Setting) -> Result<Duration, Recorded> {
         self.parse::<u64>(setting).map(Duration::from_secs)
     }
 
     /// Yes or no: `true`, `1`, `yes`, `on` and their opposites.
-    pub fn switch(&mut self, setting: &Setting) -> Option<bool> {
+    pub fn switch(&mut self, setting: &Setting) -> Result<bool, Recorded> {
         match self.required(setting)?.to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" | "on" => Some(true),
-            "false" | "0" | "no" | "off" => Some(false),
-            _ => {
-                self.problem(setting, "must be true or false");
-                None
-            }
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err(self.problem(setting, "must be true or false")),
         }
     }
 
-    /// Whether something is left on: the opposite of the switch that turns it off.
-    pub fn left_on(&mut self, setting: &Setting) -> Option<bool> {
+    /// Whether something stays on: the opposite of the switch that turns it off.
+    pub fn left_on(&mut self, setting: &Setting) -> Result<bool, Recorded> {
         self.switch(setting).map(|is_off| !is_off)
     }
 
     /// One of the named choices.
-    pub fn choice<T: Clone>(&mut self, setting: &Setting, choices: &[(&str, T)]) -> Option<T> {
+    pub fn choice<T: Clone>(
+        &mut self,
+        setting: &Setting,
+        choices: &[(&str, T)],
+    ) -> Result<T, Recorded> {
         let names = choices.iter().map(|(name, _)| (*name).to_owned());
         self.choices.insert(setting.key, names.collect());
         let value = self.required(setting)?;
         let found = choices.iter().find(|(name, _)| *name == value);
-        if found.is_none() {
+        found.map(|(_, choice)| choice.clone()).ok_or_else(|| {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            self.problem(setting, &format!("must be one of {}", names.join(", ")));
-        }
-        found.map(|(_, choice)| choice.clone())
+            self.problem(setting, &format!("must be one of {}", names.join(", ")))
+        })
     }
 
-    /// Records a problem that only the caller can see, such as two settings that exclude each
+    /// Records a problem that only the caller can find, such as two settings that exclude each
     /// other. The text must not contain a value.
-    pub fn problem(&mut self, setting: &Setting, text: &str) {
-        self.record(setting, text, false);
+    pub fn problem(&mut self, setting: &Setting, text: &str) -> Recorded {
+        self.record(setting, text, false)
     }
 
-    /// Records that nobody set it although it is needed.
-    pub fn missing(&mut self, setting: &Setting, text: &str) {
-        self.record(setting, text, true);
+    /// Records that a required setting is not set.
+    pub fn missing(&mut self, setting: &Setting, text: &str) -> Recorded {
+        self.record(setting, text, true)
     }
 
-    fn record(&mut self, setting: &Setting, text: &str, is_missing: bool) {
-        self.problems.push(SettingProblem {
-            setting: *setting,
-            detail: text.to_owned(),
-            is_missing,
-        });
+    fn record(&mut self, setting: &Setting, text: &str, is_missing: bool) -> Recorded {
+        let detail = text.to_owned();
+        self.problems.push(SettingProblem { setting: *setting, detail, is_missing });
+        Recorded
     }
 
-    /// How many problems were found until now.
+    /// How many problems were found so far.
     pub fn problem_count(&self) -> usize {
         self.problems.len()
     }
 
-    /// Which settings were given, and whether by flag or environment. No values.
+    /// Which settings were given, and whether by flag or environment, without values.
     pub fn given(&self) -> String {
         let given: Vec<String> =
             self.given.iter().map(|(key, origin)| format!("{key} by {origin}")).collect();
         if given.is_empty() { "defaults only".to_owned() } else { given.join(", ") }
     }
 
-    /// The words of each setting that was read as a choice, by its key.
+    /// The choices of each setting that was read as a choice, by its key.
     pub const fn choices(&self) -> &BTreeMap<&'static str, Vec<String>> {
         &self.choices
     }
 
-    /// Whether everything that was read was right.
+    /// Whether all settings that were read are valid.
     ///
     /// # Errors
     ///
@@ -359,30 +366,26 @@ impl<'a> Settings<'a> {
         &mut self,
         setting: &Setting,
         result: Result<T, E>,
-    ) -> Option<T> {
-        result.map_err(|error| self.problem(setting, &error.to_string())).ok()
+    ) -> Result<T, Recorded> {
+        result.map_err(|error| self.problem(setting, &error.to_string()))
     }
 
-    fn required(&mut self, setting: &Setting) -> Option<String> {
-        let value = self.value(setting);
-        if value.is_none() {
-            self.missing(setting, "is required");
-        }
-        value
+    fn required(&mut self, setting: &Setting) -> Result<String, Recorded> {
+        self.value(setting)?.ok_or_else(|| self.missing(setting, "is required"))
     }
 
-    fn value(&mut self, setting: &Setting) -> Option<String> {
+    fn value(&mut self, setting: &Setting) -> Result<Option<String>, Recorded> {
         if let Some(value) = self.by_flag_or_environment(setting) {
-            return Some(value);
+            return Ok(Some(value));
         }
-        if let Some((_, read)) = self.in_file(setting) {
-            return read;
-        }
-        setting.default.map(str::to_owned)
+        Ok(match self.in_file(setting)? {
+            Some((_, value)) => Some(value),
+            None => setting.default.map(str::to_owned),
+        })
     }
 
-    /// What flag or environment give. An empty value is none: that is how Compose files and `.env`
-    /// files unset one.
+    /// The value from flag or environment. An empty value counts as not set, because Compose and
+    /// `.env` files unset settings this way.
     fn by_flag_or_environment(&mut self, setting: &Setting) -> Option<String> {
         let filled = |value: &String| !value.is_empty();
         if let Some(value) = self.flags.0.get(setting.key).cloned().filter(filled) {
@@ -392,7 +395,7 @@ impl<'a> Settings<'a> {
         if let Some(value) = self.environment.get(setting.key).filter(filled) {
             self.given.insert(setting.key, "environment");
             if !self.environment.is_text(setting.key) {
-                // A path with other bytes in it would be another path.
+                // A path with replaced bytes would be another path.
                 self.problem(setting, "is not UTF-8");
             }
             return Some(value);
@@ -400,15 +403,14 @@ impl<'a> Settings<'a> {
         None
     }
 
-    /// A secret whose file is named, with what stands there now; that it can't be read is a problem.
-    fn in_file(&mut self, setting: &Setting) -> Option<(Secret, Option<String>)> {
-        let path = setting.secret.then(|| self.environment.file(setting.key)).flatten()?;
+    /// A secret whose file is named, with the file's current contents.
+    fn in_file(&mut self, setting: &Setting) -> Result<Option<(Secret, String)>, Recorded> {
+        let path = setting.secret.then(|| self.environment.file(setting.key)).flatten();
+        let Some(path) = path else { return Ok(None) };
         let secret = Secret::File { key: setting.key, path };
-        let read = secret.read().map_err(|problem| self.problem(setting, &problem.to_string()));
-        if read.is_ok() {
-            self.given.insert(setting.key, "file");
-        }
-        Some((secret, read.ok()))
+        let value = self.converted(setting, secret.read())?;
+        self.given.insert(setting.key, "file");
+        Ok(Some((secret, value)))
     }
 }
 
@@ -447,9 +449,9 @@ mod tests {
         let environment = BTreeMap::from([("BATCH_LEN_MAX", "0"), ("ADDR", "hunter2")]);
         let mut settings = Settings::new(&flags, &environment);
         let addr = Setting { key: "ADDR", flag: "addr", ..URL };
-        assert_eq!(settings.parse::<NonZeroUsize>(&LEN), None);
-        assert_eq!(settings.parse::<std::net::SocketAddr>(&addr), None);
-        assert_eq!(settings.text(&URL), None);
+        assert_eq!(settings.parse::<NonZeroUsize>(&LEN), Err(Recorded));
+        assert_eq!(settings.parse::<std::net::SocketAddr>(&addr), Err(Recorded));
+        assert_eq!(settings.text(&URL), Err(Recorded));
         let text = settings.finish().unwrap_err().to_string();
         assert_eq!(
             text,
@@ -463,13 +465,13 @@ mod tests {
         let flags = Flags::default();
         let environment = BTreeMap::from([("BATCH_LEN_MAX", ""), ("URL", "")]);
         let mut settings = Settings::new(&flags, &environment);
-        assert_eq!(settings.parse::<u32>(&LEN), Some(10));
-        assert_eq!(settings.optional::<String>(&URL), Some(None));
+        assert_eq!(settings.parse::<u32>(&LEN), Ok(10));
+        assert_eq!(settings.optional::<String>(&URL), Ok(None));
         assert_eq!(settings.given(), "defaults only");
         assert_eq!(settings.finish(), Ok(()));
     }
 
-    /// A source of which every secret stands in this file.
+    /// A source with every secret in this file.
     struct InFile(PathBuf);
 
     impl Strings for InFile {
@@ -497,17 +499,14 @@ mod tests {
         let secret = Secret::File { key: "URL", path };
         assert_eq!(
             read(&flags),
-            (
-                (Some("in the file".to_owned()), Some(Some(secret)), Some(10)),
-                "URL by file".to_owned()
-            )
+            ((Ok("in the file".to_owned()), Ok(Some(secret)), Ok(10)), "URL by file".to_owned())
         );
         flags.set(URL.key, "by flag");
-        let by_flag = (Some("by flag".to_owned()), Some(Some(Secret::from("by flag"))), Some(10));
+        let by_flag = (Ok("by flag".to_owned()), Ok(Some(Secret::from("by flag"))), Ok(10));
         assert_eq!(read(&flags).0, by_flag);
     }
 
-    /// A source whose only value has bytes that are no text.
+    /// A source whose only value has bytes that are not UTF-8.
     struct Bytes;
 
     impl Strings for Bytes {
@@ -524,7 +523,7 @@ mod tests {
     fn a_value_that_is_no_text_is_refused_rather_than_replaced_by_another() {
         let flags = Flags::default();
         let mut settings = Settings::new(&flags, &Bytes);
-        settings.text(&URL);
+        let _replaced = settings.text(&URL);
         assert_eq!(
             settings.finish().unwrap_err().to_string(),
             "invalid settings: URL (--url): is not UTF-8"
@@ -539,8 +538,8 @@ mod tests {
         let file = InFile(path.clone());
         let problem = || {
             let mut settings = Settings::new(&flags, &file);
-            assert_eq!(settings.secret(&URL), None);
-            assert_eq!(settings.optional::<String>(&URL), Some(None));
+            assert_eq!(settings.secret(&URL), Err(Recorded));
+            assert_eq!(settings.optional::<String>(&URL), Err(Recorded));
             settings.finish().unwrap_err().0.pop().unwrap().to_string()
         };
         let missing = problem();
@@ -555,11 +554,11 @@ mod tests {
         let flags = Flags::default();
         let environment = BTreeMap::from([("BATCH_LEN_MAX", "11")]);
         let mut settings = Settings::new(&flags, &environment);
-        assert_eq!(settings.in_range(&LEN, 1..=11), Some(11));
-        assert_eq!(settings.in_range(&LEN, 1..=9), None);
-        assert_eq!(settings.switch(&LEN), None);
-        assert_eq!(settings.choice(&LEN, &[("a", 1), ("b", 2)]), None);
-        assert_eq!(settings.choice(&LEN, &[("11", 5)]), Some(5));
+        assert_eq!(settings.in_range(&LEN, 1..=11), Ok(11));
+        assert_eq!(settings.in_range(&LEN, 1..=9), Err(Recorded));
+        assert_eq!(settings.switch(&LEN), Err(Recorded));
+        assert_eq!(settings.choice(&LEN, &[("a", 1), ("b", 2)]), Err(Recorded));
+        assert_eq!(settings.choice(&LEN, &[("11", 5)]), Ok(5));
         assert_eq!(settings.choices()[LEN.key], ["11"]);
         let InvalidSettings(problems) = settings.finish().unwrap_err();
         assert_eq!(problems.len(), 3);

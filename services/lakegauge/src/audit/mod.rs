@@ -1,4 +1,4 @@
-//! `lakegauge audit`: whether everything that was taken is in the archive, once.
+//! `lakegauge audit`: checks that every stored message is in the archive, exactly once.
 
 mod compare;
 mod report;
@@ -28,25 +28,25 @@ fn settings() -> Vec<Setting> {
 
 pub(crate) fn command() -> Command {
     let command = Command::new("audit")
-        .about("Check that everything that was taken is in the archive, once")
+        .about("Check that every stored event is in the archive, exactly once")
         .long_about(
-            "Compares the rows and dead letters of the archive with its ledger, of one moment, \
-             and the ledger with the streams: what they still hold is read again, what was \
-             trimmed is told from the ledger. Runs beside live traffic and changes nothing.",
+            "Compares the rows and dead letters of the archive with its ledger at one moment, and \
+             the ledger with the streams: messages that still exist are read again; for trimmed \
+             ones only the ledger is checked. Can run during live traffic and changes nothing.",
         )
         .after_help(
             "Addresses that are not set are those of the `lakegauge up` that runs in --data-dir.\n\
              Messages that the broker lost before they could be archived are listed as declared \
-             lost; they are\nno finding.\n\
+             lost;\nthey are no finding.\n\
              Exit status: 0 if all is well, 1 if something was found or could not be read, 64 for \
-             wrong arguments,\n78 if broker and archive are not one pipeline (--archive-only looks \
-             at the archive all the same).",
+             wrong arguments,\n78 if broker and archive are not one pipeline (--archive-only still \
+             checks the archive).",
         )
         .arg(
             Arg::new(ARCHIVE_ONLY)
                 .long(ARCHIVE_ONLY)
                 .action(ArgAction::SetTrue)
-                .help("Look at the archive alone, not at the streams"),
+                .help("Check only the archive, not the streams"),
         )
         .arg(
             Arg::new(JSON)
@@ -61,7 +61,8 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let given = command::ToolArguments::of(matches, &settings(), DatabaseLogin::Reader);
     let loaded = given.load(|settings| {
         let bus = BusSettings::load_named("lakegauge audit", settings);
-        bus.zip(event_store::service::load("lakegauge-audit", settings))
+        let store = event_store::service::load("lakegauge-audit", settings);
+        Ok((bus?, store?))
     });
     let (bus, store) = match loaded {
         Ok(loaded) => loaded,
@@ -87,7 +88,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
 ///
 /// # Errors
 ///
-/// The archive can't be read. Without the broker what it holds is not checked, which is said.
+/// The archive can't be read. If the broker can't be read, the report says that it was not checked.
 async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Result<Certificate> {
     let mut unchecked = Vec::new();
     let names = AuditView::open(store).await?.streams();
@@ -97,14 +98,15 @@ async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Resu
     };
     let looked = match looked {
         Ok(looked) => Some(looked),
-        // Another pipeline's streams say nothing of this archive.
+        // The streams of another pipeline prove nothing about this archive.
         Err(error) if command::mismatch(&error).is_some() => return Err(error),
         Err(error) => {
             unchecked.push(format!("the streams: {error:#}"));
             None
         }
     };
-    // Later than the look at the streams: whatever was trimmed there by then is archived here.
+    // This view is taken after the streams were read: whatever was trimmed there by then is
+    // archived here.
     let mut view = AuditView::open(store).await?;
     let (mut streams, mut findings) = (Vec::new(), Vec::new());
     for name in view.streams() {
@@ -114,22 +116,22 @@ async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Resu
         let (compared, found) = of_stream(&ledger, looked.as_ref(), &mut unchecked).await;
         if compared.ranges_dropped > 0 {
             unchecked.push(format!(
-                "{name}: the rows of {} ranges one by one, since retention dropped days of them; \
-                 their sum was",
+                "{name}: the rows of {} ranges separately, because retention dropped days of them; \
+                 their sum was checked",
                 compared.ranges_dropped
             ));
         }
         findings.extend(found);
         streams.push(OfStream::new(&ledger, compared));
     }
-    let bar = bar("looking for identities that are there twice");
+    let bar = bar("searching for identities that exist twice");
     findings.extend(compare::doubled(&view.doubled().await?));
     bar.finish_and_clear();
     let identity = AuditedPipeline::of(&event_store::archive_side(store).await?, looked.is_some());
     Ok(Certificate::new(view.taken_at().to_owned(), identity, streams, findings, unchecked)?)
 }
 
-/// The broker, and how its streams stood before the view of the archive was taken.
+/// The broker, and the state of its streams before the view of the archive was taken.
 struct BrokerStatus {
     bus: Bus,
     before: BTreeMap<String, Before>,
@@ -170,7 +172,7 @@ async fn of_stream(
     (compared, findings)
 }
 
-/// A count on the terminal, of what has no known end.
+/// A counter on the terminal, for work without a known end.
 fn bar(what: &str) -> ProgressBar {
     let bar = ProgressBar::no_length()
         .with_style(

@@ -1,5 +1,4 @@
-//! `lakegauge dead-letters`: what could not be archived as an event, and putting it where it
-//! belongs.
+//! `lakegauge dead-letters`: lists, shows, retries and drops events that could not be archived.
 
 mod retry;
 mod show;
@@ -21,15 +20,15 @@ use crate::{addresses::DatabaseLogin, command, streams};
 
 /// Bytes of a dead letter that a list needs.
 const LIST_BYTES_MAX: u32 = 200;
-/// All bytes of a dead letter: more than a message may have.
+/// All bytes of a dead letter: more than a message can have.
 const ALL_BYTES: u32 = u32::MAX;
 
 pub(crate) fn command() -> Command {
     Command::new("dead-letters")
-        .about("List, show, retry and drop what could not be archived as an event")
+        .about("List, show, retry and drop events that could not be archived")
         .long_about(
-            "A dead letter holds the bytes of what was not archived, where it stood, and the \
-             reason. Letters are closed, never deleted.",
+            "A dead letter contains the bytes of what was not archived, its position, and the \
+             reason. Dead letters are closed, never deleted.",
         )
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -41,34 +40,35 @@ pub(crate) fn command() -> Command {
 
 fn list() -> Command {
     let command = Command::new("list")
-        .about("Print letters, one line each, in the order in which they were kept")
+        .about("Print dead letters, one line each, in the order in which they were stored")
         .after_help("Example: lakegauge dead-letters list --reason future_dated --since 24h")
         .args(filters())
-        .arg(switch("closed", "Only closed letters").conflicts_with("all"))
-        .arg(switch("all", "Open and closed letters [default: open ones]"))
-        .arg(switch("json", "Print each letter as one JSON object"));
+        .arg(switch("closed", "Only closed dead letters").conflicts_with("all"))
+        .arg(switch("all", "Open and closed dead letters [default: open ones]"))
+        .arg(switch("json", "Print each dead letter as one JSON object"));
     command::of_tool(command, &settings(false))
 }
 
 fn show_command() -> Command {
     let command = Command::new("show")
-        .about("Print letters with all that is known of them, and their bytes")
+        .about("Print all that is known of dead letters, and their bytes")
         .arg(numbers().required(true))
-        .arg(switch("json", "Print each letter as one JSON object"));
+        .arg(switch("json", "Print each dead letter as one JSON object"));
     command::of_tool(command, &settings(false))
 }
 
 fn retry_command() -> Command {
     let command = Command::new("retry")
-        .about("Put letters where they belong, once")
+        .about("Archive dead letters as events, exactly once")
         .long_about(
-            "A letter whose event was counted (PostgreSQL refused the row) becomes a row with its \
-             window aggregates; nothing is published. Any other letter was not counted: it is \
-             published again with the id of its first place, and closed when the broker has \
-             acknowledged it. What is refused again becomes a new letter.",
+            "If the event was counted (PostgreSQL refused the row), the dead letter becomes a row \
+             with its window aggregates; nothing is published. Otherwise the event was not \
+             counted: it is published again with the id of its first position, and the dead \
+             letter is closed when the broker has acknowledged it. If it is refused again, there \
+             is a new dead letter.",
         )
         .after_help(
-            "Exit status: 0 if every letter was put where it belongs, 1 otherwise, 64 for wrong \
+            "Exit status: 0 if every dead letter was retried, 1 otherwise, 64 for wrong \
              arguments.\n\
              Example: lakegauge dead-letters retry --all --reason refused_by_database",
         )
@@ -82,22 +82,20 @@ fn retry_command() -> Command {
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
                 .conflicts_with("every")
-                .help(
-                    "Publish this JSON event instead of the letter's bytes; - for standard input",
-                ),
+                .help("Publish this JSON event, not the dead letter's bytes; - is standard input"),
         )
         .arg(switch(
             "anyway",
-            "Publish also what would be refused again by the stream's rules and this clock",
+            "Also publish what the stream's rules and this clock would refuse again",
         ));
     command::of_tool(command, &settings(true))
 }
 
 fn drop_command() -> Command {
     let command = Command::new("drop")
-        .about("Close letters that belong nowhere, with a note")
+        .about("Close dead letters that are not needed, with a note")
         .after_help(
-            "A letter whose event was counted stays counted.\n\
+            "An event that was counted stays counted.\n\
              Example: lakegauge dead-letters drop --all --reason undecodable --note 'a test'",
         )
         .arg(numbers())
@@ -109,7 +107,7 @@ fn drop_command() -> Command {
                 .long("note")
                 .value_name("TEXT")
                 .required(true)
-                .help("Why, for those who look later"),
+                .help("The reason, for later readers"),
         );
     command::of_tool(command, &settings(false))
 }
@@ -124,14 +122,14 @@ fn numbers() -> Arg {
         .value_parser(value_parser!(u64).range(1..))
         .action(ArgAction::Append)
         .num_args(1..)
-        .help("Number of a letter, as `list` prints it")
+        .help("Number of a dead letter, as `list` prints it")
 }
 
 fn every() -> Arg {
-    switch("every", "All open letters that the filters choose").long("all")
+    switch("every", "All open dead letters that the filters choose").long("all")
 }
 
-/// Letters are named one by one, or all are meant that the filters choose.
+/// Dead letters are chosen by numbers or by filters.
 fn which() -> ArgGroup {
     ArgGroup::new("which").args(["numbers", "every"]).required(true)
 }
@@ -150,19 +148,19 @@ fn filters() -> [Arg; 3] {
             .long("reason")
             .value_name("REASON")
             .value_parser(PossibleValuesParser::new(Reason::ALL.iter().map(|it| it.name())))
-            .help("Only letters that were refused for this"),
+            .help("Only dead letters with this reason"),
         Arg::new("stream")
             .long("stream")
             .value_name("STREAM")
             .value_parser(PossibleValuesParser::new(streams))
-            .help("Only letters of this stream"),
+            .help("Only dead letters of this stream"),
         Arg::new("since").long("since").value_name("TIME").value_parser(since).help(
-            "Only letters kept at this time (RFC 3339) or later, or in the last 90s, 15m, 24h, 7d",
+            "Only those stored at this time (RFC 3339) or later, or in the last 90s, 15m, 24h, 7d",
         ),
     ]
 }
 
-/// A moment, or how long ago it was.
+/// A time, or how long ago it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Since {
     At(Timestamp),
@@ -201,7 +199,7 @@ fn filter(matches: &ArgMatches, clock: &Clock) -> DeadLetterFilter {
     }
 }
 
-/// Every setting that is read here; only a retry publishes.
+/// Every setting of the tool; only a retry publishes.
 fn settings(is_retry: bool) -> Vec<Setting> {
     let nats = if is_retry { BusSettings::table() } else { Vec::new() };
     [nats, event_store::service::table()].concat()
@@ -221,7 +219,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let loaded = command::ToolArguments::of(matches, &settings(is_retry), login).load(|settings| {
         let store = event_store::service::load("lakegauge-dead-letters", settings);
         let bus = is_retry.then(|| BusSettings::load_named("lakegauge dead-letters", settings));
-        Some((store?, bus))
+        Ok((store?, bus.transpose()?))
     });
     let (store, bus) = match loaded {
         Ok(loaded) => loaded,
@@ -230,7 +228,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     command::say_raised_tls(&store);
     let clock = Clock::system();
     command::report_status(command::block_on(async {
-        match (name, bus.flatten()) {
+        match (name, bus) {
             ("list", _) => print_list(&store, matches, &clock).await,
             ("show", _) => print_letters(&store, matches).await,
             ("retry", Some(bus)) => {
@@ -290,7 +288,7 @@ async fn print_letters(store: &StoreSettings, matches: &ArgMatches) -> anyhow::R
             Some(letter) if json => show::write_json(&mut out, letter)?,
             Some(letter) => show::write(&mut out, letter)?,
             None => {
-                eprintln!("there is no letter {number}");
+                eprintln!("there is no dead letter {number}");
                 all = false;
             }
         }
@@ -299,7 +297,7 @@ async fn print_letters(store: &StoreSettings, matches: &ArgMatches) -> anyhow::R
     Ok(all)
 }
 
-/// Closes what is chosen; whether each letter that was named could be.
+/// Closes the chosen dead letters. Returns whether each one that was named could be closed.
 async fn drop_letters(
     store: &StoreSettings,
     which: &DeadLetterFilter,
@@ -318,7 +316,7 @@ async fn drop_letters(
         let numbers: Vec<u64> = page.iter().map(|letter| letter.number).collect();
         dropped = dropped.saturating_add(letters.drop_open(&numbers, note).await?);
     }
-    let letters = if dropped == 1 { "letter" } else { "letters" };
+    let letters = if dropped == 1 { "dead letter" } else { "dead letters" };
     println_line(&format!("dropped {dropped} {letters}"))?;
     Ok(true)
 }
@@ -331,9 +329,9 @@ async fn drop_numbers(
     let mut all = true;
     for number in numbers {
         match letters.close(*number, ClosedAs::Dropped, note).await {
-            Ok(()) => println_line(&format!("letter {number}: dropped"))?,
+            Ok(()) => println_line(&format!("dead letter {number}: dropped"))?,
             Err(event_store::StoreError::Inconsistent(why)) => {
-                eprintln!("{why}, or there is none of this number");
+                eprintln!("{why}, or does not exist");
                 all = false;
             }
             Err(error) => return Err(error.into()),

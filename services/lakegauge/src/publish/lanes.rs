@@ -1,4 +1,4 @@
-//! Where events go: a publisher for each stream, a packer for each subject.
+//! Routes events: a publisher for each stream, a packer for each subject.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,16 @@ use wire::{Format, Packer, PackerLimits, Sealed, Subjects};
 
 use super::progress::PublishCounts;
 
-/// Partitions of each side. Splitting is a later release's; the format is ready for it.
+/// Partitions of each side. The format allows more, for a later release.
 pub(super) const PARTITIONS: u16 = 1;
 
-/// Publishes events to the streams that they belong to.
+/// What became of an event.
+pub(crate) enum Pushed {
+    Accepted,
+    Refused(Refusal),
+}
+
+/// Publishes events to their streams.
 pub(crate) struct Lanes {
     bus: Bus,
     subjects: Subjects,
@@ -26,7 +32,7 @@ pub(crate) struct Lanes {
 
 /// One stream.
 struct PublishLane {
-    /// What both services will judge by; so what is refused here would be a dead letter there.
+    /// The rules of both services: events that are refused here would be dead letters there.
     rules: Rules,
     publisher: Publisher,
     packers: BTreeMap<String, Packer>,
@@ -50,24 +56,24 @@ impl Lanes {
         }
     }
 
-    /// Takes an event; sends the message that it filled. Waits while too much is unconfirmed.
+    /// Adds an event, and sends the message that it completed. Waits while too much is unconfirmed.
     ///
     /// # Errors
     ///
-    /// Nothing can be published any more. The inner error is the event's own.
+    /// Nothing can be published any more.
     pub(crate) async fn push(
         &mut self,
         event: &Event,
         now: Timestamp,
         now_ms: u64,
-    ) -> anyhow::Result<Result<(), Refusal>> {
+    ) -> anyhow::Result<Pushed> {
         let partition = partition::of(event, PARTITIONS);
         let stream = Stream { side: event.fact.side(), partition };
         let subject = self.subjects.of(&event.fact, partition, &self.source);
         let (format, message_bytes_max) = (self.format, self.bus.message_bytes_max());
         let lane = self.lane(stream).await?;
         if let Err(refusal) = accept(event, stream, now, &lane.rules) {
-            return Ok(Err(refusal));
+            return Ok(Pushed::Refused(refusal));
         }
         let packer = lane.packers.entry(subject).or_insert_with_key(|subject| {
             Packer::new(subject.clone(), format, PackerLimits::default())
@@ -76,7 +82,7 @@ impl Lanes {
         if let Some(sealed) = packer.push(now_ms, event) {
             lane.publisher.publish(sealed).await?;
         }
-        Ok(Ok(()))
+        Ok(Pushed::Accepted)
     }
 
     /// When the next message is due, in the milliseconds of [`Lanes::push`].
@@ -85,7 +91,7 @@ impl Lanes {
         packers.filter_map(Packer::poll_timeout).min()
     }
 
-    /// Sends what is due.
+    /// Sends messages that are due.
     ///
     /// # Errors
     ///
@@ -131,10 +137,9 @@ impl Lanes {
 
     async fn open(&self, stream: Stream) -> anyhow::Result<PublishLane> {
         let name = stream.to_string();
-        let status =
-            self.bus.stream(&name).await.context(
-                "there is nothing to publish to; is the pipeline running (`lakegauge up`)?",
-            )?;
+        let status = self.bus.stream(&name).await.context(
+            "there is no stream to publish to; is the pipeline running (`lakegauge up`)?",
+        )?;
         let rules = Rules::from_metadata(&status.metadata)
             .with_context(|| format!("stream {name} can't be published to by this release"))?;
         let counts = Arc::clone(&self.counts);

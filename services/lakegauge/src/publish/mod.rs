@@ -1,4 +1,5 @@
-//! `lakegauge publish`: events from a file or standard input, every acknowledgement awaited.
+//! `lakegauge publish`: publishes events from a file or standard input, and waits for every
+//! acknowledgement.
 
 mod archived;
 mod input;
@@ -32,14 +33,14 @@ use crate::{
 };
 use archived::ArchivedBefore;
 use input::Line;
-use lanes::Lanes;
+use lanes::{Lanes, Pushed};
 use lines::{Identifier, NoEvent, TooManyLines};
 use pace::Pace;
 use progress::PublishBar;
 
-/// Pieces of input that were read and not yet published: each is what one read gave.
+/// Pieces of input that were read and not yet published; each comes from one read.
 const PIECES_MAX: usize = 8;
-/// How long an interrupted run waits for the acknowledgements of what it has sent.
+/// How long an interrupted run waits for outstanding acknowledgements.
 const INTERRUPTED_FLUSH: Duration = Duration::from_secs(10);
 
 const DRY_RUN: &str = "dry-run";
@@ -48,31 +49,31 @@ const FORMATS: [(&str, Format); 2] =
     [(Format::Json.name(), Format::Json), (Format::Bincode.name(), Format::Bincode)];
 
 service_kit::settings! {
-    /// What the tool is told.
+    /// Settings of the tool.
     #[derive(Debug)]
     pub(crate) struct Config {
         /// NATS.
         #[settings(BusSettings::table())]
         bus: BusSettings = BusSettings::load_named("lakegauge publish"),
-        /// The archive, which is asked how many of the events it has already.
+        /// The archive, to count how many of the events it already has.
         #[settings(event_store::service::table())]
         store: Option<StoreSettings> = event_store::service::load_optional("lakegauge-publish"),
-        /// Name of the source: part of the subject, and of the ids of events that have none. The same
-        /// line of the same source, at the same of its occurrences, counts once.
+        /// Name of the source: part of the subject, and of the ids of events without an id. The
+        /// n-th occurrence of a line counts once for each source.
         #[setting(PUBLISH_SOURCE, "source", default = "publish")]
         source: String = parse_by(wire::source_name),
-        /// Form of the messages: json (readable) or bincode (smaller and faster).
+        /// Format of the messages: json (readable) or bincode (smaller and faster).
         #[setting(PUBLISH_FORMAT, "format", default = "json")]
         format: Format = choice(&FORMATS),
         /// Stop at the first line that is refused.
         #[setting(PUBLISH_STRICT, "strict", default = "false")]
         strict: bool = switch,
-        /// Lines without an id that are remembered, to tell identical ones apart: about 40 bytes of
-        /// memory each.
+        /// The most lines without an id that are remembered, to distinguish identical ones: about
+        /// 40 bytes of memory each.
         #[setting(PUBLISH_LINES_WITHOUT_ID_MAX, "lines-without-id-max", default = "16000000")]
         lines_without_id_max: usize,
-        /// Events a second at most, so that an import is no burst in rates; without it as fast as they
-        /// are stored.
+        /// Most events per second, so that an import causes no burst in rates; if it is not set,
+        /// events are sent as fast as they are stored.
         #[setting(PUBLISH_RATE, "rate")]
         rate: Option<NonZeroU64> = optional_by(pace::rate),
     }
@@ -82,9 +83,9 @@ pub(crate) fn command() -> Command {
     let command = Command::new("publish")
         .about("Publish events from a file or standard input, and wait until they are stored")
         .after_help(
-            "One JSON object a line (see `lakegauge schema`), plain, gzip or zstd. A line that is \
-             no event is\nreported with its number and reason and does not stop the rest.\n\
-             Where the archive can be asked, the end says how many events it knew already; they \
+            "One JSON object per line (see `lakegauge schema`), plain, gzip or zstd. A line that \
+             is no event is\nreported with its number and reason and does not stop the rest.\n\
+             If the archive can be read, the last line shows how many events it already had; they \
              count once.\n\
              Exit status: 0 if every line was acknowledged, 1 otherwise, 64 for wrong arguments.\n\
              Example: jq -c -f to-events.jq access.log | lakegauge publish --source edge -",
@@ -97,8 +98,8 @@ pub(crate) fn command() -> Command {
                 .help("File to read; - for standard input"),
         )
         .arg(Arg::new(DRY_RUN).long(DRY_RUN).action(ArgAction::SetTrue).help(
-            "Only say what would be published: events, times, buckets, bytes, and lines that are \
-             refused. Nothing is connected to",
+            "Only show what would be published: events, times, buckets, bytes, and lines that are \
+             refused, without a connection",
         ));
     flags::of_tool(command, &Config::table())
 }
@@ -118,19 +119,19 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     flags::report(flags::block_on_until_stopped(|stop| publish(config, file, stop)))
 }
 
-/// Why no more lines are read.
+/// Why reading ended.
 #[derive(Debug)]
 enum End {
-    /// Every line was.
+    /// All lines were read.
     Complete,
     /// A line was refused, and `--strict` was given.
     Strict,
-    /// A signal.
+    /// A signal came.
     Stopped(Stopped),
 }
 
 async fn publish(config: Config, file: PathBuf, mut stop: Stop) -> anyhow::Result<()> {
-    // Apart: to open a named pipe is to wait for who writes into it.
+    // A thread of its own, because opening a named pipe waits for its writer.
     let opening = tokio::task::spawn_blocking(move || open(&file));
     let (raw, bytes) = stop.unless(opening).await???;
     let bus = stop.unless(Bus::connect(&config.bus)).await??;
@@ -156,7 +157,7 @@ async fn publish(config: Config, file: PathBuf, mut stop: Stop) -> anyhow::Resul
     Ok(())
 }
 
-/// The input and its size, where it has one.
+/// The input and its size, if it has one.
 fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
     if path.as_os_str() == "-" {
         return Ok((Box::new(io::stdin()), None));
@@ -168,7 +169,7 @@ fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
     Ok((Box::new(file), bytes))
 }
 
-/// What a thread of its own reads, since standard input can only be waited for by blocking.
+/// Read by a thread of its own, since reading standard input blocks.
 type Pieces = mpsc::Receiver<io::Result<Vec<Line>>>;
 
 fn read_in_the_background(raw: impl Read + Send + 'static) -> anyhow::Result<Pieces> {
@@ -178,7 +179,7 @@ fn read_in_the_background(raw: impl Read + Send + 'static) -> anyhow::Result<Pie
             input::read_lines(input, |lines| sender.blocking_send(Ok(lines)).is_ok())
         });
         if let Err(error) = ended {
-            // Nobody to tell when the other side has stopped already.
+            // The other side may have stopped already.
             drop(sender.blocking_send(Err(error)));
         }
     };
@@ -197,7 +198,7 @@ struct PublishRun<'a> {
     progress: &'a PublishBar,
 }
 
-/// A line, as far as it can be judged by itself.
+/// A line, judged by itself.
 struct ReadLine {
     number: u64,
     event: Result<Event, Refusal>,
@@ -222,8 +223,8 @@ impl<'a> PublishRun<'a> {
         }
     }
 
-    /// Publishes line after line. What is not yet full is sent when it is due, so that a slow source
-    /// is seen at once.
+    /// Publishes line after line. Messages that are not full are sent when they are due, so that
+    /// events of a slow source are visible at once.
     async fn lines(&mut self, mut pieces: Pieces, stop: &mut Stop) -> anyhow::Result<End> {
         loop {
             let now_ms = self.clock.monotonic_ms();
@@ -254,18 +255,18 @@ impl<'a> PublishRun<'a> {
         }
     }
 
-    /// Publishes some lines; says whether to go on.
+    /// Publishes some lines. Returns whether to continue.
     async fn piece(&mut self, lines: Vec<Line>) -> anyhow::Result<bool> {
         let (read, too_many) = self.read(lines);
-        // Before they are sent: the archiver may be quick.
+        // Before they are sent: the archiver may archive them at once.
         self.archived.count(read.iter().filter_map(|line| line.event.as_ref().ok())).await;
         for ReadLine { number, event } in read {
             self.progress.line();
-            let taken = match event {
+            let pushed = match event {
                 Ok(event) => self.push(&event).await?,
-                Err(refusal) => Err(refusal),
+                Err(refusal) => Pushed::Refused(refusal),
             };
-            if let Err(refusal) = taken {
+            if let Pushed::Refused(refusal) = pushed {
                 self.progress.refused(number, &refusal);
                 if self.strict {
                     return Ok(false);
@@ -275,26 +276,27 @@ impl<'a> PublishRun<'a> {
         too_many.map_or(Ok(true), |error| Err(error.into()))
     }
 
-    /// The events of some lines, up to the first that there is no room to remember.
+    /// The events of some lines, up to the first line that can't be remembered.
     fn read(&mut self, lines: Vec<Line>) -> (Vec<ReadLine>, Option<TooManyLines>) {
         let mut read = Vec::with_capacity(lines.len());
         for Line { number, text } in lines {
-            let event = match text.map(|text| self.identifier.event(&text)) {
-                Ok(Ok(event)) => Ok(event),
-                Ok(Err(NoEvent::Refused(refusal))) | Err(refusal) => Err(refusal),
-                Ok(Err(NoEvent::TooMany(error))) => return (read, Some(error)),
+            let text = text.map_err(NoEvent::Refused);
+            let event = match text.and_then(|text| self.identifier.event(&text)) {
+                Ok(event) => Ok(event),
+                Err(NoEvent::Refused(refusal)) => Err(refusal),
+                Err(NoEvent::TooMany(error)) => return (read, Some(error)),
             };
             read.push(ReadLine { number, event });
         }
         (read, None)
     }
 
-    async fn push(&mut self, event: &Event) -> anyhow::Result<Result<(), Refusal>> {
+    async fn push(&mut self, event: &Event) -> anyhow::Result<Pushed> {
         if let Some(pace) = &mut self.pace {
             let now_ms = self.clock.monotonic_ms();
             let wait_ms = pace.wait_ms(now_ms);
             if wait_ms > 0 {
-                // What would be due meanwhile goes now.
+                // Messages that would become due during the wait are sent now.
                 self.lanes.handle_timeout(now_ms.saturating_add(wait_ms)).await?;
                 tokio::time::sleep(Duration::from_millis(wait_ms)).await;
             }
@@ -304,15 +306,14 @@ impl<'a> PublishRun<'a> {
         self.lanes.push(event, now, now_ms).await
     }
 
-    /// Waits for the acknowledgement of everything that was sent, for a while only if somebody wants
-    /// to go.
+    /// Waits for all acknowledgements; after a signal only for a limited time.
     async fn flush(&mut self, ended: &anyhow::Result<End>, stop: &mut Stop) -> anyhow::Result<()> {
         let flushed = self.lanes.flush();
         tokio::pin!(flushed);
         if let Ok(End::Complete | End::Strict) = ended {
             tokio::select! {
                 flushed = &mut flushed => return flushed,
-                // What is not acknowledged by then is in the counts.
+                // The counts show what is not acknowledged by then.
                 _stopped = stop.asked() => {}
             }
         }

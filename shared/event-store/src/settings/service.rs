@@ -1,24 +1,25 @@
-//! The archive as a service takes it: its address and limits from flags and the environment.
+//! The archive's settings in a service: address and limits, from flags and the environment.
 
 use std::time::Duration;
 
 use prometheus::IntGauge;
-use service_kit::{Context, Secret, Setting, Settings, metrics::Registrar};
+use service_kit::{Context, Secret, Setting, Settings, metrics::Registrar, settings::Recorded};
 
 use crate::settings::{connection::StoreSettings, limits::StoreLimits, login::Logins};
 
-/// How late readiness may tell that the server is away, or that a login is refused or taken again.
+/// How late readiness may report that the server is away, or that a login is refused or accepted
+/// again.
 const LOGIN_POLL: Duration = Duration::from_millis(250);
 
 service_kit::settings! {
     struct StoreAddresses {
-        /// Address of PostgreSQL, postgresql://user:password@host:port/database: direct, or through a
-        /// pooler of sessions (port 5432 at Supabase). A file that DATABASE_URL_FILE names is read
+        /// Address of PostgreSQL, postgresql://user:password@host:port/database: direct, or through
+        /// a session pooler (port 5432 at Supabase). A file that DATABASE_URL_FILE names is read
         /// again at each connect.
         #[secret(DATABASE_URL, "database-url")]
         direct: Option<Secret> = secret,
-        /// The same under Supabase's name; read when DATABASE_URL is not set. SUPABASE_URL and
-        /// SUPABASE_KEY are the REST side.
+        /// The same address under Supabase's name; used if DATABASE_URL is not set. SUPABASE_URL
+        /// and SUPABASE_KEY belong to the REST API.
         #[secret(SUPABASE_DB_URL, "supabase-db-url")]
         supabase: Option<Secret> = secret,
     }
@@ -29,39 +30,37 @@ pub fn table() -> Vec<Setting> {
     [StoreAddresses::table(), StoreLimits::table()].concat()
 }
 
-/// Reads every setting, for connections of this name; the address must be there.
-pub fn load(name: &str, settings: &mut Settings<'_>) -> Option<StoreSettings> {
-    let loaded = load_optional(name, settings)?;
-    if loaded.is_none() {
-        settings.missing(&StoreAddresses::DATABASE_URL, "is required (or SUPABASE_DB_URL)");
-    }
-    loaded
+/// Reads every setting, for connections of this name. The address is required.
+pub fn load(name: &str, settings: &mut Settings<'_>) -> Result<StoreSettings, Recorded> {
+    let text = "is required (or SUPABASE_DB_URL)";
+    load_optional(name, settings)?
+        .ok_or_else(|| settings.missing(&StoreAddresses::DATABASE_URL, text))
 }
 
-/// Reads every setting, for connections of this name; without an address there is no archive.
-///
-/// Outer nothing for a problem, inner nothing for no address.
-pub fn load_optional(name: &str, settings: &mut Settings<'_>) -> Option<Option<StoreSettings>> {
+/// Reads every setting, for connections of this name; `None` without an address.
+pub fn load_optional(
+    name: &str,
+    settings: &mut Settings<'_>,
+) -> Result<Option<StoreSettings>, Recorded> {
     let addresses = StoreAddresses::load(settings);
     let limits = StoreLimits::load(settings);
     let (url, from) = match addresses? {
         StoreAddresses { direct: Some(url), .. } => (url, StoreAddresses::DATABASE_URL),
         StoreAddresses { supabase: Some(url), .. } => (url, StoreAddresses::SUPABASE_DB_URL),
-        StoreAddresses { direct: None, supabase: None } => return Some(None),
+        StoreAddresses { direct: None, supabase: None } => return Ok(None),
     };
     let loaded = StoreSettings {
         logins: Logins::by(from.key),
         ..StoreSettings::limited(url, name, limits?)
     };
-    if let Err(error) = loaded.check() {
-        settings.problem(&from, &error.to_string());
-        return None;
+    match loaded.check() {
+        Ok(()) => Ok(Some(loaded)),
+        Err(error) => Err(settings.problem(&from, &error.to_string())),
     }
-    Some(Some(loaded))
 }
 
-/// Keeps readiness and a metric true to whether the login is taken, until the service drains: for
-/// a service that asks the archive now and then.
+/// Keeps readiness and a metric up to date with the state of the login until the service drains,
+/// for a service that uses the archive only now and then.
 ///
 /// # Errors
 ///
@@ -70,8 +69,8 @@ pub fn watch_login(settings: &StoreSettings, context: &Context) -> prometheus::R
     watch(settings, context, None)
 }
 
-/// The same for a service that asks the archive again and again: it is not ready while the server
-/// does not answer either.
+/// The same for a service that uses the archive all the time: it is also not ready while the server
+/// does not answer.
 ///
 /// # Errors
 ///
@@ -79,7 +78,7 @@ pub fn watch_login(settings: &StoreSettings, context: &Context) -> prometheus::R
 pub fn watch_connection(settings: &StoreSettings, context: &Context) -> prometheus::Result<()> {
     let connected = Registrar::from(&context.registry).gauge(
         "lakegauge_postgres_connected",
-        "Whether PostgreSQL answered when it was last asked.",
+        "1 if PostgreSQL answered the last request, otherwise 0.",
     )?;
     watch(settings, context, Some(connected))
 }
@@ -91,8 +90,8 @@ fn watch(
 ) -> prometheus::Result<()> {
     let refused = Registrar::from(&context.registry).gauge(
         "lakegauge_postgres_login_refused",
-        "Whether PostgreSQL refuses the login that was good before, or its file can't be read; \
-         /readyz says which and since when.",
+        "1 while PostgreSQL refuses a login that it accepted before, or the login's file can't \
+         be read, otherwise 0; /readyz reports which and since when.",
     )?;
     let condition = context.readiness.condition("postgres");
     let (logins, lifecycle) = (settings.logins.clone(), context.lifecycle.clone());
@@ -132,7 +131,7 @@ mod tests {
         let mut settings = Settings::new(&flags, environment);
         let config = load("test", &mut settings);
         settings.finish().map_err(|problems| problems.to_string())?;
-        config.ok_or_else(|| "no problem was named".to_owned())
+        config.map_err(|Recorded| "no problem was named".to_owned())
     }
 
     #[test]

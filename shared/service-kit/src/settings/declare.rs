@@ -1,4 +1,4 @@
-//! The declaration of settings: each is written once.
+//! The declaration of settings; each is written once.
 
 /// Declares settings as a struct: its table, its fields and how they are read.
 ///
@@ -27,21 +27,21 @@
 /// A field is one of these:
 ///
 /// - `#[setting(NAME, "flag", default = "…")]`: one setting, with its name in the environment, its flag
-///   without dashes, and what holds when nobody sets it, if anything does. The field's documentation is
-///   the help text. Behind the type is the method of [`Settings`](crate::Settings) that reads it,
-///   with what that takes besides the setting; without one it is
-///   [`parse`](crate::Settings::parse).
+///   without dashes, and its default, if it has one. The field's documentation is the help text.
+///   After the type comes the method of [`Settings`](crate::Settings) that reads the setting, with
+///   further arguments; without a method it is [`parse`](crate::Settings::parse).
 /// - `#[secret(NAME, "flag")]`: the same for a value that must never be printed and may be in a file.
-/// - `#[settings(table)]`: several settings that are declared elsewhere. Behind the type is the function
-///   that reads them; it gets the [`Settings`](crate::Settings) as its last argument.
+/// - `#[settings(table)]`: several settings that are declared elsewhere. After the type comes the
+///   function that reads them; it gets the [`Settings`](crate::Settings) as its last argument.
 /// - `#[fixed(value)]`: no setting, but a part of the struct.
 ///
 /// The struct gets a constant of each setting's name, and these functions:
 ///
 /// - `table()`: every setting in the order of the fields;
-/// - `load(settings)`: every field, or `None` after all of their problems were recorded;
-/// - `load_as(named, settings)`: the same where the settings have other names or defaults, which the
-///   function `named` gives them.
+/// - `load(settings)`: every field, or [`Recorded`](crate::settings::Recorded) after all of their
+///   problems were recorded;
+/// - `load_as(named, settings)`: the same with other names or defaults, which the function `named`
+///   returns.
 #[macro_export]
 macro_rules! settings {
     (
@@ -78,7 +78,9 @@ macro_rules! settings {
             }
 
             /// Reads every setting; problems are recorded in `settings`.
-            $vis fn load(settings: &mut $crate::Settings<'_>) -> ::std::option::Option<Self> {
+            $vis fn load(
+                settings: &mut $crate::Settings<'_>,
+            ) -> ::std::result::Result<Self, $crate::settings::Recorded> {
                 Self::load_as(::std::convert::identity, settings)
             }
 
@@ -86,14 +88,14 @@ macro_rules! settings {
             $vis fn load_as(
                 _named: fn($crate::Setting) -> $crate::Setting,
                 settings: &mut $crate::Settings<'_>,
-            ) -> ::std::option::Option<Self> {
-                // All are read before the first missing one ends this, so that every problem is
-                // recorded.
-                $(let $field: ::std::option::Option<$type> = $crate::settings! {
+            ) -> ::std::result::Result<Self, $crate::settings::Recorded> {
+                // All are read before the first problem ends this, so that all are recorded.
+                $(let $field: ::std::result::Result<$type, $crate::settings::Recorded> =
+                    $crate::settings! {
                     @load settings _named [$($($reader)::+ $(($($argument),*))?)?]
                     $(setting $setting)? $(secret $secret)? $(settings $table)? $(fixed $value)?
                 };)+
-                ::std::option::Option::Some(Self { $($field: $field?),+ })
+                ::std::result::Result::Ok(Self { $($field: $field?),+ })
             }
         }
     };
@@ -142,6 +144,6 @@ macro_rules! settings {
         $settings.$reader(&$named(Self::$key) $($(, $argument)*)?)
     };
     (@load $settings:ident $named:ident [] fixed ($value:expr)) => {
-        ::std::option::Option::Some($value)
+        ::std::result::Result::Ok($value)
     };
 }
