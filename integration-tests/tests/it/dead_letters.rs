@@ -167,7 +167,7 @@ async fn every_kind_of_letter_is_put_where_it_belongs_once_and_the_metrics_agree
     let broker_ns = here.pipeline.database.number(first).unwrap();
     let id = wire::derived::of_place(domain::Stream::lake(0), 2, 0, broker_ns);
     let its = format!("select count(*) from lakegauge.lake_access where id = '{id}'");
-    assert_eq!(here.pipeline.database.number(&its).unwrap(), 1, "the id of its first place");
+    assert_eq!(here.pipeline.database.number(&its).unwrap(), 1, "the id of its first position");
 
     // A field out of its range: as it is it would be refused again, corrected it keeps its id.
     let large = here.open("out_of_range");

@@ -1,7 +1,7 @@
-//! `lakegauge decode`: a payload on standard input becomes JSON lines.
+//! `lakegauge decode`: converts a payload on standard input to JSON lines.
 //!
-//! Made for `nats sub 'lake.access.>' --translate 'lakegauge decode'`, which hands over no headers:
-//! the form is recognised by the bytes.
+//! Made for `nats sub 'lake.access.>' --translate 'lakegauge decode'`, which passes no headers, so
+//! the format is recognised by the bytes.
 
 use std::io::{Read as _, Write};
 use std::process::ExitCode;
@@ -12,12 +12,12 @@ use wire::{Format, Raw, json::Decoded};
 
 use crate::publish::unpack::unpacked;
 
-/// Bytes that a payload may have: the largest that a NATS server can be set to take.
+/// Largest payload that is read: the largest limit of a NATS server, in bytes.
 const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) fn command() -> Command {
-    Command::new("decode").about("Turn a message on standard input into JSON lines").after_help(
-        "Both forms are recognised, also packed by gzip or zstd.\n\
+    Command::new("decode").about("Convert a message on standard input to JSON lines").after_help(
+        "Both formats are recognised, also compressed with gzip or zstd.\n\
          Example: nats sub 'lake.access.>' --translate 'lakegauge decode'\n\
          Exit status: 0 if everything was decoded, 1 otherwise.",
     )
@@ -44,10 +44,10 @@ fn decode() -> anyhow::Result<()> {
     outcome
 }
 
-/// Writes what can be decoded; what cannot is in the error.
+/// Writes what can be decoded; the rest is in the error.
 fn write_lines(lines: &mut Vec<u8>, payload: &[u8]) -> anyhow::Result<()> {
     if wire::decode_sample(payload).is_ok() {
-        // What the aggregator publishes of its metrics is JSON already.
+        // The aggregator's samples are JSON already.
         lines.extend_from_slice(payload);
         lines.push(b'\n');
         return Ok(());
@@ -66,7 +66,7 @@ fn write_lines(lines: &mut Vec<u8>, payload: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes an event; one without an id as it came, since to give it one would be to invent it.
+/// Writes an event. One without an id is written unchanged, because a new id would be an invention.
 pub(crate) fn write_event(lines: &mut Vec<u8>, bytes: &[u8], decoded: Decoded) {
     match (decoded.id, decoded.verdict) {
         (Some(id), None) => wire::json::write_line(lines, &decoded.or_id(|| id)),

@@ -11,11 +11,11 @@ use crate::{command, services};
 const HEADER: &str = "\
 # Every setting of Lakegauge, with what it means and its default.
 #
-# `./run` reads `.env` beside it, Compose does as well; copy this file there and take the # away
-# from what you set. Each setting is also a flag of the commands that read it. A flag goes before
-# the environment, and that before the default; an empty value is none. Units are in the names.
-# Passwords and addresses with one in them may stand in files: NATS_PASSWORD_FILE=/run/secret names
-# one, which is read again at each connect, so that it can be rotated without a restart.
+# `./run` and Compose read `.env` in their directory; copy this file there and remove the # in front
+# of what you set. Each setting is also a flag of the commands that read it. A flag overrides the
+# environment, which overrides the default; an empty value counts as not set. Names end in units.
+# Passwords and addresses with passwords may be in files: NATS_PASSWORD_FILE=/run/secret names a
+# file that is read again at each connect, so that the password can be rotated without a restart.
 # `lakegauge settings` prints this file.
 ";
 
@@ -51,7 +51,7 @@ fn render() -> String {
     text
 }
 
-/// Lines of a comment are as long as those of the code.
+/// Comment lines are as long as those of the code.
 const WIDTH: usize = 98;
 
 fn wrapped(text: &str) -> Vec<String> {
@@ -80,7 +80,7 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../../../.env.example");
 
-    /// Remembers what was asked for.
+    /// Remembers which settings were read.
     #[derive(Default)]
     struct AskedSettings(RefCell<BTreeSet<String>>, BTreeMap<String, String>);
 
@@ -91,7 +91,7 @@ mod tests {
         }
     }
 
-    /// The settings of the file, as if every # before one were taken away.
+    /// The settings of the file, as if every # before a setting were removed.
     fn of_the_file() -> BTreeMap<String, String> {
         EXAMPLE
             .lines()
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn the_example_loads_and_every_key_in_it_is_read_and_every_setting_is_in_it() {
         let mut values = of_the_file();
-        // The only one that has no default and without which nothing can be archived.
+        // The only setting without a default that archiving needs.
         values.insert("DATABASE_URL".to_owned(), "postgresql://u:p@localhost/lakegauge".to_owned());
         let asked = AskedSettings(RefCell::default(), values.clone());
         let flags = Flags::default();
@@ -127,7 +127,7 @@ mod tests {
         assert!(missing.is_empty(), "read, but not in .env.example: {missing:?}");
     }
 
-    /// What the image sets, or what has no place in a container.
+    /// Settings of the image, or without use in a container.
     const NOT_PASSED_ON: &[&str] = &[
         "ADMIN_ADDR",
         "METRICS_ADDR",
@@ -138,7 +138,7 @@ mod tests {
         "SIMULATE_LAKE_EXPECTED_FILE",
         "SIMULATE_WAREHOUSE_EXPECTED_FILE",
         "AGGREGATOR_REPLAY",
-        // The collector runs beside Compose: it has no service there yet.
+        // The collector runs beside Compose, which has no service for it yet.
         "COLLECT_HTTP_ADDR",
         "COLLECT_TOKEN",
         "COLLECT_SOURCE",

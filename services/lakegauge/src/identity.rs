@@ -1,15 +1,15 @@
-//! Whether a broker and an archive are one pipeline, for the tools that read both.
+//! Checks whether a broker and an archive are one pipeline, for the tools that read both.
 
 use bus::{Bus, BusError, Topology};
 use domain::{ArchiveSide, BrokerSide, meet};
 use event_store::{StoreSettings, archive_side};
 
-/// What both say of themselves, where they don't contradict each other; of a broker without streams
-/// there is nothing to say.
+/// What both say about themselves, if they don't contradict each other; `None` for a broker without
+/// streams.
 ///
 /// # Errors
 ///
-/// They are of different pipelines, or one can't be asked.
+/// They belong to different pipelines, or one can't be read.
 pub(crate) async fn compare(
     bus: &Bus,
     store: &StoreSettings,

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::Command;
 
-/// Exit status of wrong arguments and wrong settings alike (`EX_USAGE` of sysexits.h).
+/// Exit status for wrong arguments and wrong settings (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = service_kit::EXIT_USAGE;
 
 fn main() -> ExitCode {
@@ -51,9 +51,9 @@ fn main() -> ExitCode {
 fn root() -> Command {
     let root = Command::new("lakegauge")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("What a data lake and a data warehouse are doing, in numbers that can be trusted")
+        .about("Metrics of a data lake and a data warehouse that can be trusted")
         .after_help(
-            "Settings are read by flag, then environment, then default.\n\
+            "Settings are read from flags, then the environment, then defaults.\n\
              Exit status: 0 done, 1 failed, 64 wrong arguments or settings, 78 broker and archive \
              (or their rules) don't belong together.",
         )
@@ -63,9 +63,9 @@ fn root() -> Command {
     tools::add_to(services::add_to(root))
 }
 
-/// Help and version are answers; everything else is a wrong command line.
+/// Help and version are normal results; everything else is a wrong command line.
 fn usage(error: &clap::Error) -> ExitCode {
-    // When nobody reads the help any more, there is nobody to tell.
+    // Nobody reads the help any more if it can't be written.
     error.print().unwrap_or_default();
     if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
 }

@@ -1,10 +1,10 @@
-//! Events for people: one line each.
+//! Formats events for people: one line each.
 
 use domain::{EventId, Fact, LakeAccess, LakeInventory, WarehouseQuery};
 use service_kit::terminal::plain;
 use wire::json::{Decoded, format_time};
 
-/// An event as one line, without a line break and without anything that a terminal would obey.
+/// An event as one line, without line breaks and control characters.
 pub(crate) fn line(event: &Decoded) -> String {
     let time = format_time(event.occurred_at).unwrap_or_else(|| event.occurred_at.0.to_string());
     let what = match &event.fact {
@@ -63,7 +63,7 @@ fn who(principal: &str) -> &str {
     if principal.is_empty() { "-" } else { principal }
 }
 
-/// Bytes with a decimal unit, as used space is counted: `1.0 MB`.
+/// Bytes with a decimal unit, like used space: `1.0 MB`.
 fn size(bytes: u64) -> String {
     with_unit(
         bytes,
@@ -72,7 +72,7 @@ fn size(bytes: u64) -> String {
     )
 }
 
-/// Microseconds with the unit that fits: `5.2 ms`.
+/// Microseconds with a fitting unit: `5.2 ms`.
 fn duration(micros: u64) -> String {
     with_unit(micros, &[(1_000_000, "s"), (1_000, "ms")], "us")
 }

@@ -1,5 +1,5 @@
-//! `lakegauge rest-key`: a key by which PostgREST takes a request as one of a role, as Supabase gives
-//! them to a project.
+//! `lakegauge rest-key`: prints a key with which PostgREST accepts requests of a role, like the
+//! keys of a Supabase project.
 
 use std::io::Read as _;
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ pub(crate) fn command() -> Command {
                 .value_name("ROLE")
                 .value_parser(ROLES)
                 .required(true)
-                .help("As whom requests with the key are answered"),
+                .help("Role of the requests with the key"),
         )
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         let secret = secret.trim_end();
         anyhow::ensure!(
             secret.len() >= SECRET_BYTES_MIN,
-            "the secret on standard input has {} bytes; PostgREST takes at least {SECRET_BYTES_MIN}",
+            "the secret on standard input has {} bytes; at least {SECRET_BYTES_MIN} are needed",
             secret.len()
         );
         Ok(key(secret.as_bytes(), &role, Clock::system().now_us() / 1_000_000))
@@ -60,14 +60,14 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     }
 }
 
-/// A key of a role, from a second of Unix time on.
+/// A key of a role, valid from a time in seconds since 1970.
 fn key(secret: &[u8], role: &str, from_s: i64) -> String {
     let until_s = from_s + VALID_S;
     let claims = format!(r#"{{"role":"{role}","iss":"lakegauge","iat":{from_s},"exp":{until_s}}}"#);
     token(secret, &claims)
 }
 
-/// Claims as a JSON Web Token that is signed with HMAC-SHA-256 (RFC 7519).
+/// A JSON Web Token with these claims, signed with HMAC-SHA-256 (RFC 7519).
 fn token(secret: &[u8], claims: &str) -> String {
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));

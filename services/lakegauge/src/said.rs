@@ -1,16 +1,16 @@
-//! What tools say while they wait for acknowledgements.
+//! What tools report while they wait for acknowledgements.
 
-/// Says once that publishing waits, and once that it goes on.
+/// Reports once that publishing waits, and once that it continues.
 #[derive(Debug, Default)]
 pub(crate) struct PublishNotice(bool);
 
 impl PublishNotice {
-    /// The words, if there is something new to say about why publishing waits.
+    /// The text, if the state of publishing has changed.
     pub(crate) fn news(&mut self, trouble: Option<String>) -> Option<String> {
         let waited = std::mem::replace(&mut self.0, trouble.is_some());
         match trouble {
             Some(why) if !waited => Some(format!("publishing waits: {why}")),
-            None if waited => Some("publishing goes on: NATS acknowledges again".to_owned()),
+            None if waited => Some("publishing continues: NATS acknowledges again".to_owned()),
             Some(_) | None => None,
         }
     }
@@ -21,12 +21,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_turn_is_said_once() {
-        let mut said = PublishNotice::default();
-        assert_eq!(said.news(None), None);
-        assert_eq!(said.news(Some("a".to_owned())).unwrap(), "publishing waits: a");
-        assert_eq!(said.news(Some("b".to_owned())), None);
-        assert!(said.news(None).unwrap().contains("goes on"));
-        assert_eq!(said.news(None), None);
+    fn each_change_is_reported_once() {
+        let mut notice = PublishNotice::default();
+        assert_eq!(notice.news(None), None);
+        assert_eq!(notice.news(Some("a".to_owned())).unwrap(), "publishing waits: a");
+        assert_eq!(notice.news(Some("b".to_owned())), None);
+        assert!(notice.news(None).unwrap().contains("publishing continues"));
+        assert_eq!(notice.news(None), None);
     }
 }

@@ -1,9 +1,9 @@
-//! SIGTERM and SIGINT for the tools: both ask to end, and none is left to the system, which as
-//! process 1 of a container would pass over them.
+//! SIGTERM and SIGINT for the tools. Both are handled here, because the kernel ignores them for
+//! process 1 of a container otherwise.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Tells when a tool is asked to end.
+/// Reports when a tool is asked to end.
 #[derive(Debug)]
 pub(crate) struct Stop {
     terminate: Signal,
@@ -36,7 +36,7 @@ impl Stop {
         }
     }
 
-    /// Does something that nothing is lost by leaving in the middle.
+    /// Runs something that can be interrupted without a loss.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! `lakegauge streams`: makes the streams stand, for operators whose services may not.
+//! `lakegauge streams`: creates and updates the streams, for operators whose services may not do
+//! so.
 
 use std::process::ExitCode;
 
@@ -10,11 +11,11 @@ use crate::{addresses::DatabaseLogin, command};
 
 pub(crate) fn command() -> Command {
     let command = Command::new("streams")
-        .about("Make the streams that NATS lacks, and bring the others up to date")
+        .about("Create missing streams in NATS, and update the others")
         .long_about(
-            "Makes the streams and buckets of nats/streams.json that NATS lacks, and brings the \
-             others up to date; safe to repeat. Services do so themselves where their login may: \
-             with logins of least rights only this one needs it.",
+            "Creates the missing streams and buckets of nats/streams.json, and updates the \
+             others; can be repeated. Services do this themselves if their login may: with \
+             restricted logins only this command needs the permission.",
         );
     command::of_tool(command, &service::table())
 }
@@ -32,9 +33,9 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     command::report(command::block_on(stand(&config)))
 }
 
-/// The names of the streams that carry events, as words of an argument.
+/// The names of the streams with events, for arguments.
 pub(crate) fn event_streams() -> Vec<&'static str> {
-    // Named for the life of the process, which asks for them once or twice.
+    // The leak is small: the names are needed once or twice.
     Topology::event_streams().iter().map(|it| &*String::leak(it.to_string())).collect()
 }
 
@@ -43,7 +44,7 @@ async fn stand(config: &service::BusConfig) -> anyhow::Result<()> {
     for applied in bus.apply_topology(&config.topology).await? {
         let stream = applied.stream;
         if applied.made {
-            eprintln!("made {stream}");
+            eprintln!("created {stream}");
         } else if applied.changed.is_empty() {
             eprintln!("{stream} is up to date");
         } else {

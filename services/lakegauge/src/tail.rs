@@ -1,4 +1,4 @@
-//! `lakegauge tail`: events as they are stored, one line each.
+//! `lakegauge tail`: prints events as they are stored, one line each.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -12,7 +12,7 @@ use wire::{Raw, json::Decoded};
 
 use crate::{addresses::DatabaseLogin, command as flags, decode, readable, stop::Stop};
 
-/// Looked at where nothing else is asked for.
+/// The subjects if none is given.
 const SUBJECTS: [&str; 2] = ["lake.>", "warehouse.>"];
 
 const KINDS: [&str; 3] = ["access", "inventory", "query"];
@@ -24,8 +24,8 @@ pub(crate) fn command() -> Command {
     let command = Command::new("tail")
         .about("Print events as they are stored, one line each")
         .after_help(
-            "Both forms of messages are read. Filters of one kind are alternatives; those of\n\
-             different kinds must all hold. It begins with what is stored next and skips nothing.\n\
+            "Both formats of messages are read. Filters of one kind are alternatives; those of\n\
+             different kinds must all match. Begins with the next stored event and skips none.\n\
              Example: lakegauge tail 'lake.access.>' --bucket raw --operation write --json",
         )
         .arg(
@@ -75,7 +75,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     }))
 }
 
-/// Prints until a signal asks it to end, which is how it is meant to end.
+/// Prints until a signal, which is the normal end.
 async fn tail(
     settings: &BusSettings,
     subjects: &[String],
@@ -90,7 +90,7 @@ async fn tail(
             _stopped = stop.asked() => return Ok(()),
             watched = watch.next() => match watched {
                 Some(watched) => print(&watched, filters, json)?,
-                None => anyhow::bail!("nothing more can be read; start it again"),
+                None => anyhow::bail!("nothing more can be read; start the command again"),
             }
         }
     }
@@ -100,7 +100,7 @@ fn print(watched: &Observed, filters: &Filters, json: bool) -> anyhow::Result<()
     let mut lines = Vec::new();
     match watched {
         Observed::Message(message) => write_message(&mut lines, message, filters, json),
-        // Whatever is asked for may have been among it; JSON has no place for it.
+        // The missed messages may match the filters; the JSON output has no place for this note.
         Observed::Missed(why) if json => eprintln!("! {}", plain(why)),
         Observed::Missed(why) => write_told(&mut lines, why),
     }
@@ -111,7 +111,7 @@ fn print(watched: &Observed, filters: &Filters, json: bool) -> anyhow::Result<()
 }
 
 fn write_message(lines: &mut Vec<u8>, message: &StoredMessage, filters: &Filters, json: bool) {
-    // Filters choose events; what is none would only be hidden by them.
+    // Filters choose events, so problems are shown only without filters.
     let tells_problems = !json && filters.is_empty();
     let raw = match wire::decode(&message.headers, &message.payload) {
         Ok(raw) => raw,
@@ -146,7 +146,7 @@ fn write_event(lines: &mut Vec<u8>, bytes: &[u8], decoded: Decoded, json: bool) 
     }
 }
 
-/// Which events are shown; an empty list is no filter.
+/// Which events are shown; an empty list does not filter.
 #[derive(Debug, Default)]
 struct Filters {
     buckets: Vec<String>,

@@ -1,4 +1,4 @@
-//! The tools for people. One line here makes a module of this crate a subcommand.
+//! The tools for people. One line here adds a module of this crate as a subcommand.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::{
     publish, replay, rest_key, schema, streams, tail, top, up,
 };
 
-/// A subcommand that is no service: it does one thing and ends.
+/// A subcommand that is not a service: it does one thing and ends.
 struct Tool {
     command: fn() -> Command,
     run: fn(&ArgMatches) -> ExitCode,

@@ -1,4 +1,4 @@
-//! `lakegauge up`: the whole pipeline on this machine, each part a process of its own.
+//! `lakegauge up`: the whole pipeline on this machine, each part as a process of its own.
 
 use std::process::ExitCode;
 
@@ -11,17 +11,17 @@ pub(crate) fn command() -> Command {
     let command = Command::new("up")
         .about("Run the whole pipeline on this machine")
         .long_about(
-            "Starts NATS, PostgreSQL, Prometheus and Grafana where they are installed, and every service, each as \
-             a process of its own; prints where they are and how they do. A part that dies is \
-             started again. Ctrl-C stops in order: the simulators first, the rest when everything \
-             is archived and counted. A second Ctrl-C does not wait for that.",
+            "Starts NATS, PostgreSQL, Prometheus and Grafana if they are installed, and every \
+             service, each as a process of its own; prints their addresses and their state. A \
+             part that dies is restarted. Ctrl-C stops in order: the simulators first, the rest \
+             when everything is archived and counted. A second Ctrl-C does not wait for that.",
         )
         .after_help(
             "Exit status: 0 if every part was healthy and the sums agree, 1 otherwise, 64 for wrong \
              arguments or settings.\n\
              The settings of the services are passed on from the environment (see .env.example); \
-             nothing else of\nit reaches a part: no PG…, NATS_…, GF_…, LC_… or proxy. What is made \
-             is its owner's alone, whatever the umask.\n\
+             nothing else of\nit reaches a part: no PG…, NATS_…, GF_…, LC_… or proxy. Files belong \
+             to the owner only, whatever the umask.\n\
              A part that dies at once five times in a row ends the run with its last lines.",
         );
     flags::with_settings(command, &local::settings())

@@ -1,26 +1,26 @@
-//! What waits in a stream behind a position, for the tools that look whether somebody takes it.
+//! Messages that wait behind a position in a stream, for the tools that check this.
 
 use bus::{Bus, BusError};
 
-/// Age of the oldest message from which on nobody seems to take it: far above a batch, a snapshot's
-/// interval, or a restart.
+/// Age of the oldest message at which nobody seems to handle it: much more than a batch, a
+/// snapshot's interval, or a restart takes.
 const OVERDUE_S: i64 = 120;
 
 /// Messages behind a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitingMessages {
-    /// How many.
+    /// The number of messages.
     pub(crate) messages: u64,
-    /// For how long the oldest has been there, in seconds.
+    /// How long ago the oldest was stored, in seconds.
     pub(crate) oldest_s: i64,
 }
 
 impl WaitingMessages {
-    /// Looks behind a position; nothing waits there: none.
+    /// The messages behind a position; `None` if there are none.
     ///
     /// # Errors
     ///
-    /// The broker can't be asked.
+    /// The broker can't be read.
     pub(crate) async fn look(
         bus: &Bus,
         stream: &str,
@@ -33,7 +33,7 @@ impl WaitingMessages {
         Ok(Some(Self { messages, oldest_s }))
     }
 
-    /// Whether somebody should have taken them by now.
+    /// Whether the messages should have been handled by now.
     pub(crate) const fn is_overdue(&self) -> bool {
         self.oldest_s >= OVERDUE_S
     }

@@ -1,68 +1,31 @@
-//! What the ledger and the stream say against each other. Pure.
+//! Compares the ledger with the rows and with the stream. Pure.
 
 use std::collections::BTreeMap;
 
-use event_store::{
-    MessageRange,
-    audit::{Doubled, StreamLedger},
-};
+use event_store::{MessageRange, audit::StreamLedger};
 use serde::Serialize;
 
+use super::finding::{Finding, Findings, Trouble};
 use crate::waiting::WaitingMessages;
 
-/// What is wrong with the archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Trouble {
-    /// Rows, dead letters or events that must be there are not.
-    Missing,
-    /// Something is there more than once.
-    Doubled,
-    /// Messages that no range of the ledger took.
-    Skipped,
-    /// Something stands where no range of the ledger is.
-    Stray,
-    /// The numbers of the ledger contradict one another.
-    Unbalanced,
-    /// The stream is not the one that was archived, or contradicts the ledger.
-    OtherStream,
-    /// Messages are stored, and nobody archives them.
-    Waiting,
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) struct Finding {
-    pub(super) trouble: Trouble,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) stream: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) epoch: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) first: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last: Option<u64>,
-    pub(super) detail: String,
-}
-
-/// What the stream still holds of what the ledger took.
+/// What the stream still contains of the ledger's messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reread {
-    /// The oldest message that is there.
+    /// The sequence of the oldest message that exists.
     pub(super) first_sequence: u64,
-    /// The newest message that ever was.
+    /// The sequence of the newest message that was ever stored.
     pub(super) last_sequence: u64,
     /// The epoch in force, if one is set.
     pub(super) epoch: Option<u32>,
-    /// Why it is another stream than the one that was archived.
+    /// Why it is another stream than the archived one.
     pub(super) other: Option<String>,
-    /// What stands behind the checkpoint.
+    /// The messages after the checkpoint.
     pub(super) waiting: Option<WaitingMessages>,
-    /// By the place of a range in the ledger: messages that are there, and items in them.
+    /// By the place of a range in the ledger: messages that exist, and their items.
     pub(super) ranges: BTreeMap<usize, (u64, u64)>,
 }
 
-/// What could be compared, for the report.
+/// What was compared, for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Comparisons {
     /// Ranges whose messages were all read again.
@@ -71,11 +34,11 @@ pub(super) struct Comparisons {
     pub(super) messages_read_again: u64,
     /// Items in them.
     pub(super) events_read_again: u64,
-    /// Ranges whose rows can't be counted any more: retention dropped days of them.
+    /// Ranges whose rows can no longer be counted, because retention dropped days of them.
     pub(super) ranges_dropped: u64,
 }
 
-/// The findings of one stream, in its order.
+/// The findings of one stream, in order.
 pub(super) fn compare(
     ledger: &StreamLedger,
     reread: Option<&Reread>,
@@ -92,41 +55,7 @@ pub(super) fn compare(
     (findings.all, compared)
 }
 
-/// Identities that are there twice, over all streams.
-pub(super) fn doubled(doubled: &Doubled) -> Option<Finding> {
-    (doubled.rows > 0).then(|| Finding {
-        trouble: Trouble::Doubled,
-        stream: None,
-        epoch: None,
-        first: None,
-        last: None,
-        detail: format!(
-            "{} rows beyond the first of their identity: {}",
-            doubled.rows,
-            doubled.named.join(", ")
-        ),
-    })
-}
-
-struct Findings<'a> {
-    stream: &'a str,
-    all: Vec<Finding>,
-}
-
-impl Findings<'_> {
-    fn push(&mut self, trouble: Trouble, messages: Option<MessageRange>, detail: String) {
-        self.all.push(Finding {
-            trouble,
-            stream: Some(self.stream.to_owned()),
-            epoch: messages.map(|messages| messages.epoch),
-            first: messages.map(|messages| messages.first),
-            last: messages.map(|messages| messages.last),
-            detail,
-        });
-    }
-}
-
-/// Each epoch's ranges begin at its first message and follow one another, and each adds up.
+/// Checks that each epoch's ranges begin at its first message, follow each other, and add up.
 fn coverage(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     let mut before = MessageRange::default();
     for range in &ledger.ranges {
@@ -143,7 +72,7 @@ fn coverage(ledger: &StreamLedger, findings: &mut Findings<'_>) {
             findings.push(
                 Trouble::Skipped,
                 Some(gap),
-                format!("{count} messages stand in no range of the ledger"),
+                format!("{count} messages are in no range of the ledger"),
             );
         } else if messages.first < expected {
             findings.push(
@@ -166,12 +95,12 @@ fn coverage(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     }
 }
 
-/// The sequence before the first message of an epoch: a purged stream goes on counting.
+/// The sequence before the first message of an epoch: a purged stream continues its sequence.
 fn begins_after(ledger: &StreamLedger, epoch: u32) -> u64 {
     ledger.next_after.range(..epoch).next_back().map_or(0, |(_, after)| *after)
 }
 
-/// Each epoch's ranges end where it was closed, the last one at the checkpoint.
+/// Checks that each epoch's ranges end where it was closed, the last one at the checkpoint.
 fn ends(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
     for range in &ledger.ranges {
@@ -194,7 +123,7 @@ fn ends(ledger: &StreamLedger, findings: &mut Findings<'_>) {
             findings.push(
                 Trouble::Stray,
                 Some(MessageRange { epoch: *epoch, first: sequence + 1, last: end }),
-                format!("archived up to {sequence}, but the ledger goes on to {end}"),
+                format!("archived up to {sequence}, but the ledger continues to {end}"),
             );
         }
     }
@@ -202,15 +131,15 @@ fn ends(ledger: &StreamLedger, findings: &mut Findings<'_>) {
         findings.push(
             Trouble::Stray,
             Some(MessageRange { epoch, first: 1, last: end }),
-            "the ledger has an epoch that was neither closed nor is archived now".to_owned(),
+            "the ledger has an epoch that was not closed and is not being archived".to_owned(),
         );
     }
 }
 
-/// Rows and dead letters are as many as the ledger says, and stand nowhere else.
+/// Checks that the numbers of rows and dead letters match the ledger, and that none is elsewhere.
 fn contents(ledger: &StreamLedger, findings: &mut Findings<'_>, compared: &mut Comparisons) {
     for range in &ledger.ranges {
-        // A refused row whose dead letter was retried came in later.
+        // The row of a refused event was inserted later, when its dead letter was retried.
         let expected = range.inserted + range.retried;
         if range.dropped {
             compared.ranges_dropped += 1;
@@ -237,12 +166,12 @@ fn contents(ledger: &StreamLedger, findings: &mut Findings<'_>, compared: &mut C
         findings.push(
             Trouble::Stray,
             Some(outside.messages),
-            format!("{} {} stand where no range of the ledger is", outside.count, outside.what),
+            format!("{} {} are outside the ranges of the ledger", outside.count, outside.what),
         );
     }
 }
 
-/// What was inserted is there or was dropped.
+/// Checks that everything that was inserted exists or was dropped.
 fn totals(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     let sum = |of: fn(&event_store::audit::LedgerRange) -> u64| -> u64 {
         ledger.ranges.iter().map(of).sum()
@@ -250,7 +179,7 @@ fn totals(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     let inserted = sum(|range| range.inserted + range.retried);
     let (there, what) = match ledger.samples {
         Some(samples) => (samples, "samples"),
-        // Without dropped days each range was compared by itself.
+        // Without dropped days each range was compared separately.
         None if ledger.ranges.iter().any(|range| range.dropped) => {
             (sum(|range| range.rows) + ledger.dropped_rows, "rows, dropped ones included,")
         }
@@ -265,7 +194,7 @@ fn totals(ledger: &StreamLedger, findings: &mut Findings<'_>) {
     }
 }
 
-/// The stream is the one that was archived, reaches as far, and holds what the ledger took of it.
+/// Checks that the stream is the archived one, reaches as far, and contains what the ledger says.
 fn stream(
     ledger: &StreamLedger,
     reread: &Reread,
@@ -315,7 +244,7 @@ fn stream(
         compared.messages_read_again += read;
         compared.events_read_again += items;
         if read < expected {
-            // Trimmed, or deleted since: the ledger alone can tell.
+            // The messages were trimmed, or deleted since, so the ledger can't be checked.
             if items > range.events {
                 let detail =
                     format!("{items} events in the stream, {} in the ledger", range.events);

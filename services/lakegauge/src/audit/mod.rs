@@ -1,6 +1,7 @@
 //! `lakegauge audit`: checks that every stored message is in the archive, exactly once.
 
 mod compare;
+mod finding;
 mod report;
 mod stream;
 
@@ -15,7 +16,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use service_kit::Setting;
 
 use crate::{addresses::DatabaseLogin, command, identity};
-use compare::{Comparisons, Finding};
+use compare::Comparisons;
+use finding::Finding;
 use report::{AuditedPipeline, Certificate, OfStream};
 use stream::Before;
 
@@ -125,7 +127,7 @@ async fn audit(store: &StoreSettings, bus: Option<&BusSettings>) -> anyhow::Resu
         streams.push(OfStream::new(&ledger, compared));
     }
     let bar = bar("searching for identities that exist twice");
-    findings.extend(compare::doubled(&view.doubled().await?));
+    findings.extend(finding::doubled(&view.doubled().await?));
     bar.finish_and_clear();
     let identity = AuditedPipeline::of(&event_store::archive_side(store).await?, looked.is_some());
     Ok(Certificate::new(view.taken_at().to_owned(), identity, streams, findings, unchecked)?)

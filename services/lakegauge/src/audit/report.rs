@@ -1,4 +1,4 @@
-//! What an audit found, for people and as a certificate.
+//! The result of an audit, for people and as a certificate.
 
 use std::io::Write;
 
@@ -7,16 +7,19 @@ use event_store::{MessageRange, audit::StreamLedger};
 use serde::Serialize;
 use service_kit::terminal::plain;
 
-use super::compare::{Comparisons, Finding, Trouble};
+use super::{
+    compare::Comparisons,
+    finding::{Finding, Trouble},
+};
 
-/// Findings that are written out; all of them are counted.
+/// The most findings that are written; all of them are counted.
 const FINDINGS_SHOWN_MAX: usize = 1_000;
 
-/// The result of an audit. Its digest covers everything but the time, so that two audits of the
-/// same archive have the same.
+/// The result of an audit. The digest covers everything except the time, so that two audits of the
+/// same archive have the same digest.
 #[derive(Debug, Serialize)]
 pub(super) struct Certificate {
-    /// Version of this form.
+    /// Version of this format.
     pub(super) lakegauge_audit: u32,
     pub(super) well: bool,
     /// When the view of the archive was taken, by the database's clock.
@@ -24,10 +27,10 @@ pub(super) struct Certificate {
     pub(super) identity: AuditedPipeline,
     pub(super) streams: Vec<OfStream>,
     pub(super) findings: Vec<Finding>,
-    /// Findings in all, those not written out included.
+    /// All findings, including those that are not written.
     pub(super) findings_total: usize,
     pub(super) unchecked: Vec<String>,
-    /// blake3 of identity, streams, findings and what was not checked, in hexadecimal.
+    /// The blake3 hash of identity, streams, findings and what was not checked, in hexadecimal.
     pub(super) digest: String,
 }
 
@@ -36,9 +39,9 @@ pub(super) struct Certificate {
 pub(super) struct AuditedPipeline {
     /// The archive's own name.
     pub(super) archive: String,
-    /// The pipeline whose events it keeps; `None`: no archiver has met it yet.
+    /// The pipeline whose events it keeps; `None` if no archiver has used it yet.
     pub(super) pipeline: Option<String>,
-    /// Whether the broker was looked at, and is the same pipeline's.
+    /// Whether the broker was checked, and belongs to the same pipeline.
     pub(super) with_broker: bool,
 }
 
@@ -58,7 +61,7 @@ pub(super) struct OfStream {
     pub(super) stream: String,
     pub(super) epoch: Option<u32>,
     pub(super) sequence: Option<u64>,
-    /// What the ledger covers without a gap.
+    /// The messages that the ledger contains without a gap.
     pub(super) ranges: Vec<Span>,
     pub(super) transactions: u64,
     pub(super) events: u64,
@@ -67,12 +70,12 @@ pub(super) struct OfStream {
     pub(super) dead: u64,
     pub(super) rows: u64,
     pub(super) letters: u64,
-    /// Dead letters whose rows came in later.
+    /// Dead letters whose rows were inserted later.
     pub(super) letters_retried: u64,
     pub(super) dropped_rows: u64,
     pub(super) declared_lost: Vec<Span>,
     pub(super) declared_lost_messages: u64,
-    /// blake3 over each range of the ledger with its counts, in hexadecimal.
+    /// The blake3 hash over each range of the ledger with its counts, in hexadecimal.
     pub(super) ledger_digest: String,
     #[serde(flatten)]
     pub(super) compared: Comparisons,
@@ -144,7 +147,7 @@ impl OfStream {
     }
 }
 
-/// Ranges of the ledger that follow one another, as one each.
+/// The ranges of the ledger; those that follow each other are joined.
 fn spans(ledger: &StreamLedger) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for range in &ledger.ranges {
@@ -184,13 +187,13 @@ impl Certificate {
         })
     }
 
-    /// As one JSON object.
+    /// Writes one JSON object.
     pub(super) fn write_json(&self, out: &mut impl Write) -> std::io::Result<()> {
         serde_json::to_writer(&mut *out, self)?;
         writeln!(out)
     }
 
-    /// For people.
+    /// Writes text for people.
     pub(super) fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
         let AuditedPipeline { archive, pipeline, with_broker } = &self.identity;
         let beside = if *with_broker { "with its broker" } else { "alone" };
@@ -233,9 +236,9 @@ fn write_stream(out: &mut impl Write, stream: &OfStream) -> std::io::Result<()> 
         out,
         "  {events} events = {inserted} inserted + {duplicates} duplicates + {dead} dead"
     )?;
-    write!(out, "  {rows} rows and {letters} dead letters are there")?;
+    write!(out, "  {rows} rows and {letters} dead letters exist")?;
     if stream.letters_retried > 0 {
-        write!(out, ", {} of these letters as rows", stream.letters_retried)?;
+        write!(out, ", {} of these dead letters as rows", stream.letters_retried)?;
     }
     if stream.dropped_rows > 0 {
         write!(out, "; retention dropped {} rows", stream.dropped_rows)?;

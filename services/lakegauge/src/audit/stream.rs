@@ -1,4 +1,4 @@
-//! Reading again what the stream still holds of what the ledger took.
+//! Reads again what the stream still contains of the ledger's messages.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ use service_kit::Clock;
 use super::compare::Reread;
 use crate::waiting::WaitingMessages;
 
-/// Without a message for this long the broker is taken to be gone: above every heartbeat and
+/// After this time without a message, the broker counts as gone: longer than every heartbeat and
 /// backoff of the reader.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// A stream before the view of the archive was taken: what it lacks then must be archived.
+/// A stream before the view of the archive was taken: what was trimmed by then must be archived.
 #[derive(Clone, Debug)]
 pub(super) struct Before {
     status: StreamStatus,
     epoch: Option<u32>,
 }
 
-/// Looks at a stream; before the view of the archive is taken.
+/// Reads the state of a stream; must be called before the view of the archive is taken.
 ///
 /// # Errors
 ///
-/// The broker can't be asked.
+/// The broker can't be read.
 pub(super) async fn before(bus: &Bus, name: &str) -> anyhow::Result<Before> {
     Ok(Before { status: bus.stream(name).await?, epoch: bus.epochs().get(name).await? })
 }
 
-/// Reads the messages up to the checkpoint. `progress` hears of each message.
+/// Reads the messages up to the checkpoint. `progress` is called for each message.
 ///
 /// # Errors
 ///
-/// The broker can't be asked.
+/// The broker can't be read.
 pub(super) async fn reread(
     bus: &Bus,
     before: &Before,
@@ -52,7 +52,7 @@ pub(super) async fn reread(
         ..Reread::default()
     };
     match bus.compare(name, &mark).await? {
-        // An archiver at work may have passed the checkpoint by now, and trimmed its message.
+        // A running archiver may have passed the checkpoint meanwhile, and trimmed its message.
         Comparison::Same | Comparison::Deleted | Comparison::Purged(_) => {}
         Comparison::Other(why) => reread.other = Some(why),
     }
@@ -87,7 +87,7 @@ pub(super) async fn reread(
     }
 }
 
-/// Counts a message to its range of the epoch that is archived now.
+/// Adds a message to its range of the epoch that is being archived.
 fn count(reread: &mut Reread, ledger: &StreamLedger, sequence: u64, items: u64) {
     let epoch = ledger.checkpoint.map_or(0, |mark| mark.epoch);
     let behind = ledger

@@ -1,4 +1,4 @@
-//! Putting dead letters where they belong, once.
+//! Retries dead letters, so that each event is archived exactly once.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};
@@ -22,11 +22,11 @@ use wire::{
 use super::{ALL_BYTES, println_line};
 use crate::{identity, publish::unpack::unpacked, said::PublishNotice};
 
-/// The source in the subjects of what is published again.
+/// The source in the subjects of events that are published again.
 const SOURCE: &str = "dead-letters";
-/// A replacement is one event; no acceptable one is larger.
+/// A replacement is one event, and no accepted event is larger.
 const REPLACEMENT_BYTES_MAX: u64 = 1 << 20;
-/// Between two looks whether publishing waits.
+/// How often it is checked whether publishing waits.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How to retry.
@@ -34,15 +34,15 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) struct Options {
     /// A file with the event to publish instead.
     pub(super) replace: Option<PathBuf>,
-    /// Publish also what would be refused again.
+    /// Also publish what would be refused again.
     pub(super) anyway: bool,
 }
 
-/// Retries every dead letter that the filter chooses; whether all of them are where they belong.
+/// Retries every dead letter that the filter chooses. Returns whether all of them were retried.
 ///
 /// # Errors
 ///
-/// The archive or the broker failed. What was done until then is done.
+/// The archive or the broker failed. Earlier retries are complete.
 pub(super) async fn retry(
     store: &StoreSettings,
     bus: &BusSettings,
@@ -51,14 +51,14 @@ pub(super) async fn retry(
     clock: &Clock,
 ) -> anyhow::Result<bool> {
     let replacement = match options.replace.clone() {
-        // Apart: standard input may have to be waited for.
+        // A thread of its own, because standard input may block.
         Some(file) => Some(tokio::task::spawn_blocking(move || read_replacement(&file)).await??),
         None => None,
     };
     let many = which.numbers.as_ref().is_some_and(|numbers| numbers.len() > 1);
     anyhow::ensure!(
         !(replacement.is_some() && many),
-        "a replacement stands in for one letter: name one"
+        "a replacement is for one dead letter: name one"
     );
     let letters = DeadLetters::write(store).await?;
     let connected = Bus::connect(bus).await?;
@@ -85,11 +85,11 @@ pub(super) async fn retry(
             let number = letter.number;
             match retrying.letter(letter).await? {
                 Retried::Done(what) => {
-                    bar.suspend(|| println_line(&format!("letter {number}: {what}")))?
+                    bar.suspend(|| println_line(&format!("dead letter {number}: {what}")))?
                 }
                 Retried::Left(why) => {
                     failed += 1;
-                    bar.suspend(|| eprintln!("letter {number}: not retried: {why}"));
+                    bar.suspend(|| eprintln!("dead letter {number}: not retried: {why}"));
                 }
             }
             bar.inc(1);
@@ -98,7 +98,7 @@ pub(super) async fn retry(
     bar.finish_and_clear();
     for number in which.numbers.iter().flatten().filter(|number| !found.contains(number)) {
         failed += 1;
-        eprintln!("there is no letter {number}");
+        eprintln!("there is no dead letter {number}");
     }
     Ok(failed == 0)
 }
@@ -123,11 +123,11 @@ fn read_replacement(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(trimmed(&bytes).to_vec())
 }
 
-/// What became of a dead letter.
+/// The result for a dead letter.
 enum Retried {
-    /// It is where it belongs.
+    /// It was archived or published; the text describes how.
     Done(String),
-    /// It is as it was, and why.
+    /// It was left unchanged, for this reason.
     Left(String),
 }
 
@@ -153,10 +153,10 @@ impl Retrying<'_> {
         if letter.counted { self.row(letter).await } else { self.event(letter, stream).await }
     }
 
-    /// The event was counted: only its row is missing.
+    /// Inserts the row of an event that was counted.
     async fn row(&mut self, letter: &DeadLetter) -> anyhow::Result<Retried> {
         if self.replacement.is_some() {
-            let why = "it was counted as it is, and can't be another event now";
+            let why = "it was counted unchanged, and can't become another event now";
             return Ok(Retried::Left(why.to_owned()));
         }
         Ok(match self.letters.insert_row(letter).await? {
@@ -165,13 +165,13 @@ impl Retrying<'_> {
                 Retried::Done(format!("closed already ({})", closed.name()))
             }
             RowInserted::Refused { sqlstate, message } => {
-                Retried::Left(format!("PostgreSQL refuses it still ({sqlstate}): {message}"))
+                Retried::Left(format!("PostgreSQL still refuses it ({sqlstate}): {message}"))
             }
         })
     }
 
-    /// The event was not counted: it is published, and then the dead letter is closed. A crash
-    /// between the two leaves it open, and the next attempt publishes the same identity.
+    /// Publishes an event that was not counted, and then closes the dead letter. A crash between
+    /// the two leaves it open, and the next attempt publishes the same identity.
     async fn event(&mut self, letter: &DeadLetter, stream: Stream) -> anyhow::Result<Retried> {
         let first = FirstPlace { stream, position: letter.position, broker_ns: letter.broker_ns };
         let events = match &self.replacement {
@@ -184,7 +184,7 @@ impl Retrying<'_> {
         let events = match events {
             Ok(events) => events,
             Err(refusal) => {
-                let why = format!("{refusal}; --replace gives a corrected event for it");
+                let why = format!("{refusal}; publish a corrected event with --replace");
                 return Ok(Retried::Left(why));
             }
         };
@@ -208,7 +208,7 @@ impl Retrying<'_> {
         Ok(Retried::Done(format!("published again as {}", places.join(" and "))))
     }
 
-    /// Why the services would make another dead letter of it, by the rules of the stream it goes to.
+    /// Why the services would refuse an event again, by the rules of its stream.
     async fn would_be_refused(
         &mut self,
         events: &[Event],
@@ -223,8 +223,8 @@ impl Retrying<'_> {
             let rules = self.rules(to).await?;
             if let Err(refusal) = accept(event, to, now, &rules) {
                 return Ok(Some(format!(
-                    "it would be refused again: {refusal}; --replace gives a corrected event for \
-                     it, --anyway publishes it all the same"
+                    "it would be refused again: {refusal}; publish a corrected event with \
+                     --replace, or this one with --anyway"
                 )));
             }
         }
@@ -243,11 +243,12 @@ impl Retrying<'_> {
     }
 }
 
-/// One message at a time: the dead letter behind it is closed only when it is stored.
+/// Publishes one message at a time, because its dead letter is closed only after the message is
+/// stored.
 struct Publishing {
     bus: Bus,
     publisher: Publisher,
-    /// Where the last one was stored.
+    /// The sequence of the last stored message.
     stored: Arc<Mutex<Option<u64>>>,
     bar: ProgressBar,
 }
@@ -262,7 +263,7 @@ impl Publishing {
         Self { bus, publisher, stored, bar }
     }
 
-    /// Waits until it is stored, and says so while it has to wait.
+    /// Waits until the message is stored, and reports if that takes long.
     async fn publish(&self, sealed: wire::Sealed) -> anyhow::Result<u64> {
         self.publisher.publish(sealed).await?;
         let flushing = self.publisher.flush();

@@ -8,12 +8,12 @@ use serde_json::json;
 use service_kit::terminal::plain;
 use wire::json::format_time;
 
-/// Characters of the bytes that stand in a line.
+/// Characters of the event that are shown in a line.
 const PREVIEW_CHARS: usize = 60;
-/// Bytes in a line of a dump.
+/// Bytes per line of a dump.
 const DUMP_BYTES: usize = 16;
 
-/// A dead letter as one line; `-` where no source is known.
+/// A dead letter as one line; `-` if the source is not known.
 pub(super) fn line(letter: &DeadLetter) -> String {
     let field = letter.field.as_ref().map_or_else(String::new, |field| format!(" {field}"));
     let source = letter.source.as_deref().unwrap_or("-");
@@ -30,11 +30,11 @@ pub(super) fn line(letter: &DeadLetter) -> String {
     ))
 }
 
-/// A dead letter with all that is known of it.
+/// Writes all that is known of a dead letter.
 pub(super) fn write(out: &mut impl Write, letter: &DeadLetter) -> std::io::Result<()> {
-    let mut say = |name: &str, value: &str| writeln!(out, "{name:<10} {}", plain(value));
-    say("letter", &format!("{}, {}", letter.number, state(letter)))?;
-    say("kept at", &time(letter.received_at))?;
+    let mut say = |name: &str, value: &str| writeln!(out, "{name:<11} {}", plain(value));
+    say("dead letter", &format!("{}, {}", letter.number, state(letter)))?;
+    say("received", &time(letter.received_at))?;
     say("from", &format!("{} {}", letter.stream, place(letter)))?;
     if let Some(source) = &letter.source {
         say("source", source)?;
@@ -66,7 +66,7 @@ pub(super) fn write(out: &mut impl Write, letter: &DeadLetter) -> std::io::Resul
         say("headers", &format!("{} of the bytes, which can't be read", letter.header_bytes))?;
         write_bytes(out, block)?;
     }
-    writeln!(out, "{:<10} {}", "bytes", letter.bytes_total)?;
+    writeln!(out, "{:<11} {}", "bytes", letter.bytes_total)?;
     write_bytes(out, body)?;
     writeln!(out)
 }
@@ -75,7 +75,7 @@ fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
     readable(bytes).iter().try_for_each(|line| writeln!(out, "  {line}"))
 }
 
-/// A dead letter as one JSON object in a line.
+/// Writes a dead letter as one line of JSON.
 pub(super) fn write_json(out: &mut impl Write, letter: &DeadLetter) -> std::io::Result<()> {
     let text = std::str::from_utf8(&letter.bytes).ok();
     let hex: Option<String> =
@@ -124,7 +124,7 @@ fn time(at: Timestamp) -> String {
     format_time(at).unwrap_or_else(|| at.0.to_string())
 }
 
-/// Text as its lines, anything else as a dump: bytes in hexadecimal and, where there are some, as
+/// Text as its lines, anything else as a dump: bytes in hexadecimal, and printable ones as
 /// characters.
 fn readable(bytes: &[u8]) -> Vec<String> {
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -202,9 +202,9 @@ mod tests {
         let mut text = Vec::new();
         write(&mut text, &letter).unwrap();
         let text = String::from_utf8(text).unwrap();
-        assert!(text.contains("headers    6 of the bytes"), "{text}");
+        assert!(text.contains("headers     6 of the bytes"), "{text}");
         assert!(text.contains("000000  78 3a 20 e3 0d 0a"), "{text}");
-        assert!(text.ends_with("bytes      9\n  {\"a\":1}\n\n"), "{text}");
+        assert!(text.ends_with("bytes       9\n  {\"a\":1}\n\n"), "{text}");
         assert!(line(&letter).ends_with("open  {\"a\":1}"), "{}", line(&letter));
     }
 
@@ -219,7 +219,7 @@ mod tests {
         write(&mut text, &letter).unwrap();
         let text = String::from_utf8(text).unwrap();
         for part in
-            ["7, dropped", "source     git", "field      key", "note       a test", "000000  ff"]
+            ["7, dropped", "source      git", "field       key", "note        a test", "000000  ff"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }

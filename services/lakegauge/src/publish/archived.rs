@@ -1,7 +1,7 @@
-//! How many of the events the archive had before they were sent.
+//! Counts how many of the events the archive already had before they were sent.
 //!
-//! It is a kindness to the one who publishes, and no part of counting once: where the archive can't
-//! be asked, events are published all the same.
+//! This is only information for the user. Counting once does not depend on it: if the archive can't
+//! be read, events are published all the same.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::identity;
 
-/// Asks the archive, as long as it answers.
+/// Searches the archive for events, as long as it answers.
 pub(super) struct ArchivedBefore<'a> {
     archive: Option<ArchivedIdentities>,
     counts: Arc<PublishCounts>,
@@ -24,7 +24,7 @@ pub(super) struct ArchivedBefore<'a> {
 }
 
 impl<'a> ArchivedBefore<'a> {
-    /// Connects, where an archive is known that keeps the events of this broker.
+    /// Connects, if an archive is set that keeps the events of this broker.
     pub(super) async fn open(config: &Config, bus: &Bus, progress: &'a PublishBar) -> Self {
         let counts = progress.counts();
         let mut this = Self { archive: None, counts, progress };
@@ -39,7 +39,7 @@ impl<'a> ArchivedBefore<'a> {
         this
     }
 
-    /// Counts those of some events that the archive has.
+    /// Counts how many of the events the archive has.
     pub(super) async fn count<'e>(&mut self, events: impl Iterator<Item = &'e Event>) {
         let Some(archive) = &mut self.archive else { return };
         match archive.count(events).await {
@@ -56,7 +56,7 @@ impl<'a> ArchivedBefore<'a> {
 
     fn unasked(&self, why: &anyhow::Error) {
         self.progress.say(&format!(
-            "which events the archive has already can't be asked, so that is not counted: {why:#}"
+            "events that the archive already has are not counted, because it can't be read: {why:#}"
         ));
     }
 }

@@ -5,24 +5,24 @@ use std::io::{self, BufRead};
 use domain::{Reason, Refusal};
 use wire::trimmed;
 
-/// Bytes that a line may have. The longest event that is accepted has about 15,000, escapes
-/// included; the rest is room for fields that are ignored.
+/// Largest line, in bytes. The longest accepted event has about 15,000, escapes included; the rest
+/// is for fields that are ignored.
 const LINE_BYTES_MAX: usize = 256 << 10;
 /// A line that is not blank.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// From 1, blank lines counted.
+    /// Its number, from 1; blank lines are counted.
     pub(crate) number: u64,
-    /// Its bytes without the line break, or why there are none.
+    /// Its bytes without the line break, or why it is refused.
     pub(crate) text: Result<Vec<u8>, Refusal>,
 }
 
-/// Hands on the lines, all that are there whenever more would have to be waited for, so that a slow
-/// source is not held up. Ends when `give` says `false`.
+/// Passes the lines on: all that are available whenever the next read would have to wait, so that a
+/// slow source is not delayed. Ends when `give` returns `false`.
 ///
 /// # Errors
 ///
-/// The input can't be read or unpacked; what came before has been handed on.
+/// The input can't be read or unpacked; earlier lines have been passed on.
 pub(crate) fn read_lines(
     mut input: impl BufRead,
     mut give: impl FnMut(Vec<Line>) -> bool,
@@ -51,7 +51,7 @@ pub(crate) fn read_lines(
 
 #[derive(Default)]
 struct Splitter {
-    /// The line at hand, cut at the bound.
+    /// The current line, cut at the limit.
     line: Vec<u8>,
     too_long: bool,
     /// Lines that ended so far.
@@ -117,7 +117,7 @@ mod tests {
             .to_vec();
         assert_eq!(texts(plain.clone()), expected);
         let mut gzip = Vec::new();
-        // Two members, as `cat a.gz b.gz` makes them.
+        // Two members, as `cat a.gz b.gz` produces them.
         for part in [&plain[..7], &plain[7..]] {
             let mut encoder = flate2::write::GzEncoder::new(gzip, flate2::Compression::fast());
             encoder.write_all(part).unwrap();

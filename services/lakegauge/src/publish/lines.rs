@@ -1,12 +1,12 @@
-//! From a line to an event with its identity.
+//! Converts a line to an event with its identity.
 
 use std::collections::{BTreeMap, HashSet};
 
 use domain::{Event, Refusal};
 use wire::{derived, json};
 
-/// Turns lines into events; those without an id get one from the source, the line, and which
-/// occurrence of the identical line it is. So the same file gives the same ids, in any order.
+/// Converts lines to events. A line without an id gets one from the source, the line, and its
+/// number among identical lines. So the same file gives the same ids, in any order.
 #[derive(Debug)]
 pub(crate) struct Identifier {
     source: String,
@@ -16,13 +16,13 @@ pub(crate) struct Identifier {
 /// Why a line did not become an event.
 #[derive(Debug)]
 pub(crate) enum NoEvent {
-    /// The line is at fault.
+    /// The line is wrong.
     Refused(Refusal),
-    /// More lines without an id than may be remembered: nothing after it can be told apart.
+    /// Too many lines without an id: further ones can't be distinguished.
     TooMany(TooManyLines),
 }
 
-/// There is no room to remember one more line.
+/// There is no room to remember another line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "more than {0} lines have no id: publish the file in parts with a --source each, or raise \
@@ -31,7 +31,7 @@ pub(crate) enum NoEvent {
 pub(crate) struct TooManyLines(pub(crate) usize);
 
 impl Identifier {
-    /// For the lines of one source, of which so many may come without an id.
+    /// For the lines of one source, with the most lines without an id.
     pub(crate) fn new(source: String, lines_max: usize) -> Self {
         Self { source, occurrences: Occurrences::new(lines_max) }
     }
@@ -52,8 +52,7 @@ impl Identifier {
     }
 }
 
-/// Which occurrence of a line it is. Remembers 16 bytes of each line, and a count of those that
-/// came more than once.
+/// Counts identical lines. Remembers 16 bytes of each line, and a count for repeated ones.
 #[derive(Debug)]
 struct Occurrences {
     seen: HashSet<u128>,
@@ -66,7 +65,7 @@ impl Occurrences {
         Self { seen: HashSet::new(), repeated: BTreeMap::new(), lines_max }
     }
 
-    /// From 0.
+    /// The number of the line among identical ones, from 0.
     fn count(&mut self, line: &[u8]) -> Result<u64, TooManyLines> {
         let mut digest = [0; 16];
         blake3::Hasher::new().update(line).finalize_xof().fill(&mut digest);

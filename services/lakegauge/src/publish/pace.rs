@@ -1,16 +1,16 @@
-//! Spreads events over time, so that an import is no burst.
+//! Spreads events over time, so that an import causes no burst.
 
 use std::num::NonZeroU64;
 
-/// Longest time that is made up for, in milliseconds: after a longer wait for the broker events go on
-/// at their pace.
+/// The largest delay that is made up for, in milliseconds. After a longer wait for the broker,
+/// events continue at their rate.
 const BEHIND_MS_MAX: u64 = 1_000;
 
-/// At most so many events a second.
+/// Limits the number of events per second.
 #[derive(Debug)]
 pub(super) struct Pace {
     per_s: NonZeroU64,
-    /// When the event number 0 of this count was due.
+    /// When event number 0 of this count was due.
     began_ms: u64,
     events: u64,
 }
@@ -41,7 +41,7 @@ pub(super) fn rate(text: &str) -> Result<NonZeroU64, &'static str> {
 mod tests {
     use super::*;
 
-    /// The times of so many events, where sending each takes some time.
+    /// The times of some events, if sending each takes some time.
     fn times(per_s: u64, events: usize, mut takes_ms: impl FnMut(usize) -> u64) -> Vec<u64> {
         let mut pace = Pace::new(NonZeroU64::new(per_s).unwrap(), 0);
         let mut now_ms = 0;

@@ -1,4 +1,4 @@
-//! `lakegauge publish --dry-run`: what a file holds, before anything is sent.
+//! `lakegauge publish --dry-run`: shows what a file contains, before anything is sent.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -19,16 +19,16 @@ use super::{
     unpack::unpacked,
 };
 
-/// Names of buckets and warehouses that are told apart; the rest is one sum.
+/// The most names of buckets and warehouses with sums of their own; the others have one sum.
 const NAMES_MAX: usize = 10_000;
-/// Of these, how many are shown: the busiest.
+/// The most names that are shown: the busiest.
 const NAMES_SHOWN: usize = 10;
 
-/// Reads the input to its end and says what would be published. Nothing is connected to.
+/// Reads the input to its end and shows what would be published, without a connection.
 ///
 /// # Errors
 ///
-/// The input can't be read, or a line of it is refused.
+/// The input can't be read, or one of its lines is refused.
 pub(super) fn preview(config: &Config, file: &Path) -> anyhow::Result<()> {
     let (raw, _) = open(file)?;
     let mut preview = Preview::new(config);
@@ -64,7 +64,7 @@ struct Preview {
     source: String,
     identifier: Identifier,
     clock: Clock,
-    /// Those of a new pipeline: the one that would be published to is not asked.
+    /// The rules of a new pipeline, because there is no connection to the real one.
     rules: Rules,
     subjects: Subjects,
     packers: BTreeMap<String, Packer>,
@@ -79,11 +79,11 @@ struct Preview {
     warehouses: NamedSums,
 }
 
-/// Events of one kind or name.
+/// Sums of one kind or name.
 #[derive(Clone, Copy, Debug, Default)]
 struct EventSums {
     events: u64,
-    /// Bytes transferred or scanned, as the events say.
+    /// Bytes transferred or scanned, by the events.
     bytes: u64,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
@@ -98,7 +98,7 @@ impl EventSums {
     }
 }
 
-/// Sums by name, of a bounded number of names.
+/// Sums by name, for a bounded number of names.
 #[derive(Debug, Default)]
 struct NamedSums {
     names: BTreeMap<String, EventSums>,
@@ -156,7 +156,7 @@ impl Preview {
         }
     }
 
-    /// Takes some lines; says whether to go on.
+    /// Adds some lines. Returns whether to continue.
     fn lines(&mut self, lines: Vec<Line>) -> Result<bool, TooManyLines> {
         for Line { number, text } in lines {
             self.number += 1;
@@ -201,7 +201,7 @@ impl Preview {
         let packer = self.packers.entry(subject).or_insert_with_key(|subject| {
             Packer::new(subject.clone(), format, PackerLimits::default())
         });
-        // One moment: how lines are packed by their age depends on the day that they are sent.
+        // At one moment, because packing by age depends on the time of sending.
         let sealed = packer.push(0, event);
         self.count(sealed);
         Ok(())

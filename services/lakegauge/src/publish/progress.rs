@@ -1,4 +1,4 @@
-//! What a run has done so far, for the one who waits for it.
+//! The progress of a run, for the user.
 
 use std::io::{IsTerminal as _, Read, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,27 +12,27 @@ use service_kit::terminal::plain;
 
 use crate::said::PublishNotice;
 
-/// Between two looks at the counts.
+/// How often the counts are read.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Counts that several tasks add to.
+/// Counts that several tasks increase.
 #[derive(Debug, Default)]
 pub(crate) struct PublishCounts {
     lines: AtomicU64,
     refused: AtomicU64,
     /// Events in acknowledged messages.
     pub(crate) acknowledged: AtomicU64,
-    /// Of these, events in messages that the broker had already.
+    /// The number of these in messages that the broker already had.
     pub(crate) duplicates: AtomicU64,
-    /// Events that the archive had before they were sent, where it was asked.
+    /// Events that the archive had before they were sent, if it could be read.
     pub(crate) archived: AtomicU64,
-    /// Whether it could be asked for all of them.
+    /// Whether it could be read for all of them.
     pub(crate) asked: AtomicBool,
     publishers: Mutex<Vec<Arc<PublishProgress>>>,
 }
 
 impl PublishCounts {
-    /// Watches a publisher: while it waits, that is said.
+    /// Watches a publisher, to report when it waits.
     pub(crate) fn watch(&self, publisher: Arc<PublishProgress>) {
         self.publishers.lock().unwrap_or_else(PoisonError::into_inner).push(publisher);
     }
@@ -63,12 +63,12 @@ pub(crate) struct PublishReport {
     pub(crate) lines: u64,
     /// Lines whose event the broker has stored.
     pub(crate) acknowledged: u64,
-    /// Of these, lines in messages that the broker had already: it remembers those of the last two
-    /// minutes, and only as they were packed.
+    /// Of these, lines in messages that the broker already had: it remembers each message, as it
+    /// was packed, for two minutes.
     pub(crate) duplicates: u64,
-    /// Lines whose event the archive had before; nothing where it was not asked.
+    /// Lines whose event the archive already had; `None` if the archive was not read.
     pub(crate) archived: Option<u64>,
-    /// Lines that are no event, or none that would be counted.
+    /// Lines that are no event, or an event that would not be counted.
     pub(crate) refused: u64,
 }
 
@@ -90,7 +90,7 @@ impl std::fmt::Display for PublishReport {
         let unit = if *lines == 1 { "line" } else { "lines" };
         write!(f, "{lines} {unit}, {acknowledged} acknowledged, ")?;
         match archived {
-            // What was sent a moment ago may not be archived yet, and the broker has it.
+            // Events sent a moment ago may not be archived yet, but the broker has them.
             Some(archived) => write!(f, "{} known already", archived.max(duplicates))?,
             None => write!(f, "{duplicates} known to the broker from the last two minutes")?,
         }
@@ -98,7 +98,7 @@ impl std::fmt::Display for PublishReport {
     }
 }
 
-/// The bar on a terminal, and the words about what goes wrong anywhere.
+/// The bar on a terminal, and reports of problems everywhere.
 #[derive(Debug)]
 pub(crate) struct PublishBar {
     bar: ProgressBar,
@@ -107,7 +107,7 @@ pub(crate) struct PublishBar {
 }
 
 impl PublishBar {
-    /// For an input of so many bytes, where that is known. Must be called within a runtime.
+    /// For an input of `bytes` bytes, if that is known. Must be called within a runtime.
     pub(crate) fn new(bytes: Option<u64>) -> Self {
         let bar = match bytes {
             Some(bytes) => ProgressBar::new(bytes)
@@ -133,23 +133,23 @@ impl PublishBar {
         Arc::clone(&self.counts)
     }
 
-    /// A line that is not blank was read.
+    /// Counts a line that is not blank.
     pub(crate) fn line(&self) {
         self.counts.lines.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says something above the bar.
+    /// Writes a line above the bar.
     pub(crate) fn say(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{}", plain(text)));
     }
 
-    /// A line was refused.
+    /// Counts and reports a refused line.
     pub(crate) fn refused(&self, number: u64, refusal: &Refusal) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         self.say(&format!("line {number}: {refusal}"));
     }
 
-    /// Takes the bar away and prints the counts.
+    /// Removes the bar and prints the counts.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Keeps the bar's words true, and says once when publishing waits and when it goes on.
+/// Keeps the bar up to date, and reports once when publishing waits and once when it continues.
 async fn look(bar: ProgressBar, counts: Arc<PublishCounts>, ended: Arc<AtomicBool>) {
     let mut said = PublishNotice::default();
     while !ended.load(Ordering::Relaxed) {

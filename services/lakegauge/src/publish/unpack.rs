@@ -1,24 +1,25 @@
-//! Input as text: plain, or packed by gzip or zstd, in as many members and frames as there are.
+//! Reads input as text: plain, or compressed with gzip or zstd, with any number of members or
+//! frames.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use wire::{BEGINNING_BYTES, foreign};
 
-/// Bytes that are read at once: also the bound of what is handed on at once.
+/// Bytes that are read at once, which also limits how much is passed on at once.
 pub(crate) const READ_BYTES: usize = 128 << 10;
 
-/// The first byte of a member of gzip, of a frame of zstd and of one that is to be skipped.
+/// The first byte of a gzip member, of a zstd frame, and of a skippable zstd frame.
 const GZIP: u8 = 0x1f;
 const ZSTD: u8 = 0x28;
 const SKIPPABLE: std::ops::RangeInclusive<u8> = 0x50..=0x5f;
-/// The rest of what a frame that is to be skipped begins with; its length follows.
+/// The rest of the magic number of a skippable frame; its length follows.
 const SKIPPABLE_MAGIC: [u8; 3] = [0x2a, 0x4d, 0x18];
 
-/// What is in `raw`, unpacked if its first bytes say that it is packed.
+/// The contents of `raw`, decompressed if its first bytes are those of a compressed format.
 ///
 /// # Errors
 ///
-/// The first bytes can't be read, or they are those of another format, which is named.
+/// The first bytes can't be read, or they belong to another format, which the error names.
 pub(crate) fn unpacked(raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
     let (whole, head) = looked_at(raw)?;
     let is_packed = foreign(&head).is_some_and(|it| it.name == "gzip" || it.name == "zstd");
@@ -36,12 +37,12 @@ fn plain(text: impl Read + Send + 'static, head: &[u8]) -> io::Result<Box<dyn Bu
     }
 }
 
-/// The input, and how it begins. Waits for no more bytes than tell its format.
+/// The input with its first bytes. Reads no more bytes than are needed to recognise the format.
 fn looked_at<R: Read + Send + 'static>(
     mut input: R,
 ) -> io::Result<(BufReader<impl Read + Send + 'static>, Vec<u8>)> {
     let (mut head, mut failure) = (Vec::new(), None);
-    // As much as one read gives: a tar archive is known behind its beginning.
+    // At most one read's worth, because the magic number of tar is not at its beginning.
     let mut piece = vec![0; 512];
     while head.len() < BEGINNING_BYTES {
         match input.read(&mut piece) {
@@ -59,7 +60,7 @@ fn looked_at<R: Read + Send + 'static>(
     Ok((BufReader::with_capacity(READ_BYTES, whole), head))
 }
 
-/// What went wrong behind bytes that were read already: told when they have been handed on.
+/// An error after bytes that were read already; reported when they have been passed on.
 struct Failure(Option<io::Error>);
 
 impl Read for Failure {
@@ -70,7 +71,7 @@ impl Read for Failure {
 
 type Compressed = Box<dyn BufRead + Send>;
 
-/// Unpacks one member or frame after the other.
+/// Decompresses one member or frame after the other.
 struct Unpacker(State);
 
 enum State {
@@ -103,8 +104,8 @@ impl Read for Unpacker {
     }
 }
 
-/// The next member or frame. Zero bytes before it and at the end are padding, as devices and
-/// archivers of blocks leave it.
+/// The next member or frame. Zero bytes before it and at the end are padding from devices and block
+/// archivers.
 fn next(mut packed: Compressed) -> io::Result<State> {
     loop {
         let available = match packed.fill_buf() {
@@ -124,18 +125,18 @@ fn next(mut packed: Compressed) -> io::Result<State> {
                 return Ok(State::Zstd(decoder.single_frame()));
             }
             first if SKIPPABLE.contains(&first) => skip(&mut packed)?,
-            _ => return Err(behind("something else follows")),
+            _ => return Err(behind("is followed by something else")),
         }
     }
 }
 
-/// Passes over a frame that says nothing, as `pzstd` puts one before each of its own.
+/// Skips a frame without content, which `pzstd` writes before each of its frames.
 fn skip(packed: &mut Compressed) -> io::Result<()> {
     let mut header = [0; 8];
     packed.read_exact(&mut header)?;
     let [_, magic @ .., a, b, c, d] = header;
     if magic != SKIPPABLE_MAGIC {
-        return Err(behind("something else follows"));
+        return Err(behind("is followed by something else"));
     }
     let length = u64::from(u32::from_le_bytes([a, b, c, d]));
     let skipped = io::copy(&mut packed.by_ref().take(length), &mut io::sink())?;
@@ -146,7 +147,7 @@ fn skip(packed: &mut Compressed) -> io::Result<()> {
 }
 
 fn behind(what: &str) -> io::Error {
-    let text = format!("behind what is packed {what}; all before it was read");
+    let text = format!("the compressed input {what}; everything before it was read");
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
@@ -171,7 +172,7 @@ mod tests {
         [&[0x50 + kind], &SKIPPABLE_MAGIC[..], &length, content].concat()
     }
 
-    /// The text, also where no read gives more than a byte.
+    /// The text must also be the same if each read returns only one byte.
     fn text(raw: &[u8]) -> Result<String, String> {
         struct Slow(Cursor<Vec<u8>>);
         impl Read for Slow {
@@ -233,7 +234,7 @@ mod tests {
     fn what_is_cut_off_is_an_error() {
         for packed in [gzip(b"one\n"), zstd(b"one\n"), skippable(0, b"abc")] {
             for end in 2..packed.len() {
-                // Too short to be known, it is text that no line can be made of.
+                // Too short to be recognised, so it is text, of which no line is an event.
                 let cut = text(&packed[..end]);
                 assert!(cut.is_err() || end < 4, "{end} of {}: {cut:?}", packed.len());
             }

@@ -1,4 +1,4 @@
-//! The bar of a replay or a verification.
+//! The progress bar of a replay or a verification.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::said::PublishNotice;
 
-/// Between two looks at the counts.
+/// How often the counts are read.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A bar on a terminal, until it is dropped; elsewhere a line each time something else begins.
+/// A bar on a terminal, until it is dropped; elsewhere a line for each new step.
 #[derive(Debug)]
 pub(crate) struct Bar {
     bar: ProgressBar,

@@ -1,4 +1,4 @@
-//! `lakegauge replay`: the archive read again, as a proof or as events.
+//! `lakegauge replay`: reads the archive again, as a proof or as events.
 
 mod bar;
 mod run;
@@ -16,20 +16,20 @@ use service_kit::logs::LogConfig;
 use crate::{addresses::DatabaseLogin, command as flags, stop::Stopped};
 
 service_kit::settings! {
-    /// What the tool is told.
+    /// Settings of the tool.
     #[derive(Debug)]
     pub(crate) struct Config {
         /// NATS.
         #[settings(BusSettings::table())]
         bus: BusSettings = BusSettings::load_named("lakegauge replay"),
-        /// Rules of a pipeline that is new: an archive without one is verified by them.
+        /// Rules of a new pipeline, with which an archive without a pipeline is verified.
         #[settings(bus::service::rules_table())]
         rules: Rules = bus::service::load_rules(),
         /// PostgreSQL.
         #[settings(event_store::service::table())]
         store: StoreSettings = event_store::service::load("lakegauge-replay"),
-        /// Bytes that each event stream of a replay run may hold, about 100 an event; a full one makes
-        /// the replay wait for the aggregator that counts the run.
+        /// Bytes that each event stream of a replay run may hold, about 100 per event; if it is
+        /// full, the replay waits for the aggregator that counts the run.
         #[setting(REPLAY_STREAM_MAX_BYTES, "stream-max-bytes", default = "1073741824")]
         stream_max_bytes: u64 = in_range(1..=u64::MAX),
         /// How long `replay --verify` waits for the archive to reach the aggregator's snapshot.
@@ -40,14 +40,14 @@ service_kit::settings! {
 
 pub(crate) fn command() -> Command {
     let command = Command::new("replay")
-        .about("Read the archive again: as a proof that it gives what was shown, or as events")
+        .about("Read the archive again: to prove that it gives the shown metrics, or as events")
         .after_help(
             "Replays archived events, in the order in which live counted them, to\n\
              replay.<run>.lake.<partition> and replay.<run>.warehouse.<partition>, in streams of\n\
-             their own; `lakegauge aggregate --replay <run>` counts them beside live. A run that was\n\
-             stopped goes on where it was; --remove takes it away.\n\
+             their own; `lakegauge aggregate --replay <run>` counts them beside the live ones. A\n\
+             stopped run continues where it was; --remove deletes it.\n\
              --verify folds the archive and compares the result with the aggregator's snapshot,\n\
-             with every sample and with every window. It only reads, beside live traffic too.\n\
+             with every sample and with every window. It only reads, also during live traffic.\n\
              Exit status: 0 done and identical, 1 failed or something differs, 64 wrong arguments.",
         );
     let command = verify::arguments(run::arguments(command)).arg(
@@ -79,11 +79,11 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
             None => run::run(config, matches).await,
         }
     });
-    // What was published has a message id of its own: the same command sends the rest.
+    // Messages that were published have the same message id, so the same command sends the rest.
     let goes_on = matches.contains_id("run") && matches.get_one::<ReplayRun>("run").is_some();
     flags::report_status(done.map_err(|error| match error.downcast::<Stopped>() {
         Ok(stopped) if goes_on => {
-            anyhow::anyhow!("{stopped}; the same command goes on where it stopped")
+            anyhow::anyhow!("{stopped}; the same command continues where it stopped")
         }
         Ok(stopped) => stopped.into(),
         Err(error) => error,

@@ -27,7 +27,7 @@ pub(super) fn arguments(command: Command) -> Command {
                 .value_parser(|text: &str| text.parse::<ReplayRun>())
                 .required_unless_present_any(["verify", "dry-run", "remove"])
                 .conflicts_with_all(["verify", "remove"])
-                .help("Name of the run, part of its subjects; one that exists goes on"),
+                .help("Name of the run, part of its subjects; an existing run continues"),
         )
         .arg(
             Arg::new("dry-run")
@@ -42,7 +42,7 @@ pub(super) fn arguments(command: Command) -> Command {
                 .value_name("RUN")
                 .value_parser(|text: &str| text.parse::<ReplayRun>())
                 .conflicts_with("verify")
-                .help("Remove a run: its streams, and the snapshots of who counted it"),
+                .help("Remove a run: its streams, and its aggregator's snapshots"),
         )
         .arg(
             Arg::new("speed")
@@ -50,7 +50,7 @@ pub(super) fn arguments(command: Command) -> Command {
                 .value_name("SPEED")
                 .value_parser(|text: &str| text.parse::<Speed>())
                 .default_value("max")
-                .help("1x as it happened, 10x ten times as fast, max as fast as it is taken"),
+                .help("1x as it happened, 10x ten times as fast, max as fast as possible"),
         )
         .arg(time("since", "Only events of this time or later (2026-11-24T12:00:00Z)"))
         .arg(time("until", "Only events before this time"))
@@ -101,7 +101,7 @@ fn filter_of(matches: &ArgMatches) -> Filter {
     }
 }
 
-/// As it was asked for; nobody waits for the times of events that are only counted.
+/// The requested speed. Events that are only counted are not delayed.
 fn speed(matches: &ArgMatches) -> Option<Speed> {
     if matches.get_flag("dry-run") {
         return Some(Speed::Max);

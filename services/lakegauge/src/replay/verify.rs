@@ -24,18 +24,18 @@ pub(super) fn arguments(command: Command) -> Command {
                 .action(ArgAction::Append)
                 .conflicts_with("no-snapshot")
                 .requires("verify")
-                .help("Compare with a snapshot in a file instead of that on the bus; one a stream"),
+                .help("Compare with a snapshot in a file, not with the bus; one file per stream"),
         )
         .arg(
             Arg::new("no-snapshot")
                 .long("no-snapshot")
                 .action(ArgAction::SetTrue)
                 .requires("verify")
-                .help("Look at the archive only, without NATS"),
+                .help("Read only the archive, without NATS"),
         )
 }
 
-/// Verifies, and prints what was found. True: everything agrees.
+/// Verifies, and prints the result. Returns whether everything agrees.
 pub(super) async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<bool> {
     let against = against(&config, matches).await?;
     let what = Verify {

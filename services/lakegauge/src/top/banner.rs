@@ -1,4 +1,4 @@
-//! What is wrong, above everything else: the same that the page says. Pure.
+//! What is wrong, at the top of the screen: the same text as on the page. Pure.
 
 use aggregator::api::{Incident, IncidentKind, Now, PartState, Severity};
 use domain::Timestamp;
@@ -8,7 +8,7 @@ use wire::json::format_time;
 
 use super::screen::{BAD, GOOD, SOFT, STRONG};
 
-/// Rows that are told at most: the numbers keep the larger part of a small screen.
+/// The most rows of the banner, so that the numbers keep the larger part of a small screen.
 const ROWS_MAX: usize = 9;
 
 /// A time of day in UTC, to the second.
@@ -17,7 +17,7 @@ pub(super) fn clock(at_ms: i64) -> String {
     format!("{} UTC", time.get(11..19).unwrap_or_default())
 }
 
-/// One sentence or two: what is wrong, since when, and what waits.
+/// One or two sentences: what is wrong, since when, and what waits.
 pub(super) fn told(incident: &Incident) -> String {
     let mut text = incident.title.clone();
     if is_count(incident) {
@@ -42,7 +42,7 @@ fn is_count(incident: &Incident) -> bool {
     incident.kind == IncidentKind::DeadLetters
 }
 
-/// The banner, broken to so many columns; nothing while all is well.
+/// The banner, wrapped to a width; empty while all is well.
 pub(super) fn lines(now: &Now, width: u16) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for incident in &now.incidents {
@@ -62,7 +62,7 @@ pub(super) fn lines(now: &Now, width: u16) -> Vec<Line<'static>> {
     lines
 }
 
-/// Every part in one line: those of a usual pipeline fit into 80 columns.
+/// Every part in one line; those of a usual pipeline fit into 80 columns.
 pub(super) fn parts_line(now: &Now) -> Line<'static> {
     let mut spans = Vec::new();
     for part in &now.parts {
@@ -78,19 +78,19 @@ pub(super) fn parts_line(now: &Now) -> Line<'static> {
     Line::from(spans)
 }
 
-/// The same in a few words, for screens without room for a line.
+/// The state of the ledger in a few words, for screens without room for a line.
 pub(super) fn ledger_note(now: &Now) -> Span<'static> {
     match now.ledger {
         Some(ledger) if ledger.well => {
             let at = clock(ledger.checked_ms);
-            Span::styled(format!("  ledger well {}", at.trim_end_matches(" UTC")), SOFT)
+            Span::styled(format!("  ledger ok {}", at.trim_end_matches(" UTC")), SOFT)
         }
         Some(_) => Span::styled("  ledger: run `lakegauge audit`", BAD),
         None => Span::default(),
     }
 }
 
-/// What the last look at the archive's ledger found.
+/// The state of the archive's ledger.
 pub(super) fn ledger_line(now: &Now) -> Line<'static> {
     let Some(ledger) = now.ledger else { return Line::default() };
     let at = clock(ledger.checked_ms);
@@ -102,7 +102,7 @@ pub(super) fn ledger_line(now: &Now) -> Line<'static> {
     Line::from(vec![Span::styled("ledger      ", SOFT), Span::styled(text, style)])
 }
 
-/// Rows of whole words; a word that is longer than a row is cut off at its end.
+/// Rows of whole words; a word that is longer than a row is cut by the terminal.
 pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut rows: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

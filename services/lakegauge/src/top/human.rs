@@ -1,16 +1,16 @@
-//! Numbers for people, in few characters.
+//! Formats numbers for people, in few characters.
 
 use service_kit::terminal::grouped;
 
-/// What stands for what is not known.
+/// The text for an unknown number.
 const NONE: &str = "-";
 
-/// A whole number with commas between groups of three.
+/// A whole number with commas between groups of three digits.
 pub(super) fn whole(number: Option<f64>) -> String {
     number.map_or_else(|| NONE.to_owned(), grouped)
 }
 
-/// Three digits and the power of a thousand: `1.23M`.
+/// Three digits and a power of a thousand: `1.23M`.
 pub(super) fn short(number: Option<f64>) -> String {
     scaled(number, &["", "k", "M", "G", "T", "P", "E"], 1_000.0)
 }
@@ -20,7 +20,7 @@ pub(super) fn bytes(bytes: Option<f64>) -> String {
     scaled(bytes, &[" B", " kB", " MB", " GB", " TB", " PB", " EB"], 1_000.0)
 }
 
-/// A time given in milliseconds: `12.3 ms`, `4.56 s`, `2.1 min`.
+/// A duration given in milliseconds: `12.3 ms`, `4.56 s`, `2.1 min`.
 pub(super) fn span(ms: Option<f64>) -> String {
     let Some(ms) = ms else { return NONE.to_owned() };
     let (unit, size) = match ms {
@@ -32,7 +32,7 @@ pub(super) fn span(ms: Option<f64>) -> String {
     format!("{} {unit}", three_digits(ms / size))
 }
 
-/// A share of one in percent.
+/// A share as a percentage; 1 is 100 %.
 pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| NONE.to_owned(), |share| format!("{:.1}%", share * 100.0))
 }

@@ -1,6 +1,7 @@
 //! `lakegauge top`: the pipeline on one screen of a terminal.
 
 mod banner;
+mod gauges;
 mod human;
 mod readings;
 mod screen;
@@ -20,20 +21,20 @@ use service_kit::http_client::HostPort;
 use crate::{addresses::DatabaseLogin, command};
 use source::Probe;
 
-/// Two looks of `--once` are this far apart, so that there are rates.
+/// Time between the two readings of `--once`, which are needed for rates.
 const ONCE_APART: Duration = Duration::from_secs(1);
 
 service_kit::settings! {
-    /// What the tool is told.
+    /// Settings of the tool.
     #[derive(Clone, Debug)]
     pub(crate) struct Config {
-        /// Where the aggregator serves the metrics and the page.
+        /// Address at which the aggregator serves the metrics and the page.
         #[setting(TOP_METRICS_ADDR, "metrics-addr", default = "127.0.0.1:8000")]
         metrics: HostPort,
         /// Admin port of the archiver.
         #[setting(TOP_ARCHIVER_ADDR, "archiver-addr", default = "127.0.0.1:8014")]
         archiver: HostPort,
-        /// Time between two looks; the keys s and d change it.
+        /// Time between two readings; the keys s and d change it.
         #[setting(TOP_INTERVAL_MS, "interval-ms", default = "2000")]
         interval: Duration = duration_ms,
         /// The archive, whose last dead letters are shown.
@@ -44,10 +45,10 @@ service_kit::settings! {
 
 pub(crate) fn command() -> Command {
     let command = Command::new("top")
-        .about("Show the pipeline on one screen: rates, lag, the four metrics, what is busiest")
+        .about("Show the pipeline on one screen: rates, lag, the four metrics, the busiest buckets")
         .after_help(
-            "Keys: q quits, h helps, s or d sets the seconds between two looks, space looks now,\n\
-             arrows scroll what is listed, tab chooses the list.\n\
+            "Keys: q quits, h shows help, s or d sets the seconds between readings, space reads\n\
+             now, arrows scroll a list, tab chooses the list.\n\
              Addresses that are not set are those of the `lakegauge up` that runs in --data-dir.\n\
              Without DATABASE_URL the last dead letters are not shown.",
         )

@@ -1,4 +1,4 @@
-//! What was read at one moment.
+//! The readings of one moment.
 
 use aggregator::api::{History, Now};
 
@@ -9,19 +9,19 @@ pub(super) struct Readings {
     pub(super) now: Result<Now, String>,
     /// The last hour.
     pub(super) history: History,
-    /// The archiver, if it answers.
+    /// The archiver's numbers, if it answers.
     pub(super) archiver: Option<Archiver>,
     /// The newest dead letters, or why they are not known.
     pub(super) letters: Result<Vec<String>, String>,
 }
 
-/// What the archiver says.
+/// The archiver's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Archiver {
     /// Messages that are not archived yet.
     pub(super) lag: Option<f64>,
-    /// Events a second.
+    /// Events per second.
     pub(super) events_per_s: Option<f64>,
-    /// Dead letters that are open.
+    /// Open dead letters.
     pub(super) letters_open: Option<f64>,
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use aggregator::{
-    api::{KeyMetrics, Now, Numbers, Severity},
-    exposition::unsigned,
-};
+use aggregator::api::{Now, Numbers, Severity};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -15,38 +12,32 @@ use ratatui::{
 };
 use service_kit::terminal::plain;
 
-use super::{
-    banner, human,
-    readings::Readings,
-    spark::{self, Point},
-};
+use super::{banner, gauges, human, readings::Readings};
 
-const LAKE: Color = Color::Cyan;
-const WAREHOUSE: Color = Color::Magenta;
 pub(super) const SOFT: Style = Style::new().fg(Color::DarkGray);
 pub(super) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 pub(super) const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
 pub(super) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-/// From this height on there is room for taller plots and more dead letters.
+/// At this height there is room for taller plots and more dead letters.
 const TALL_ROWS: u16 = 34;
 /// Lists that can be scrolled: buckets, warehouses, dead letters.
 pub(super) const LISTS: usize = 3;
 
-/// How the readings are looked at.
+/// What the keys set: how the readings are shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
-    /// Time between two looks.
+    /// Time between two readings.
     pub(super) interval: Duration,
     /// The list that the arrows scroll.
     pub(super) list: usize,
-    /// Lines of each list that are scrolled away.
+    /// Lines at the head of each list that are scrolled out.
     pub(super) scrolled: [usize; LISTS],
-    /// What lies over the screen.
+    /// The box over the screen.
     pub(super) over: Over,
 }
 
-/// What lies over the screen.
+/// The box over the screen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Over {
     /// Nothing.
@@ -54,11 +45,11 @@ pub(super) enum Over {
     Nothing,
     /// The keys.
     Help,
-    /// The question for another interval, with what was typed.
+    /// The question for another interval, with the typed digits.
     Interval(String),
 }
 
-/// Draws it; without readings none have come yet.
+/// Draws the screen; `None` before the first readings.
 pub(super) fn draw(frame: &mut Frame<'_>, readings: Option<&Readings>, view: &View) {
     let is_tall = frame.area().height >= TALL_ROWS;
     let (plots, letters_max) = if is_tall { (14, 8) } else { (10, 4) };
@@ -81,7 +72,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, readings: Option<&Readings>, view: &Vi
         None => frame.render_widget(Paragraph::new("asking..."), head),
         Some(readings) => {
             frame.render_widget(Paragraph::new(head_lines(readings, head.width)), head);
-            draw_gauges(frame, gauges, readings);
+            gauges::draw(frame, gauges, readings);
             draw_lists(frame, lists, readings, view);
             draw_letters(frame, letters, readings, view);
         }
@@ -95,7 +86,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, readings: Option<&Readings>, view: &Vi
         Over::Nothing => {}
         Over::Help => draw_help(frame),
         Over::Interval(typed) => {
-            draw_over(frame, " Seconds between two looks ", &[format!("{typed}_")]);
+            draw_over(frame, " Seconds between readings ", &[format!("{typed}_")]);
         }
     }
 }
@@ -168,133 +159,17 @@ fn lag_line(now: &Now, readings: &Readings) -> Line<'static> {
     Line::from(spans)
 }
 
-/// One of the key metrics.
-struct Gauge {
-    name: &'static str,
-    color: Color,
-    value: String,
-    rate: String,
-    points: Vec<Point>,
-    /// Whether the plot stands on zero.
-    from_zero: bool,
-    write: fn(Option<f64>) -> String,
-}
-
-fn gauges(now: &Now, readings: &Readings) -> [Gauge; 4] {
-    let history = &readings.history;
-    let grain_ms = history.grain_s * 1_000;
-    let numbers = now.numbers.as_ref();
-    let rates = numbers.map(|numbers| numbers.rates).unwrap_or_default();
-    let responses = numbers.map(|numbers| numbers.responses).unwrap_or_default();
-    let metric = |value: fn(KeyMetrics) -> f64| numbers.map(|numbers| value(numbers.key_metrics));
-    let per_s = |text: String| format!("{text}/s");
-    let live = |mut points: Vec<Point>, value: Option<f64>| {
-        points.extend(value.map(|value| (now.at_ms, value)));
-        points
-    };
-    let used = metric(|metrics| metrics.used_gb);
-    let response = metric(|metrics| metrics.response_ms);
-    let used_gb = history.lake.iter().map(|(at, used, _)| (*at, used / 1e9));
-    let accesses: Vec<Point> =
-        history.lake.iter().map(|(at, _, accesses)| (*at, unsigned((*accesses).into()))).collect();
-    let response_ms = history.warehouse.iter().map(|(at, response, _)| (*at, *response));
-    let records: Vec<Point> =
-        history.warehouse.iter().map(|(at, _, records)| (*at, *records)).collect();
-    [
-        Gauge {
-            name: "data_lake_espaco_utilizado_gb",
-            color: LAKE,
-            value: used.map_or_else(|| "-".to_owned(), |used| format!("{used:.3} GB")),
-            rate: per_s(human::bytes(rates.used_bytes)),
-            points: live(used_gb.collect(), used),
-            from_zero: false,
-            write: |gb| human::bytes(gb.map(|gb| gb * 1e9)),
-        },
-        Gauge {
-            name: "data_lake_numero_acessos",
-            color: LAKE,
-            value: human::whole(metric(|metrics| metrics.accesses)),
-            rate: per_s(human::short(rates.accesses)),
-            points: live(spark::rates(&accesses, grain_ms), rates.accesses),
-            from_zero: true,
-            write: |rate| format!("{}/s", human::short(rate)),
-        },
-        Gauge {
-            name: "data_warehouse_tempo_resposta_ms",
-            color: WAREHOUSE,
-            value: response.map_or_else(|| "-".to_owned(), |response| format!("{response:.1} ms")),
-            rate: format!(
-                "p95 {}  p99 {}",
-                human::span(responses.p95_ms),
-                human::span(responses.p99_ms)
-            ),
-            points: live(response_ms.collect(), response),
-            from_zero: true,
-            write: human::span,
-        },
-        Gauge {
-            name: "data_warehouse_registros_processados",
-            color: WAREHOUSE,
-            value: human::whole(metric(|metrics| metrics.records)),
-            rate: per_s(human::short(rates.records)),
-            points: live(spark::rates(&records, grain_ms), rates.records),
-            from_zero: true,
-            write: |rate| format!("{}/s", human::short(rate)),
-        },
-    ]
-}
-
-fn draw_gauges(frame: &mut Frame<'_>, area: Rect, readings: &Readings) {
-    let Ok(now) = &readings.now else { return };
-    let rows: [Rect; 2] = Layout::vertical([Constraint::Fill(1); 2]).areas(area);
-    let cells = rows.map(|row| Layout::horizontal([Constraint::Fill(1); 2]).areas::<2>(row));
-    for (gauge, area) in gauges(now, readings).iter().zip(cells.as_flattened()) {
-        let span_ms = readings.history.span_s.max(1) * 1_000;
-        draw_gauge(frame, *area, gauge, now.ready.then_some((now.at_ms, span_ms)));
-    }
-}
-
-fn draw_gauge(frame: &mut Frame<'_>, area: Rect, gauge: &Gauge, shown: Option<(i64, i64)>) {
-    let block = Block::bordered().border_style(SOFT).title(title(format!(" {} ", gauge.name)));
-    let inner = block.inner(area);
-    frame.render_widget(block, area);
-    let Some((now_ms, span_ms)) = shown else {
-        frame.render_widget(Paragraph::new("not complete yet").style(SOFT), inner);
-        return;
-    };
-    let values = spark::columns(&gauge.points, now_ms, span_ms, inner.width.max(1));
-    let known = || values.iter().flatten().copied();
-    let high = known().fold(f64::MIN, f64::max);
-    let low = if gauge.from_zero { 0.0 } else { known().fold(f64::MAX, f64::min) };
-    let style = Style::new().fg(gauge.color);
-    let mut value = vec![
-        Span::styled(gauge.value.clone(), style.add_modifier(Modifier::BOLD)),
-        Span::raw(format!("  {}", gauge.rate)),
-    ];
-    let top =
-        if high > f64::MIN { format!("top {}", (gauge.write)(Some(high))) } else { String::new() };
-    let used: usize = value.iter().map(Span::width).sum();
-    let room = usize::from(inner.width).saturating_sub(used + top.chars().count());
-    if room > 1 {
-        value.push(Span::styled(format!("{}{top}", " ".repeat(room)), SOFT));
-    }
-    let plot = spark::rows(&values, (low, high), inner.height.saturating_sub(1));
-    let plot = plot.into_iter().map(|row| Line::styled(row, style));
-    let lines: Vec<Line<'_>> = std::iter::once(Line::from(value)).chain(plot).collect();
-    frame.render_widget(Paragraph::new(lines), inner);
-}
-
 fn list_block(text: String, is_chosen: bool) -> Block<'static> {
     let style = if is_chosen { Style::new() } else { SOFT };
     Block::bordered().border_style(style).title(self::title(text))
 }
 
-/// A title that is not as soft as its frame.
-fn title(text: String) -> Span<'static> {
+/// A title, brighter than its frame.
+pub(super) fn title(text: String) -> Span<'static> {
     Span::styled(text, Style::new().fg(Color::Reset))
 }
 
-/// Lines from so many on, but never none of a list that has some.
+/// The lines without the first `by`, but at least the last one.
 fn scrolled<T>(lines: &[T], by: usize) -> &[T] {
     lines.get(by.min(lines.len().saturating_sub(1))..).unwrap_or_default()
 }
@@ -355,8 +230,8 @@ fn draw_help(frame: &mut Frame<'_>) {
     let keys = [
         ("q, Esc", "quit"),
         ("h, ?", "this help"),
-        ("s, d", "seconds between two looks"),
-        ("space", "look now"),
+        ("s, d", "seconds between readings"),
+        ("space", "read now"),
         ("tab, left, right", "choose a list"),
         ("up, down", "scroll it"),
     ];
@@ -365,7 +240,7 @@ fn draw_help(frame: &mut Frame<'_>) {
 }
 
 fn draw_over(frame: &mut Frame<'_>, title: &str, lines: &[String]) {
-    /// Columns of a box that lies over the screen.
+    /// Columns of the box.
     const WIDTH: u16 = 50;
     let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_add(2);
     let all = frame.area();
@@ -525,7 +400,7 @@ mod tests {
     #[test]
     fn help_and_the_question_lie_over_it() {
         let help = View { over: Over::Help, ..View::default() };
-        assert!(shown(Some(&readings()), &help, (80, 24)).contains("seconds between two looks"));
+        assert!(shown(Some(&readings()), &help, (80, 24)).contains("seconds between readings"));
         let asked = View { over: Over::Interval("1.5".to_owned()), ..View::default() };
         assert!(shown(Some(&readings()), &asked, (80, 24)).contains("1.5_"));
     }

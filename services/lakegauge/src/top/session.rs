@@ -19,20 +19,20 @@ use super::{
 };
 use crate::stop::Stop;
 
-/// How long a key is waited for before new readings are looked for.
+/// How long a key is awaited before the next look for new readings.
 const KEY_WAIT: Duration = Duration::from_millis(100);
-/// Shortest time between two looks that can be asked for.
+/// Shortest time between two readings that can be chosen.
 const INTERVAL_MIN: Duration = Duration::from_millis(250);
-/// Longest time between two looks that can be asked for.
+/// Longest time between two readings that can be chosen.
 const INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 
-/// Between two looks whether the terminal is still there: not everybody is sent SIGHUP.
+/// Time between two checks whether the terminal still exists: SIGHUP is not always sent.
 const TERMINAL_CHECK: Duration = Duration::from_millis(500);
-/// How long the screen may take to end. Far above the wait for a key; what waits for keys of a
-/// terminal that is gone never ends.
+/// How long the screen may take to end. Far above the wait for a key; a thread that waits for keys
+/// of a terminal that is gone never ends.
 const SCREEN_END_MAX: Duration = Duration::from_secs(1);
 
-/// What a key asks for.
+/// What to do after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KeyAction {
     Nothing,
@@ -57,7 +57,7 @@ pub(super) async fn run(config: Config, mut stop: Stop) -> anyhow::Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&ended);
     let mut screen = tokio::task::spawn_blocking(move || {
-        // Restores the terminal also when something panics.
+        // Also restores the terminal after a panic.
         let mut terminal = ratatui::try_init().context("the terminal can't be taken over")?;
         let shown = show(&mut terminal, shown, &interval, &end);
         ratatui::try_restore().context("the terminal can't be given back")?;
@@ -70,7 +70,7 @@ pub(super) async fn run(config: Config, mut stop: Stop) -> anyhow::Result<()> {
         () = terminal_gone() => {}
     }
     ended.store(true, Ordering::Relaxed);
-    // A thread that does not end goes with the process.
+    // A thread that doesn't end is ended with the process.
     tokio::time::timeout(SCREEN_END_MAX, screen).await.unwrap_or(Ok(Ok(())))?
 }
 
@@ -123,7 +123,7 @@ fn show(
     Ok(())
 }
 
-/// What a key does to the view, and what else it asks for.
+/// Changes the view as the key demands; returns what else is to be done.
 fn press(view: &mut View, key: KeyEvent) -> KeyAction {
     if key.kind == KeyEventKind::Release {
         return KeyAction::Nothing;
@@ -167,7 +167,7 @@ fn press(view: &mut View, key: KeyEvent) -> KeyAction {
     } else if key.code == KeyCode::BackTab || key.code == KeyCode::Left {
         view.list = (list + LISTS - 1) % LISTS;
     } else if key.code == KeyCode::Down {
-        /// The longest list has no more lines.
+        /// The longest list has one line more.
         const SCROLLED_MAX: usize = 19;
         view.scrolled[list] = (view.scrolled[list] + 1).min(SCROLLED_MAX);
     } else if key.code == KeyCode::Up {

@@ -15,32 +15,32 @@ use super::{
     readings::{Archiver, Readings},
 };
 
-/// Longest wait for what is shown beside the aggregator's numbers: what hangs must not keep the screen
-/// from saying that it does.
+/// Longest wait for everything except the aggregator's numbers, so that a part that hangs does not
+/// keep the screen from showing that.
 const BESIDE_WAIT: Duration = Duration::from_secs(1);
-/// Dead letters that are shown at most.
+/// The most dead letters that are shown.
 const LETTERS_MAX: usize = 20;
-/// Only dead letters of so many seconds are recent.
+/// Only dead letters of the last hour are shown, in seconds.
 const LETTERS_RECENT_S: i64 = 3_600;
-/// Pages of dead letters that are looked through: more than that in an hour are not worth the time.
+/// The most pages of dead letters that are searched: more are not worth the time.
 const LETTER_PAGES_MAX: usize = 10;
-/// Bytes of a dead letter that are read: none of them is shown.
+/// Bytes of a dead letter that are read, because none are shown.
 const LETTER_BYTES: u32 = 1;
 
-/// Where the readings come from.
+/// The source of the readings.
 #[derive(Debug)]
 pub(super) struct Probe {
     config: Config,
     clock: Clock,
-    /// Events that the archiver had committed, and when that was asked, in milliseconds.
+    /// Events that the archiver had committed at the last reading, and its time in milliseconds.
     archived: Option<(f64, u64)>,
     letters: Option<DeadLetters>,
-    /// Since when the aggregator does not answer, in microseconds since 1970.
+    /// Since when the aggregator has not answered, in microseconds since 1970.
     silent_since_us: Option<i64>,
 }
 
 impl Probe {
-    /// Nothing is asked yet.
+    /// A source without a reading yet.
     pub(super) fn new(config: &Config) -> Self {
         Self {
             config: config.clone(),
@@ -51,7 +51,7 @@ impl Probe {
         }
     }
 
-    /// Asks all of them once. What does not answer is said, not waited for.
+    /// Takes one reading of all parts. Parts that do not answer are reported, and not waited for.
     pub(super) async fn look(&mut self) -> Readings {
         let metrics = self.config.metrics;
         let archiver = self.config.archiver;
@@ -64,7 +64,7 @@ impl Probe {
         let letters = letters.unwrap_or_else(|_| {
             Err(format!("not known: the archive does not answer in {} s", BESIDE_WAIT.as_secs()))
         });
-        // 503 has the same form: what is missing, and no numbers.
+        // 503 has the same format, without numbers.
         let now = now.and_then(|(_, text)| Ok(serde_json::from_str::<Now>(&text)?));
         let since_us = match &now {
             Ok(_) => None,
@@ -96,7 +96,7 @@ impl Probe {
         self.archived = archived.map(|archived| (archived, now_ms));
         let events_per_s = before.zip(archived).and_then(|((then, then_ms), archived)| {
             let ms = u32::try_from(now_ms - then_ms).ok().filter(|ms| *ms > 0)?;
-            // A counter that went back belongs to a process that was started again.
+            // A counter that decreased belongs to a process that was restarted.
             Some((archived - then).max(0.0) * 1e3 / f64::from(ms))
         });
         Archiver {
@@ -106,7 +106,7 @@ impl Probe {
         }
     }
 
-    /// The newest dead letters of the last hour, the newest first.
+    /// The open dead letters of the last hour, the newest first.
     async fn letters(&mut self) -> Result<Vec<String>, String> {
         let Some(store) = &self.config.store else {
             return Err("not known: DATABASE_URL is not set".to_owned());

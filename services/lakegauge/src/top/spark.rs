@@ -1,14 +1,14 @@
-//! Lines of blocks: the course of a value in a few rows of a terminal. Pure.
+//! Bar plots of block characters in a few rows of a terminal. Pure.
 
-/// Eighths of a row.
+/// A block for each number of eighths of a row.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const EIGHTHS: u32 = 8;
 
 /// A point: milliseconds since 1970, and the value.
 pub(super) type Point = (i64, f64);
 
-/// One value a column of the time that ends now: the mean of its points, otherwise the one before;
-/// none before the first point.
+/// One value per column of the time that ends now: the mean of the column's points, or the previous
+/// value if there is none; `None` before the first point.
 pub(super) fn columns(points: &[Point], now_ms: i64, span_ms: i64, width: u16) -> Vec<Option<f64>> {
     let edge = |column: u16| now_ms - span_ms + span_ms * i64::from(column) / i64::from(width);
     let mut last = None;
@@ -25,7 +25,8 @@ pub(super) fn columns(points: &[Point], now_ms: i64, span_ms: i64, width: u16) -
         .collect()
 }
 
-/// Rows of blocks, the highest first, between two values; what is known has at least one eighth.
+/// Rows of blocks, the highest first, scaled between two values. A known value has at least one
+/// eighth.
 pub(super) fn rows(values: &[Option<f64>], (low, high): (f64, f64), height: u16) -> Vec<String> {
     let steps = u32::from(height) * EIGHTHS;
     let level = |value: f64| {
@@ -44,9 +45,9 @@ pub(super) fn rows(values: &[Option<f64>], (low, high): (f64, f64), height: u16)
     (0..height).rev().map(row).collect()
 }
 
-/// Per second, from a count over time. Between points that are far apart nothing was counted.
+/// Rates per second of a count. Between points that are far apart, nothing was counted.
 pub(super) fn rates(points: &[Point], grain_ms: i64) -> Vec<Point> {
-    /// More grains than this between two points: the count did not change in between.
+    /// After a gap of more grains, the count did not change in between.
     const GAP_GRAINS: i64 = 3;
     let seconds = |ms: i64| f64::from(u32::try_from(ms.max(1)).unwrap_or(u32::MAX)) / 1e3;
     points

@@ -1,12 +1,12 @@
-//! The readings as a plain table, a name and a value a line, for scripts. Pure.
+//! The readings as a plain table with one name and value per line, for scripts. Pure.
 
 use aggregator::api::PartState;
 use service_kit::terminal::plain;
 
 use super::{banner, readings::Readings};
 
-/// The table. Names don't change, values are not rounded, and what is not known is `-`. What is wrong
-/// comes last, each as a line of text.
+/// The table. Names don't change, values are not rounded, and an unknown value is `-`. Incidents
+/// come last, one line of text each.
 pub(super) fn render(readings: &Readings) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut put = |name: &str, value: Option<f64>| {
@@ -38,7 +38,7 @@ pub(super) fn render(readings: &Readings) -> String {
         put(&format!("aggregator_lag_messages[{}]", stream.name), Some(stream.lag_messages));
         put(&format!("aggregator_duplicates[{}]", stream.name), Some(stream.duplicates));
     }
-    // A name of a bucket may hold anything; a line break in it would be a line of its own.
+    // The name of a bucket may contain anything, even a line break.
     for bucket in numbers.map(|numbers| numbers.buckets.top.as_slice()).unwrap_or_default() {
         put(&plain(&format!("bucket_used_bytes[{}]", bucket.name)), Some(bucket.used_bytes));
         put(&plain(&format!("bucket_requests_per_s[{}]", bucket.name)), bucket.accesses_per_s);
@@ -52,7 +52,7 @@ pub(super) fn render(readings: &Readings) -> String {
         let is_well = if part.state == PartState::Well { "1" } else { "0" };
         let name = plain(&format!("part_well[{}]", part.name));
         match lines.iter_mut().find(|(known, _)| *known == name) {
-            // Of several of one name each must be well.
+            // If several parts have one name, all of them must be healthy.
             Some((_, value)) if is_well == "0" => "0".clone_into(value),
             Some(_) => {}
             None => lines.push((name, is_well.to_owned())),
