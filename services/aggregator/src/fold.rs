@@ -225,7 +225,7 @@ mod tests {
             sequence,
             broker_ns: START_NS + second * SECOND_NS,
             subject: &sealed.subject,
-            headers: match sealed.content_type {
+            headers: match sealed.content_type.as_ref() {
                 "application/json" => &JSON,
                 wire::replay::CONTENT_TYPE => &REPLAY,
                 _ => &BINCODE,

@@ -199,7 +199,7 @@ mod tests {
             sequence,
             broker_ns: START_NS + second * 1_000_000_000,
             subject: &sealed.subject,
-            headers: &Headers::of(sealed.content_type),
+            headers: &Headers::of(&sealed.content_type),
             payload: &sealed.payload,
         })
     }

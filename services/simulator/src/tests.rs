@@ -82,7 +82,7 @@ fn read<N>(messages: &[SealedMessage<N>], stream: Stream) -> Vec<Event> {
             sequence: 1,
             broker_ns: message.due.0 * 1_000,
             subject: &message.sealed.subject,
-            headers: &wire::Headers::of(message.sealed.content_type),
+            headers: &wire::Headers::of(&message.sealed.content_type),
             payload: &message.sealed.payload,
         };
         let items = wire::read(stream, &delivered, &rules).items;

@@ -264,7 +264,7 @@ impl Inner {
     async fn send(&self, sealed: &Sealed) -> Result<PublishAckFuture, PublishError> {
         let message = PublishMessage::build()
             .payload(sealed.payload.clone())
-            .header(wire::headers::CONTENT_TYPE, sealed.content_type)
+            .header(wire::headers::CONTENT_TYPE, sealed.content_type.as_ref())
             .message_id(sealed.message_id.as_str());
         self.bus.context.send_publish(sealed.subject.clone(), message).await
     }

@@ -225,7 +225,7 @@ impl World {
             sequence,
             broker_ns,
             subject: &sealed.subject,
-            headers: &wire::Headers::of(sealed.content_type),
+            headers: &wire::Headers::of(&sealed.content_type),
             payload: &sealed.payload,
         };
         Some(wire::read(STREAM, &message, &self.rules).items)

@@ -13,6 +13,7 @@ pub mod headers;
 pub mod json;
 mod packer;
 mod read;
+mod refused;
 pub mod replay;
 pub mod republish;
 mod sample;
@@ -33,6 +34,7 @@ pub use packer::{Packer, PackerLimits};
 pub use read::{
     Contents, ITEMS_MAX, Item, Message, Raw, RefusedItem, count_items, decode, read, whole,
 };
+pub use refused::seal_refused;
 pub use sample::{decode_sample, encode_sample, read_sample};
 pub use seal::{Sealed, seal};
 pub use size::{MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MIN, cut};

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::{
     Format, Headers, derived,
     json::{self, Decoded, Undecoded},
-    replay,
+    refused, replay,
     subject::Subjects,
     text::{foreign, trimmed},
     v1,
@@ -100,10 +100,10 @@ pub fn read(stream: Stream, message: &Message<'_>, rules: &Rules) -> Contents {
                 let event = decoded.or_id(|| derived::of_place(stream, sequence, index, broker_ns));
                 match accept(&event, stream, broker_time, rules) {
                     Ok(()) => Item::Event(event),
-                    Err(refusal) => refused(refusal, bytes, Some(event.identity())),
+                    Err(refusal) => refused_item(refusal, bytes, Some(event.identity())),
                 }
             }
-            Err(undecoded) => refused(undecoded.refusal, bytes, undecoded.identity),
+            Err(undecoded) => refused_item(undecoded.refusal, bytes, undecoded.identity),
         });
     }
     reading
@@ -132,8 +132,10 @@ fn decode_live<'a>(content_type: Option<&str>, payload: &'a [u8]) -> Result<Vec<
         Some(format) => decode_format(format, payload),
         None => {
             let name = content_type.unwrap_or_default();
-            let detail = format!("content type {name:?} is not known");
-            Err(Refusal::whole(Reason::Undecodable, detail))
+            Err(refused::refusal(name).unwrap_or_else(|| {
+                let detail = format!("content type {name:?} is not known");
+                Refusal::whole(Reason::Undecodable, detail)
+            }))
         }
     }
 }
@@ -219,18 +221,18 @@ fn late(stream: Stream, decoded: Decoded, bytes: &[u8], rules: &Rules) -> Item {
     let missing = |field| {
         let refusal =
             Refusal::of_field(Reason::MissingField, field, "every verdict must have this field");
-        refused(refusal, bytes, identity)
+        refused_item(refusal, bytes, identity)
     };
     let Some(number) = decoded.verdict else { return missing("verdict") };
     let Some(id) = decoded.id else { return missing("id") };
     let event = decoded.or_id(|| id);
     match accept(&event, stream, event.occurred_at, rules) {
         Ok(()) => Item::Verdict(Verdict { number, event }),
-        Err(refusal) => refused(refusal, bytes, identity),
+        Err(refusal) => refused_item(refusal, bytes, identity),
     }
 }
 
-fn refused(refusal: Refusal, bytes: &[u8], identity: Option<EventIdentity>) -> Item {
+fn refused_item(refusal: Refusal, bytes: &[u8], identity: Option<EventIdentity>) -> Item {
     Item::Refused(RefusedItem { refusal, bytes: bytes.to_vec(), header_bytes: 0, identity })
 }
 
@@ -323,9 +325,9 @@ mod tests {
         fn what_was_sealed_is_read_in_either_form(events in vec(fixtures::any_event(), 0..5)) {
             for format in [Format::Json, Format::Bincode] {
                 let sealed = seal("s", format, &events);
-                let reading = read_lake(Some(sealed.content_type), &sealed.payload);
+                let reading = read_lake(Some(&sealed.content_type), &sealed.payload);
                 prop_assert_eq!(reading.items.len(), events.len());
-                let counted = count_items(&Headers::of(sealed.content_type), &sealed.payload);
+                let counted = count_items(&Headers::of(&sealed.content_type), &sealed.payload);
                 prop_assert_eq!(counted, events.len());
                 prop_assert_eq!(reading.fields_ignored, 0);
                 for (item, event) in reading.items.iter().zip(&events) {

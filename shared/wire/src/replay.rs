@@ -140,7 +140,7 @@ mod tests {
             let read: Vec<(Position, Event)> = messages
                 .iter()
                 .flat_map(|sealed| {
-                    read_replay(&Headers::of(sealed.content_type), &sealed.payload).unwrap()
+                    read_replay(&Headers::of(&sealed.content_type), &sealed.payload).unwrap()
                 })
                 .collect();
             prop_assert_eq!(read, events);

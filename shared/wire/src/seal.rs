@@ -1,5 +1,7 @@
 //! Sealing: the final bytes of a message and the id that identifies them.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use domain::Event;
 
@@ -16,7 +18,7 @@ pub struct Sealed {
     /// The subject to which the message is published.
     pub subject: String,
     /// The `Content-Type` header.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     /// The body.
     pub payload: Bytes,
     /// The `Nats-Msg-Id` header: a hash of subject, headers and bytes, in hexadecimal.
@@ -29,11 +31,11 @@ impl Sealed {
     /// Seals a body that is already encoded.
     pub fn new(
         subject: String,
-        content_type: &'static str,
+        content_type: impl Into<Cow<'static, str>>,
         payload: impl Into<Bytes>,
         events: usize,
     ) -> Self {
-        let payload = payload.into();
+        let (content_type, payload) = (content_type.into(), payload.into());
         let mut hasher = blake3::Hasher::new();
         // Neither subject nor header may contain a line break, so two different messages never give
         // the same bytes to hash.

@@ -36,7 +36,8 @@ pub fn cut(sealed: &Sealed, bytes_max: usize) -> Option<Vec<Sealed>> {
     parts.push(items.get(from..)?);
     let sealed_part = |part: &&[&[u8]]| {
         let (subject, payload) = (sealed.subject.clone(), form.payload(part));
-        Sealed::new(subject, sealed.content_type, payload, part.len()).salted(&sealed.message_id)
+        Sealed::new(subject, sealed.content_type.clone(), payload, part.len())
+            .salted(&sealed.message_id)
     };
     Some(parts.iter().map(sealed_part).collect())
 }
@@ -51,7 +52,7 @@ enum Form {
 
 impl Form {
     fn of(sealed: &Sealed) -> Option<Self> {
-        let content_type = sealed.content_type;
+        let content_type = &sealed.content_type;
         if content_type == Format::Json.content_type() {
             Some(Self::Lines)
         } else if content_type == Format::Bincode.content_type()
@@ -115,7 +116,7 @@ mod tests {
     };
 
     fn events_in(sealed: &Sealed) -> Vec<Event> {
-        let raw = decode(&Headers::of(sealed.content_type), &sealed.payload).unwrap();
+        let raw = decode(&Headers::of(&sealed.content_type), &sealed.payload).unwrap();
         raw.into_iter()
             .map(|raw| raw.decoded.unwrap().or_id(|| panic!("an event without an id")))
             .collect()
@@ -189,7 +190,7 @@ mod tests {
         let parts = cut(&whole, whole.payload.len() / 2).unwrap();
         let positions: Vec<Position> = parts
             .iter()
-            .flat_map(|part| read_replay(&Headers::of(part.content_type), &part.payload).unwrap())
+            .flat_map(|part| read_replay(&Headers::of(&part.content_type), &part.payload).unwrap())
             .map(|(position, _)| position)
             .collect();
         assert_eq!(positions, (1..=9).map(place).collect::<Vec<_>>());

@@ -73,7 +73,7 @@ mod tests {
     }
 
     fn read_late(sealed: &Sealed, rules: &Rules) -> Vec<Item> {
-        read_at("lake.late.0", &Headers::of(sealed.content_type), &sealed.payload, rules).items
+        read_at("lake.late.0", &Headers::of(&sealed.content_type), &sealed.payload, rules).items
     }
 
     fn refusal(item: &Item) -> (Reason, Option<&'static str>) {
@@ -113,7 +113,12 @@ mod tests {
     fn another_attempt_has_another_id_and_the_same_bytes() {
         let verdicts = numbered(1, vec![fixtures::access_of("k")]);
         let (first, second) = (seal_lake(&verdicts, 0), seal_lake(&verdicts, 1));
-        let hash = Sealed::new(first.subject.clone(), first.content_type, first.payload.clone(), 1);
+        let hash = Sealed::new(
+            first.subject.clone(),
+            first.content_type.clone(),
+            first.payload.clone(),
+            1,
+        );
         assert_eq!(first.message_id, hash.message_id);
         assert_eq!(second.message_id, format!("{}-1", hash.message_id));
         assert_eq!(first.payload, second.payload);
