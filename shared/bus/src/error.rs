@@ -210,6 +210,10 @@ impl BusError {
         }
     }
 
+    pub(crate) fn publisher_ended() -> Self {
+        Self::Ended { what: "the publisher".to_owned() }
+    }
+
     /// JetStream's own number, if the server answered with one.
     pub(crate) fn server_code(&self) -> Option<u64> {
         if let Self::Server { error_code, .. } = self { Some(*error_code) } else { None }

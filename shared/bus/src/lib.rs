@@ -17,6 +17,7 @@ mod api;
 mod apply;
 pub mod backlog;
 mod bucket;
+mod confirmation;
 mod connection;
 mod delivery;
 mod epochs;
@@ -47,6 +48,7 @@ mod unconfirmed;
 mod watch;
 
 pub use apply::StreamChange;
+pub use confirmation::Confirmation;
 pub use connection::Bus;
 pub use delivery::Delivery;
 pub use epochs::{EpochWatch, Epochs};

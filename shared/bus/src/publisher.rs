@@ -17,6 +17,7 @@ use wire::Sealed;
 
 use crate::{
     api,
+    confirmation::Confirmation,
     connection::{Bus, small_payload},
     error::{BusError, Recovery, server_recovery},
     progress::{PublishProgress, tell},
@@ -110,7 +111,7 @@ impl Drop for Publisher {
     }
 }
 
-struct Inner {
+pub(crate) struct Inner {
     bus: Bus,
     limits: PublisherLimits,
     acknowledged: Observer,
@@ -182,22 +183,36 @@ impl Publisher {
     /// after it. For problems that end by themselves, a full stream or a lost server, the call
     /// waits.
     pub async fn publish(&self, sealed: Sealed) -> Result<(), BusError> {
+        self.hand_over(sealed).await.map(drop)
+    }
+
+    /// Sends a message as [`Publisher::publish`] does, for one who awaits the acknowledgement of this
+    /// message and of no other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publisher::publish`].
+    pub async fn hand_over(&self, sealed: Sealed) -> Result<Confirmation, BusError> {
         let place = self.place(&sealed).await?;
         let number = place.number;
         let sent = self.inner.send(&sealed).await;
         SENT.pass();
         let inner = Arc::clone(&self.inner);
+        let (tell, confirmation) = Confirmation::new(Arc::clone(&inner));
         // Each acknowledgement has a task of its own: its timeout runs from when it is first
         // polled, and one task that awaits them in turn adds the timeouts up.
         tokio::spawn(async move {
             let dropped = inner.dropped.clone();
             tokio::select! {
                 () = dropped.cancelled() => {}
-                () = inner.settle(sealed, number, sent) => {}
+                stored = inner.settle(sealed, number, sent) => if stored {
+                    // Nobody listens any more where the receiver is gone.
+                    tell.send(()).unwrap_or_default();
+                }
             }
             drop(place);
         });
-        Ok(())
+        Ok(confirmation)
     }
 
     /// Waits until everything that was published before is confirmed.
@@ -209,8 +224,8 @@ impl Publisher {
     pub async fn flush(&self) -> Result<Confirmed, BusError> {
         let all = u32::try_from(self.inner.limits.unconfirmed_max.max(1)).unwrap_or(u32::MAX);
         let everything = self.inner.window.acquire_many(all).await;
-        drop(everything.map_err(|_| self.ended())?);
-        self.failure()?;
+        drop(everything.map_err(|_| BusError::publisher_ended())?);
+        self.inner.failure()?;
         Ok(self.confirmed())
     }
 
@@ -231,36 +246,31 @@ impl Publisher {
 
     async fn place(&self, sealed: &Sealed) -> Result<WindowPlace, BusError> {
         let bytes = sealed.payload.len();
-        self.failure()?;
         let inner = &self.inner;
+        inner.failure()?;
         // A message above the limit gets the whole window, because otherwise it would wait forever.
         let units_max = inner.limits.unconfirmed_bytes_max.div_ceil(WINDOW_UNIT_BYTES).max(1);
         let units = bytes.div_ceil(WINDOW_UNIT_BYTES).min(units_max);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         let message = Arc::clone(&inner.window).acquire_owned().await;
         let bytes = Arc::clone(&inner.window_bytes).acquire_many_owned(units).await;
-        let (Ok(message), Ok(bytes)) = (message, bytes) else { return Err(self.ended()) };
-        self.failure()?;
+        let (Ok(message), Ok(bytes)) = (message, bytes) else {
+            return Err(BusError::publisher_ended());
+        };
+        inner.failure()?;
         let progress = Arc::clone(&inner.progress);
         let number = progress.underway.begin(&sealed.subject);
         Ok(WindowPlace { _message: message, _bytes: bytes, progress, number })
     }
-
-    fn failure(&self) -> Result<(), BusError> {
-        self.inner
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .map_or(Ok(()), Err)
-    }
-
-    fn ended(&self) -> BusError {
-        BusError::Ended { what: "the publisher".to_owned() }
-    }
 }
 
 impl Inner {
+    /// The first error that no retry can mend, if there was one.
+    pub(crate) fn failure(&self) -> Result<(), BusError> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.clone().map_or(Ok(()), Err)
+    }
+
     async fn send(&self, sealed: &Sealed) -> Result<PublishAckFuture, PublishError> {
         let message = PublishMessage::build()
             .payload(sealed.payload.clone())
@@ -269,18 +279,20 @@ impl Inner {
         self.bus.context.send_publish(sealed.subject.clone(), message).await
     }
 
-    /// Delivers a message until it is acknowledged or fails with an error that no retry can
-    /// correct.
+    /// Delivers a message until it is acknowledged (`true`), or fails with an error that no retry can
+    /// correct; then it is not stored.
     async fn settle(
         &self,
         sealed: Sealed,
         number: u64,
         sent: Result<PublishAckFuture, PublishError>,
-    ) {
+    ) -> bool {
         let answer = confirm(sent).await;
-        if let Some(ack) = self.deliver(&sealed, number, answer).await {
-            self.store(&sealed, &ack);
+        let ack = self.deliver(&sealed, number, answer).await;
+        if let Some(ack) = &ack {
+            self.store(&sealed, ack);
         }
+        ack.is_some()
     }
 
     /// Sends until the server acknowledges; `None` after an error that no retry can correct.
