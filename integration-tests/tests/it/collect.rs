@@ -111,7 +111,12 @@ async fn a_bad_record_is_a_dead_letter_with_its_bytes_and_hinders_no_other() {
     let mut pipeline = pipeline().await;
     let collector = Collector::start(&mut pipeline).await;
     let good = record("ObjectCreated:Put", "a", 7, 1);
-    let stored = collector.post(&batch(&[json!({ "what": 1 }), good.clone()]), &[]);
+    // The second would be an event of the pipeline if anybody took it for one.
+    let smuggled = json!({ "type": "lake.access", "occurred_at": "2026-11-28T06:43:00Z",
+        "bucket": "b", "key": "k", "operation": "write", "bytes": 1, "duration_us": 1,
+        "outcome": "ok", "principal": "p" });
+    let records = [json!({ "what": 1 }), smuggled, good.clone()];
+    let stored = collector.post(&batch(&records), &[]);
     let said: Value = serde_json::from_str(&stored.body).unwrap();
     assert_eq!(
         (stored.status, &said["published"], &said["refused"][0]["index"]),
@@ -119,9 +124,11 @@ async fn a_bad_record_is_a_dead_letter_with_its_bytes_and_hinders_no_other() {
     );
     pipeline.rest().await.unwrap();
     assert_eq!(archived(&pipeline, "true"), "1 7 store-one spark");
-    let letters = "select concat_ws(' ', count(*), min(convert_from(bytes, 'UTF8')), min(source)) \
-                   from lakegauge_api.dead_letter";
-    assert_eq!(pipeline.database.sql(letters).unwrap().concat(), "1 {\"what\":1} store-one");
+    let letters = "select concat_ws(' ', count(*), max(convert_from(bytes, 'UTF8')), min(source), \
+                   min(reason), min(detail)) from lakegauge_api.dead_letter";
+    let letters = pipeline.database.sql(letters).unwrap().concat();
+    let expected = "2 {\"what\":1} store-one undecodable missing field `eventTime`";
+    assert!(letters.starts_with(expected), "{letters}");
 
     // What nobody may send, or can't be taken at all, leaves nothing.
     let refused = |headers: &[(&str, &str)], body: &[u8]| {
@@ -132,9 +139,12 @@ async fn a_bad_record_is_a_dead_letter_with_its_bytes_and_hinders_no_other() {
     assert_eq!(collector.post(b"{}", &[]).status, 400);
     assert_eq!(collector.post(b"{", &[("content-encoding", "br")]).status, 415);
     assert_eq!(collector.post(&vec![b' '; 9 << 20], &[]).status, 413);
-    assert_eq!(http::get(collector.port, "/s3-events").unwrap().0, 404);
+    assert_eq!(http::get(collector.port, "/s3-events").unwrap().0, 405);
+    let elsewhere = http::post(collector.port, "/elsewhere", &[], b"{}").unwrap();
+    assert_eq!(elsewhere.status, 404);
+    assert!(elsewhere.body.contains("/s3-events  S3 event"), "{elsewhere:?}");
     let requests = "lakegauge_collector_requests_total{status=\"4xx\"}";
-    assert_eq!(collector.service.metric(requests), Some(5.0));
+    assert_eq!(collector.service.metric(requests), Some(7.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

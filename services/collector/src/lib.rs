@@ -1,16 +1,18 @@
 //! The collector: what real lakes and warehouses report, as events of the pipeline.
 //!
-//! Each source has a module that is pure (bytes in, events out, each with an id that is derived from
-//! the source's own key, so that a report that comes twice counts once) and shares one shell: the
-//! receiver, an HTTP port that answers 2xx only after the broker has stored what came.
+//! Each source has a module in [`sources`] that is pure: bytes in, events out, each with an id that is
+//! derived from the source's own key, so that a report that comes twice counts once. What it read
+//! ([`Parsed`]) goes through the [`Outlet`] into the streams. A shell brings the bytes: [`http`] is a
+//! port that answers 2xx only after the broker has stored what came.
 
-mod body;
-mod config;
+pub mod http;
 mod metrics;
 mod outlet;
-mod receiver;
-mod run;
-mod s3_events;
+mod parsed;
+mod sealing;
+pub mod sources;
 
-pub use config::Config;
-pub use run::run;
+pub use metrics::CollectorMetrics;
+pub use outlet::Outlet;
+pub use parsed::{Parsed, RefusedRecord, UnreadableReport};
+pub use sealing::Outgoing;

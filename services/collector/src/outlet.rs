@@ -1,25 +1,33 @@
-//! Where what was read goes: into the stream of the lake, acknowledged before anybody is answered.
+//! Where what was read goes: into the streams of the pipeline, each message acknowledged.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use bus::{Bus, BusError, Publisher, PublisherLimits};
-use domain::{Event, Stream};
-use wire::{Format, Packer, PackerLimits, Sealed, Subjects};
+use bus::{
+    Bus, BusError, Publisher, PublisherLimits, Topology,
+    publishing::{PublishMetrics, PublishWatch},
+};
+use domain::Stream;
+use service_kit::Context;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use wire::Subjects;
 
-use crate::s3_events::RefusedRecord;
+use crate::{
+    parsed::Parsed,
+    sealing::{Outgoing, Sealing},
+};
 
-/// The partition that collected events go to. Splitting is a later release's.
-const PARTITION: u16 = 0;
-/// The media type of a record that was refused: nobody takes it for an event.
-const AS_IT_CAME: &str = "application/json";
-
-/// Publishes events and refused records.
+/// Publishes what a source reported. Each stream has its publisher, so that a full stream holds up
+/// nothing of another.
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub struct Outlet {
     bus: Bus,
-    publisher: Publisher,
-    subject: String,
-    ack_wait: Duration,
+    sealing: Sealing,
+    publishers: BTreeMap<Stream, Publisher>,
+    failure: watch::Sender<Option<BusError>>,
+    watching: Vec<AbortOnDropHandle<Infallible>>,
 }
 
 /// Why something was not stored in time.
@@ -30,7 +38,7 @@ pub(crate) enum NotStored {
     NotYet {
         /// How long was waited.
         waited: Duration,
-        /// What the publisher waits for.
+        /// What the publishers wait for.
         why: String,
     },
     /// Nothing can be published any more.
@@ -39,64 +47,104 @@ pub(crate) enum NotStored {
 }
 
 impl Outlet {
-    /// For the events of a source.
-    pub(crate) fn new(bus: &Bus, subjects: &Subjects, source: &str, ack_wait: Duration) -> Self {
-        let publisher = bus.publisher(PublisherLimits::default(), |_| {});
-        let subject = subjects.lake_access(PARTITION, source);
-        Self { bus: bus.clone(), publisher, subject, ack_wait }
+    /// For the reports of a source, by its name, into every event stream that is declared. What the
+    /// publishers wait for is shown by metrics and `/readyz`.
+    ///
+    /// # Errors
+    ///
+    /// Metrics of that name exist: a mistake of ours.
+    pub fn new(
+        bus: &Bus,
+        context: &Context,
+        subjects: Subjects,
+        source: &str,
+    ) -> prometheus::Result<Self> {
+        let (source, metrics) = (source.to_owned(), PublishMetrics::register(&context.registry)?);
+        let mut outlet = Self {
+            bus: bus.clone(),
+            sealing: Sealing { subjects, source, partitions: Topology::partitions() },
+            publishers: BTreeMap::new(),
+            failure: watch::Sender::new(None),
+            watching: Vec::new(),
+        };
+        for stream in Topology::event_streams() {
+            let publisher = bus.publisher(PublisherLimits::default(), |_| {});
+            let watch = PublishWatch::new(
+                publisher.progress(),
+                metrics.of("events", &stream.to_string()),
+                context.readiness.condition("publisher"),
+            );
+            outlet.watching.push(AbortOnDropHandle::new(tokio::spawn(watch.run())));
+            outlet.publishers.insert(stream, publisher);
+        }
+        Ok(outlet)
     }
 
-    /// The stream that is published to.
-    pub(crate) const fn stream() -> Stream {
-        Stream::lake(PARTITION)
+    /// The messages of what was read. What is sealed once is published as it is, also after a crash:
+    /// the same bytes have the same id.
+    pub fn seal(&self, parsed: &Parsed) -> Vec<Outgoing> {
+        self.sealing.seal(parsed, self.bus.message_bytes_max())
     }
 
-    /// The publisher, to be watched.
-    pub(crate) const fn publisher(&self) -> &Publisher {
-        &self.publisher
+    /// Publishes messages and returns once the broker has acknowledged all of them, however long it
+    /// is away or full. If the call is dropped, messages may be stored all the same.
+    ///
+    /// # Errors
+    ///
+    /// What no retry can mend; nothing can be published from then on ([`Outlet::failed`]).
+    pub async fn publish(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        let published = self.publish_all(messages).await;
+        if let Err(error) = &published {
+            self.failure.send_replace(Some(error.clone()));
+        }
+        published
     }
 
-    /// Stores events and refused records; returns once the broker has acknowledged all of them. What
-    /// is given up here may be stored all the same: sent again it has the same ids.
+    /// The error after which nothing can be published any more: the service ends with it.
+    pub async fn failed(&self) -> BusError {
+        let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+            Ok(Some(error)) => error,
+            // The sender is here, and what was waited for is there.
+            Ok(None) | Err(_) => BusError::Ended { what: "the outlet".to_owned() },
+        }
+    }
+
+    /// Publishes what was read within a time. What is given up here may be stored all the same: sent
+    /// again it has the same ids.
     ///
     /// # Errors
     ///
     /// [`NotStored`].
-    pub(crate) async fn store(
+    pub(crate) async fn publish_within(
         &self,
-        events: &[Event],
-        refused: &[RefusedRecord],
+        parsed: &Parsed,
+        wait: Duration,
     ) -> Result<(), NotStored> {
-        let stored = async {
-            for sealed in self.messages(events, refused) {
-                self.publisher.publish(sealed).await?;
-            }
-            self.publisher.flush().await.map(drop)
-        };
-        match tokio::time::timeout(self.ack_wait, stored).await {
-            Ok(stored) => Ok(stored?),
+        match tokio::time::timeout(wait, self.publish(self.seal(parsed))).await {
+            Ok(published) => Ok(published?),
             Err(_) => {
-                let trouble = self.publisher.progress().trouble();
-                let why = trouble.unwrap_or_else(|| "it does not answer in time".to_owned());
-                Err(NotStored::NotYet { waited: self.ack_wait, why })
+                let mut troubles =
+                    self.publishers.values().filter_map(|one| one.progress().trouble());
+                let why = troubles.next();
+                let why = why.unwrap_or_else(|| "it does not answer in time".to_owned());
+                Err(NotStored::NotYet { waited: wait, why })
             }
         }
     }
 
-    fn messages(&self, events: &[Event], refused: &[RefusedRecord]) -> Vec<Sealed> {
-        let limits = PackerLimits::default();
-        let mut packer = Packer::new(self.subject.clone(), Format::Json, limits);
-        packer.bound(self.bus.message_bytes_max());
-        // The time is of no matter: what is left at the end goes out at once.
-        let mut messages: Vec<Sealed> =
-            events.iter().filter_map(|event| packer.push(0, event)).collect();
-        messages.extend(packer.flush());
-        // The archiver refuses it as no event, and keeps its bytes as a dead letter.
-        messages.extend(
-            refused.iter().map(|record| {
-                Sealed::new(self.subject.clone(), AS_IT_CAME, record.bytes.clone(), 1)
-            }),
-        );
-        messages
+    async fn publish_all(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        let mut confirmations = Vec::with_capacity(messages.len());
+        for Outgoing { stream, sealed } in messages {
+            let publisher = self
+                .publishers
+                .get(&stream)
+                .ok_or_else(|| BusError::NoStream { stream: stream.to_string() })?;
+            confirmations.push(publisher.hand_over(sealed).await?);
+        }
+        for confirmation in confirmations {
+            confirmation.stored().await?;
+        }
+        Ok(())
     }
 }

@@ -95,11 +95,11 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
         path: &["collect", "http"],
         about: "Receive event notifications of object stores (AWS S3, MinIO, RustFS) over HTTP",
         service: Service { name: "collector", version: VERSION, admin_addr: "127.0.0.1:8015" },
-        settings: collector::Config::table,
-        load: |settings| drop(collector::Config::load(settings)),
+        settings: collector::http::Config::table,
+        load: |settings| drop(collector::http::Config::load(settings)),
         describe: None,
         run: |service, flags| {
-            use collector::{Config, run};
+            use collector::http::{Config, run};
             service_kit::main(service, flags, Config::load, run, command::status)
         },
     },

@@ -78,7 +78,13 @@ pub async fn bind(purpose: &str, address: SocketAddr) -> anyhow::Result<TcpListe
 ///
 /// The server is not tracked by the lifecycle, because a draining service must still be observable.
 pub fn serve(listener: TcpListener, routes: Router) {
-    let service = TowerToHyperService::new(complete(routes));
+    serve_as_given(listener, complete(routes));
+}
+
+/// Serves routes that bring their own answers where no route fits, with the same limits for slow and
+/// idle clients.
+pub fn serve_as_given(listener: TcpListener, routes: Router) {
+    let service = TowerToHyperService::new(routes);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
         // The semaphore is never closed, so the loop ends only with the runtime.

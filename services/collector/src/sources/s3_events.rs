@@ -13,37 +13,12 @@
 
 use std::borrow::Cow;
 
-use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome};
+use domain::{Event, EventId, Fact, LakeAccess, Operation, Outcome, Reason, Refusal, Side};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What one notification brought.
-#[derive(Debug, Default)]
-pub(crate) struct Notification {
-    /// In the order of the records.
-    pub(crate) events: Vec<Event>,
-    /// Records of kinds that are no request to an object: tests, replication, tiering, scans.
-    pub(crate) ignored: u64,
-    /// Records that can't be read.
-    pub(crate) refused: Vec<RefusedRecord>,
-}
-
-/// A record that can't be read.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RefusedRecord {
-    /// Which one of its batch, from 0.
-    pub(crate) index: usize,
-    /// What is wrong with it.
-    pub(crate) why: String,
-    /// Its bytes, as they came.
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// A body that is no notification.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no notification of S3 events ({{\"Records\": […]}}): {0}")]
-pub(crate) struct NoNotification(String);
+use crate::parsed::{Parsed, UnreadableReport};
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -117,38 +92,38 @@ struct Object<'a> {
 /// # Errors
 ///
 /// The body is no notification at all.
-pub(crate) fn parse(body: &[u8]) -> Result<Notification, NoNotification> {
+pub fn parse(body: &[u8]) -> Result<Parsed, UnreadableReport> {
     let read: Body<'_> =
-        serde_json::from_slice(body).map_err(|error| NoNotification(error.to_string()))?;
+        serde_json::from_slice(body).map_err(|error| no_notification(&error.to_string()))?;
     let Some(records) = read.records else {
         return if read.test.is_some() {
-            Ok(Notification { ignored: 1, ..Notification::default() })
+            Ok(Parsed { ignored: 1, ..Parsed::default() })
         } else {
-            Err(NoNotification("it has no Records".to_owned()))
+            Err(no_notification("it has no Records"))
         };
     };
-    let mut notification = Notification::default();
-    for (index, raw) in records.into_iter().enumerate() {
-        match record(raw) {
-            Ok(Some(event)) => notification.events.push(event),
-            Ok(None) => notification.ignored += 1,
-            Err(why) => notification.refused.push(RefusedRecord {
-                index,
-                why,
-                bytes: raw.get().as_bytes().to_vec(),
-            }),
-        }
+    let mut parsed = Parsed::default();
+    for raw in records {
+        parsed.add(Side::Lake, record(raw), raw.get().as_bytes());
     }
-    Ok(notification)
+    Ok(parsed)
+}
+
+fn no_notification(why: &str) -> UnreadableReport {
+    let form = "this is no notification of S3 events ({\"Records\": […]})";
+    UnreadableReport(format!("{form}: {why}"))
 }
 
 /// The event of a record; `None` for a kind that is no request to an object.
-fn record(raw: &RawValue) -> Result<Option<Event>, String> {
-    let record: Record<'_> = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
+fn record(raw: &RawValue) -> Result<Option<Event>, Refusal> {
+    let record: Record<'_> = serde_json::from_str(raw.get())
+        .map_err(|error| Refusal::whole(Reason::Undecodable, error.to_string()))?;
     let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
     let Some(change) = Change::of(name) else { return Ok(None) };
-    let occurred_at = wire::json::parse_time(&record.event_time)
-        .ok_or_else(|| format!("eventTime: {} is no time of RFC 3339", record.event_time))?;
+    let occurred_at = wire::json::parse_time(&record.event_time).ok_or_else(|| {
+        let detail = format!("{} is no time of RFC 3339", record.event_time);
+        Refusal::of_field(Reason::WrongField, "eventTime", detail)
+    })?;
     let object = &record.s3.object;
     let version = object.version_id.as_deref().filter(|version| !matches!(*version, "" | "null"));
     let fact = LakeAccess {
@@ -216,10 +191,13 @@ fn transferred(record: &Record<'_>, change: Change) -> u64 {
 
 /// The key as people write it. Versions are stored side by side, so each is an object of its own: a
 /// delete marker is a new version and frees nothing, a version that is deleted frees its own bytes.
-fn stored_key(encoded: &str, version: Option<&str>) -> Result<String, String> {
+fn stored_key(encoded: &str, version: Option<&str>) -> Result<String, Refusal> {
     let spaced = encoded.replace('+', " ");
     let key = percent_decode_str(&spaced).decode_utf8();
-    let key = key.map_err(|_| "s3.object.key: its percent-encoding is no UTF-8".to_owned())?;
+    let key = key.map_err(|_| {
+        let detail = "its percent-encoding is no UTF-8";
+        Refusal::of_field(Reason::WrongField, "s3.object.key", detail)
+    })?;
     Ok(match version {
         Some(version) => format!("{key}?versionId={version}"),
         None => key.into_owned(),
@@ -266,7 +244,7 @@ mod tests {
         })
     }
 
-    fn read(records: &[Value]) -> Notification {
+    fn read(records: &[Value]) -> Parsed {
         parse(json!({ "Records": records }).to_string().as_bytes()).unwrap()
     }
 
@@ -381,11 +359,12 @@ mod tests {
         let notification = read(&records);
         assert_eq!(notification.events.len(), 1);
         let refused: Vec<_> =
-            notification.refused.iter().map(|one| (one.index, one.why.as_str())).collect();
+            notification.refused.iter().map(|one| (one.index, one.refusal.to_string())).collect();
         assert_eq!(refused[0].0, 1);
         assert!(refused[0].1.contains("missing field"), "{refused:?}");
-        assert_eq!(refused[1], (2, "eventTime: yesterday is no time of RFC 3339"));
-        assert_eq!(notification.refused[0].bytes, br#"{"what":1}"#);
+        let wrong = "wrong_field: eventTime: yesterday is no time of RFC 3339";
+        assert_eq!(refused[1], (2, wrong.to_owned()));
+        assert_eq!(&notification.refused[0].bytes[..], br#"{"what":1}"#);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The collector's settings.
+//! The receiver's settings.
 
 use std::{net::SocketAddr, time::Duration};
 

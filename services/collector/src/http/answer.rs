@@ -1,0 +1,67 @@
+//! What a sender is told.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::{outlet::NotStored, parsed::Parsed};
+
+/// How long a sender waits before it tries again, in seconds: brokers restart within it.
+const RETRY_AFTER_S: &str = "5";
+
+/// What became of a report that was stored.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stored {
+    published: usize,
+    ignored: u64,
+    /// Records that are dead letters now.
+    refused: Vec<Refused>,
+}
+
+#[derive(Debug, Serialize)]
+struct Refused {
+    index: usize,
+    why: String,
+}
+
+impl From<&Parsed> for Stored {
+    fn from(parsed: &Parsed) -> Self {
+        let refused = parsed.refused.iter();
+        Self {
+            published: parsed.events.len(),
+            ignored: parsed.ignored,
+            refused: refused
+                .map(|one| Refused { index: one.index, why: one.refusal.to_string() })
+                .collect(),
+        }
+    }
+}
+
+impl IntoResponse for Stored {
+    fn into_response(self) -> Response {
+        let text = serde_json::to_string(&self).unwrap_or_default();
+        ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+    }
+}
+
+/// Why nothing of a request was taken: the answer to it.
+#[derive(Debug)]
+pub(crate) struct NotTaken(pub(crate) StatusCode, pub(crate) String);
+
+impl From<NotStored> for NotTaken {
+    fn from(not_stored: NotStored) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, not_stored.to_string())
+    }
+}
+
+impl IntoResponse for NotTaken {
+    fn into_response(self) -> Response {
+        let Self(status, why) = self;
+        let answer = (status, format!("{why}\n"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            ([(header::RETRY_AFTER, RETRY_AFTER_S)], answer).into_response()
+        } else {
+            answer.into_response()
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Wires the receiver: connection, publishers, HTTP port.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bus::status::Announcer;
+use service_kit::{Context, http};
+use wire::Subjects;
+
+use super::{config::Config, metrics::RequestMetrics, receiver::Receiver};
+use crate::{metrics::CollectorMetrics, outlet::Outlet, sources::REPORTS};
+
+/// Receives until it is told to drain.
+///
+/// # Errors
+///
+/// What no retry can mend: refused logins, a taken port, an address beyond this machine without a
+/// token, a broker that takes nothing for another reason than that it is away or full.
+pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        config.token.is_some() || config.http_addr.ip().is_loopback(),
+        "COLLECT_HTTP_ADDR: {} can be reached from other machines, so set COLLECT_TOKEN (or \
+         COLLECT_TOKEN_FILE) as well",
+        config.http_addr
+    );
+    let collected = CollectorMetrics::of(&context.registry).context("metrics")?;
+    let requests = RequestMetrics::of(&context.registry).context("metrics")?;
+    let listener = http::bind("what other systems report", config.http_addr).await?;
+    let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
+    Announcer::new(&bus, &context, &config.source).spawn(&context, || None);
+    let subjects = Subjects::new(&config.bus.settings.subject_prefix);
+    let outlet = Outlet::new(&bus, &context, subjects, &config.source).context("metrics")?;
+    let outlet = Arc::new(outlet);
+    let receiver = Receiver {
+        token: config.token,
+        body_bytes_max: config.body_bytes_max,
+        ack_wait: config.ack_wait,
+        outlet: Arc::clone(&outlet),
+        collected,
+        requests,
+        clock: context.clock.clone(),
+    };
+    http::serve_as_given(listener, receiver.routes());
+    let paths: Vec<&str> = REPORTS.iter().map(|report| report.path).collect();
+    tracing::info!(address = %config.http_addr, ?paths, "reports are received");
+    context.not_ready.open();
+    tokio::select! {
+        () = context.lifecycle.draining() => Ok(()),
+        error = outlet.failed() => Err(error.into()),
+    }
+}
