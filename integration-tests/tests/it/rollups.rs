@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    Event, Fact, Judgement, LakeAccess, Operation, Outcome, Rules, Seen, SideMetrics, Stream,
+    Event, Fact, Judgement, LakeAccess, Operation, Outcome, Rules, Seen, Side, SideMetrics, Stream,
     StreamState, time::SECONDS_PER_DAY,
 };
-use event_store::{Archive, Rollups};
+use event_store::{Archive, Rollups, totals::TotalsReader};
+use integration_tests::pipeline::{Part, Pipeline, Traffic};
 use integration_tests::postgres::{Database, PostgresServer};
+use integration_tests::waiting::until;
 
 use crate::store_events::{access, append, derived, judged, open, query};
 
@@ -175,4 +177,88 @@ async fn a_step_that_ends_early_adds_nothing_and_an_epoch_goes_on_from_the_first
     assert_eq!(database.number("select count(*) from lakegauge_api.stored_object").unwrap(), 3);
     let done = "select part, epoch, sequence from lakegauge_api.rolled_up order by 1";
     assert_eq!(database.sql(done).unwrap(), ["days|2|1", "keys|2|1"]);
+}
+
+/// For how many whole minutes rows of each stream have waited for its rollups.
+async fn lags(database: &Database, keys: bool) -> Vec<(String, u64)> {
+    let mut reader = TotalsReader::open(&database.archiver()).await.unwrap();
+    let lags = reader.rollup_lag(keys).await.unwrap();
+    lags.into_iter().map(|(stream, lag)| (stream, lag.as_secs() / 60)).collect()
+}
+
+#[tokio::test]
+async fn rollups_are_behind_since_the_first_commit_that_they_do_not_include() {
+    let server = PostgresServer::start().unwrap();
+    let database = server.database().await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    let mut lake = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut warehouse = open(&database.archiver(), "WAREHOUSE_0", 1).await.unwrap();
+    open(&database.archiver(), "TELEMETRY", 1).await.unwrap();
+    append(&mut lake, &mut seen, &[access(2, 0)]).await.unwrap();
+    append(&mut lake, &mut seen, &[access(4, 1)]).await.unwrap();
+    append(&mut warehouse, &mut seen, &[query(6, 1)]).await.unwrap();
+    // As if the first of them had been committed an hour ago, and the others half an hour ago.
+    let age = "update lakegauge.ledger set committed_at = now() - case when previous is null \
+        and stream = 1 then interval '1 hour' else interval '30 minutes' end";
+    database.sql(age).unwrap();
+    let of = |lake, warehouse| [("LAKE_0".to_owned(), lake), ("WAREHOUSE_0".to_owned(), warehouse)];
+    assert_eq!(lags(&database, true).await, of(60, 30));
+
+    let step = |part| {
+        let sql = format!(
+            "set role lakegauge_archiver; select lakegauge.roll_up(1::smallint, '{part}', 1)"
+        );
+        assert_eq!(database.sql(&sql).unwrap(), ["t"]);
+    };
+    step("days");
+    assert_eq!(lags(&database, false).await, of(30, 30), "one range was added");
+    assert_eq!(lags(&database, true).await, of(60, 30), "keys have their own position");
+    step("days");
+    roll_up(&database, &warehouse, true).await;
+    assert_eq!(lags(&database, false).await, of(0, 0));
+    assert_eq!(lags(&database, true).await, of(60, 0));
+    roll_up(&database, &lake, true).await;
+    assert_eq!(lags(&database, true).await, of(0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollups_that_wait_say_for_what_and_since_when_until_they_follow_again() {
+    let settings = [
+        ("ARCHIVER_ROLLUP_INTERVAL_MS", "100"),
+        ("ARCHIVER_ROLLUPS_OVERDUE_AFTER_MS", "1000"),
+        ("ARCHIVER_LEDGER_INTERVAL_MS", "50"),
+    ];
+    let mut pipeline = Pipeline::start(&settings).await.unwrap();
+    let refuse = "create function public.refuse() returns trigger language plpgsql as $$ begin \
+            raise exception 'somebody holds the days' using errcode = '55P03'; end $$; \
+        create trigger refuse before insert on lakegauge.lake_day \
+            for each row execute function public.refuse()";
+    pipeline.database.sql(refuse).unwrap();
+    pipeline.run(Part::Archiver).unwrap();
+    let traffic = Traffic { events: 200, rate: 2_000, format: "bincode" };
+    pipeline.simulate(Side::Lake, traffic).unwrap().finish().await.unwrap();
+
+    let lag = "lakegauge_archive_rollup_lag_seconds{stream=\"LAKE_0\"}";
+    until("rollups that are overdue", async || {
+        let archiver = pipeline.part(Part::Archiver)?;
+        let (status, why) = archiver.get("/readyz")?;
+        Ok(status == 503
+            && why.contains("[-]rollups LAKE_0: ")
+            && why.contains("somebody holds the days")
+            && archiver.metric(lag).is_some_and(|seconds| seconds >= 1.0))
+    })
+    .await
+    .unwrap();
+    let log = pipeline.part(Part::Archiver).unwrap().log();
+    assert_eq!(log.matches("\"rollups wait\"").count(), 1, "once, not at each attempt: {log}");
+    assert!(log.contains("\"rollups are overdue\""), "{log}");
+
+    pipeline.database.sql("drop trigger refuse on lakegauge.lake_day").unwrap();
+    pipeline.part(Part::Archiver).unwrap().ready().await.unwrap();
+    until("rollups that follow", async || {
+        Ok(pipeline.part(Part::Archiver)?.metric(lag) == Some(0.0))
+    })
+    .await
+    .unwrap();
+    assert_eq!(different(&pipeline.database), Vec::<String>::new());
 }

@@ -38,6 +38,10 @@ service_kit::settings! {
         /// key). The rollups are behind by at most this time.
         #[setting(ARCHIVER_ROLLUP_INTERVAL_MS, "rollup-interval-ms", default = "60000")]
         pub(crate) rollup_interval: Duration = duration_ms,
+        /// From which time on rows that the rollups do not include make the archiver not ready. While
+        /// the archiver itself is behind, its rollups wait for up to 15 rollup intervals.
+        #[setting(ARCHIVER_ROLLUPS_OVERDUE_AFTER_MS, "rollups-overdue-after-ms", default = "1200000")]
+        pub(crate) rollups_overdue_after: Duration = duration_ms,
         /// Whether to keep what is stored now, by key, and when each key was last read. It takes
         /// about 200 bytes for each key that ever existed. With false it is deleted; with true
         /// again it is computed from the rows that exist.

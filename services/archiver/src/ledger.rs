@@ -1,7 +1,7 @@
 //! The sums of the archive's ledger as metrics: the short form of `lakegauge audit`, always
 //! visible.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bus::status::LedgerStatus;
 use domain::Reason;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    rollup_lag::{RollupWaits, RollupWatch},
     shared_status::SharedArchiveStatus,
     size::{SizeRules, SizeWatch},
 };
@@ -69,6 +70,9 @@ pub(crate) struct LedgerWatch {
     interval: Duration,
     metrics: LedgerMetrics,
     size: SizeWatch,
+    rollups: RollupWatch,
+    /// Whether the archiver keeps what is known of each key.
+    keys: bool,
     status: SharedArchiveStatus,
     drain: CancellationToken,
     clock: Clock,
@@ -77,6 +81,8 @@ pub(crate) struct LedgerWatch {
 /// The result of one reading.
 struct Looked {
     totals: ArchiveTotals,
+    /// For how long rows of each stream have not been in its rollups.
+    rollup_lag: BTreeMap<String, Duration>,
     /// `None` if the size was not read this time; it is read less often.
     size: Option<DatabaseSize>,
 }
@@ -91,6 +97,7 @@ impl LedgerWatch {
         config: &Config,
         service: &Context,
         status: SharedArchiveStatus,
+        rollups: RollupWaits,
     ) -> prometheus::Result<Self> {
         let rules = SizeRules {
             interval: config.database_size_interval,
@@ -102,6 +109,13 @@ impl LedgerWatch {
             interval: config.ledger_interval,
             metrics: LedgerMetrics::register(&service.registry)?,
             size: SizeWatch::new(rules, &service.registry)?,
+            rollups: RollupWatch::new(
+                config.rollups_overdue_after,
+                rollups,
+                service.readiness.condition("rollups"),
+                &service.registry,
+            )?,
+            keys: config.keys,
             status,
             drain: service.lifecycle.drain_token(),
             clock: service.clock.clone(),
@@ -148,8 +162,9 @@ impl LedgerWatch {
     }
 
     fn show(&mut self, now: Duration, found: &Looked) {
-        let Looked { totals, size } = found;
+        let Looked { totals, rollup_lag, size } = found;
         self.metrics.observe(totals);
+        self.rollups.observe(rollup_lag, &self.status.look());
         self.status.ledger(LedgerStatus {
             checked_ms: self.clock.now_us() / 1_000,
             gaps: totals.ledger.values().map(|sums| sums.gaps).sum(),
@@ -172,8 +187,9 @@ impl LedgerWatch {
             None => reader.insert(TotalsReader::open(&self.store).await?),
         };
         let totals = reader.read().await?;
+        let rollup_lag = reader.rollup_lag(self.keys).await?;
         let size = if with_size { Some(reader.size().await?) } else { None };
-        Ok(Looked { totals, size })
+        Ok(Looked { totals, rollup_lag, size })
     }
 }
 
@@ -224,6 +240,14 @@ mod tests {
             interval: Duration::from_secs(3_600),
             metrics: LedgerMetrics::register(&registry).unwrap(),
             size: SizeWatch::new(rules, &registry).unwrap(),
+            rollups: RollupWatch::new(
+                Duration::from_secs(60),
+                RollupWaits::default(),
+                service_kit::Readiness::default().condition("rollups"),
+                &registry,
+            )
+            .unwrap(),
+            keys: true,
             status: SharedArchiveStatus::default(),
             drain,
             clock: Clock::manual(0),

@@ -13,6 +13,7 @@ mod intake;
 mod ledger;
 mod meeting;
 mod metrics;
+mod rollup_lag;
 mod run;
 mod shared_status;
 mod size;

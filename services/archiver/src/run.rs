@@ -6,7 +6,8 @@ use domain::ArchivedStream;
 use service_kit::Context;
 
 use crate::{
-    config::Config, ledger::LedgerWatch, shared_status::SharedArchiveStatus, stream::StreamTask,
+    config::Config, ledger::LedgerWatch, rollup_lag::RollupWaits,
+    shared_status::SharedArchiveStatus, stream::StreamTask,
 };
 
 /// Runs the archiver until the service drains.
@@ -18,16 +19,17 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let publishing = PublishMetrics::register(&context.registry).context("metrics")?;
     event_store::service::watch_connection(&config.store, &context).context("metrics")?;
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
-    let status = SharedArchiveStatus::default();
+    let (status, rollups) = (SharedArchiveStatus::default(), RollupWaits::default());
     let (told, partitions) = (status.clone(), config.partitions.iter().map(u16::to_string));
     let work = partitions.collect::<Vec<_>>().join(",");
     Announcer::new(&bus, &context, &work).spawn(&context, move || Some(told.look()));
     let mut jitter = context.jitter();
     for stream in ArchivedStream::of_partitions(&config.partitions) {
-        let task = StreamTask::new(&context, &config, &bus, &publishing, &status, stream)?;
+        let shown = (&status, &rollups);
+        let task = StreamTask::new(&context, &config, &bus, &publishing, shown, stream)?;
         context.lifecycle.spawn("stream", task.run(jitter.fork()));
     }
-    let ledger = LedgerWatch::new(&config, &context, status).context("metrics")?;
+    let ledger = LedgerWatch::new(&config, &context, status, rollups).context("metrics")?;
     context.lifecycle.spawn("ledger", ledger.run());
     context.not_ready.open();
     context.lifecycle.draining().await;

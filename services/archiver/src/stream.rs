@@ -42,6 +42,7 @@ use crate::{
     intake::{Carries, Intake},
     meeting,
     metrics::StreamMetrics,
+    rollup_lag::RollupWaits,
     shared_status::SharedArchiveStatus,
 };
 
@@ -73,6 +74,8 @@ pub(crate) struct StreamTask {
     position: Arc<SharedPosition>,
     /// Shows the state of the archive to people.
     status: SharedArchiveStatus,
+    /// Says what the rollups wait for.
+    rollup_waits: RollupWaits,
     epoch: StreamEpoch,
     /// Distinguishes this writer from every other one.
     token: [u8; 16],
@@ -111,7 +114,7 @@ impl StreamTask {
         config: &Config,
         bus: &Bus,
         publishing: &PublishMetrics,
-        status: &SharedArchiveStatus,
+        (status, rollup_waits): (&SharedArchiveStatus, &RollupWaits),
         stream: ArchivedStream,
     ) -> anyhow::Result<Self> {
         let name = stream.to_string();
@@ -136,6 +139,7 @@ impl StreamTask {
             backlog,
             position,
             status: status.clone(),
+            rollup_waits: rollup_waits.clone(),
             epoch: StreamEpoch::new(bus, &name),
             // The token prevents that a writer takes the checkpoint of another writer for its own.
             token: random::token().context("a token for the writer")?,
@@ -244,6 +248,7 @@ impl StreamTask {
             context,
             store: &self.config.store,
             id: archive.stream(),
+            waits: &self.rollup_waits,
             interval: self.config.rollup_interval,
             keys: self.config.keys,
         };

@@ -229,6 +229,14 @@ fn archive() -> Row {
             )
             .ask("time() - lakegauge_archiver_last_commit_timestamp_seconds", "{{stream}}"),
             lines(
+                "Rollups behind the rows",
+                "s",
+                "How long rows have been archived that the rollups by day and by key do not include. \
+                 About a minute is normal. Rising (LakegaugeRollupsStale): readyz?verbose of the \
+                 archiver says what they wait for.",
+            )
+            .ask("max by (stream) (lakegauge_archive_rollup_lag_seconds)", "{{stream}}"),
+            lines(
                 "Events by what became of them",
                 "eps",
                 "inserted, duplicate (known by its key), dead (kept with its reason). too_old: rows \

@@ -4,10 +4,10 @@
 use std::{convert::Infallible, time::Duration};
 
 use event_store::{Rollups, StoreError, StoreSettings, StreamId};
-use service_kit::News;
 use tokio::{sync::watch, time::MissedTickBehavior};
 
-use super::{Committed, StreamContext, retry::waits};
+use super::{Committed, StreamContext, retry};
+use crate::rollup_lag::RollupWaits;
 
 /// Age of the message committed last from which on the archiver is behind: it needs the database for
 /// itself.
@@ -21,6 +21,8 @@ pub(super) struct RollupKeeper<'a> {
     pub(super) context: &'a StreamContext,
     pub(super) store: &'a StoreSettings,
     pub(super) id: StreamId,
+    /// Says what the rollups wait for.
+    pub(super) waits: &'a RollupWaits,
     pub(super) interval: Duration,
     /// Whether to keep what is known of each key.
     pub(super) keys: bool,
@@ -39,19 +41,21 @@ impl RollupKeeper<'_> {
         let stream = &self.context.name;
         let mut looks = tokio::time::interval(self.interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut news = News::default();
         let mut behind = Behind::default();
         loop {
             looks.tick().await;
             let mark = commits.borrow().mark;
             if behind.waits(mark.sequence, mark.broker_time().0, self.context.clock.now_us()) {
+                if self.waits.begin(stream, "the archiver is behind itself") {
+                    tracing::info!(stream, "rollups wait: the archiver is behind itself");
+                }
                 continue;
             }
             match self.catch_up().await {
-                Ok(()) => news.is_over(),
-                Err(error) if waits(&error) => {
+                Ok(()) => self.waits.end(stream),
+                Err(error) if retry::waits(&error) => {
                     let error = error.to_string();
-                    if news.is_new(&error) {
+                    if self.waits.begin(stream, &error) {
                         tracing::warn!(stream, error, "rollups wait");
                     }
                 }

@@ -141,6 +141,49 @@ impl TotalsReader {
         Ok(totals)
     }
 
+    /// For how long rows of each stream have been archived that its rollups do not include, by the
+    /// database's clock; zero where they include every row. Streams without rollups are missing.
+    /// `keys`: whether what is known of each key is kept, so that it can be behind as well. After an
+    /// error the connection is of no more use.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn rollup_lag(
+        &mut self,
+        keys: bool,
+    ) -> Result<BTreeMap<String, Duration>, StoreError> {
+        let parts: Vec<(&str, &str)> = [("LAKE", "days"), ("LAKE", "keys"), ("WAREHOUSE", "days")]
+            .into_iter()
+            .filter(|(_, part)| keys || *part != "keys")
+            .collect();
+        let (sides, parts): (Vec<&str>, Vec<&str>) = parts.into_iter().unzip();
+        // Each part goes by its own position, which is missing before the first step.
+        let lags: Vec<(String, i64)> = sqlx::query_as(
+            "select stream.name, \
+                 max(coalesce(extract(epoch from now() - next.committed_at), 0))::bigint \
+             from lakegauge.stream \
+             join unnest($1::text[], $2::text[]) as part (side, name) \
+                 on starts_with(stream.name, part.side || '_') \
+             left join lakegauge.rolled_up as done \
+                 on done.stream = stream.id and done.part = part.name \
+             left join lateral (\
+                 select committed_at from lakegauge.ledger \
+                 where ledger.stream = stream.id and (ledger.epoch, ledger.last) \
+                     > (coalesce(done.epoch, 0), coalesce(done.sequence, 0)) \
+                 order by ledger.epoch, ledger.last limit 1) as next on true \
+             group by stream.name",
+        )
+        .bind(sides)
+        .bind(parts)
+        .fetch_all(&mut self.connection)
+        .await
+        .doing("asking how far the rollups are behind")?;
+        lags.into_iter()
+            .map(|(name, seconds)| Ok((name, Duration::from_secs(unsigned(seconds.max(0))?))))
+            .collect()
+    }
+
     /// The current size of the database. The server reads the size of each file: about a
     /// millisecond for a hundred partitions. After an error the connection can't be used any more.
     ///
