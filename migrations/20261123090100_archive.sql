@@ -58,8 +58,13 @@ comment on table lakegauge.source is
     'by the number that rows keep. Given by the writer of the stream, in the transaction of the '
     'first row that has it.';
 
+-- What was reported wrongly is taken back by a row beside the one that it speaks of, which stays. A
+-- row with a correction is no event of its own: 0 takes back the row (of_at, of_id); 1 lets the
+-- change (of_at, of_id) decide about its object again, from the time of this row on. Rows without
+-- one pay nothing for it: nulls have no bytes.
 create table lakegauge.lake_access (
     occurred_at timestamptz not null,
+    of_at timestamptz,
     sequence bigint not null,
     bytes bigint not null,
     object_bytes bigint,
@@ -72,19 +77,24 @@ create table lakegauge.lake_access (
     noted_index integer,
     stream smallint not null,
     source smallint,
+    correction smallint,
     operation smallint not null,
     outcome smallint not null,
     id uuid not null,
+    of_id uuid,
     derived boolean not null,
     bucket text not null,
     key text not null,
     sequencer text,
     principal text not null,
-    primary key (occurred_at, id)
+    primary key (occurred_at, id),
+    check (correction in (0, 1)),
+    check ((correction is null) = (of_at is null) and (correction is null) = (of_id is null))
 ) partition by range (occurred_at);
 
 create table lakegauge.lake_inventory (
     occurred_at timestamptz not null,
+    of_at timestamptz,
     sequence bigint not null,
     objects bigint not null,
     bytes bigint not null,
@@ -96,14 +106,20 @@ create table lakegauge.lake_inventory (
     noted_index integer,
     stream smallint not null,
     source smallint,
+    correction smallint,
     id uuid not null,
+    of_id uuid,
     derived boolean not null,
     bucket text not null,
-    primary key (occurred_at, id)
+    primary key (occurred_at, id),
+    -- A later inventory takes the place of a wrong one by itself.
+    check (correction is null),
+    check ((correction is null) = (of_at is null) and (correction is null) = (of_id is null))
 ) partition by range (occurred_at);
 
 create table lakegauge.warehouse_query (
     occurred_at timestamptz not null,
+    of_at timestamptz,
     sequence bigint not null,
     queued_us bigint not null,
     executed_us bigint not null,
@@ -118,16 +134,20 @@ create table lakegauge.warehouse_query (
     noted_index integer,
     stream smallint not null,
     source smallint,
+    correction smallint,
     statement smallint not null,
     outcome smallint not null,
     id uuid not null,
+    of_id uuid,
     derived boolean not null,
     cache_hit boolean not null,
     warehouse text not null,
     database text not null,
     principal text not null,
     fingerprint text not null,
-    primary key (occurred_at, id)
+    primary key (occurred_at, id),
+    check (correction = 0),
+    check ((correction is null) = (of_at is null) and (correction is null) = (of_id is null))
 ) partition by range (occurred_at);
 
 comment on table lakegauge.lake_access is
@@ -138,11 +158,11 @@ comment on table lakegauge.lake_inventory is
 comment on table lakegauge.warehouse_query is
     'Lakegauge: queries that finished. (occurred_at, id) is the identity given at the origin.';
 
--- The same four indexes for each kind. Sequences ascend with the pages of a partition, so a BRIN
+-- The same five indexes for each kind. Sequences ascend with the pages of a partition, so a BRIN
 -- index finds a range of them at no cost for the writer. The others are partial: one reads back the
 -- derived identities that the archiver judges by, one finds the events too old to judge, and one
 -- finds noted rows by their position for readers in counting order, where each page would visit
--- every row that was ever too old to judge.
+-- every row that was ever too old to judge; the last finds what corrects a row.
 create index lake_access_sequence on lakegauge.lake_access using brin (sequence)
     with (pages_per_range = 64, autosummarize = on);
 create index lake_access_derived on lakegauge.lake_access (stream, occurred_at, id) where derived;
@@ -154,7 +174,11 @@ comment on column lakegauge.lake_access.verdict is
     'Number of its verdict, without gaps per stream: it was too old to judge, the key judged.';
 comment on column lakegauge.lake_access.noted_sequence is
     'Where the verdict was read back: the position at which the event is counted.';
+create index lake_access_correction on lakegauge.lake_access (occurred_at, of_id)
+    where correction is not null;
 comment on column lakegauge.lake_access.source is 'Who sent it; see lakegauge.source.';
+comment on column lakegauge.lake_access.correction is
+    '0: the row (of_at, of_id) is withdrawn; 1: it decides about its object again; null: an event.';
 
 create index lake_inventory_sequence on lakegauge.lake_inventory using brin (sequence)
     with (pages_per_range = 64, autosummarize = on);
@@ -168,7 +192,11 @@ comment on column lakegauge.lake_inventory.verdict is
     'Number of its verdict, without gaps per stream: it was too old to judge, the key judged.';
 comment on column lakegauge.lake_inventory.noted_sequence is
     'Where the verdict was read back: the position at which the event is counted.';
+create index lake_inventory_correction on lakegauge.lake_inventory (occurred_at, of_id)
+    where correction is not null;
 comment on column lakegauge.lake_inventory.source is 'Who sent it; see lakegauge.source.';
+comment on column lakegauge.lake_inventory.correction is
+    '0: the row (of_at, of_id) is withdrawn; 1: it decides about its object again; null: an event.';
 
 create index warehouse_query_sequence on lakegauge.warehouse_query using brin (sequence)
     with (pages_per_range = 64, autosummarize = on);
@@ -183,7 +211,11 @@ comment on column lakegauge.warehouse_query.verdict is
     'Number of its verdict, without gaps per stream: it was too old to judge, the key judged.';
 comment on column lakegauge.warehouse_query.noted_sequence is
     'Where the verdict was read back: the position at which the event is counted.';
+create index warehouse_query_correction on lakegauge.warehouse_query (occurred_at, of_id)
+    where correction is not null;
 comment on column lakegauge.warehouse_query.source is 'Who sent it; see lakegauge.source.';
+comment on column lakegauge.warehouse_query.correction is
+    '0: the row (of_at, of_id) is withdrawn; 1: it decides about its object again; null: an event.';
 
 create table lakegauge.dead_letter (
     number bigint generated always as identity primary key,
@@ -234,6 +266,20 @@ comment on column lakegauge.dead_letter.attempts is
     'How often it was retried. A letter that is published hashes it into the message id.';
 comment on column lakegauge.dead_letter.tried_at is 'When it was retried last.';
 comment on column lakegauge.dead_letter.note is 'Why it was closed, in somebody''s words.';
+
+create table lakegauge.withdrawal (
+    number bigint generated always as identity primary key,
+    occurred_from timestamptz,
+    occurred_to timestamptz,
+    requested_at timestamptz not null default now(),
+    finished_at timestamptz,
+    events bigint check (events >= 0),
+    source text not null,
+    reason text not null
+);
+comment on table lakegauge.withdrawal is
+    'Lakegauge: which sources were withdrawn, by whom it was asked why. What was withdrawn are rows '
+    'with a correction.';
 
 create table lakegauge.sample (
     broker_ns bigint not null,

@@ -21,7 +21,7 @@ create function lakegauge.reason_name(code smallint) returns text
 language sql immutable parallel safe
 return (array['undecodable', 'unknown_type', 'wrong_stream', 'missing_field', 'wrong_field',
     'out_of_range', 'too_long', 'nul_byte', 'future_dated', 'older_than_retention', 'too_large',
-    'refused_by_database', 'unreadable_headers'])[code + 1];
+    'refused_by_database', 'unreadable_headers', 'nothing_to_correct'])[code + 1];
 
 create function lakegauge.closed_as_name(code smallint) returns text
 language sql immutable parallel safe
@@ -45,10 +45,16 @@ select
     lakegauge.outcome_name(event.outcome) as outcome,
     event.bytes, event.object_bytes, event.duration_us, event.principal, event.sequencer,
     stream.name as stream, event.epoch, event.sequence, event.index,
-    event.verdict is not null as late, source.name as source
+    event.verdict is not null as late, source.name as source,
+    exists (
+        select from lakegauge.lake_access as correction
+        where correction.occurred_at = event.occurred_at and correction.of_id = event.id
+            and correction.correction = 0
+    ) as withdrawn
 from lakegauge.lake_access as event
 join lakegauge.stream on stream.id = event.stream
-left join lakegauge.source on source.stream = event.stream and source.number = event.source;
+left join lakegauge.source on source.stream = event.stream and source.number = event.source
+where event.correction is null;
 comment on view lakegauge_api.lake_access is
     'Lakegauge: requests to the object store, each once. Times in UTC, sizes in bytes, durations '
     'in microseconds.';
@@ -72,12 +78,50 @@ select
     event.queued_us, event.executed_us, event.rows_processed, event.rows_returned,
     event.bytes_scanned, event.cache_hit, event.principal, event.fingerprint,
     stream.name as stream, event.epoch, event.sequence, event.index,
-    event.verdict is not null as late, source.name as source
+    event.verdict is not null as late, source.name as source,
+    exists (
+        select from lakegauge.warehouse_query as correction
+        where correction.occurred_at = event.occurred_at and correction.of_id = event.id
+            and correction.correction = 0
+    ) as withdrawn
 from lakegauge.warehouse_query as event
 join lakegauge.stream on stream.id = event.stream
-left join lakegauge.source on source.stream = event.stream and source.number = event.source;
+left join lakegauge.source on source.stream = event.stream and source.number = event.source
+where event.correction is null;
 comment on view lakegauge_api.warehouse_query is
     'Lakegauge: queries that finished, each once. Response time is queued_us + executed_us.';
+
+create view lakegauge_api.correction with (security_invoker = true) as
+select
+    known.occurred_at, known.id,
+    (array['withdrawn', 'restored'])[known.correction + 1] as correction,
+    known.of_at, known.of_id, known.bucket, known.key, known.warehouse,
+    stream.name as stream, known.epoch, known.sequence, known.index,
+    known.noted_sequence is not null as counted
+from (
+    select event.occurred_at, event.id, event.correction, event.of_at, event.of_id, event.bucket,
+        event.key, null::text as warehouse, event.stream, event.epoch, event.sequence,
+        event.index, event.noted_sequence
+    from lakegauge.lake_access as event where event.correction is not null
+    union all
+    select event.occurred_at, event.id, event.correction, event.of_at, event.of_id, null, null,
+        event.warehouse, event.stream, event.epoch, event.sequence, event.index,
+        event.noted_sequence
+    from lakegauge.warehouse_query as event where event.correction is not null
+) as known
+join lakegauge.stream on stream.id = known.stream;
+comment on view lakegauge_api.correction is
+    'Lakegauge: what takes back events that were reported wrongly, each once.';
+
+create view lakegauge_api.withdrawal with (security_invoker = true) as
+select
+    known.number, known.source, known.occurred_from, known.occurred_to, known.reason,
+    known.requested_at, known.finished_at, known.events
+from lakegauge.withdrawal as known
+-- Nobody writes by a view.
+offset 0;
+comment on view lakegauge_api.withdrawal is
+    'Lakegauge: which sources were withdrawn by lakegauge withdraw, when and why.';
 
 create view lakegauge_api.lake_window with (security_invoker = true) as
 select
@@ -193,7 +237,8 @@ do $$
 declare
     name text;
     tables text[] := array['installation', 'pipeline', 'adoption', 'stream', 'source',
-        'lake_access', 'lake_inventory', 'warehouse_query', 'dead_letter', 'sample', 'ledger', 'declared_loss', 'epoch',
+        'lake_access', 'lake_inventory', 'warehouse_query', 'dead_letter', 'withdrawal',
+        'sample', 'ledger', 'declared_loss', 'epoch',
         'checkpoint', 'base', 'dropped', 'window_series', 'window_kept', 'lake_window',
         'warehouse_window'];
     -- The list of migrations stays with the owner who migrates; services only look at the version.
@@ -212,11 +257,11 @@ begin
     execute format('grant select on lakegauge.%I to lakegauge_archiver', migrations);
 
     foreach name in array array['lakegauge.stream', 'lakegauge.window_series',
-        'lakegauge.dead_letter', 'lakegauge.adoption']
+        'lakegauge.dead_letter', 'lakegauge.adoption', 'lakegauge.withdrawal']
     loop
         sequence := pg_get_serial_sequence(name,
-            case when name in ('lakegauge.dead_letter', 'lakegauge.adoption') then 'number'
-                else 'id' end);
+            case when name in ('lakegauge.stream', 'lakegauge.window_series') then 'id'
+                else 'number' end);
         perform lakegauge.keep_private(sequence);
     end loop;
     foreach name in array tables loop
@@ -233,11 +278,11 @@ declare
     name text;
     person text;
     views text[] := array['lake_access', 'lake_inventory', 'warehouse_query', 'lake_window',
-        'warehouse_window', 'window_length', 'sample', 'dead_letter', 'ledger', 'declared_loss',
-        'dropped', 'checkpoint'];
+        'warehouse_window', 'window_length', 'sample', 'dead_letter', 'correction', 'withdrawal',
+        'ledger', 'declared_loss', 'dropped', 'checkpoint'];
     behind text[] := array['stream', 'source', 'lake_access', 'lake_inventory', 'warehouse_query',
         'window_series', 'window_kept', 'lake_window', 'warehouse_window', 'sample', 'dead_letter',
-        'ledger', 'declared_loss', 'dropped'];
+        'withdrawal', 'ledger', 'declared_loss', 'dropped'];
 begin
     foreach name in array views loop
         perform lakegauge.keep_private(format('lakegauge_api.%I', name)::regclass);

@@ -103,7 +103,8 @@ create index lake_access_key on lakegauge.lake_access
     using brin (key text_bloom_ops (n_distinct_per_range = 1700, false_positive_rate = 0.01))
     with (pages_per_range = 32, autosummarize = on);
 
--- Adds the rows of a range of messages to the days; with an index only that row of a message.
+-- Adds the rows of a range of messages to the days, without what corrections take back; with an index
+-- only that row of a message. A day on which nothing is left has no row.
 create function lakegauge.roll_up_days(
     of_stream smallint, of_epoch integer, first bigint, last bigint,
     occurred_from timestamptz, occurred_to timestamptz, only_index integer default null
@@ -115,12 +116,15 @@ begin atomic
     insert into lakegauge.lake_day as known (day, bucket, principal, operation, outcome, stream,
         events, bytes, duration_us)
     select (event.occurred_at at time zone 'utc')::date as day, event.bucket, event.principal,
-        event.operation, event.outcome, of_stream, count(*), sum(event.bytes),
-        sum(event.duration_us)
+        event.operation, event.outcome, of_stream,
+        sum(case when event.correction is null then 1 else -1 end),
+        sum(case when event.correction is null then event.bytes else -event.bytes end),
+        sum(case when event.correction is null then event.duration_us else -event.duration_us end)
     from lakegauge.lake_access as event
     where event.stream = of_stream and event.epoch = of_epoch
         and event.sequence between first and last
         and event.occurred_at between occurred_from and occurred_to
+        and event.correction is distinct from 1
         and (only_index is null or event.index = only_index)
     group by 1, 2, 3, 4, 5
     on conflict (day, bucket, principal, operation, outcome, stream) do update set
@@ -130,9 +134,14 @@ begin atomic
     insert into lakegauge.warehouse_day as known (day, warehouse, principal, outcome, stream,
         events, bytes_scanned, queued_us, executed_us, rows_processed)
     select (event.occurred_at at time zone 'utc')::date as day, event.warehouse, event.principal,
-        event.outcome, of_stream, count(*), sum(event.bytes_scanned),
-        sum(event.queued_us), sum(event.executed_us),
-        sum(event.rows_processed)
+        event.outcome, of_stream,
+        sum(case when event.correction is null then 1 else -1 end),
+        sum(case when event.correction is null then event.bytes_scanned
+            else -event.bytes_scanned end),
+        sum(case when event.correction is null then event.queued_us else -event.queued_us end),
+        sum(case when event.correction is null then event.executed_us else -event.executed_us end),
+        sum(case when event.correction is null then event.rows_processed
+            else -event.rows_processed end)
     from lakegauge.warehouse_query as event
     where event.stream = of_stream and event.epoch = of_epoch
         and event.sequence between first and last
@@ -146,12 +155,19 @@ begin atomic
         executed_us = known.executed_us + excluded.executed_us,
         rows_processed = known.rows_processed + excluded.rows_processed;
 
+    -- A maximum can't be taken back: it stays as long as anything is left of the day.
     insert into lakegauge.pattern_day as known (day, fingerprint, warehouse, statement, stream,
         events, failures, response_us_max, bytes_scanned, queued_us, executed_us)
     select (event.occurred_at at time zone 'utc')::date as day, event.fingerprint, event.warehouse,
-        event.statement, of_stream, count(*), count(*) filter (where event.outcome <> 0),
-        max(event.queued_us + event.executed_us), sum(event.bytes_scanned),
-        sum(event.queued_us), sum(event.executed_us)
+        event.statement, of_stream,
+        sum(case when event.correction is null then 1 else -1 end),
+        coalesce(sum(case when event.correction is null then 1 else -1 end)
+            filter (where event.outcome <> 0), 0),
+        max(event.queued_us + event.executed_us),
+        sum(case when event.correction is null then event.bytes_scanned
+            else -event.bytes_scanned end),
+        sum(case when event.correction is null then event.queued_us else -event.queued_us end),
+        sum(case when event.correction is null then event.executed_us else -event.executed_us end)
     from lakegauge.warehouse_query as event
     where event.stream = of_stream and event.epoch = of_epoch
         and event.sequence between first and last
@@ -164,8 +180,130 @@ begin atomic
         bytes_scanned = known.bytes_scanned + excluded.bytes_scanned,
         queued_us = known.queued_us + excluded.queued_us,
         executed_us = known.executed_us + excluded.executed_us;
+
+    delete from lakegauge.lake_day as known using (
+        select distinct (event.occurred_at at time zone 'utc')::date as day, event.bucket
+        from lakegauge.lake_access as event
+        where event.stream = of_stream and event.epoch = of_epoch
+            and event.sequence between first and last
+            and event.occurred_at between occurred_from and occurred_to
+            and event.correction = 0
+    ) as touched
+    where known.day = touched.day and known.bucket = touched.bucket and known.stream = of_stream
+        and known.events = 0;
+    delete from lakegauge.warehouse_day as known using (
+        select distinct (event.occurred_at at time zone 'utc')::date as day, event.warehouse
+        from lakegauge.warehouse_query as event
+        where event.stream = of_stream and event.epoch = of_epoch
+            and event.sequence between first and last
+            and event.occurred_at between occurred_from and occurred_to
+            and event.correction = 0
+    ) as touched
+    where known.day = touched.day and known.warehouse = touched.warehouse
+        and known.stream = of_stream and known.events = 0;
+    delete from lakegauge.pattern_day as known using (
+        select distinct (event.occurred_at at time zone 'utc')::date as day, event.fingerprint
+        from lakegauge.warehouse_query as event
+        where event.stream = of_stream and event.epoch = of_epoch
+            and event.sequence between first and last
+            and event.occurred_at between occurred_from and occurred_to
+            and event.correction = 0
+    ) as touched
+    where known.day = touched.day and known.fingerprint = touched.fingerprint
+        and known.stream = of_stream and known.events = 0;
 end;
 comment on function lakegauge.roll_up_days is 'Lakegauge: adds rows to their days.';
+
+-- What corrections of a range of messages change in what is known of keys. The bytes count for the
+-- day of the change that is withdrawn.
+create function lakegauge.roll_up_corrected_keys(
+    of_stream smallint, of_epoch integer, first bigint, last bigint,
+    occurred_from timestamptz, occurred_to timestamptz, only_index integer
+) returns void
+language sql
+set work_mem = '64MB' set enable_seqscan = off set jit = off
+begin atomic
+    with gone as (
+        update lakegauge.lake_object as object set changed_at = null, bytes = null,
+            change_id = null, change = null, sequencer = null, changed_by = null
+        from lakegauge.lake_access as event
+        where event.stream = of_stream and event.epoch = of_epoch
+            and event.sequence between first and last
+            and event.occurred_at between occurred_from and occurred_to
+            and event.correction = 0 and (only_index is null or event.index = only_index)
+            and object.bucket = event.bucket and object.key = event.key
+            and object.stream = of_stream
+            and object.changed_at = event.occurred_at and object.change_id = event.of_id
+        returning (event.occurred_at at time zone 'utc')::date as day, event.bucket,
+            case when event.operation <> 5 then coalesce(event.object_bytes, event.bytes) end
+                as bytes
+    )
+    insert into lakegauge.lake_growth as known (day, bucket, stream, bytes, objects)
+    select gone.day, gone.bucket, of_stream, -coalesce(sum(gone.bytes), 0), -count(gone.bytes)
+    from gone
+    group by 1, 2
+    on conflict (day, bucket, stream) do update set
+        bytes = known.bytes + excluded.bytes, objects = known.objects + excluded.objects;
+
+    with back as (
+        select distinct on (event.bucket, event.key) event.bucket, event.key, event.occurred_at,
+            event.of_at, event.of_id, event.operation, event.principal, event.sequencer,
+            case when event.operation <> 5 then coalesce(event.object_bytes, event.bytes) end
+                as bytes,
+            coalesce('1' || event.sequencer, '') collate "C" as place
+        from lakegauge.lake_access as event
+        where event.stream = of_stream and event.epoch = of_epoch
+            and event.sequence between first and last
+            and event.occurred_at between occurred_from and occurred_to
+            and event.correction = 1 and (only_index is null or event.index = only_index)
+        order by event.bucket, event.key, event.of_at desc, place desc, event.of_id desc
+    ), step as (
+        select back.*, known.bytes as known_bytes
+        from back
+        left join lateral (
+            select object.changed_at, object.sequencer, object.change_id, object.bytes
+            from lakegauge.lake_object as object
+            where object.bucket = back.bucket and object.key = back.key
+                and object.stream = of_stream
+            limit 1
+        ) as known on true
+        where known.changed_at is null
+            or (back.of_at, back.place, back.of_id)
+                > (known.changed_at, coalesce('1' || known.sequencer, '') collate "C",
+                    known.change_id)
+    ), growth as (
+        insert into lakegauge.lake_growth as known (day, bucket, stream, bytes, objects)
+        select (step.occurred_at at time zone 'utc')::date, step.bucket, of_stream,
+            sum(coalesce(step.bytes, 0)::numeric - coalesce(step.known_bytes, 0)::numeric),
+            count(step.bytes) - count(step.known_bytes)
+        from step
+        group by 1, 2
+        on conflict (day, bucket, stream) do update set
+            bytes = known.bytes + excluded.bytes, objects = known.objects + excluded.objects
+    )
+    insert into lakegauge.lake_object (bucket, key, stream, changed_at, bytes, change_id, change,
+        sequencer, changed_by)
+    select step.bucket, step.key, of_stream, step.of_at, step.bytes, step.of_id, step.operation,
+        step.sequencer, step.principal
+    from step
+    order by step.bucket, step.key
+    on conflict (bucket, key, stream) do update set
+        changed_at = excluded.changed_at, bytes = excluded.bytes, change_id = excluded.change_id,
+        change = excluded.change, sequencer = excluded.sequencer,
+        changed_by = excluded.changed_by;
+
+    -- A key of which only wrong reports spoke.
+    delete from lakegauge.lake_object as object
+    using lakegauge.lake_access as event
+    where event.stream = of_stream and event.epoch = of_epoch
+        and event.sequence between first and last
+        and event.occurred_at between occurred_from and occurred_to
+        and event.correction = 0 and (only_index is null or event.index = only_index)
+        and object.bucket = event.bucket and object.key = event.key and object.stream = of_stream
+        and object.changed_at is null and object.read_at is null;
+end;
+comment on function lakegauge.roll_up_corrected_keys is
+    'Lakegauge: takes corrections into what is known of keys.';
 
 -- Takes the rows of a range of messages into what is known of their keys. Which change decides is
 -- what the aggregator goes by as well: the latest by time, then sequencer as bytes, then id. What
@@ -191,6 +329,7 @@ begin atomic
             and event.sequence between first and last
             and event.occurred_at between occurred_from and occurred_to
             and event.operation in (3, 4, 5) and event.outcome = 0
+            and event.correction is null
             and (only_index is null or event.index = only_index)
     ), step as (
         select change.*, known.bytes as known_bytes,
@@ -245,7 +384,7 @@ begin atomic
         where event.stream = of_stream and event.epoch = of_epoch
             and event.sequence between first and last
             and event.occurred_at between occurred_from and occurred_to
-            and event.operation = 0 and event.outcome = 0
+            and event.operation = 0 and event.outcome = 0 and event.correction is null
             and (only_index is null or event.index = only_index)
         group by 1, 2
     ) as read
@@ -257,6 +396,10 @@ begin atomic
     where known.read_at is null or read.at >= known.read_at + interval '1 hour'
     order by read.bucket, read.key
     on conflict (bucket, key, stream) do update set read_at = excluded.read_at;
+
+    -- After the events: of a range that has both, the events came first.
+    select lakegauge.roll_up_corrected_keys(of_stream, of_epoch, first, last, occurred_from,
+        occurred_to, only_index);
 end;
 comment on function lakegauge.roll_up_keys is 'Lakegauge: takes rows into what is known of keys.';
 
@@ -380,6 +523,8 @@ begin
             integer)',
         'lakegauge.roll_up_keys(smallint, integer, bigint, bigint, timestamptz, timestamptz,
             integer)',
+        'lakegauge.roll_up_corrected_keys(smallint, integer, bigint, bigint, timestamptz,
+            timestamptz, integer)',
         'lakegauge.roll_up(smallint, text, bigint)',
         'lakegauge.roll_up_row(smallint, integer, bigint, integer, timestamptz)',
         'lakegauge.forget_keys(smallint)']

@@ -326,7 +326,7 @@ begin
         lakegauge.outcome_name(event.outcome), event.principal, event.bytes, event.object_bytes,
         event.id
     from lakegauge.lake_access as event
-    where event.key = of_key and event.bucket = of_bucket
+    where event.key = of_key and event.bucket = of_bucket and event.correction is null
         and (only_operation is null
             or lakegauge.operation_name(event.operation) = only_operation)
         and event.occurred_at >= range_from and event.occurred_at < range_to

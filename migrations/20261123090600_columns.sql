@@ -11,6 +11,33 @@ comment on column lakegauge_api.checkpoint.broker_at is
 comment on column lakegauge_api.checkpoint.updated_at is
     'When the archiver committed it.';
 
+comment on column lakegauge_api.correction.occurred_at is
+    'Time of the event that is withdrawn.';
+comment on column lakegauge_api.correction.id is
+    'Id of the correction; it follows from what is corrected.';
+comment on column lakegauge_api.correction.correction is
+    'withdrawn: the event counts no longer; restored: the change decides about its object again.';
+comment on column lakegauge_api.correction.of_at is
+    'Time of the event that is corrected.';
+comment on column lakegauge_api.correction.of_id is
+    'Id of the event that is corrected.';
+comment on column lakegauge_api.correction.bucket is
+    'Bucket of the request; null for a query.';
+comment on column lakegauge_api.correction.key is
+    'Key of the object; null for a query.';
+comment on column lakegauge_api.correction.warehouse is
+    'Warehouse of the query; null for a request.';
+comment on column lakegauge_api.correction.stream is
+    'Name of the stream that it came by: lake or warehouse, and the partition.';
+comment on column lakegauge_api.correction.epoch is
+    'Epoch of the stream; a stream that was made again begins another.';
+comment on column lakegauge_api.correction.sequence is
+    'Sequence of its message in the stream.';
+comment on column lakegauge_api.correction.index is
+    'Place among the events of its message, from 0.';
+comment on column lakegauge_api.correction.counted is
+    'Whether metrics show it: the archive''s verdict on it was read back.';
+
 comment on column lakegauge_api.dead_letter.number is
     'Its number, by which `lakegauge dead-letters` names it.';
 comment on column lakegauge_api.dead_letter.received_at is
@@ -114,6 +141,8 @@ comment on column lakegauge_api.lake_access.late is
     'Whether it came too late for the sets of known events, so that its key decided.';
 comment on column lakegauge_api.lake_access.source is
     'Who sent it: the last part of the subject; null where that is not known.';
+comment on column lakegauge_api.lake_access.withdrawn is
+    'Whether it was reported wrongly and counts no longer.';
 
 comment on column lakegauge_api.lake_day.day is
     'Day of event time, of UTC.';
@@ -363,6 +392,8 @@ comment on column lakegauge_api.warehouse_query.late is
     'Whether it came too late for the sets of known events, so that its key decided.';
 comment on column lakegauge_api.warehouse_query.source is
     'Who sent it: the last part of the subject; null where that is not known.';
+comment on column lakegauge_api.warehouse_query.withdrawn is
+    'Whether it was reported wrongly and counts no longer.';
 
 comment on column lakegauge_api.warehouse_window.window_start is
     'Beginning of the window, of event time.';
@@ -399,3 +430,20 @@ comment on column lakegauge_api.window_length.length_s is
     'Length of windows in seconds.';
 comment on column lakegauge_api.window_length.kept_from is
     'Windows from this time on are kept; null: all of them.';
+
+comment on column lakegauge_api.withdrawal.number is
+    'Its number.';
+comment on column lakegauge_api.withdrawal.source is
+    'The source whose events are withdrawn.';
+comment on column lakegauge_api.withdrawal.occurred_from is
+    'Only events from this time on; null: from the first.';
+comment on column lakegauge_api.withdrawal.occurred_to is
+    'Only events before this time; null: to the last.';
+comment on column lakegauge_api.withdrawal.reason is
+    'Why, in somebody''s words.';
+comment on column lakegauge_api.withdrawal.requested_at is
+    'When it was asked for, by the clock of the database.';
+comment on column lakegauge_api.withdrawal.finished_at is
+    'When the last of its events counted no longer; null: it was not seen to its end.';
+comment on column lakegauge_api.withdrawal.events is
+    'How many events it withdrew; null: it was not seen to its end.';

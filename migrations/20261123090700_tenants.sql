@@ -117,5 +117,7 @@ begin
         (select lakegauge.reads_everything()));
     alter policy authenticated_reads on lakegauge.dead_letter using (
         (select lakegauge.reads_everything()));
+    alter policy authenticated_reads on lakegauge.withdrawal using (
+        (select lakegauge.reads_everything()));
 end
 $$;

@@ -257,8 +257,9 @@ async fn an_idle_lake_whose_broker_answers_is_never_stale() {
     // Three renewals in a lease of 1.5 s: in so many of them the age is passed twice.
     let last = beat().await + 20;
     let renewed = until("renewals", async || {
-        let (status, said) = get(pipeline.metrics_port(), "/metrics")?;
-        assert_eq!(status, 200, "{said}");
+        // On a machine that pauses it for a second it may lose its lease and catch up: it says so.
+        let (_, said) = get(pipeline.metrics_port(), "/metrics")?;
+        assert!(!said.starts_with("stale: "), "{said}");
         Ok(beat().await >= last)
     });
     renewed.await.unwrap();

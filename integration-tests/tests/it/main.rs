@@ -67,3 +67,4 @@ mod up;
 mod verdicts;
 mod verify;
 mod windows;
+mod withdraw;

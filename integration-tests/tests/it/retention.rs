@@ -61,7 +61,7 @@ impl Written {
         let mut builder = BatchBuilder::new(self.archive.stream(), &ladder(), Some(before));
         for (index, event) in (0..).zip(events) {
             accept(event, STREAM, broker, &rules()).unwrap();
-            let judgement = self.seen.judge(event.identity());
+            let judgement = self.seen.judge(event);
             builder.event(placed(self.mark, index, event.clone()), judgement);
             // Without verdicts, what is too old to judge is archived and not counted.
             self.live.apply(event);

@@ -23,7 +23,7 @@ const PEOPLE: [(&str, &str); 7] = [
 /// A login to which nobody gave anything: what everybody has.
 const STRANGER: &str = "lakegauge_test_stranger";
 /// Tables that the views read with the rights of who asks.
-const BEHIND_VIEWS: [&str; 20] = [
+const BEHIND_VIEWS: [&str; 21] = [
     "declared_loss",
     "dead_letter",
     "dropped",
@@ -44,6 +44,7 @@ const BEHIND_VIEWS: [&str; 20] = [
     "warehouse_window",
     "window_kept",
     "window_series",
+    "withdrawal",
 ];
 /// By kind and name of the object, and role: what it can do.
 type Rights = BTreeMap<(String, String, String), String>;
@@ -77,6 +78,7 @@ async fn filled(server: &PostgresServer) -> Database {
              insert into lakegauge.tenant_access (value, bucket, warehouse) \
                  values ('authenticated', '%', '%'); \
              insert into lakegauge.adoption (pipeline) values (gen_random_uuid()); \
+             insert into lakegauge.withdrawal (source, reason) values ('sim', 'a test'); \
              insert into lakegauge.dropped (stream, kind, dropped_from, dropped_to, rows) \
                  values (1, 'lake_access', now(), now() + interval '1 day', 1); \
              do $$ begin \

@@ -21,6 +21,14 @@ pub(crate) async fn roll_up(database: &Database, archive: &Archive, keys: bool) 
     rollups.unwrap().catch_up(keys).await.unwrap();
 }
 
+/// The same for who has no archive at hand.
+pub(crate) async fn roll_up_by_name(database: &Database, stream: &str) {
+    let id = database.number(&format!("select id from lakegauge.stream where name = '{stream}'"));
+    let id = event_store::StreamId::new(i16::try_from(id.unwrap()).unwrap(), stream);
+    let rollups = Rollups::open(&database.archiver(), id).await.unwrap();
+    rollups.unwrap().catch_up(true).await.unwrap();
+}
+
 /// Requests for few keys over ten days, in no order, that overtake each other.
 fn requests(count: u64) -> Vec<Event> {
     let operations = [Operation::Write, Operation::Read, Operation::Delete, Operation::Copy];
@@ -169,7 +177,7 @@ async fn a_step_that_ends_early_adds_nothing_and_an_epoch_goes_on_from_the_first
     let mut builder =
         event_store::BatchBuilder::new(lake.stream(), &crate::store_events::ladder(), Some(before));
     let event = access(6, 2);
-    let judgement = seen.judge(event.identity());
+    let judgement = seen.judge(&event);
     builder.event(crate::store_events::placed(after, 0, event), judgement);
     lake.append(&builder.seal(after, &seen)).await.unwrap();
     roll_up(&database, &lake, true).await;

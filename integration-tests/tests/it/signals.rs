@@ -44,6 +44,8 @@ const CASES: &[(&str, i32)] = &[
     ("dead-letters retry 1", STOPPED),
     ("dead-letters retry 1 --replace -", STOPPED),
     ("dead-letters drop 1 --note x", STOPPED),
+    ("withdraw sim", STOPPED),
+    ("withdraw sim --confirm --reason x", STOPPED),
     ("doctor", STOPPED),
     ("healthcheck", STOPPED),
     ("rest-key anon", STOPPED),

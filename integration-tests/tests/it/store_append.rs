@@ -140,7 +140,7 @@ async fn the_sum_of_sketches_in_sql_gives_the_percentiles_of_the_domain() {
     let mut sketch = domain::Sketch::default();
     for event in &events {
         let domain::Fact::WarehouseQuery(query) = &event.fact else { unreachable!() };
-        sketch.record(query.response_us());
+        sketch.record(query.response_us(), 1);
     }
     for thousandths in [1, 500, 950, 990, 1_000] {
         let said = database.number(&format!(
@@ -369,7 +369,7 @@ async fn a_new_epoch_closes_the_old_one_and_begins_before_its_first_message() {
     let mut after = mark(3);
     after.epoch = 2;
     let mut builder = BatchBuilder::new(archive.stream(), &ladder(), before);
-    builder.event(placed(after, 0, access(0, 1)), seen.judge(access(0, 1).identity()));
+    builder.event(placed(after, 0, access(0, 1)), seen.judge(&access(0, 1)));
     let appended = archive.append(&builder.seal(after, &seen)).await.unwrap();
     assert_eq!((appended.inserted, appended.duplicates), (0, 1));
     assert_eq!(
@@ -395,7 +395,7 @@ async fn an_epoch_that_does_not_begin_at_1_follows_on_nothing_in_the_ledger() {
     let mut after = mark(2);
     after.epoch = 2;
     let mut builder = BatchBuilder::new(archive.stream(), &ladder(), Some(start));
-    builder.event(placed(after, 0, access(1, 1)), seen.judge(access(1, 1).identity()));
+    builder.event(placed(after, 0, access(1, 1)), seen.judge(&access(1, 1)));
     archive.append(&builder.seal(after, &seen)).await.unwrap();
     assert_eq!(
         database.sql("select epoch, first, last from lakegauge_api.ledger order by 1").unwrap(),

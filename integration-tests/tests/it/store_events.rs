@@ -99,7 +99,7 @@ pub(crate) fn message(archive: &Archive, seen: &mut Seen, events: &[Event]) -> B
     let after = mark(before.map_or(0, |before| before.sequence) + 1);
     let mut builder = BatchBuilder::new(archive.stream(), &ladder(), before);
     for (index, event) in (0..).zip(events) {
-        let judgement = seen.judge(event.identity());
+        let judgement = seen.judge(event);
         builder.event(placed(after, index, event.clone()), judgement);
     }
     builder.seal(after, seen)

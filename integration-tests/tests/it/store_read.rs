@@ -48,6 +48,9 @@ fn extreme(mut event: Event, at: i64) -> Event {
             fact.bytes_scanned = most;
             fact.fingerprint = String::new();
         }
+        Fact::LakeAccessWithdrawn(_)
+        | Fact::LakeAccessRestored(_)
+        | Fact::WarehouseQueryWithdrawn(_) => panic!("{event:?}"),
     }
     event
 }

@@ -28,7 +28,7 @@ async fn a_new_epoch_keeps_the_floor_of_the_derived_ids() {
     // Nobody has seen this one, and nobody can know that: the archive's key decides.
     let unseen = derived(9, 15);
     assert!(matches!(unseen.id.kind(), IdKind::Derived));
-    assert_eq!(read_back.judge(unseen.identity()), Judgement::TooOld);
+    assert_eq!(read_back.judge(&unseen), Judgement::TooOld);
 
     drop(archive);
     let mut archive = open(&database.archiver(), "LAKE_0", 2).await.unwrap();
@@ -51,7 +51,7 @@ async fn a_counted_letter_with_a_derived_id_is_known_after_a_restart() {
     let mut archive = open(&database.archiver(), "LAKE_0", 2).await.unwrap();
     let mut seen = archive.seen(&Rules::default()).await.unwrap();
     let again = derived(2, 5);
-    let judgement = seen.judge(again.identity());
+    let judgement = seen.judge(&again);
     assert_eq!(judgement, Judgement::Duplicate, "it was counted, though the database refused it");
     let batch = judged(&archive, &seen, &[again], judgement);
     let appended = archive.append(&batch).await.unwrap();

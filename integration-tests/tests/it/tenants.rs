@@ -25,7 +25,22 @@ async fn archive(server: &PostgresServer) -> Database {
             "insert into lakegauge.sample (broker_ns, sequence, epoch, stream, used_bytes, \
                  accesses, buckets) values (1, 1, 1, 1, 1, 1, '{\"raw\": 1}'); \
              insert into lakegauge.dead_letter (sequence, broker_ns, epoch, index, stream, reason, \
-                 counted, detail, bytes) values (1, 1, 1, 0, 1, 0, false, 'no event', '\\x00')",
+                 counted, detail, bytes) values (1, 1, 1, 0, 1, 0, false, 'no event', '\\x00'); \
+             insert into lakegauge.withdrawal (source, reason) values ('a', 'b'); \
+             insert into lakegauge.lake_access (occurred_at, sequence, bytes, duration_us, epoch, \
+                 index, stream, operation, outcome, id, derived, bucket, key, principal, \
+                 correction, of_at, of_id) \
+             select distinct on (bucket) occurred_at, sequence, bytes, duration_us, epoch, index, \
+                 stream, operation, outcome, gen_random_uuid(), true, bucket, key, principal, 0, \
+                 occurred_at, id from lakegauge.lake_access; \
+             insert into lakegauge.warehouse_query (occurred_at, sequence, queued_us, executed_us, \
+                 rows_processed, rows_returned, bytes_scanned, epoch, index, stream, statement, \
+                 outcome, id, derived, cache_hit, warehouse, database, principal, fingerprint, \
+                 correction, of_at, of_id) \
+             select occurred_at, sequence, queued_us, executed_us, rows_processed, rows_returned, \
+                 bytes_scanned, epoch, index, stream, statement, outcome, gen_random_uuid(), true, \
+                 cache_hit, warehouse, database, principal, fingerprint, 0, occurred_at, id \
+             from lakegauge.warehouse_query limit 1",
         )
         .unwrap();
     database
@@ -46,12 +61,12 @@ fn names(database: &Database, claims: &str) -> Vec<String> {
         .map(|view| {
             let (view, column) = view.split_once('|').unwrap();
             format!(
-                "select '{view}', string_agg(distinct {column}, ',' order by {column}) \
+                "select '{view}', coalesce(string_agg(distinct {column}, ',' order by {column}), '') \
                  from lakegauge_api.{view}"
             )
         })
         .collect();
-    asked(database, claims, &format!("{} order by 1", each.join(" union all ")))
+    asked(database, claims, &format!("{} order by 1, 2", each.join(" union all ")))
 }
 
 /// A request of somebody who logged in with a token.
@@ -65,6 +80,7 @@ fn asked(database: &Database, claims: &str, sql: &str) -> Vec<String> {
 /// What every view shows of lake and warehouse.
 fn shows(lake: &str, warehouse: &str) -> Vec<String> {
     let of_lake = [
+        "correction",
         "lake_access",
         "lake_day",
         "lake_growth",
@@ -73,7 +89,8 @@ fn shows(lake: &str, warehouse: &str) -> Vec<String> {
         "lake_window",
         "stored_object",
     ];
-    let of_warehouse = ["pattern_day", "warehouse_day", "warehouse_query", "warehouse_window"];
+    let of_warehouse =
+        ["correction", "pattern_day", "warehouse_day", "warehouse_query", "warehouse_window"];
     let mut all: Vec<String> = of_lake
         .map(|view| {
             // Only one bucket has an inventory.

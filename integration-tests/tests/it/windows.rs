@@ -32,7 +32,7 @@ async fn append_at(
     let ladder: Ladder = ladder.parse().unwrap();
     let mut builder = BatchBuilder::new(archive.stream(), &ladder, before);
     for (index, event) in (0..).zip(events) {
-        builder.event(placed(mark, index, event.clone()), seen.judge(event.identity()));
+        builder.event(placed(mark, index, event.clone()), seen.judge(event));
     }
     archive.append(&builder.seal(mark, seen)).await.unwrap();
 }

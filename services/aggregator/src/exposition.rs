@@ -76,6 +76,15 @@ pub(crate) fn lake_families(lake: &LakeState) -> Vec<MetricFamily> {
             accesses.collect(),
         ),
         family(
+            "data_lake_accesses_withdrawn_total",
+            "Lake requests that were reported wrongly and withdrawn since the first event. Counters \
+             and histograms include them, because a counter never goes back; used space does not.",
+            MetricType::COUNTER,
+            lake.buckets()
+                .map(|(name, sums)| counter(&[("bucket", name)], count_of(sums.withdrawn)))
+                .collect(),
+        ),
+        family(
             "data_lake_transferred_bytes_total",
             "Bytes transferred by lake requests since the first event.",
             MetricType::COUNTER,
@@ -192,6 +201,20 @@ fn labelled_warehouse(warehouse: &WarehouseState) -> Vec<MetricFamily> {
             queries.collect(),
         ),
         family(
+            "data_warehouse_queries_withdrawn_total",
+            "Queries that were reported wrongly and withdrawn since the first event. Counters and \
+             histograms include them, because a counter never goes back; the mean response time \
+             does not.",
+            MetricType::COUNTER,
+            per_warehouse(&|sums| count_of(sums.withdrawn)),
+        ),
+        family(
+            "data_warehouse_records_withdrawn_total",
+            "Rows of queries that were withdrawn since the first event.",
+            MetricType::COUNTER,
+            per_warehouse(&|sums| unsigned(sums.withdrawn_records)),
+        ),
+        family(
             "data_warehouse_queued_seconds_total",
             "Time that queries waited before they ran, since the first event.",
             MetricType::COUNTER,
@@ -284,6 +307,10 @@ fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
     counter.set_value(value);
     metric.set_counter(counter);
     metric
+}
+
+fn count_of(value: u64) -> f64 {
+    float(i128::from(value))
 }
 
 #[expect(
@@ -490,6 +517,6 @@ mod tests {
         let few = text(&events[..10], &rules).lines().count();
         let text = text(&events, &rules);
         assert_eq!(value(&text, "data_lake_storage_used_bytes{bucket=\"other\"}"), "498");
-        assert!(text.lines().count() < few + 100, "{} lines", text.lines().count());
+        assert!(text.lines().count() < few + 120, "{} lines", text.lines().count());
     }
 }

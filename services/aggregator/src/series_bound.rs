@@ -11,21 +11,21 @@ use crate::exposition;
 
 /// Number of names that an attacker invents.
 const HOSTILE_NAMES: u64 = 100_000;
-/// Series without a label: nine families minus the four per bucket, and eleven minus the six per
+/// Series without a label: ten families minus the five per bucket, and thirteen minus the eight per
 /// warehouse.
 const WITHOUT_LABEL: usize = 5 + 5;
 /// The bound in docs/existing-prometheus.md for the default of 50 labels per side.
-const STATED: usize = 10_057;
+const STATED: usize = 10_210;
 
 /// The bound: names with labels of their own and `other`, times the series of each.
 fn bound(labels_max: usize) -> usize {
     let outcomes = Outcome::ALL.len();
     // Buckets, +Inf, sum and count.
     let histogram = |boundaries: usize| boundaries + 1 + 2;
-    // Used space is one more series.
-    let bucket = histogram(DURATION_BOUNDS_US.len()) + Operation::ALL.len() * (outcomes + 1) + 1;
-    // A warehouse has four plain counters too.
-    let warehouse = histogram(RESPONSE_BOUNDS_US.len()) + Statement::ALL.len() * outcomes + 4;
+    // Used space and what was withdrawn are two more series.
+    let bucket = histogram(DURATION_BOUNDS_US.len()) + Operation::ALL.len() * (outcomes + 1) + 2;
+    // A warehouse has six plain counters too.
+    let warehouse = histogram(RESPONSE_BOUNDS_US.len()) + Statement::ALL.len() * outcomes + 6;
     WITHOUT_LABEL + (labels_max + 1) * (bucket + warehouse)
 }
 
@@ -92,5 +92,5 @@ fn a_hundred_thousand_hostile_names_stay_within_the_stated_bound() {
 fn the_stated_bound_is_the_one_that_holds() {
     assert_eq!(bound(Rules::default().labels_max), STATED);
     let stated = include_str!("../../../docs/existing-prometheus.md");
-    assert!(stated.contains("10,057 series"), "docs/existing-prometheus.md states another");
+    assert!(stated.contains("10,210 series"), "docs/existing-prometheus.md states another");
 }

@@ -102,7 +102,7 @@ impl Intake {
             counts.events += 1;
             match item {
                 Item::Event(event) => {
-                    let judgement: Judgement = self.seen.judge(event.identity());
+                    let judgement: Judgement = self.seen.judge(&event);
                     self.builder.event(Placed { position, broker_ns, source, event }, judgement);
                 }
                 Item::Verdict(verdict) => self.builder.verdict(position, &verdict),

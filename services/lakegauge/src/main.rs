@@ -28,6 +28,7 @@ mod tools;
 mod top;
 mod up;
 mod waiting;
+mod withdraw;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,9 @@
 //! Formats events for people: one line each.
 
-use domain::{EventId, Fact, LakeAccess, LakeInventory, WarehouseQuery};
+use domain::{
+    EventId, Fact, LakeAccess, LakeAccessRestored, LakeAccessWithdrawn, LakeInventory,
+    WarehouseQuery, WarehouseQueryWithdrawn,
+};
 use service_kit::terminal::plain;
 use wire::json::{Decoded, format_time};
 
@@ -11,6 +14,15 @@ pub(crate) fn line(event: &Decoded) -> String {
         Fact::LakeAccess(access) => lake_access(access),
         Fact::LakeInventory(inventory) => lake_inventory(inventory),
         Fact::WarehouseQuery(query) => warehouse_query(query),
+        Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, access }) => {
+            format!("withdrawn {of}: {}", lake_access(access))
+        }
+        Fact::LakeAccessRestored(LakeAccessRestored { of, access }) => {
+            format!("restored {}: {}", of.1, lake_access(access))
+        }
+        Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, query }) => {
+            format!("withdrawn {of}: {}", warehouse_query(query))
+        }
     };
     let id = event.id.map_or_else(|| "-".to_owned(), |id: EventId| id.to_string());
     let verdict = event.verdict.map_or_else(String::new, |number| format!("  verdict {number}"));

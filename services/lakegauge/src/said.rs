@@ -1,5 +1,9 @@
 //! What tools report while they wait for acknowledgements.
 
+use std::time::Duration;
+
+use bus::{BusError, Confirmed, Publisher};
+
 /// Reports once that publishing waits, and once that it continues.
 #[derive(Debug, Default)]
 pub(crate) struct PublishNotice(bool);
@@ -12,6 +16,33 @@ impl PublishNotice {
             Some(why) if !waited => Some(format!("publishing waits: {why}")),
             None if waited => Some("publishing continues: NATS acknowledges again".to_owned()),
             Some(_) | None => None,
+        }
+    }
+}
+
+/// Between two looks whether publishing waits.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Waits until everything that was published is stored, and says so while that has to wait.
+///
+/// # Errors
+///
+/// What no retry can mend.
+pub(crate) async fn flush_saying(
+    publisher: &Publisher,
+    say: impl Fn(&str),
+) -> Result<Confirmed, BusError> {
+    let flushing = publisher.flush();
+    tokio::pin!(flushing);
+    let (mut said, progress) = (PublishNotice::default(), publisher.progress());
+    loop {
+        tokio::select! {
+            flushed = &mut flushing => return flushed,
+            () = tokio::time::sleep(LOOK) => {
+                if let Some(news) = said.news(progress.trouble()) {
+                    say(&news);
+                }
+            }
         }
     }
 }

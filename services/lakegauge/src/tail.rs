@@ -6,7 +6,10 @@ use std::process::ExitCode;
 
 use bus::{Bus, BusSettings, Observed, StoredMessage};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
-use domain::{Fact, Operation, Outcome, Refusal, Statement};
+use domain::{
+    Fact, LakeAccessRestored, LakeAccessWithdrawn, Operation, Outcome, Refusal, Statement,
+    WarehouseQueryWithdrawn,
+};
 use service_kit::terminal::plain;
 use wire::{Raw, json::Decoded};
 
@@ -15,7 +18,7 @@ use crate::{addresses::DatabaseLogin, command as flags, decode, readable, stop::
 /// The subjects if none is given.
 const SUBJECTS: [&str; 2] = ["lake.>", "warehouse.>"];
 
-const KINDS: [&str; 3] = ["access", "inventory", "query"];
+const KINDS: [&str; 4] = ["access", "inventory", "query", "correction"];
 
 pub(crate) fn command() -> Command {
     let operations = Operation::ALL.iter().map(|it| it.name());
@@ -178,7 +181,9 @@ impl Filters {
 
     fn choose(&self, event: &Decoded) -> bool {
         let (kind, bucket, warehouse, operation, outcome) = match &event.fact {
-            Fact::LakeAccess(access) => (
+            Fact::LakeAccess(access)
+            | Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { access, .. })
+            | Fact::LakeAccessRestored(LakeAccessRestored { access, .. }) => (
                 "access",
                 Some(access.bucket.as_str()),
                 None,
@@ -188,7 +193,8 @@ impl Filters {
             Fact::LakeInventory(inventory) => {
                 ("inventory", Some(inventory.bucket.as_str()), None, None, None)
             }
-            Fact::WarehouseQuery(query) => (
+            Fact::WarehouseQuery(query)
+            | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { query, .. }) => (
                 "query",
                 None,
                 Some(query.warehouse.as_str()),
@@ -196,6 +202,7 @@ impl Filters {
                 Some(query.outcome.name()),
             ),
         };
+        let kind = if event.fact.is_correction() { "correction" } else { kind };
         let holds = |filter: &[String], value: Option<&str>| {
             filter.is_empty() || value.is_some_and(|value| filter.iter().any(|it| it == value))
         };

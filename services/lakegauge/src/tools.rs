@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 
 use crate::{
     adopt, audit, completions, dead_letters, decode, doctor, env_example, healthcheck, migrate,
-    publish, replay, rest_key, schema, streams, tail, top, up,
+    publish, replay, rest_key, schema, streams, tail, top, up, withdraw,
 };
 
 /// A subcommand that is not a service: it does one thing and ends.
@@ -29,6 +29,7 @@ const TOOLS: &[Tool] = &[
     Tool { command: adopt::command, run: adopt::run },
     Tool { command: audit::command, run: audit::run },
     Tool { command: dead_letters::command, run: dead_letters::run },
+    Tool { command: withdraw::command, run: withdraw::run },
     Tool { command: doctor::command, run: doctor::run },
     Tool { command: healthcheck::command, run: healthcheck::run },
     Tool { command: rest_key::command, run: rest_key::run },

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use domain::{Event, Fact, Side, Stream, Timestamp, time::MICROS_PER_SECOND};
+use domain::{
+    Event, Fact, LakeAccessRestored, LakeAccessWithdrawn, Side, Stream, Timestamp,
+    WarehouseQueryWithdrawn, time::MICROS_PER_SECOND,
+};
 
-/// Kinds of events.
+/// Kinds of events; what corrects an event is of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventKind {
     /// Requests to the lake.
@@ -22,9 +25,11 @@ impl EventKind {
 
     const fn of(fact: &Fact) -> Self {
         match fact {
-            Fact::LakeAccess(_) => Self::Access,
+            Fact::LakeAccess(_) | Fact::LakeAccessWithdrawn(_) | Fact::LakeAccessRestored(_) => {
+                Self::Access
+            }
             Fact::LakeInventory(_) => Self::Inventory,
-            Fact::WarehouseQuery(_) => Self::Query,
+            Fact::WarehouseQuery(_) | Fact::WarehouseQueryWithdrawn(_) => Self::Query,
         }
     }
 
@@ -77,9 +82,16 @@ impl Filter {
             return true;
         }
         match fact {
-            Fact::LakeAccess(access) => self.buckets.contains(&access.bucket),
+            Fact::LakeAccess(access)
+            | Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { access, .. })
+            | Fact::LakeAccessRestored(LakeAccessRestored { access, .. }) => {
+                self.buckets.contains(&access.bucket)
+            }
             Fact::LakeInventory(inventory) => self.buckets.contains(&inventory.bucket),
-            Fact::WarehouseQuery(query) => self.warehouses.contains(&query.warehouse),
+            Fact::WarehouseQuery(query)
+            | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { query, .. }) => {
+                self.warehouses.contains(&query.warehouse)
+            }
         }
     }
 }

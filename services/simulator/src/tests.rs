@@ -95,10 +95,8 @@ fn read<N>(messages: &[SealedMessage<N>], stream: Stream) -> Vec<Event> {
 }
 
 fn access(event: &Event) -> &LakeAccess {
-    match &event.fact {
-        Fact::LakeAccess(access) => access,
-        Fact::LakeInventory(_) | Fact::WarehouseQuery(_) => panic!("{event:?}"),
-    }
+    let Fact::LakeAccess(access) = &event.fact else { panic!("{event:?}") };
+    access
 }
 
 fn distinct(events: &[Event]) -> Vec<&Event> {
@@ -274,12 +272,10 @@ fn the_warehouses_oracle_equals_a_naive_replay() {
     let events = read(&messages, Stream::warehouse(0));
     let queries: Vec<(i64, u64, u64)> = distinct(&events)
         .into_iter()
-        .map(|event| match &event.fact {
-            Fact::WarehouseQuery(query) => {
-                let response_us = query.queued_us + query.executed_us;
-                (event.occurred_at.second(), response_us, query.rows_processed)
-            }
-            Fact::LakeAccess(_) | Fact::LakeInventory(_) => panic!("{event:?}"),
+        .map(|event| {
+            let Fact::WarehouseQuery(query) = &event.fact else { panic!("{event:?}") };
+            let response_us = query.queued_us + query.executed_us;
+            (event.occurred_at.second(), response_us, query.rows_processed)
         })
         .collect();
     let newest = queries.iter().map(|(second, ..)| *second).max().unwrap();

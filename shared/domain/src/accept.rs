@@ -4,7 +4,10 @@
 //! that the other refused. The rule covers every reason for which PostgreSQL could refuse an event.
 
 use crate::{
-    event::{Event, Fact, LakeAccess, LakeInventory, WarehouseQuery, names},
+    event::{
+        Event, Fact, LakeAccess, LakeAccessRestored, LakeAccessWithdrawn, LakeInventory,
+        WarehouseQuery, WarehouseQueryWithdrawn, names,
+    },
     rules::Rules,
     stream::Stream,
     time::{SECONDS_PER_DAY, Timestamp},
@@ -55,6 +58,8 @@ names! {
         RefusedByDatabase = 11, "refused_by_database";
         /// The header block or the subject of the message cannot be read.
         UnreadableHeaders = 12, "unreadable_headers";
+        /// The event corrects another one that the archive does not have as it is given.
+        NothingToCorrect = 13, "nothing_to_correct";
     }
 }
 
@@ -109,17 +114,25 @@ pub fn accept(
     }
     time(event, broker_time, rules)?;
     match &event.fact {
-        Fact::LakeAccess(access) => lake_access(access),
+        Fact::LakeAccess(access)
+        | Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { access, .. }) => lake_access(access),
+        Fact::LakeAccessRestored(LakeAccessRestored { of: (at, _), access }) => {
+            if !is_plausible(*at) {
+                let detail = implausible(*at);
+                return Err(Refusal::of_field(Reason::OutOfRange, "of_occurred_at", detail));
+            }
+            lake_access(access)
+        }
         Fact::LakeInventory(inventory) => lake_inventory(inventory),
-        Fact::WarehouseQuery(query) => warehouse_query(query),
+        Fact::WarehouseQuery(query)
+        | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { query, .. }) => {
+            warehouse_query(query)
+        }
     }
 }
 
 fn time(event: &Event, broker_time: Timestamp, rules: &Rules) -> Result<(), Refusal> {
-    let field = match event.fact {
-        Fact::LakeAccess(_) | Fact::WarehouseQuery(_) => "occurred_at",
-        Fact::LakeInventory(_) => "as_of",
-    };
+    let field = if matches!(event.fact, Fact::LakeInventory(_)) { "as_of" } else { "occurred_at" };
     let at = event.occurred_at;
     if !is_plausible(at) {
         return Err(Refusal::of_field(Reason::OutOfRange, field, implausible(at)));

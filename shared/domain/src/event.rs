@@ -34,14 +34,34 @@ pub enum Fact {
     LakeInventory(LakeInventory),
     /// A query that finished.
     WarehouseQuery(WarehouseQuery),
+    /// A request was reported wrongly and counts no longer.
+    LakeAccessWithdrawn(LakeAccessWithdrawn),
+    /// A change that decides about its object again, because a later one was withdrawn.
+    LakeAccessRestored(LakeAccessRestored),
+    /// A query was reported wrongly and counts no longer.
+    WarehouseQueryWithdrawn(WarehouseQueryWithdrawn),
 }
 
 impl Fact {
     /// The side that the fact belongs to.
     pub const fn side(&self) -> Side {
         match self {
-            Self::LakeAccess(_) | Self::LakeInventory(_) => Side::Lake,
-            Self::WarehouseQuery(_) => Side::Warehouse,
+            Self::LakeAccess(_)
+            | Self::LakeInventory(_)
+            | Self::LakeAccessWithdrawn(_)
+            | Self::LakeAccessRestored(_) => Side::Lake,
+            Self::WarehouseQuery(_) | Self::WarehouseQueryWithdrawn(_) => Side::Warehouse,
+        }
+    }
+
+    /// Whether the fact corrects what an archived event said. Only the archive, which has that event,
+    /// can judge it.
+    pub const fn is_correction(&self) -> bool {
+        match self {
+            Self::LakeAccessWithdrawn(_)
+            | Self::LakeAccessRestored(_)
+            | Self::WarehouseQueryWithdrawn(_) => true,
+            Self::LakeAccess(_) | Self::LakeInventory(_) | Self::WarehouseQuery(_) => false,
         }
     }
 }
@@ -123,6 +143,34 @@ impl WarehouseQuery {
     pub const fn response_us(&self) -> u64 {
         self.queued_us.saturating_add(self.executed_us)
     }
+}
+
+/// A request that is withdrawn: it happened at the time of this event, or did not happen at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LakeAccessWithdrawn {
+    /// The id of the request; its time is that of this event.
+    pub of: EventId,
+    /// The request as it was reported.
+    pub access: LakeAccess,
+}
+
+/// A change of an object that counts for used space as if it arrived now, at the time of this event:
+/// the time of the withdrawn change in whose place it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LakeAccessRestored {
+    /// The identity of the change, which decides about its place among the object's changes.
+    pub of: EventIdentity,
+    /// The change as it was reported. It is not counted as a request again.
+    pub access: LakeAccess,
+}
+
+/// A query that is withdrawn: it finished at the time of this event, or did not run at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarehouseQueryWithdrawn {
+    /// The id of the query; its time is that of this event.
+    pub of: EventId,
+    /// The query as it was reported.
+    pub query: WarehouseQuery,
 }
 
 /// Declares an enum whose values are written by name in JSON and in labels, and by number in

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    event::{Event, EventIdentity, Fact, LakeAccess, LakeInventory, Operation, Outcome},
+    event::{
+        Event, EventIdentity, Fact, LakeAccess, LakeAccessWithdrawn, LakeInventory, Operation,
+        Outcome,
+    },
     labels::{Labels, OTHER, OTHER_NAME},
     objects::{Changed, Object, Objects, Version, object_key},
     rules::Rules,
@@ -36,8 +39,10 @@ pub const DURATION_BOUNDS_US: [u64; 15] = [
 /// Requests and bytes of one bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BucketSums {
-    /// Requests by operation and outcome.
+    /// Requests by operation and outcome, withdrawn ones included.
     pub accesses: BTreeMap<(Operation, Outcome), u64>,
+    /// Requests that were withdrawn.
+    pub withdrawn: u64,
     /// Requests whose duration is known, by the first boundary that holds it; the last is without
     /// bound.
     pub durations: [u64; DURATION_BOUNDS_US.len() + 1],
@@ -99,7 +104,12 @@ impl LakeState {
         match &event.fact {
             Fact::LakeAccess(access) => self.access(event.identity(), access),
             Fact::LakeInventory(inventory) => self.inventory(event.identity(), inventory),
-            Fact::WarehouseQuery(_) => LakeEffect::Plain,
+            Fact::LakeAccessWithdrawn(withdrawn) => self.withdraw(event.occurred_at, withdrawn),
+            Fact::LakeAccessRestored(restored) => {
+                let label = self.labels.label(&restored.access.bucket);
+                self.change(event.occurred_at, restored.of, &restored.access, label)
+            }
+            Fact::WarehouseQuery(_) | Fact::WarehouseQueryWithdrawn(_) => LakeEffect::Plain,
         }
     }
 
@@ -116,38 +126,46 @@ impl LakeState {
             bucket.duration_us += u128::from(access.duration_us);
         }
         *bucket.transferred.entry(access.operation).or_default() += u128::from(access.bytes);
-        if access.outcome != Outcome::Ok {
-            return LakeEffect::Plain;
-        }
-        let bytes = match access.operation {
-            Operation::Write | Operation::Copy => Some(access.object_bytes.unwrap_or(access.bytes)),
-            Operation::Delete => None,
-            Operation::Read | Operation::Head | Operation::List | Operation::Other => {
-                return LakeEffect::Plain;
-            }
-        };
-        self.change(identity, access, label, bytes)
+        self.change(identity.0, identity, access, label)
     }
 
+    /// Applies a change of an object, whose bytes count from `at` on.
     fn change(
         &mut self,
+        at: Timestamp,
         identity: EventIdentity,
         access: &LakeAccess,
         label: u16,
-        bytes: Option<u64>,
     ) -> LakeEffect {
-        let version = Version {
-            occurred_at: identity.0,
-            sequencer: access.sequencer.as_deref().map(Box::from),
-            id: identity.1,
+        let ObjectAfter::Changed(bytes) = ObjectAfter::of(access) else {
+            return LakeEffect::Plain;
         };
-        let key = object_key(&access.bucket, &access.key);
-        match self.objects.change(key, Object { version, bytes, label }) {
+        let object = Object { version: version(identity, access), bytes, label };
+        let changed = self.objects.change(object_key(&access.bucket, &access.key), object);
+        self.moved(at, label, changed)
+    }
+
+    /// Takes a request back. Counters keep it, because a counter never goes back, and count it once
+    /// more as withdrawn.
+    fn withdraw(&mut self, at: Timestamp, withdrawn: &LakeAccessWithdrawn) -> LakeEffect {
+        let access = &withdrawn.access;
+        let label = self.labels.label(&access.bucket);
+        self.buckets.entry(label).or_default().withdrawn += 1;
+        if matches!(ObjectAfter::of(access), ObjectAfter::Unchanged) {
+            return LakeEffect::Plain;
+        }
+        let version = version((at, withdrawn.of), access);
+        let changed = self.objects.withdraw(&object_key(&access.bucket, &access.key), &version);
+        self.moved(at, label, changed)
+    }
+
+    fn moved(&mut self, at: Timestamp, label: u16, changed: Changed) -> LakeEffect {
+        match changed {
             Changed::By(0) | Changed::Outdated => LakeEffect::Plain,
             Changed::By(delta) => {
                 let oldest = self.oldest_slot();
                 let space = &mut self.buckets.entry(label).or_default().space;
-                space.add(identity.0, delta, self.slot_s, oldest);
+                space.add(at, delta, self.slot_s, oldest);
                 LakeEffect::Plain
             }
             Changed::Unordered => LakeEffect::Unordered,
@@ -213,10 +231,46 @@ impl LakeState {
     }
 }
 
+/// What a request made of its object.
+enum ObjectAfter {
+    /// The request changed nothing.
+    Unchanged,
+    /// The object has this size in bytes; `None`: it is gone.
+    Changed(Option<u64>),
+}
+
+impl ObjectAfter {
+    fn of(access: &LakeAccess) -> Self {
+        if access.outcome != Outcome::Ok {
+            return Self::Unchanged;
+        }
+        match access.operation {
+            Operation::Write | Operation::Copy => {
+                Self::Changed(Some(access.object_bytes.unwrap_or(access.bytes)))
+            }
+            Operation::Delete => Self::Changed(None),
+            Operation::Read | Operation::Head | Operation::List | Operation::Other => {
+                Self::Unchanged
+            }
+        }
+    }
+}
+
+fn version(identity: EventIdentity, access: &LakeAccess) -> Version {
+    Version {
+        occurred_at: identity.0,
+        sequencer: access.sequencer.as_deref().map(Box::from),
+        id: identity.1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{access, at, change, inventory};
+    use crate::{
+        event::LakeAccessRestored,
+        test_util::{access, at, change, inventory, withdrawn},
+    };
 
     const NOW: i64 = 10 * TRACKED_S;
 
@@ -242,6 +296,74 @@ mod tests {
         assert_eq!(state.apply(&inventory(8, at(NOW + 10), 9)), LakeEffect::Plain);
         assert_eq!(state.apply(&inventory(7, at(NOW + 10), 9)), LakeEffect::InventoryOutdated);
         assert_eq!(state.used_bytes(), 19, "of the inventory, and two writes after it");
+    }
+
+    fn restored(by: &Event, change: &Event) -> Event {
+        let Fact::LakeAccess(access) = change.fact.clone() else { unreachable!() };
+        let fact = Fact::LakeAccessRestored(LakeAccessRestored { of: change.identity(), access });
+        Event { id: crate::test_util::derived(99), occurred_at: by.occurred_at, fact }
+    }
+
+    #[test]
+    fn a_withdrawn_overwrite_gives_the_object_its_size_before_and_counters_never_go_back() {
+        let (right, wrong) = (
+            change(1, at(NOW), Operation::Write, "a", Some(10)),
+            change(2, at(NOW + 20), Operation::Write, "a", Some(1_000)),
+        );
+        let mut state = LakeState::new(&Rules::default());
+        state.apply(&right);
+        let before = state.clone();
+        state.apply(&wrong);
+        state.apply(&withdrawn(&wrong));
+        assert_eq!(state.used_bytes(), 0, "nothing is known of the object");
+        state.apply(&restored(&wrong, &right));
+        assert_eq!((state.used_bytes(), state.accesses), (10, 2));
+        let sums = state.buckets().next().unwrap().1;
+        assert_eq!(sums.withdrawn, 1);
+        assert_eq!(sums.space.slots, BTreeMap::from([(NOW, 10), (NOW + 20, 0)]), "as it was");
+        assert_eq!(state.objects, before.objects);
+    }
+
+    /// Whatever was counted of an object between its first change and the withdrawn one, inventories
+    /// included, stays in force.
+    #[test]
+    fn a_withdrawal_moves_used_space_from_the_time_of_the_withdrawn_change_on() {
+        let right = change(1, at(NOW), Operation::Write, "a", Some(10));
+        let wrong = change(2, at(NOW + 40), Operation::Write, "a", Some(1_000));
+        let stock = inventory(3, at(NOW + 20), 500);
+        for wrong_first in [false, true] {
+            let mut state = LakeState::new(&Rules::default());
+            state.apply(&right);
+            let order = if wrong_first { [&wrong, &stock] } else { [&stock, &wrong] };
+            for event in order {
+                state.apply(event);
+            }
+            assert_eq!(state.used_bytes(), 1_490);
+            state.apply(&withdrawn(&wrong));
+            state.apply(&restored(&wrong, &right));
+            assert_eq!(state.used_bytes(), 500);
+        }
+    }
+
+    #[test]
+    fn what_a_newer_change_decided_stays_and_a_withdrawn_delete_brings_the_object_back() {
+        let mut state = LakeState::new(&Rules::default());
+        let write = change(1, at(NOW), Operation::Write, "a", Some(10));
+        let delete = change(2, at(NOW + 10), Operation::Delete, "a", None);
+        let newer = change(3, at(NOW + 20), Operation::Write, "a", Some(3));
+        state.apply(&write);
+        state.apply(&delete);
+        state.apply(&withdrawn(&delete));
+        state.apply(&restored(&delete, &write));
+        assert_eq!(state.used_bytes(), 10);
+        state.apply(&newer);
+        state.apply(&withdrawn(&write));
+        assert_eq!(state.used_bytes(), 3);
+        let read = access(4, at(NOW));
+        state.apply(&read);
+        state.apply(&withdrawn(&read));
+        assert_eq!(state.used_bytes(), 3, "a read changes no object");
+        assert_eq!(state.buckets().next().unwrap().1.withdrawn, 3);
     }
 
     #[test]

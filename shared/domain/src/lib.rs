@@ -33,8 +33,8 @@ mod test_util;
 pub use accept::{Reason, Refusal, accept};
 pub use effect_order::{EffectOrder, OutOfOrder};
 pub use event::{
-    Event, EventIdentity, Fact, LakeAccess, LakeInventory, Operation, Outcome, Side, Statement,
-    WarehouseQuery,
+    Event, EventIdentity, Fact, LakeAccess, LakeAccessRestored, LakeAccessWithdrawn, LakeInventory,
+    Operation, Outcome, Side, Statement, WarehouseQuery, WarehouseQueryWithdrawn,
 };
 pub use id::{EventId, IdKind, Run};
 pub use ladder::{Kept, Ladder, Rung};

@@ -116,6 +116,21 @@ impl Objects {
         Changed::By(after)
     }
 
+    /// Takes a change back: if it decided the size of its object, nothing is known of that object
+    /// any more.
+    pub fn withdraw(&mut self, key: &ObjectKey, version: &Version) -> Changed {
+        match self.kept.get(key) {
+            Some(known) if known.version == *version => {
+                let bytes = signed(known.bytes);
+                self.kept.remove(key);
+                Changed::By(-bytes)
+            }
+            Some(_) => Changed::Outdated,
+            None if self.floor.as_ref().is_some_and(|floor| version <= floor) => Changed::Unordered,
+            None => Changed::Outdated,
+        }
+    }
+
     /// Forgets an eighth of the entries at a time, because no index by time is kept. Candidates are
     /// the older half of all entries; of these the oldest tombstones are forgotten first, then the
     /// oldest objects.
@@ -196,6 +211,28 @@ mod tests {
         let mut objects = Objects::new(10);
         assert_eq!(objects.change(key("a"), object(5, None)), Changed::By(0));
         assert_eq!(objects.change(key("a"), object(4, Some(7))), Changed::Outdated);
+    }
+
+    #[test]
+    fn a_change_is_taken_back_only_where_it_decides() {
+        let mut objects = Objects::new(10);
+        let (earlier, later) = (object(1, Some(10)), object(2, Some(4)));
+        objects.change(key("a"), earlier.clone());
+        objects.change(key("a"), later.clone());
+        assert_eq!(objects.withdraw(&key("a"), &earlier.version), Changed::Outdated);
+        assert_eq!(objects.withdraw(&key("a"), &later.version), Changed::By(-4));
+        assert_eq!(objects.withdraw(&key("a"), &later.version), Changed::Outdated, "again");
+        assert_eq!(objects.change(key("a"), earlier), Changed::By(10), "as if it came now");
+    }
+
+    #[test]
+    fn of_a_forgotten_object_nothing_can_be_taken_back() {
+        let mut objects = Objects::new(2);
+        for (second, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            objects.change(key(name), object(second, Some(10)));
+        }
+        let forgotten = object(1, Some(10)).version;
+        assert_eq!(objects.withdraw(&key("a"), &forgotten), Changed::Unordered);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Which partition an event belongs to. One function serves both subjects and state.
 
 use crate::{
-    event::{Event, Fact},
+    event::{Event, Fact, LakeAccessRestored, LakeAccessWithdrawn, WarehouseQueryWithdrawn},
+    id::EventId,
     objects::{ObjectKey, object_key},
 };
 
@@ -12,20 +13,28 @@ pub fn of_object(name: &ObjectKey, partitions: u16) -> u16 {
 }
 
 /// The partition of an event, out of `partitions`. A change follows its object, so that all changes
-/// of an object are in one stream, in their order. A query follows the hash of its id.
+/// of an object are in one stream, in their order. A query follows the hash of its id, and what
+/// corrects an event follows that event.
 ///
 /// An inventory has no object: its producer publishes one inventory to each partition, with the
 /// share of that partition, and this function returns 0.
 pub fn of(event: &Event, partitions: u16) -> u16 {
     match &event.fact {
-        Fact::LakeAccess(access) => of_object(&object_key(&access.bucket, &access.key), partitions),
-        Fact::LakeInventory(_) => 0,
-        Fact::WarehouseQuery(_) => {
-            let mut name = [0; 16];
-            name.copy_from_slice(&blake3::hash(event.id.as_bytes()).as_bytes()[..16]);
-            of_object(&name, partitions)
+        Fact::LakeAccess(access)
+        | Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { access, .. })
+        | Fact::LakeAccessRestored(LakeAccessRestored { access, .. }) => {
+            of_object(&object_key(&access.bucket, &access.key), partitions)
         }
+        Fact::LakeInventory(_) => 0,
+        Fact::WarehouseQuery(_) => of_id(event.id, partitions),
+        Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, .. }) => of_id(*of, partitions),
     }
+}
+
+fn of_id(id: EventId, partitions: u16) -> u16 {
+    let mut name = [0; 16];
+    name.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..16]);
+    of_object(&name, partitions)
 }
 
 #[cfg(test)]

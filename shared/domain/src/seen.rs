@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    event::EventIdentity,
+    event::{Event, EventIdentity},
     id::IdKind,
     rules::Rules,
     runs::{Judgement, Runs},
@@ -88,8 +88,13 @@ impl Seen {
         &self.derived
     }
 
-    /// Judges an identity and, if it is new, remembers it.
-    pub fn judge(&mut self, identity: EventIdentity) -> Judgement {
+    /// Judges an event and, if it is new, remembers its identity. A correction is left to the
+    /// archive, which has what is corrected, and takes no place in the sets.
+    pub fn judge(&mut self, event: &Event) -> Judgement {
+        if event.fact.is_correction() {
+            return Judgement::TooOld;
+        }
+        let identity = event.identity();
         match identity.1.kind() {
             IdKind::Sequenced { run, number } => self.runs.judge(run, number),
             IdKind::Derived => self.derived.judge(identity),
@@ -100,7 +105,17 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{at, derived};
+    use crate::test_util::{access, at, derived, withdrawn};
+
+    #[test]
+    fn a_correction_is_left_to_the_archive_and_takes_no_place() {
+        let mut seen = Seen::new(&Rules::default());
+        let event = access(1, at(1));
+        assert_eq!(seen.judge(&event), Judgement::New);
+        let before = seen.clone();
+        assert_eq!(seen.judge(&withdrawn(&event)), Judgement::TooOld);
+        assert_eq!(seen, before);
+    }
 
     #[test]
     fn a_set_that_never_overflowed_judges_everything() {

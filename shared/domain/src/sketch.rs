@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 
 const SUB_BUCKETS: u64 = 64;
 
-/// The number of values in each bucket.
+/// The number of values in each bucket, without those of none. A number is negative while more is
+/// taken back than was added: a part of the events may be another's to add.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sketch(BTreeMap<u32, u64>);
+pub struct Sketch(BTreeMap<u32, i64>);
 
 /// The bucket of a value.
 pub fn bucket_of(value: u64) -> u32 {
@@ -31,41 +32,49 @@ pub fn bucket_value(bucket: u32) -> u64 {
 }
 
 impl Sketch {
-    /// Counts a value.
-    pub fn record(&mut self, value: u64) {
-        *self.0.entry(bucket_of(value)).or_default() += 1;
+    /// Counts a value `times`: −1 takes it back.
+    pub fn record(&mut self, value: u64, times: i64) {
+        self.add(bucket_of(value), times);
+    }
+
+    fn add(&mut self, bucket: u32, times: i64) {
+        let count = self.0.entry(bucket).or_default();
+        *count += times;
+        if *count == 0 {
+            self.0.remove(&bucket);
+        }
     }
 
     /// Adds the counts of another sketch.
     pub fn merge(&mut self, other: &Self) {
         for (bucket, count) in &other.0 {
-            *self.0.entry(*bucket).or_default() += count;
+            self.add(*bucket, *count);
         }
     }
 
     /// The buckets that are not empty, with their counts, ascending.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u32, u64)> + '_ {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u32, i64)> + '_ {
         self.0.iter().map(|(bucket, count)| (*bucket, *count))
     }
 
     /// The value below which `thousandths` (0 to 1,000) of the counts lie, within 1 %; `None` if
     /// the sketch is empty.
     pub fn quantile(&self, thousandths: u64) -> Option<u64> {
-        let total: u128 = self.0.values().copied().map(u128::from).sum();
-        let rank = (total * u128::from(thousandths)).div_ceil(1_000).max(1);
+        let total: i128 = self.0.values().copied().map(i128::from).sum();
+        let rank = (total * i128::from(thousandths) + 999).div_euclid(1_000).max(1);
         let mut passed = 0;
         self.iter().find_map(|(bucket, count)| {
-            passed += u128::from(count);
+            passed += i128::from(count);
             (passed >= rank).then(|| bucket_value(bucket))
         })
     }
 }
 
-impl FromIterator<(u32, u64)> for Sketch {
-    fn from_iter<T: IntoIterator<Item = (u32, u64)>>(counts: T) -> Self {
+impl FromIterator<(u32, i64)> for Sketch {
+    fn from_iter<T: IntoIterator<Item = (u32, i64)>>(counts: T) -> Self {
         let mut sketch = Self::default();
         for (bucket, count) in counts {
-            *sketch.0.entry(bucket).or_default() += count;
+            sketch.add(bucket, count);
         }
         sketch
     }
@@ -107,15 +116,27 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_taken_back_leaves_nothing() {
+        let mut sketch: Sketch = [(7, 1)].into_iter().collect();
+        sketch.record(5, 1);
+        sketch.record(5, -1);
+        assert_eq!(sketch, [(7, 1)].into_iter().collect());
+        let mut less = Sketch::default();
+        less.record(7, -1);
+        less.merge(&sketch);
+        assert_eq!(less, Sketch::default());
+    }
+
+    #[test]
     fn quantiles_hold_for_any_count() {
-        let sketch: Sketch = [(1, u64::MAX), (2, u64::MAX)].into_iter().collect();
+        let sketch: Sketch = [(1, i64::MAX), (2, i64::MAX)].into_iter().collect();
         assert_eq!([500, 501, 1_000].map(|share| sketch.quantile(share)), [1, 2, 2].map(Some));
     }
 
     #[test]
     fn quantiles_of_a_uniform_sample_are_within_one_percent() {
         let mut sketch = Sketch::default();
-        (1..=100_000).for_each(|value| sketch.record(value));
+        (1..=100_000).for_each(|value| sketch.record(value, 1));
         for thousandths in [1, 10, 500, 950, 990, 1_000] {
             let exact = thousandths * 100;
             let said = sketch.quantile(thousandths).unwrap();

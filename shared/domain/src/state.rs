@@ -99,7 +99,7 @@ impl StreamState {
     /// Judges an accepted event and, if it is new, counts it. The function is total: a fact cannot
     /// be refused.
     pub fn apply(&mut self, event: &Event) -> Applied {
-        match self.seen.judge(event.identity()) {
+        match self.seen.judge(event) {
             Judgement::New => Applied::Counted(self.count(event)),
             Judgement::Duplicate => Applied::Duplicate,
             Judgement::TooOld => Applied::TooOld,

@@ -2,7 +2,8 @@
 
 use crate::{
     event::{
-        Event, Fact, LakeAccess, LakeInventory, Operation, Outcome, Statement, WarehouseQuery,
+        Event, Fact, LakeAccess, LakeAccessWithdrawn, LakeInventory, Operation, Outcome, Statement,
+        WarehouseQuery, WarehouseQueryWithdrawn,
     },
     id::{EventId, Run},
     time::{MICROS_PER_SECOND, Timestamp},
@@ -75,4 +76,20 @@ pub(crate) fn query(number: u64, occurred_at: Timestamp, executed_us: u64, rows:
         fingerprint: "f".to_owned(),
     });
     Event { id: sequenced(number), occurred_at, fact }
+}
+
+/// The withdrawal of a request or of a query.
+pub(crate) fn withdrawn(event: &Event) -> Event {
+    let of = event.id;
+    let fact = match event.fact.clone() {
+        Fact::LakeAccess(access) => Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, access }),
+        Fact::WarehouseQuery(query) => {
+            Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, query })
+        }
+        Fact::LakeInventory(_)
+        | Fact::LakeAccessWithdrawn(_)
+        | Fact::LakeAccessRestored(_)
+        | Fact::WarehouseQueryWithdrawn(_) => panic!("{event:?} is not withdrawn"),
+    };
+    Event { id: derived(u64::MAX), occurred_at: event.occurred_at, fact }
 }

@@ -58,6 +58,10 @@ pub struct WarehouseSums {
     pub scanned: u128,
     /// Queries answered from a cache.
     pub cache_hits: u64,
+    /// Queries that were withdrawn; all other sums include them.
+    pub withdrawn: u64,
+    /// Rows of the queries that were withdrawn.
+    pub withdrawn_records: u128,
 }
 
 /// The response times of the last seconds. A sum and a count are kept per second, so that the order
@@ -82,6 +86,15 @@ impl RecentResponses {
             .is_some_and(|(at, _)| *at <= newest - RESPONSE_WINDOW_S)
         {
             self.seconds.pop_first();
+        }
+    }
+
+    /// Takes a query out, if its second is still inside the window. The window itself stays where
+    /// it is.
+    fn remove(&mut self, at: Timestamp, response_us: u64) {
+        if let Some((count, sum)) = self.seconds.get_mut(&at.second()) {
+            *count = count.saturating_sub(1);
+            *sum = sum.saturating_sub(u128::from(response_us));
         }
     }
 
@@ -122,8 +135,24 @@ impl WarehouseState {
     pub fn apply(&mut self, event: &Event) {
         match &event.fact {
             Fact::WarehouseQuery(query) => self.query(event.occurred_at, query),
-            Fact::LakeAccess(_) | Fact::LakeInventory(_) => {}
+            Fact::WarehouseQueryWithdrawn(withdrawn) => {
+                self.withdraw(event.occurred_at, &withdrawn.query);
+            }
+            Fact::LakeAccess(_)
+            | Fact::LakeInventory(_)
+            | Fact::LakeAccessWithdrawn(_)
+            | Fact::LakeAccessRestored(_) => {}
         }
+    }
+
+    /// Takes a query back. Counters keep it, because a counter never goes back, and count it once
+    /// more as withdrawn.
+    fn withdraw(&mut self, at: Timestamp, query: &WarehouseQuery) {
+        self.responses.remove(at, query.response_us());
+        let label = self.labels.label(&query.warehouse);
+        let sums = self.warehouses.entry(label).or_default();
+        sums.withdrawn += 1;
+        sums.withdrawn_records += u128::from(query.rows_processed);
     }
 
     fn query(&mut self, at: Timestamp, query: &WarehouseQuery) {
@@ -163,7 +192,22 @@ impl WarehouseState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_util::{at, query};
+    use crate::test_util::{at, query, withdrawn};
+
+    #[test]
+    fn a_withdrawn_query_leaves_the_response_time_and_is_counted_as_withdrawn() {
+        let mut state = WarehouseState::new(&Rules::default());
+        let (right, wrong) = (query(1, at(150), 10, 3), query(2, at(159), 1_000, 7));
+        let gone = query(3, at(90), 5, 2);
+        for event in [&gone, &right, &wrong, &withdrawn(&wrong), &withdrawn(&gone)] {
+            state.apply(event);
+        }
+        assert_eq!((state.responses.totals(), state.records), ((1, 10), 12));
+        let sums = state.warehouses().next().unwrap().1;
+        assert_eq!((sums.withdrawn, sums.withdrawn_records, sums.records), (2, 9, 12));
+        state.apply(&query(4, at(210), 1, 1));
+        assert_eq!(state.responses.totals(), (1, 1), "the window is where it was");
+    }
 
     fn totals(queries: &[(i64, u64)]) -> (u64, u128) {
         let mut state = WarehouseState::new(&Rules::default());

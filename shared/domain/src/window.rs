@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    event::{Event, Fact, Outcome},
+    event::{Event, Fact, LakeAccess, Outcome, WarehouseQuery},
     sketch::Sketch,
 };
 
@@ -23,19 +23,20 @@ pub struct WindowKey {
     pub outcome: Outcome,
 }
 
-/// What happened in a window.
+/// What happened in a window, without what was withdrawn. What some of the events add is negative
+/// where they take back more than they bring; of all events of a window it never is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WindowSums {
     /// Number of events.
-    pub events: u64,
+    pub events: i64,
     /// Bytes transferred (lake) or scanned (warehouse).
-    pub bytes: u128,
+    pub bytes: i128,
     /// Rows processed; 0 in the lake.
-    pub rows: u128,
+    pub rows: i128,
     /// Sum of durations (lake) or of response times (warehouse), in microseconds.
-    pub duration_us: u128,
+    pub duration_us: i128,
     /// Queries answered from a cache; 0 in the lake.
-    pub cache_hits: u64,
+    pub cache_hits: i64,
     /// Durations or response times, in microseconds.
     pub sketch: Sketch,
 }
@@ -67,36 +68,52 @@ struct Contribution<'a> {
     rows: u64,
     duration_us: u64,
     cache_hit: bool,
+    /// 1, or −1 where the event takes back what another added.
+    times: i64,
 }
 
-fn part(event: &Event) -> Option<Contribution<'_>> {
+/// `None`: the event adds to no window.
+fn contribution(event: &Event) -> Option<Contribution<'_>> {
     match &event.fact {
-        Fact::LakeAccess(access) => Some(Contribution {
-            name: &access.bucket,
-            action: access.operation.code(),
-            outcome: access.outcome,
-            bytes: access.bytes,
-            rows: 0,
-            duration_us: access.duration_us,
-            cache_hit: false,
-        }),
-        Fact::LakeInventory(_) => None,
-        Fact::WarehouseQuery(query) => Some(Contribution {
-            name: &query.warehouse,
-            action: query.statement.code(),
-            outcome: query.outcome,
-            bytes: query.bytes_scanned,
-            rows: query.rows_processed,
-            duration_us: query.response_us(),
-            cache_hit: query.cache_hit,
-        }),
+        Fact::LakeAccess(access) => Some(of_access(access, 1)),
+        Fact::LakeAccessWithdrawn(withdrawn) => Some(of_access(&withdrawn.access, -1)),
+        Fact::LakeInventory(_) | Fact::LakeAccessRestored(_) => None,
+        Fact::WarehouseQuery(query) => Some(of_query(query, 1)),
+        Fact::WarehouseQueryWithdrawn(withdrawn) => Some(of_query(&withdrawn.query, -1)),
+    }
+}
+
+fn of_access(access: &LakeAccess, times: i64) -> Contribution<'_> {
+    Contribution {
+        name: &access.bucket,
+        action: access.operation.code(),
+        outcome: access.outcome,
+        bytes: access.bytes,
+        rows: 0,
+        duration_us: access.duration_us,
+        cache_hit: false,
+        times,
+    }
+}
+
+fn of_query(query: &WarehouseQuery, times: i64) -> Contribution<'_> {
+    Contribution {
+        name: &query.warehouse,
+        action: query.statement.code(),
+        outcome: query.outcome,
+        bytes: query.bytes_scanned,
+        rows: query.rows_processed,
+        duration_us: query.response_us(),
+        cache_hit: query.cache_hit,
+        times,
     }
 }
 
 impl Windows {
-    /// Adds an event to its window of each length, in seconds. An inventory adds to no window.
+    /// Adds an event to its window of each length, in seconds, or takes back what it withdraws. An
+    /// inventory adds to no window.
     pub fn add(&mut self, lengths_s: &[u32], event: &Event) {
-        let Some(part) = part(event) else { return };
+        let Some(part) = contribution(event) else { return };
         if !self.0.contains_key(part.name) {
             self.0.insert(part.name.to_owned(), BTreeMap::new());
         }
@@ -104,12 +121,13 @@ impl Windows {
         for length_s in lengths_s {
             let start_s = event.occurred_at.slot(i64::from(*length_s));
             let sums = slots.entry((start_s, *length_s, part.action, part.outcome)).or_default();
-            sums.events += 1;
-            sums.bytes += u128::from(part.bytes);
-            sums.rows += u128::from(part.rows);
-            sums.duration_us += u128::from(part.duration_us);
-            sums.cache_hits += u64::from(part.cache_hit);
-            sums.sketch.record(part.duration_us);
+            let times = i128::from(part.times);
+            sums.events += part.times;
+            sums.bytes += times * i128::from(part.bytes);
+            sums.rows += times * i128::from(part.rows);
+            sums.duration_us += times * i128::from(part.duration_us);
+            sums.cache_hits += part.times * i64::from(part.cache_hit);
+            sums.sketch.record(part.duration_us, part.times);
         }
     }
 
@@ -138,7 +156,7 @@ mod tests {
     use super::*;
     use crate::{
         event::Statement,
-        test_util::{access, at, inventory, query},
+        test_util::{access, at, inventory, query, withdrawn},
     };
 
     #[test]
@@ -153,6 +171,28 @@ mod tests {
             })
             .collect();
         assert_eq!(all, [(60, 10, 2, 8, 800), (60, 60, 2, 8, 800)]);
+    }
+
+    #[test]
+    fn a_withdrawal_takes_back_what_its_event_added_also_where_another_added_it() {
+        for (stays, goes) in [
+            (access(1, at(60)), access(2, at(61))),
+            (query(1, at(60), 5, 1), query(2, at(61), 9, 7)),
+        ] {
+            let mut expected = Windows::default();
+            expected.add(&[10, 60], &stays);
+            let mut windows = expected.clone();
+            windows.add(&[10, 60], &goes);
+            windows.add(&[10, 60], &withdrawn(&goes));
+            assert_eq!(windows, expected);
+
+            let (mut there, mut here) = (Windows::default(), Windows::default());
+            there.add(&[10], &goes);
+            here.add(&[10], &withdrawn(&goes));
+            let (_, mut sums) = there.into_iter().next().unwrap();
+            sums.merge(&here.into_iter().next().unwrap().1);
+            assert_eq!(sums, WindowSums::default());
+        }
     }
 
     #[test]
@@ -193,7 +233,7 @@ mod tests {
         let (_, sums) = windows.into_iter().next().unwrap();
         assert_eq!((sums.events, sums.bytes, sums.rows), (3, 600, 60));
         assert_eq!((sums.duration_us, sums.cache_hits), (3_021, 2));
-        assert_eq!(sums.sketch.iter().map(|(_, count)| count).sum::<u64>(), 3);
+        assert_eq!(sums.sketch.iter().map(|(_, count)| count).sum::<i64>(), 3);
         assert_eq!(merged, sums);
     }
 

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use domain::{
-    AppliedVerdict, Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Outcome, Rules,
-    Run, SideMetrics, Statement, Stream, StreamState, Timestamp, WarehouseQuery, Windows,
+    AppliedVerdict, Event, EventId, Fact, LakeAccess, LakeAccessRestored, LakeAccessWithdrawn,
+    LakeInventory, Operation, Outcome, Rules, Run, SideMetrics, Statement, Stream, StreamState,
+    Timestamp, WarehouseQuery, Windows,
     accept::QUANTITY_MAX,
     objects::{ObjectKey, Version},
     partition,
@@ -356,10 +357,10 @@ proptest! {
                 .filter(|(key, _)| key.length_s == length_s)
                 .map(|(_, sums)| sums)
                 .collect();
-            let counted: u64 = sums.iter().map(|sums| sums.events).sum();
-            let sketched: u64 =
+            let counted: i64 = sums.iter().map(|sums| sums.events).sum();
+            let sketched: i64 =
                 sums.iter().flat_map(|sums| sums.sketch.iter()).map(|(_, count)| count).sum();
-            prop_assert_eq!(counted, u64::try_from(events.len()).unwrap());
+            prop_assert_eq!(counted, i64::try_from(events.len()).unwrap());
             prop_assert_eq!(sketched, counted);
         }
     }
@@ -422,21 +423,117 @@ fn an_inventory_corrects_exactly_what_64_bits_cannot_hold() {
     assert_eq!(lake.used_bytes(), others * i128::from(QUANTITY_MAX) + 7);
 }
 
+/// What withdraws some of these requests: each of them, and of each object that one of them decides
+/// the change that decides without them.
+fn withdrawal(all: &[Event], is_wrong: impl Fn(&Event) -> bool) -> Vec<Event> {
+    let request = |event: &Event| {
+        let Fact::LakeAccess(access) = &event.fact else { panic!("{event:?}") };
+        access.clone()
+    };
+    let changes = |event: &&Event| {
+        let access = request(event);
+        access.outcome == Outcome::Ok
+            && matches!(access.operation, Operation::Write | Operation::Copy | Operation::Delete)
+    };
+    let version = |event: &Event| {
+        let sequencer = request(event).sequencer.as_deref().map(Box::from);
+        Version { occurred_at: event.occurred_at, sequencer, id: event.id }
+    };
+    let mut corrections = Vec::new();
+    for wrong in all.iter().filter(|event| is_wrong(event)) {
+        let access = request(wrong);
+        let of_object: Vec<&Event> = all
+            .iter()
+            .filter(changes)
+            .filter(|event| {
+                let other = request(event);
+                (&other.bucket, &other.key) == (&access.bucket, &access.key)
+            })
+            .collect();
+        let fact = LakeAccessWithdrawn { of: wrong.id, access };
+        let fact = Fact::LakeAccessWithdrawn(fact);
+        corrections.push(Event { id: wrong.id, occurred_at: wrong.occurred_at, fact });
+        let deciding = of_object.iter().max_by_key(|event| version(event));
+        if deciding.is_none_or(|deciding| deciding.identity() != wrong.identity()) {
+            continue;
+        }
+        let right = of_object.iter().filter(|event| !is_wrong(event));
+        if let Some(right) = right.max_by_key(|event| version(event)) {
+            let fact = LakeAccessRestored { of: right.identity(), access: request(right) };
+            let fact = Fact::LakeAccessRestored(fact);
+            corrections.push(Event { id: right.id, occurred_at: wrong.occurred_at, fact });
+        }
+    }
+    corrections
+}
+
+proptest! {
+    #[test]
+    fn what_is_withdrawn_leaves_used_space_and_windows_as_they_are_without_it(
+        parts in prop::collection::vec((access(), time(), any::<bool>()), 1..60),
+        seed in any::<u64>(),
+    ) {
+        let run = Run::new(7, 0);
+        let wrong: BTreeSet<EventId> = (0..)
+            .zip(&parts)
+            .filter(|(_, (_, _, is_wrong))| *is_wrong)
+            .map(|(number, _)| EventId::sequenced(run, number))
+            .collect();
+        let events: Vec<Event> = (0..)
+            .zip(parts)
+            .map(|(number, (fact, occurred_at, _))| {
+                Event { id: EventId::sequenced(run, number), occurred_at, fact }
+            })
+            .collect();
+        let is_wrong = |event: &Event| wrong.contains(&event.id);
+        let right: Vec<Event> = events.iter().filter(|event| !is_wrong(event)).cloned().collect();
+        let (mut without, mut state) =
+            (StreamState::new(Stream::lake(0), Rules::default()),
+             StreamState::new(Stream::lake(0), Rules::default()));
+        let (mut expected, mut windows) = (Windows::default(), Windows::default());
+        for event in shuffle(&right, seed) {
+            without.count(&event);
+            expected.add(&[10], &event);
+        }
+        let corrections = withdrawal(&events, is_wrong);
+        for event in shuffle(&events, seed.rotate_left(7)).iter().chain(&corrections) {
+            state.count(event);
+            windows.add(&[10], event);
+        }
+        let (SideMetrics::Lake(without), SideMetrics::Lake(state)) =
+            (without.metrics(), state.metrics()) else { unreachable!("of the lake") };
+        // Labels follow the order in which buckets came.
+        let objects = |lake: &domain::lake::LakeState| -> Vec<(ObjectKey, Version, Option<u64>)> {
+            let kept = lake.objects.kept().iter();
+            kept.map(|(key, object)| (*key, object.version.clone(), object.bytes)).collect()
+        };
+        prop_assert_eq!(objects(without), objects(state));
+        let used = |lake: &domain::lake::LakeState| -> BTreeMap<String, i128> {
+            let used = lake.buckets().map(|(name, sums)| (name.to_owned(), sums.space.used()));
+            used.filter(|(_, bytes)| *bytes != 0).collect()
+        };
+        prop_assert_eq!(used(without), used(state));
+        let withdrawn: u64 = state.buckets().map(|(_, sums)| sums.withdrawn).sum();
+        prop_assert_eq!(withdrawn, u64::try_from(wrong.len()).unwrap());
+        let left = |windows: Windows| {
+            windows.into_iter().filter(|(_, sums)| sums.events != 0).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(left(windows), left(expected));
+    }
+}
+
 #[test]
 fn windows_of_the_largest_quantities_are_exact() {
     let events = largest((0..4_100).map(|key| (key * 3, Operation::Write)));
     let mut windows = Windows::default();
     events.iter().for_each(|event| windows.add(&[100_000], event));
     let (_, sums) = windows.into_iter().next().unwrap();
-    let all = 4_100 * u128::from(QUANTITY_MAX);
+    let all = 4_100 * i128::from(QUANTITY_MAX);
     assert_eq!((sums.events, sums.bytes, sums.duration_us), (4_100, all, all));
 }
 
 fn is_access(event: &Event) -> bool {
-    match event.fact {
-        Fact::LakeAccess(_) => true,
-        Fact::LakeInventory(_) | Fact::WarehouseQuery(_) => false,
-    }
+    matches!(event.fact, Fact::LakeAccess(_))
 }
 
 /// A permutation that depends on the seed only.

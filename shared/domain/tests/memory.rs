@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use domain::{EventId, Judgement, Rules, Seen, Timestamp};
+use domain::{Event, EventId, Fact, Judgement, LakeInventory, Rules, Seen, Timestamp};
 
 /// Memory that one identity takes at most, in bytes: 24 for the identity, and the free room that a
 /// B-tree has when it is filled in order.
@@ -24,14 +24,18 @@ fn peak_kb() -> usize {
     line.trim().trim_end_matches(" kB").trim().parse().unwrap()
 }
 
-fn derived(number: u64) -> (Timestamp, EventId) {
+fn derived(number: u64) -> Event {
     // Times are not ascending, so that the tree is filled everywhere.
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut id = [0; 16];
     id[..8].copy_from_slice(&mixed.to_be_bytes());
     id[8..].copy_from_slice(&number.to_be_bytes());
     let jitter = i64::try_from(mixed % 10_000_000).unwrap();
-    (Timestamp(i64::try_from(number).unwrap() * 100 + jitter), EventId::from_bytes(id))
+    Event {
+        id: EventId::from_bytes(id),
+        occurred_at: Timestamp(i64::try_from(number).unwrap() * 100 + jitter),
+        fact: Fact::LakeInventory(LakeInventory { bucket: String::new(), objects: 0, bytes: 0 }),
+    }
 }
 
 #[test]
@@ -42,17 +46,17 @@ fn fifty_million_derived_ids_stay_within_the_bound_of_the_set() {
     let before_kb = peak_kb();
     let mut recent = VecDeque::new();
     for number in 0..ids() {
-        let identity = derived(number);
-        assert_eq!(seen.judge(identity), Judgement::New, "its time lies above the floor");
+        let event = derived(number);
+        assert_eq!(seen.judge(&event), Judgement::New, "its time lies above the floor");
         assert!(seen.derived().kept().len() <= ids_max);
-        recent.push_back(identity);
+        recent.push_back(event);
         if recent.len() > 1_000 {
             let again = recent.pop_front().unwrap();
-            assert_eq!(seen.judge(again), Judgement::Duplicate);
+            assert_eq!(seen.judge(&again), Judgement::Duplicate);
         }
         if number.is_multiple_of(1_000) && number > 1_000_000 {
             let old = derived(number / 10);
-            assert_eq!(seen.judge(old), Judgement::TooOld);
+            assert_eq!(seen.judge(&old), Judgement::TooOld);
         }
     }
     assert_eq!(seen.derived().kept().len(), ids_max);

@@ -25,6 +25,7 @@ mod statement;
 mod stream_id;
 mod timestamptz;
 mod windows;
+mod withdrawals;
 mod write;
 
 pub use checkpoint::Checkpoint;
@@ -56,6 +57,7 @@ pub use settings::{
 pub use sqlstate::{SqlRecovery, recovery};
 pub use stream_id::StreamId;
 pub use windows::stored::WindowRow;
+pub use withdrawals::{SourceRange, Withdrawable, Withdrawals};
 pub use write::{
     appended::Appended,
     batch::{Batch, BatchBuilder, NewDeadLetter},

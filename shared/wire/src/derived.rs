@@ -1,6 +1,9 @@
 //! Ids for events that have none: the UUIDv5 of what identifies the event at its origin.
 
-use domain::{EventId, Stream};
+use domain::{
+    EventId, EventIdentity, Fact, LakeAccessRestored, LakeAccessWithdrawn, Stream, Timestamp,
+    WarehouseQueryWithdrawn,
+};
 use uuid::Uuid;
 
 /// The namespace of every id that is derived here. If it changed, known events would be counted
@@ -35,6 +38,25 @@ pub fn of_record(kind: &str, parts: &[&str]) -> EventId {
         name.push_str(&format!("{}\n{part}\n", part.len()));
     }
     named(name.as_bytes())
+}
+
+/// The id of an event that corrects another; `None` for any other event. There is one for each event
+/// that is withdrawn, and one for each that is restored at a time, so that what is said again is
+/// counted once.
+pub fn of_correction(occurred_at: Timestamp, fact: &Fact) -> Option<EventId> {
+    let of = |what: &str, (at, id): EventIdentity| {
+        named(format!("{what}\n{}\n{}\n{id}", occurred_at.0, at.0).as_bytes())
+    };
+    match fact {
+        Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of: id, .. })
+        | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of: id, .. }) => {
+            Some(of("withdrawn", (occurred_at, *id)))
+        }
+        Fact::LakeAccessRestored(LakeAccessRestored { of: identity, .. }) => {
+            Some(of("restored", *identity))
+        }
+        Fact::LakeAccess(_) | Fact::LakeInventory(_) | Fact::WarehouseQuery(_) => None,
+    }
 }
 
 fn named(name: &[u8]) -> EventId {

@@ -1,11 +1,14 @@
 //! Events for tests.
 
 use domain::{
-    Event, EventId, Fact, LakeAccess, LakeInventory, Operation, Outcome, Rules, Run, Statement,
-    Stream, Timestamp, WarehouseQuery,
+    Event, EventId, Fact, LakeAccess, LakeAccessRestored, LakeAccessWithdrawn, LakeInventory,
+    Operation, Outcome, Rules, Run, Statement, Stream, Timestamp, WarehouseQuery,
+    WarehouseQueryWithdrawn,
     accept::{QUANTITY_MAX, TIME_END, accept},
 };
 use proptest::{array::uniform5, option, prelude::*, sample::select};
+
+use crate::derived;
 
 /// 2026-11-23T06:43:00.123456Z.
 pub(crate) const AT: Timestamp = Timestamp(1_795_416_180_123_456);
@@ -45,10 +48,38 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             fingerprint: "5d41402a".to_owned(),
         }),
     ];
-    (0..)
+    let mut events: Vec<Event> = (0..)
         .zip(facts)
         .map(|(number, fact)| Event { id: EventId::sequenced(run, number), occurred_at: AT, fact })
-        .collect()
+        .collect();
+    let (access, query) = (&events[0], &events[2]);
+    let corrections = [withdrawn(access), restored(access), withdrawn(query)];
+    events.extend(corrections.map(|fact| corrected(AT, fact)));
+    events
+}
+
+fn withdrawn(event: &Event) -> Fact {
+    let of = event.id;
+    match event.fact.clone() {
+        Fact::LakeAccess(access) => Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, access }),
+        Fact::WarehouseQuery(query) => {
+            Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, query })
+        }
+        Fact::LakeInventory(_)
+        | Fact::LakeAccessWithdrawn(_)
+        | Fact::LakeAccessRestored(_)
+        | Fact::WarehouseQueryWithdrawn(_) => panic!("{event:?} is not withdrawn"),
+    }
+}
+
+fn restored(event: &Event) -> Fact {
+    let Fact::LakeAccess(access) = event.fact.clone() else { unreachable!() };
+    Fact::LakeAccessRestored(LakeAccessRestored { of: event.identity(), access })
+}
+
+fn corrected(occurred_at: Timestamp, fact: Fact) -> Event {
+    let id = derived::of_correction(occurred_at, &fact).unwrap();
+    Event { id, occurred_at, fact }
 }
 
 /// A write of an object.
@@ -66,10 +97,15 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         any_inventory().prop_map(Fact::LakeInventory),
         any_query().prop_map(Fact::WarehouseQuery),
     ];
-    (any::<[u8; 16]>(), any_time(), fact).prop_map(|(id, occurred_at, fact)| Event {
-        id: EventId::from_bytes(id),
-        occurred_at,
-        fact,
+    (any::<[u8; 16]>(), any_time(), fact, 0..6).prop_map(|(id, occurred_at, fact, kind)| {
+        let event = Event { id: EventId::from_bytes(id), occurred_at, fact };
+        match (kind, &event.fact) {
+            (0, Fact::LakeAccess(_) | Fact::WarehouseQuery(_)) => {
+                corrected(occurred_at, withdrawn(&event))
+            }
+            (1, Fact::LakeAccess(_)) => corrected(occurred_at, restored(&event)),
+            _ => event,
+        }
     })
 }
 

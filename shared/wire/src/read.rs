@@ -1,6 +1,8 @@
 //! Reading: bytes to events that may be counted, and to refusals with their reasons.
 
-use domain::{Event, EventIdentity, Reason, Refusal, Rules, Stream, Timestamp, Verdict, accept};
+use domain::{
+    Event, EventId, EventIdentity, Reason, Refusal, Rules, Stream, Timestamp, Verdict, accept,
+};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -97,8 +99,9 @@ pub fn read(stream: Stream, message: &Message<'_>, rules: &Rules) -> Contents {
             Ok(decoded) if is_late => late(stream, decoded, bytes, rules),
             Ok(decoded) => {
                 reading.fields_ignored += u64::from(decoded.fields_ignored);
-                let event = decoded.or_id(|| derived::of_place(stream, sequence, index, broker_ns));
-                match accept(&event, stream, broker_time, rules) {
+                let event =
+                    identified(decoded, || derived::of_place(stream, sequence, index, broker_ns));
+                match has_its_id(&event).and_then(|()| accept(&event, stream, broker_time, rules)) {
                     Ok(()) => Item::Event(event),
                     Err(refusal) => refused_item(refusal, bytes, Some(event.identity())),
                 }
@@ -107,6 +110,24 @@ pub fn read(stream: Stream, message: &Message<'_>, rules: &Rules) -> Contents {
         });
     }
     reading
+}
+
+/// The event with its own id, or the one that follows from what it corrects, or the given one.
+fn identified(decoded: Decoded, otherwise: impl FnOnce() -> EventId) -> Event {
+    let correction = derived::of_correction(decoded.occurred_at, &decoded.fact);
+    decoded.or_id(|| correction.unwrap_or_else(otherwise))
+}
+
+/// Whether the id of a correction is the one that follows from what it corrects: under another one
+/// the same event could be withdrawn twice.
+fn has_its_id(event: &Event) -> Result<(), Refusal> {
+    match derived::of_correction(event.occurred_at, &event.fact) {
+        Some(id) if id != event.id => {
+            let detail = format!("must be {id}, or left out");
+            Err(Refusal::of_field(Reason::WrongField, "id", detail))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Decodes a message without acceptance, and without deriving ids from positions. This is for

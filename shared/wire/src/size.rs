@@ -103,7 +103,8 @@ impl Form {
 #[cfg(test)]
 mod tests {
     use domain::{
-        Event, Fact, Position, Stream, Verdict,
+        Event, Fact, LakeAccessRestored, LakeAccessWithdrawn, Position, Stream, Verdict,
+        WarehouseQueryWithdrawn,
         accept::{KEY_BYTES_MAX, NAME_BYTES_MAX, SEQUENCER_BYTES_MAX},
     };
     use proptest::{collection::vec, prelude::*};
@@ -224,14 +225,17 @@ mod tests {
         let mut all = fixtures::one_of_each();
         for event in &mut all {
             match &mut event.fact {
-                Fact::LakeAccess(fact) => {
+                Fact::LakeAccess(fact)
+                | Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { access: fact, .. })
+                | Fact::LakeAccessRestored(LakeAccessRestored { access: fact, .. }) => {
                     fact.bucket = text(NAME_BYTES_MAX);
                     fact.key = text(KEY_BYTES_MAX);
                     fact.sequencer = Some(text(SEQUENCER_BYTES_MAX));
                     fact.principal = text(NAME_BYTES_MAX);
                 }
                 Fact::LakeInventory(fact) => fact.bucket = text(NAME_BYTES_MAX),
-                Fact::WarehouseQuery(fact) => {
+                Fact::WarehouseQuery(fact)
+                | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { query: fact, .. }) => {
                     fact.warehouse = text(NAME_BYTES_MAX);
                     fact.database = text(NAME_BYTES_MAX);
                     fact.principal = text(NAME_BYTES_MAX);

@@ -22,8 +22,8 @@ use domain::{
 
 /// The version of a state's bytes that this program writes and reads; it belongs to version 1 of
 /// the rules. Version 2 added the number of counted verdicts and the digest, version 3 the
-/// durations of lake requests. No release wrote a version before 3.
-pub const SNAPSHOT_VERSION: u8 = 3;
+/// durations of lake requests, version 4 what was withdrawn. No release wrote a version before 4.
+pub const SNAPSHOT_VERSION: u8 = 4;
 /// The version of the bytes of the archiver's sets. They are versioned separately, because a
 /// checkpoint of another version could not be rebuilt from anything.
 const RUNS_VERSION: u8 = 1;
@@ -275,7 +275,7 @@ fn put_lake(bytes: &mut Vec<u8>, lake: &LakeState) {
         let transferred: Vec<(u8, u128)> =
             sums.transferred.iter().map(|(operation, bytes)| (operation.code(), *bytes)).collect();
         put(bytes, &(*label, accesses, transferred));
-        put(bytes, &(sums.durations.to_vec(), sums.duration_us));
+        put(bytes, &(sums.durations.to_vec(), sums.duration_us, sums.withdrawn));
         let space = &sums.space;
         let inventory = space.inventory.map(|(identity, at)| (identity_form(identity), at));
         put(bytes, &(space.tracked, space.offset, inventory));
@@ -318,6 +318,7 @@ fn take_bucket(rest: &mut &[u8]) -> Result<(u16, BucketSums), SnapshotError> {
         })?,
         durations: take_histogram(rest)?,
         duration_us: take(rest)?,
+        withdrawn: take(rest)?,
         ..BucketSums::default()
     };
     let (tracked, offset, inventory): (i128, i128, Option<(IdentityKey, i64)>) = take(rest)?;
@@ -339,7 +340,7 @@ fn put_warehouse(bytes: &mut Vec<u8>, warehouse: &WarehouseState) {
             .collect();
         put(bytes, &(*label, queries, sums.responses.to_vec()));
         put(bytes, &(sums.response_us, sums.queued_us, sums.records, sums.scanned));
-        put(bytes, &sums.cache_hits);
+        put(bytes, &(sums.cache_hits, sums.withdrawn, sums.withdrawn_records));
     }
 }
 
@@ -362,6 +363,8 @@ fn take_warehouse(rest: &mut &[u8], rules: &Rules) -> Result<WarehouseState, Sna
             records,
             scanned,
             cache_hits: take(rest)?,
+            withdrawn: take(rest)?,
+            withdrawn_records: take(rest)?,
             ..WarehouseSums::default()
         };
         for (kind, outcome, count) in queries {

@@ -98,9 +98,13 @@ impl Subjects {
     /// The subject of an event of this kind.
     pub fn of(&self, fact: &Fact, partition: u16, source: &str) -> String {
         match fact {
-            Fact::LakeAccess(_) => self.lake_access(partition, source),
+            Fact::LakeAccess(_) | Fact::LakeAccessWithdrawn(_) | Fact::LakeAccessRestored(_) => {
+                self.lake_access(partition, source)
+            }
             Fact::LakeInventory(_) => self.lake_inventory(partition, source),
-            Fact::WarehouseQuery(_) => self.warehouse_query(partition, source),
+            Fact::WarehouseQuery(_) | Fact::WarehouseQueryWithdrawn(_) => {
+                self.warehouse_query(partition, source)
+            }
         }
     }
 
@@ -174,8 +178,8 @@ mod tests {
     fn each_kind_of_event_has_its_subject() {
         let subjects = Subjects::new("acme");
         let of = |event: &Event| subjects.of(&event.fact, 7, "s");
-        let expected =
-            ["acme.lake.access.7.s", "acme.lake.inventory.7.s", "acme.warehouse.query.7.s"];
+        let (access, query) = ("acme.lake.access.7.s", "acme.warehouse.query.7.s");
+        let expected = [access, "acme.lake.inventory.7.s", query, access, access, query];
         assert_eq!(fixtures::one_of_each().iter().map(of).collect::<Vec<_>>(), expected);
     }
 

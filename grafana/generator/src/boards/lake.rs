@@ -73,6 +73,18 @@ fn space() -> Row {
                 "sum by (effect) (rate(lakegauge_aggregator_lake_effects_total[$__rate_interval]))",
                 "{{effect}}",
             ),
+            Panel::new(
+                Form::Lines,
+                "Withdrawn requests",
+                "short",
+                "Requests that a source reported wrongly and that were withdrawn since the first event. \
+                 Counters and durations on these boards still have them, used space and the archive's \
+                 panels don't.",
+            )
+            .ask(
+                "sum by (bucket) (data_lake_accesses_withdrawn_total{bucket=~\"$bucket\"})",
+                "{{bucket}}",
+            ),
         ],
     }
 }

@@ -170,6 +170,22 @@ fn load() -> Row {
                 format!("topk(10, {})", rate("data_warehouse_queries_total", " by (warehouse)")),
                 "{{warehouse}}",
             ),
+            Panel::new(
+                Form::Lines,
+                "Withdrawn",
+                "short",
+                "Queries that a source reported wrongly and that were withdrawn since the first event, \
+                 and their rows. Counters and durations on these boards still have them, the mean \
+                 response time and the archive's panels don't.",
+            )
+            .ask(
+                "sum(data_warehouse_queries_withdrawn_total{warehouse=~\"$warehouse\"})",
+                "queries",
+            )
+            .ask(
+                "sum(data_warehouse_records_withdrawn_total{warehouse=~\"$warehouse\"})",
+                "rows",
+            ),
         ],
     }
 }

@@ -261,6 +261,7 @@ mod tests {
             records: 3,
             scanned: 2,
             cache_hits: 1,
+            ..WarehouseSums::default()
         };
         let label = state.labels.label("etl");
         state.warehouses.insert(label, sums);

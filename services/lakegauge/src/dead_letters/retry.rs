@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::{Bus, BusSettings, Publisher, PublisherLimits};
@@ -20,14 +19,12 @@ use wire::{
 };
 
 use super::{ALL_BYTES, println_line};
-use crate::{identity, publish::unpack::unpacked, said::PublishNotice};
+use crate::{identity, publish::unpack::unpacked, said::flush_saying};
 
 /// The source in the subjects of events that are published again.
 const SOURCE: &str = "dead-letters";
 /// A replacement is one event, and no accepted event is larger.
 const REPLACEMENT_BYTES_MAX: u64 = 1 << 20;
-/// How often it is checked whether publishing waits.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// How to retry.
 #[derive(Clone, Debug)]
@@ -266,22 +263,7 @@ impl Publishing {
     /// Waits until the message is stored, and reports if that takes long.
     async fn publish(&self, sealed: wire::Sealed) -> anyhow::Result<u64> {
         self.publisher.publish(sealed).await?;
-        let flushing = self.publisher.flush();
-        tokio::pin!(flushing);
-        let (mut said, progress) = (PublishNotice::default(), self.publisher.progress());
-        loop {
-            tokio::select! {
-                flushed = &mut flushing => {
-                    flushed?;
-                    break;
-                }
-                () = tokio::time::sleep(LOOK) => {
-                    if let Some(news) = said.news(progress.trouble()) {
-                        self.bar.suspend(|| eprintln!("{news}"));
-                    }
-                }
-            }
-        }
+        flush_saying(&self.publisher, |news| self.bar.suspend(|| eprintln!("{news}"))).await?;
         let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner).take();
         stored.context("the broker acknowledged nothing")
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
-use domain::{Event, Fact, Refusal, Rules, Stream, Timestamp, accept::accept, partition};
+use domain::{
+    Event, Fact, LakeAccessRestored, LakeAccessWithdrawn, Refusal, Rules, Stream, Timestamp,
+    WarehouseQueryWithdrawn, accept::accept, partition,
+};
 use service_kit::Clock;
 use service_kit::metrics::float;
 use service_kit::terminal::{grouped, plain};
@@ -193,6 +196,15 @@ impl Preview {
             Fact::WarehouseQuery(query) => {
                 self.warehouses.add(&query.warehouse, at, query.bytes_scanned);
                 ("warehouse.query", query.bytes_scanned)
+            }
+            Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { access, .. })
+            | Fact::LakeAccessRestored(LakeAccessRestored { access, .. }) => {
+                self.buckets.add(&access.bucket, at, 0);
+                ("corrections", 0)
+            }
+            Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { query, .. }) => {
+                self.warehouses.add(&query.warehouse, at, 0);
+                ("corrections", 0)
             }
         };
         self.kinds.entry(kind).or_default().add(at, bytes);

@@ -164,7 +164,7 @@ fn said(
         (_, None) => return format!("{name}: there are rows of it, but it is not kept"),
         (Some(rows), Some(kept)) => (rows, kept),
     };
-    let of = |what: &str, kept: u128, rows: u128| {
+    let of = |what: &str, kept: i128, rows: i128| {
         (kept != rows).then(|| format!("{name}: {what}: window {kept}, rows {rows}"))
     };
     of("events", kept.events.into(), rows.events.into())
@@ -203,7 +203,7 @@ mod tests {
         WindowKey { name, start_s, length_s: 10, action: 0, outcome: Outcome::Ok }
     }
 
-    fn row(start_s: i64, events: u64, bucket: u32) -> WindowRow {
+    fn row(start_s: i64, events: i64, bucket: u32) -> WindowRow {
         let sketch: Sketch = [(bucket, events)].into_iter().collect();
         WindowRow { key: key(start_s), sums: WindowSums { events, sketch, ..Default::default() } }
     }

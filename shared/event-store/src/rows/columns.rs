@@ -91,20 +91,30 @@ pub(crate) fn names<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
     columns.map(|column| column.name).collect::<Vec<&str>>().join(", ")
 }
 
-/// The statement that inserts the arrays bound by [`Columns::bind`], except for known rows.
-pub(crate) fn insert<'a>(
-    table: impl Display,
-    columns: impl Iterator<Item = &'a Column> + Clone,
-) -> String {
+/// The names of columns of a table, with commas between them.
+pub(crate) fn names_in<'a>(table: &str, columns: impl Iterator<Item = &'a Column>) -> String {
+    let names: Vec<String> = columns.map(|column| format!("{table}.{}", column.name)).collect();
+    names.join(", ")
+}
+
+/// The arrays that [`Columns::bind`] binds as rows of a table that is called `part`.
+pub(crate) fn arrays<'a>(columns: impl Iterator<Item = &'a Column> + Clone) -> String {
     let arrays: Vec<String> = columns
         .clone()
         .zip(1..)
         .map(|(column, number)| format!("${number}::{}[]", column.sql_type))
         .collect();
+    format!("unnest({}) as part ({})", arrays.join(", "), names(columns))
+}
+
+/// The statement that inserts the arrays that [`Columns::bind`] binds, but for rows that are known.
+pub(crate) fn insert<'a>(
+    table: impl Display,
+    columns: impl Iterator<Item = &'a Column> + Clone,
+) -> String {
     format!(
-        "insert into lakegauge.{table} ({}) select part.* from unnest({}) as part \
-         on conflict do nothing",
-        names(columns),
-        arrays.join(", ")
+        "insert into lakegauge.{table} ({}) select part.* from {} on conflict do nothing",
+        names(columns.clone()),
+        arrays(columns)
     )
 }

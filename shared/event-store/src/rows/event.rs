@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use domain::{
-    Event, EventId, Fact, IdKind, LakeAccess, LakeInventory, Position, Timestamp, WarehouseQuery,
+    Event, EventId, EventIdentity, Fact, IdKind, LakeAccess, LakeAccessRestored,
+    LakeAccessWithdrawn, LakeInventory, Position, Timestamp, WarehouseQuery,
+    WarehouseQueryWithdrawn,
 };
 use sqlx::postgres::PgRow;
 use wire::json::format_time;
@@ -11,9 +13,9 @@ use wire::json::format_time;
 use crate::{
     error::StoreError,
     rows::{
-        columns::{BoundQuery, Column, Columns, columns, insert, names, read},
+        columns::{BoundQuery, Column, Columns, arrays, columns, insert, names, names_in, read},
         copy_buffer::CopyBuffer,
-        kind::{EventTable, Placed},
+        kind::{Correction, EventTable, Placed},
     },
 };
 
@@ -72,8 +74,23 @@ struct Stamp {
     index: u32,
     derived: bool,
     source: Option<i16>,
+    correction: Option<Correction>,
+    of_at: Option<Timestamp>,
+    of_id: Option<EventId>,
 }
-columns!(Stamp { occurred_at, id, stream, epoch, sequence, index, derived, source });
+columns!(Stamp {
+    occurred_at,
+    id,
+    stream,
+    epoch,
+    sequence,
+    index,
+    derived,
+    source,
+    correction,
+    of_at,
+    of_id,
+});
 
 /// The statements of a kind.
 #[derive(Debug)]
@@ -82,6 +99,8 @@ pub(crate) struct Statements {
     pub(crate) copy: String,
     /// Inserts the rows that [`bind`] binds, and returns the positions of those that were not known.
     pub(crate) insert: String,
+    /// Selects the positions of those rows that [`bind`] binds and that correct no row as they say it.
+    pub(crate) without_original: String,
     /// Selects the rows that [`counted`] reads, at their own positions.
     pub(crate) select: String,
     /// The same at the positions where their verdicts were read back.
@@ -95,12 +114,16 @@ impl Statements {
     fn of(kind: EventTable) -> Self {
         let table = kind.table();
         let written = Stamp::COLUMNS.iter().chain(columns_of(kind));
-        let read = format!("verdict, source, occurred_at, id, {}", names(columns_of(kind).iter()));
+        let read = format!(
+            "verdict, source, occurred_at, id, correction, of_at, of_id, {}",
+            names(columns_of(kind).iter())
+        );
         Self {
             copy: format!(
                 "copy lakegauge.{table} ({}) from stdin (format binary)",
                 names(written.clone())
             ),
+            without_original: without_original(kind, written.clone()),
             insert: insert(table, written) + " returning epoch, sequence, index",
             select: format!("select epoch, sequence, index, {read} from lakegauge.{table}"),
             select_noted: format!(
@@ -116,8 +139,25 @@ pub(crate) fn statements(kind: EventTable) -> &'static Statements {
     &STATEMENTS[kind.place()]
 }
 
+fn without_original<'a>(
+    kind: EventTable,
+    written: impl Iterator<Item = &'a Column> + Clone,
+) -> String {
+    let said = |table: &str| names_in(table, columns_of(kind).iter());
+    format!(
+        "select part.epoch, part.sequence, part.index from {} where not exists (\
+         select from lakegauge.{} as original where original.occurred_at = part.of_at \
+         and original.id = part.of_id and original.stream = part.stream \
+         and original.correction is null and ({}) is not distinct from ({}))",
+        arrays(written),
+        kind.table(),
+        said("original"),
+        said("part")
+    )
+}
+
 /// The columns of what an event of a kind says.
-const fn columns_of(kind: EventTable) -> &'static [Column] {
+pub(crate) const fn columns_of(kind: EventTable) -> &'static [Column] {
     match kind {
         EventTable::LakeAccess => LakeAccess::COLUMNS,
         EventTable::LakeInventory => LakeInventory::COLUMNS,
@@ -129,9 +169,16 @@ const fn columns_of(kind: EventTable) -> &'static [Column] {
 pub(crate) fn copy(buffer: &mut CopyBuffer, stream: i16, placed: &Placed) {
     let stamp = Stamp::of(stream, placed);
     match &placed.event.fact {
-        Fact::LakeAccess(access) => copy_row(buffer, stamp, access),
+        Fact::LakeAccess(access)
+        | Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { access, .. })
+        | Fact::LakeAccessRestored(LakeAccessRestored { access, .. }) => {
+            copy_row(buffer, stamp, access);
+        }
         Fact::LakeInventory(inventory) => copy_row(buffer, stamp, inventory),
-        Fact::WarehouseQuery(query) => copy_row(buffer, stamp, query),
+        Fact::WarehouseQuery(query)
+        | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { query, .. }) => {
+            copy_row(buffer, stamp, query);
+        }
     }
 }
 
@@ -151,9 +198,14 @@ pub(crate) fn bind(
     let (mut accesses, mut inventories, mut queries) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         match &row.event.fact {
-            Fact::LakeAccess(access) => accesses.push(access),
+            Fact::LakeAccess(access)
+            | Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { access, .. })
+            | Fact::LakeAccessRestored(LakeAccessRestored { access, .. }) => accesses.push(access),
             Fact::LakeInventory(inventory) => inventories.push(inventory),
-            Fact::WarehouseQuery(query) => queries.push(query),
+            Fact::WarehouseQuery(query)
+            | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { query, .. }) => {
+                queries.push(query);
+            }
         }
     }
     let stamps: Vec<Stamp> = rows.iter().map(|row| Stamp::of(stream, row)).collect();
@@ -168,6 +220,7 @@ pub(crate) fn bind(
 impl Stamp {
     fn of(stream: i16, placed: &Placed) -> Self {
         let Placed { position, source, event, .. } = placed;
+        let (correction, of) = corrected(event).unzip();
         Self {
             occurred_at: event.occurred_at,
             id: event.id,
@@ -177,7 +230,24 @@ impl Stamp {
             index: position.index,
             derived: matches!(event.id.kind(), IdKind::Derived),
             source: *source,
+            correction,
+            of_at: of.map(|(at, _)| at),
+            of_id: of.map(|(_, id)| id),
         }
+    }
+}
+
+/// What an event corrects, and how; `None` for an event that corrects nothing.
+pub(crate) const fn corrected(event: &Event) -> Option<(Correction, EventIdentity)> {
+    match &event.fact {
+        Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, .. })
+        | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, .. }) => {
+            Some((Correction::Withdrawn, (event.occurred_at, *of)))
+        }
+        Fact::LakeAccessRestored(LakeAccessRestored { of, .. }) => {
+            Some((Correction::Restored, *of))
+        }
+        Fact::LakeAccess(_) | Fact::LakeInventory(_) | Fact::WarehouseQuery(_) => None,
     }
 }
 
@@ -192,10 +262,23 @@ pub(crate) fn counted(kind: EventTable, row: &PgRow) -> Result<Counted, StoreErr
 }
 
 fn read_counted(kind: EventTable, row: &PgRow) -> Result<Counted, sqlx::Error> {
-    let fact = match kind {
-        EventTable::LakeAccess => Fact::LakeAccess(Columns::read(row)?),
-        EventTable::LakeInventory => Fact::LakeInventory(Columns::read(row)?),
-        EventTable::WarehouseQuery => Fact::WarehouseQuery(Columns::read(row)?),
+    let fact = match (kind, read(row, "correction")?) {
+        (EventTable::LakeAccess, None) => Fact::LakeAccess(Columns::read(row)?),
+        (EventTable::LakeAccess, Some(Correction::Withdrawn)) => {
+            let (of, access) = (read(row, "of_id")?, Columns::read(row)?);
+            Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, access })
+        }
+        (EventTable::LakeAccess, Some(Correction::Restored)) => {
+            let of = (read(row, "of_at")?, read(row, "of_id")?);
+            Fact::LakeAccessRestored(LakeAccessRestored { of, access: Columns::read(row)? })
+        }
+        // The table allows no corrections of inventories, and no restored query.
+        (EventTable::LakeInventory, _) => Fact::LakeInventory(Columns::read(row)?),
+        (EventTable::WarehouseQuery, None) => Fact::WarehouseQuery(Columns::read(row)?),
+        (EventTable::WarehouseQuery, Some(_)) => {
+            let (of, query) = (read(row, "of_id")?, Columns::read(row)?);
+            Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, query })
+        }
     };
     Ok(Counted {
         position: position(row)?,
@@ -220,26 +303,31 @@ mod tests {
 
     #[test]
     fn the_statements_of_a_kind_name_the_columns_of_its_row_in_their_order() {
-        let Statements { copy, insert, select, select_noted } =
+        let Statements { copy, insert, without_original, select, select_noted } =
             statements(EventTable::LakeInventory);
         assert_eq!(
             copy,
             "copy lakegauge.lake_inventory (occurred_at, id, stream, epoch, sequence, index, \
-             derived, source, objects, bytes, bucket) from stdin (format binary)"
+             derived, source, correction, of_at, of_id, objects, bytes, bucket) from stdin (format binary)"
         );
         assert_eq!(
             insert,
             "insert into lakegauge.lake_inventory (occurred_at, id, stream, epoch, sequence, \
-             index, derived, source, objects, bytes, bucket) select part.* from \
-             unnest($1::timestamptz[], $2::uuid[], $3::smallint[], $4::integer[], $5::bigint[], \
-             $6::integer[], $7::boolean[], $8::smallint[], $9::bigint[], $10::bigint[], \
-             $11::text[]) as part on conflict do nothing returning epoch, sequence, index"
+             index, derived, source, correction, of_at, of_id, objects, bytes, bucket) select \
+             part.* from unnest($1::timestamptz[], $2::uuid[], $3::smallint[], $4::integer[], \
+             $5::bigint[], $6::integer[], $7::boolean[], $8::smallint[], $9::smallint[], \
+             $10::timestamptz[], $11::uuid[], $12::bigint[], $13::bigint[], $14::text[]) as part \
+             (occurred_at, id, stream, epoch, sequence, index, derived, source, correction, of_at, \
+             of_id, objects, bytes, bucket) on conflict do nothing returning epoch, sequence, index"
         );
         assert_eq!(
             select,
-            "select epoch, sequence, index, verdict, source, occurred_at, id, objects, bytes, \
-             bucket from lakegauge.lake_inventory"
+            "select epoch, sequence, index, verdict, source, occurred_at, id, correction, of_at, \
+             of_id, objects, bytes, bucket from lakegauge.lake_inventory"
         );
+        let same = "(original.objects, original.bytes, original.bucket) is not distinct from \
+                    (part.objects, part.bytes, part.bucket))";
+        assert!(without_original.ends_with(same), "{without_original}");
         assert!(select_noted.starts_with("select noted_epoch as epoch, "), "{select_noted}");
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     numbers::{bigint, integer},
-    rows::copy_buffer::CopyBuffer,
+    rows::{copy_buffer::CopyBuffer, kind::Correction},
     timestamptz::Timestamptz,
 };
 
@@ -105,6 +105,7 @@ fields! {
     Outcome as i16: |value| value.code().into(), |stored| known(stored, Self::from_code)?;
     Statement as i16: |value| value.code().into(), |stored| known(stored, Self::from_code)?;
     Reason as i16: |value| value.code().into(), |stored| known(stored, Self::from_code)?;
+    Correction as i16: |value| value.code().into(), |stored| known(stored, Self::from_code)?;
 }
 
 impl<T: ColumnValue> ColumnValue for Option<T> {

@@ -2,12 +2,36 @@
 
 use domain::{Event, Fact, Position, Side};
 
-/// A table of events.
+/// A table of events, and of what corrects them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EventTable {
     LakeAccess,
     LakeInventory,
     WarehouseQuery,
+}
+
+/// How a row corrects another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Correction {
+    Withdrawn,
+    Restored,
+}
+
+impl Correction {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Withdrawn => 0,
+            Self::Restored => 1,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Withdrawn),
+            1 => Some(Self::Restored),
+            _ => None,
+        }
+    }
 }
 
 /// An event, where it stands, and who sent it.
@@ -28,9 +52,11 @@ impl EventTable {
 
     pub(crate) const fn of(fact: &Fact) -> Self {
         match fact {
-            Fact::LakeAccess(_) => Self::LakeAccess,
+            Fact::LakeAccess(_) | Fact::LakeAccessWithdrawn(_) | Fact::LakeAccessRestored(_) => {
+                Self::LakeAccess
+            }
             Fact::LakeInventory(_) => Self::LakeInventory,
-            Fact::WarehouseQuery(_) => Self::WarehouseQuery,
+            Fact::WarehouseQuery(_) | Fact::WarehouseQueryWithdrawn(_) => Self::WarehouseQuery,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{error::StoreError, rows::columns::read, statement::Doing};
 
 /// Bits of a pair that hold the count; the other twelve hold the bucket, of which there are 3,840.
 const COUNT_BITS: u32 = 19;
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+const COUNT_MAX: i64 = (1 << COUNT_BITS) - 1;
 
 /// A window as the view of the archive gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) struct Sum {
     pub(crate) column: &'static str,
     /// Its name in what [`sums`] reads.
     name: &'static str,
-    pub(crate) of: fn(&WindowSums) -> u128,
+    pub(crate) of: fn(&WindowSums) -> i128,
 }
 
 const EVENTS: Sum = Sum { column: "events", name: "events", of: |sums| sums.events.into() };
@@ -86,7 +86,8 @@ pub(crate) struct StoredSketch {
 pub(crate) fn pack(sketch: &Sketch) -> StoredSketch {
     let mut pairs = Vec::with_capacity(sketch.iter().len());
     let mut bucket_max = 0;
-    for (bucket, mut count) in sketch.iter() {
+    // A window holds what was added without what was withdrawn, of which there is never more.
+    for (bucket, mut count) in sketch.iter().filter(|(_, count)| *count > 0) {
         bucket_max = bucket;
         while count > 0 {
             let part = count.min(COUNT_MAX);
@@ -98,13 +99,13 @@ pub(crate) fn pack(sketch: &Sketch) -> StoredSketch {
     StoredSketch { bucket_max, pairs: (pairs.len() != 1).then_some(pairs) }
 }
 
-fn pair(bucket: u32, count: u64) -> i32 {
+fn pair(bucket: u32, count: i64) -> i32 {
     let count = u32::try_from(count).expect("a part of a count has 19 bits");
     i32::try_from((bucket << COUNT_BITS) | count).expect("a bucket has twelve bits")
 }
 
 /// The other way.
-fn unpack(bucket_max: i16, events: u64, pairs: Option<Vec<i32>>) -> Result<Sketch, String> {
+fn unpack(bucket_max: i16, events: i64, pairs: Option<Vec<i32>>) -> Result<Sketch, String> {
     let bucket_max = u32::try_from(bucket_max).map_err(|_| "its bucket_max is below 0")?;
     let Some(pairs) = pairs else {
         return Ok([(bucket_max, events)].into_iter().collect());
@@ -112,10 +113,12 @@ fn unpack(bucket_max: i16, events: u64, pairs: Option<Vec<i32>>) -> Result<Sketc
     let mut sketch = Vec::with_capacity(pairs.len());
     for pair in pairs {
         let pair = u32::try_from(pair).map_err(|_| format!("its sketch has the pair {pair}"))?;
-        let count = u64::from(pair) & COUNT_MAX;
+        let count = i64::from(pair) & COUNT_MAX;
         sketch.push((pair >> COUNT_BITS, count));
     }
-    if sketch.last().map(|(bucket, _)| *bucket) != Some(bucket_max) {
+    // All of its events were withdrawn, or its last pair is the largest.
+    let ends_at = if events == 0 { 0 } else { u32::MAX };
+    if sketch.last().map_or(ends_at, |(bucket, _)| *bucket) != bucket_max {
         return Err(format!("its bucket_max is {bucket_max}, but its sketch ends elsewhere"));
     }
     Ok(sketch.into_iter().collect())
@@ -124,10 +127,10 @@ fn unpack(bucket_max: i16, events: u64, pairs: Option<Vec<i32>>) -> Result<Sketc
 /// What a window holds.
 pub(crate) fn sums(row: &PgRow) -> Result<WindowSums, String> {
     let text = |error: sqlx::Error| error.to_string();
-    let wide = |column: &str| read::<u128>(row, column).map_err(text);
+    let wide = |column: &str| read::<i128>(row, column).map_err(text);
     let narrow = |column: &str| {
         let number = wide(column)?;
-        u64::try_from(number).map_err(|_| format!("{column} is {number}"))
+        i64::try_from(number).map_err(|_| format!("{column} is {number}"))
     };
     let events = narrow("events")?;
     let bucket_max = read(row, "bucket_max").map_err(text)?;
@@ -177,7 +180,7 @@ mod tests {
             counts in prop::collection::btree_map(0..=bucket_of(u64::MAX), 1..(4 * COUNT_MAX), 1..20)
         ) {
             let sketch: Sketch = counts.iter().map(|(bucket, count)| (*bucket, *count)).collect();
-            let events: u64 = counts.values().sum();
+            let events: i64 = counts.values().sum();
             let StoredSketch { bucket_max, pairs } = pack(&sketch);
             prop_assert_eq!(unpack(bucket_max, events, pairs), Ok(sketch));
         }
@@ -185,12 +188,14 @@ mod tests {
 
     #[test]
     fn one_value_is_stored_without_an_array_and_a_count_of_any_size_has_room() {
-        let of = |counts: &[(u32, u64)]| pack(&counts.iter().copied().collect());
+        let of = |counts: &[(u32, i64)]| pack(&counts.iter().copied().collect());
         assert_eq!(of(&[(3_839, COUNT_MAX)]), StoredSketch { bucket_max: 3_839, pairs: None });
         let two = of(&[(7, COUNT_MAX + 1)]);
         assert_eq!(two.pairs, Some(vec![pair(7, COUNT_MAX), pair(7, 1)]));
         let all = BTreeMap::from([(5, 2), (9, 1)]);
         let many = pack(&all.into_iter().collect());
+        assert_eq!(of(&[]), StoredSketch { bucket_max: 0, pairs: Some(vec![]) });
+        assert_eq!(unpack(0, 0, Some(vec![])), Ok(Sketch::default()), "all were withdrawn");
         assert_eq!(many, StoredSketch { bucket_max: 9, pairs: Some(vec![pair(5, 2), pair(9, 1)]) });
     }
 

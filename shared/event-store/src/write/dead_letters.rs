@@ -16,7 +16,7 @@ use crate::{
     statement::Doing,
     stream_id::StreamId,
     timestamptz::Timestamptz,
-    write::{appended::Appended, batch::NewDeadLetter},
+    write::{appended::Appended, batch::NewDeadLetter, transaction::RefusedEvent},
 };
 
 /// Longest detail of a dead letter, in bytes. The detail may quote the refused bytes, which are
@@ -126,21 +126,19 @@ pub(crate) async fn counted_among(
 }
 
 /// Stores dead letters. One that is known (the same position in the same message) is a duplicate.
-///
-/// `refused` are rows that the server refused, with whether they were counted and the SQLSTATE.
 pub(crate) async fn append(
     connection: &mut PgConnection,
     stream: StreamId,
     letters: &[NewDeadLetter],
-    refused: &[(NewDeadLetter, bool, String)],
+    refused: &[RefusedEvent],
     appended: &mut Appended,
 ) -> Result<(), StoreError> {
     if letters.is_empty() && refused.is_empty() {
         return Ok(());
     }
-    let refused = refused.iter().map(|(letter, counted, sqlstate)| {
-        DeadLetterRow::of(stream, letter, *counted, Some(sqlstate))
-    });
+    let refused = refused
+        .iter()
+        .map(|row| DeadLetterRow::of(stream, &row.letter, row.counted, row.sqlstate.as_deref()));
     let rows = letters
         .iter()
         .map(|letter| DeadLetterRow::of(stream, letter, false, None))

@@ -3,6 +3,7 @@
 pub(crate) mod appended;
 pub(crate) mod batch;
 pub(crate) mod copy;
+pub(crate) mod corrections;
 pub(crate) mod dead_letters;
 pub(crate) mod insert;
 pub(crate) mod old_windows;

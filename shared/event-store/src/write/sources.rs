@@ -40,6 +40,11 @@ impl Sources {
         Some(number)
     }
 
+    /// The names that are known.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.numbers.keys().map(String::as_str)
+    }
+
     /// The numbers of those names that are known.
     pub fn known<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> BTreeSet<i16> {
         names.into_iter().filter_map(|name| self.numbers.get(name)).copied().collect()

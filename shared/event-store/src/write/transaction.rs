@@ -21,7 +21,7 @@ use crate::{
     write::{
         appended::Appended,
         batch::{Batch, NewDeadLetter},
-        copy, dead_letters, insert, samples, sources, verdicts, windows,
+        copy, corrections, dead_letters, insert, samples, sources, verdicts, windows,
         windows::{Following, WindowRows},
     },
 };
@@ -174,7 +174,7 @@ async fn insert_careful(
     batch: &Batch,
     rows: &[&Placed],
     appended: &mut Appended,
-) -> Result<Vec<(NewDeadLetter, bool, String)>, StoreError> {
+) -> Result<Vec<RefusedEvent>, StoreError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -187,7 +187,11 @@ async fn insert_careful(
         rows.iter().copied().partition(|row| is_counted(row));
     appended.duplicates += count(known.len());
     let mut new: BTreeMap<Position, &Event> = BTreeMap::new();
-    let mut refused = Vec::new();
+    let unfounded = corrections::unfounded(connection, batch.stream.id, &rows).await?;
+    let (unfounded, rows): (Vec<&Placed>, Vec<&Placed>) =
+        rows.iter().copied().partition(|row| unfounded.contains(&row.position));
+    let mut refused: Vec<RefusedEvent> =
+        unfounded.into_iter().map(RefusedEvent::unfounded).collect();
     for kind in EventTable::ALL {
         let of_kind: Vec<&Placed> =
             rows.iter().copied().filter(|row| EventTable::of(&row.event.fact) == kind).collect();
@@ -198,7 +202,9 @@ async fn insert_careful(
             let placed = of_kind[row.place];
             at_fault.insert(placed.position);
             let counted = !too_old.contains(&placed.position);
-            refused.push((letter_of(placed, row.message), counted, row.sqlstate));
+            let refusal = Refusal::whole(Reason::RefusedByDatabase, row.message);
+            let letter = letter_of(placed, refusal);
+            refused.push(RefusedEvent { letter, counted, sqlstate: Some(row.sqlstate) });
         }
         for row in of_kind {
             if inserted.contains(&row.position) {
@@ -210,7 +216,7 @@ async fn insert_careful(
         }
     }
     appended.inserted += count(new.len());
-    appended.refused = count(refused.len());
+    appended.refused = count(refused.iter().filter(|row| row.sqlstate.is_some()).count());
 
     let late: Vec<&Event> = new
         .iter()
@@ -231,15 +237,34 @@ async fn insert_careful(
     Ok(refused)
 }
 
+/// A row that does not get in, as the dead letter that it becomes.
+#[derive(Debug)]
+pub(crate) struct RefusedEvent {
+    pub(crate) letter: NewDeadLetter,
+    /// Whether metrics count it all the same.
+    pub(crate) counted: bool,
+    /// What PostgreSQL answered, if it was PostgreSQL that refused it.
+    pub(crate) sqlstate: Option<String>,
+}
+
+impl RefusedEvent {
+    /// A correction without the row that it corrects. It was not counted, because that needs a verdict.
+    fn unfounded(placed: &Placed) -> Self {
+        let detail = "the archive has no such event in this stream, or what it has says otherwise";
+        let refusal = Refusal::whole(Reason::NothingToCorrect, detail);
+        Self { letter: letter_of(placed, refusal), counted: false, sqlstate: None }
+    }
+}
+
 const fn following(batch: &Batch) -> Following<'_> {
     Following { ladder: &batch.ladder, broker_ns: batch.after.broker_ns }
 }
 
-fn letter_of(placed: &Placed, message: String) -> NewDeadLetter {
+fn letter_of(placed: &Placed, refusal: Refusal) -> NewDeadLetter {
     NewDeadLetter {
         position: placed.position,
         broker_ns: placed.broker_ns,
-        refusal: Refusal::whole(Reason::RefusedByDatabase, message),
+        refusal,
         bytes: wire::json::encode_line(&placed.event).into_bytes(),
         header_bytes: 0,
         identity: Some(placed.event.identity()),

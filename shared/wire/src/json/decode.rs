@@ -6,8 +6,9 @@
 use std::{borrow::Cow, fmt};
 
 use domain::{
-    Event, EventId, EventIdentity, Fact, LakeAccess, LakeInventory, Operation, Outcome, Reason,
-    Refusal, Statement, Timestamp, WarehouseQuery, accept,
+    Event, EventId, EventIdentity, Fact, LakeAccess, LakeAccessRestored, LakeAccessWithdrawn,
+    LakeInventory, Operation, Outcome, Reason, Refusal, Statement, Timestamp, WarehouseQuery,
+    WarehouseQueryWithdrawn, accept,
 };
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use uuid::Uuid;
@@ -117,6 +118,20 @@ impl<'a> Values<'a> {
             EventType::LakeAccess => Fact::LakeAccess(self.lake_access()?),
             EventType::LakeInventory => Fact::LakeInventory(self.lake_inventory()?),
             EventType::WarehouseQuery => Fact::WarehouseQuery(self.warehouse_query()?),
+            EventType::LakeAccessWithdrawn => Fact::LakeAccessWithdrawn(LakeAccessWithdrawn {
+                of: self.uuid(Field::OfId)?,
+                access: self.lake_access()?,
+            }),
+            EventType::LakeAccessRestored => Fact::LakeAccessRestored(LakeAccessRestored {
+                of: (self.time(Field::OfOccurredAt)?, self.uuid(Field::OfId)?),
+                access: self.lake_access()?,
+            }),
+            EventType::WarehouseQueryWithdrawn => {
+                Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn {
+                    of: self.uuid(Field::OfId)?,
+                    query: self.warehouse_query()?,
+                })
+            }
         };
         let elsewhere = (self.present & !set(kind.fields())).count_ones();
         let fields_ignored = self.unknown.saturating_add(elsewhere);
@@ -179,13 +194,15 @@ impl<'a> Values<'a> {
     }
 
     fn id(&self) -> Result<Option<EventId>, Refusal> {
-        self.optional(Field::Id, |values, field| {
-            let text = values.text(field)?;
-            let uuid = Some(text).filter(|text| text.len() == UUID_TEXT_BYTES);
-            let uuid = uuid.and_then(|text| Uuid::try_parse(text).ok());
-            let uuid = uuid.ok_or_else(|| wrong(field, format!("{} is no UUID", quote(text))))?;
-            Ok(EventId::from_bytes(uuid.into_bytes()))
-        })
+        self.optional(Field::Id, Self::uuid)
+    }
+
+    fn uuid(&self, field: Field) -> Result<EventId, Refusal> {
+        let text = self.text(field)?;
+        let uuid = Some(text).filter(|text| text.len() == UUID_TEXT_BYTES);
+        let uuid = uuid.and_then(|text| Uuid::try_parse(text).ok());
+        let uuid = uuid.ok_or_else(|| wrong(field, format!("{} is no UUID", quote(text))))?;
+        Ok(EventId::from_bytes(uuid.into_bytes()))
     }
 
     fn time(&self, field: Field) -> Result<Timestamp, Refusal> {
@@ -448,7 +465,7 @@ mod tests {
                 "type",
                 "\"lake.acess\"",
                 Reason::UnknownType,
-                "is none of lake.access, lake.inventory, warehouse.query; the nearest is lake.access",
+                "lake.access.restored, warehouse.query.withdrawn; the nearest is lake.access",
             ),
             ("id", "\"7\"", Reason::WrongField, "\"7\" is no UUID"),
             (

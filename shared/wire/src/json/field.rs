@@ -55,6 +55,8 @@ fields! {
     CacheHit = 22, "cache_hit";
     Fingerprint = 23, "fingerprint";
     Verdict = 24, "verdict";
+    OfId = 25, "of_id";
+    OfOccurredAt = 26, "of_occurred_at";
 }
 
 /// How many fields there are.
@@ -71,11 +73,21 @@ pub(super) enum EventType {
     LakeAccess,
     LakeInventory,
     WarehouseQuery,
+    LakeAccessWithdrawn,
+    LakeAccessRestored,
+    WarehouseQueryWithdrawn,
 }
 
 impl EventType {
     /// Every type.
-    pub(super) const ALL: &[Self] = &[Self::LakeAccess, Self::LakeInventory, Self::WarehouseQuery];
+    pub(super) const ALL: &[Self] = &[
+        Self::LakeAccess,
+        Self::LakeInventory,
+        Self::WarehouseQuery,
+        Self::LakeAccessWithdrawn,
+        Self::LakeAccessRestored,
+        Self::WarehouseQueryWithdrawn,
+    ];
 
     /// The value of `type`.
     pub(super) const fn name(self) -> &'static str {
@@ -83,6 +95,9 @@ impl EventType {
             Self::LakeAccess => "lake.access",
             Self::LakeInventory => "lake.inventory",
             Self::WarehouseQuery => "warehouse.query",
+            Self::LakeAccessWithdrawn => "lake.access.withdrawn",
+            Self::LakeAccessRestored => "lake.access.restored",
+            Self::WarehouseQueryWithdrawn => "warehouse.query.withdrawn",
         }
     }
 
@@ -94,7 +109,11 @@ impl EventType {
     /// The field that holds the time of the event.
     pub(super) const fn time_field(self) -> Field {
         match self {
-            Self::LakeAccess | Self::WarehouseQuery => Field::OccurredAt,
+            Self::LakeAccess
+            | Self::WarehouseQuery
+            | Self::LakeAccessWithdrawn
+            | Self::LakeAccessRestored
+            | Self::WarehouseQueryWithdrawn => Field::OccurredAt,
             Self::LakeInventory => Field::AsOf,
         }
     }
@@ -123,6 +142,55 @@ impl EventType {
                 Field::Type,
                 Field::Id,
                 Field::OccurredAt,
+                Field::Warehouse,
+                Field::Database,
+                Field::Statement,
+                Field::QueuedUs,
+                Field::ExecutedUs,
+                Field::RowsProcessed,
+                Field::RowsReturned,
+                Field::BytesScanned,
+                Field::CacheHit,
+                Field::Outcome,
+                Field::Principal,
+                Field::Fingerprint,
+            ],
+            Self::LakeAccessWithdrawn => &[
+                Field::Type,
+                Field::Id,
+                Field::OccurredAt,
+                Field::OfId,
+                Field::Bucket,
+                Field::Key,
+                Field::Operation,
+                Field::Bytes,
+                Field::ObjectBytes,
+                Field::Sequencer,
+                Field::DurationUs,
+                Field::Outcome,
+                Field::Principal,
+            ],
+            Self::LakeAccessRestored => &[
+                Field::Type,
+                Field::Id,
+                Field::OccurredAt,
+                Field::OfId,
+                Field::OfOccurredAt,
+                Field::Bucket,
+                Field::Key,
+                Field::Operation,
+                Field::Bytes,
+                Field::ObjectBytes,
+                Field::Sequencer,
+                Field::DurationUs,
+                Field::Outcome,
+                Field::Principal,
+            ],
+            Self::WarehouseQueryWithdrawn => &[
+                Field::Type,
+                Field::Id,
+                Field::OccurredAt,
+                Field::OfId,
                 Field::Warehouse,
                 Field::Database,
                 Field::Statement,
