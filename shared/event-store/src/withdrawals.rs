@@ -1,9 +1,10 @@
 //! What has to be said to withdraw a source, by the rows at one moment; and the record of it.
 
-use domain::{Event, Side, Timestamp};
+use domain::{Event, Side, Stream, Timestamp, verdict::VerdictProgress};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use crate::{
+    checkpoint,
     error::StoreError,
     numbers::{signed, unsigned},
     read::view::ArchiveView,
@@ -136,26 +137,6 @@ impl ArchiveView {
                 Ok(event)
             })
             .collect()
-    }
-
-    /// How many corrections of the stream are archived, but not counted yet: their verdicts are on
-    /// their way.
-    ///
-    /// # Errors
-    ///
-    /// The database failed.
-    pub async fn uncounted_corrections(&mut self) -> Result<u64, StoreError> {
-        let sql = format!(
-            "select count(*) from lakegauge.{} where correction is not null and stream = $1 \
-             and noted_sequence is null",
-            EventTable::with_windows(self.stream().side).table()
-        );
-        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(self.stream.id)
-            .fetch_one(&mut self.connection)
-            .await
-            .doing(DOING)?;
-        unsigned(rows)
     }
 
     fn number_of(&self, of: &SourceRange) -> Option<i16> {
@@ -342,6 +323,23 @@ impl Withdrawals {
         .await
         .doing("noting a withdrawal")?;
         unsigned(number)
+    }
+
+    /// How far a stream is archived, and its verdicts are counted: one look at its checkpoint. `None`
+    /// where nothing of the stream was ever archived.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn progress(
+        &mut self,
+        stream: Stream,
+    ) -> Result<Option<VerdictProgress>, StoreError> {
+        let Some(stream) = StreamId::find(&mut self.connection, &stream.to_string()).await? else {
+            return Ok(None);
+        };
+        let checkpoint = checkpoint::load(&mut self.connection, stream).await?;
+        Ok(checkpoint.map(|checkpoint| checkpoint.verdicts()))
     }
 
     /// Notes that everything was withdrawn, and how many events it were.

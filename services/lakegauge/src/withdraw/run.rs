@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use bus::{Bus, BusSettings, Publisher, PublisherLimits, Topology};
 use domain::{Event, Fact, Side, Stream};
 use event_store::{ArchiveView, SourceRange, StoreSettings, Withdrawable, Withdrawals};
@@ -74,7 +75,7 @@ pub(super) async fn withdraw(
     let (mut withdrawn, mut left) = (0, 0);
     for Meant { stream, .. } in meant {
         let mut withdrawing = Withdrawing::new(&broker, bus, &store, stream);
-        withdrawn += withdrawing.run(range).await?;
+        withdrawn += withdrawing.run(range, &mut record).await?;
         left += withdrawing.left(range).await?;
     }
     if left > 0 {
@@ -157,11 +158,11 @@ impl<'a> Withdrawing<'a> {
 
     /// Withdraws, and then restores what came too late to be restored with it, until nothing is left
     /// of that. How many events were withdrawn.
-    async fn run(&mut self, range: &SourceRange) -> anyhow::Result<u64> {
+    async fn run(&mut self, range: &SourceRange, record: &mut Withdrawals) -> anyhow::Result<u64> {
         let mut view = ArchiveView::open(self.store, self.stream).await?;
         view.begin_withdrawal(range).await?;
         let (withdrawn, _) = self.publish(view).await?;
-        self.counted().await?;
+        self.counted(record).await?;
         while self.stream.side == Side::Lake {
             let mut view = ArchiveView::open(self.store, self.stream).await?;
             view.begin_restoration().await?;
@@ -169,7 +170,7 @@ impl<'a> Withdrawing<'a> {
             if restored == 0 {
                 break;
             }
-            self.counted().await?;
+            self.counted(record).await?;
         }
         Ok(withdrawn)
     }
@@ -199,26 +200,29 @@ impl<'a> Withdrawing<'a> {
     }
 
     /// Waits until everything that was published is archived and counted, and says so meanwhile.
-    async fn counted(&self) -> anyhow::Result<()> {
+    async fn counted(&self, record: &mut Withdrawals) -> anyhow::Result<()> {
         let until = self.stored.load(Ordering::Relaxed);
         let since = self.clock.monotonic();
-        let mut said = since;
+        let (mut said, mut given) = (since, None);
         loop {
-            let mut view = ArchiveView::open(self.store, self.stream).await?;
-            let archived = view.checkpoint().map_or(0, |checkpoint| checkpoint.mark.sequence);
-            let uncounted = view.uncounted_corrections().await?;
-            if archived >= until && uncounted == 0 {
-                return Ok(());
+            let progress = record.progress(self.stream).await?.context("nothing is archived")?;
+            if progress.sequence >= until {
+                // Of the moment when the last correction was judged: others come all the time.
+                let given = *given.get_or_insert(progress.given);
+                if progress.noted >= given {
+                    return Ok(());
+                }
             }
             let now = self.clock.monotonic();
             if now - said >= SAY {
                 said = now;
                 eprintln!(
-                    "{}: waiting for the archiver for {} s: it is at message {archived} of {until}, \
-                     {} corrections are not counted yet",
+                    "{}: waiting for the archiver for {} s: it is at message {} of {until}, and {} \
+                     verdicts are not counted yet",
                     self.stream,
                     (now - since).as_secs(),
-                    number(uncounted)
+                    progress.sequence,
+                    number(progress.waiting())
                 );
             }
             tokio::time::sleep(LOOK).await;
