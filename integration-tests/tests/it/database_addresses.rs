@@ -229,7 +229,7 @@ async fn an_older_schema_asks_for_migrating_and_a_newer_one_for_the_newer_releas
              values (99991231235959, 'later', '\\x00')",
         )
         .unwrap();
-    let said = ["migrated by a newer release (version 99991231235959): run that one"];
+    let said = ["migrated by a newer release (version 99991231235959): run that release"];
     refuses(&["migrate"], &newer.url_as(OWNER), 1, &said);
     for words in &TOOLS[1..] {
         refuses(words, &newer.reader_url(), 1, &said);

@@ -217,8 +217,8 @@ async fn letters_of_one_reason_are_dropped_together_and_the_others_stay_open() {
     let open = here.ends(0, &["list"], "");
     assert!(open.lines().all(|line| line.contains(" item 0  test  ")), "with its source: {open}");
     let drop = ["drop", "--all", "--reason", "undecodable", "--note", "from a test"];
-    assert_eq!(here.ends(0, &drop, ""), "dropped 5 letters\n");
-    assert_eq!(here.ends(0, &drop, ""), "dropped 0 letters\n");
+    assert_eq!(here.ends(0, &drop, ""), "dropped 5 dead letters\n");
+    assert_eq!(here.ends(0, &drop, ""), "dropped 0 dead letters\n");
     let reasons: Vec<Value> = here.list(&[]).iter().map(|it| it["reason"].clone()).collect();
     assert_eq!(reasons, ["future_dated"]);
     let closed = here.list(&["--closed"]);
@@ -246,7 +246,7 @@ async fn a_row_that_the_database_refused_comes_in_with_its_windows_and_is_counte
     let number = letter["number"].to_string();
 
     let said = here.ends(1, &["retry", &number], "");
-    assert!(said.contains("refuses it still (23514)"), "{said}");
+    assert!(said.contains("still refuses it (23514)"), "{said}");
     // Folded from the archive, its letter stands for it.
     here.rebuild().await;
     assert_eq!(here.pipeline.shown().await.unwrap()[1], 3.0);

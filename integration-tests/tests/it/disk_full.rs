@@ -135,7 +135,7 @@ async fn a_full_disk_of_the_broker_is_told_by_every_service_and_nothing_is_lost_
     });
     told.await.unwrap();
     let found = pipeline.tool(["doctor"], &pipeline.database.reader_url()).unwrap();
-    assert!(found.stdout.contains("stream LAKE_0 takes nothing"), "{}", found.stdout);
+    assert!(found.stdout.contains("stream LAKE_0 stores nothing"), "{}", found.stdout);
     let log = simulator.process.log();
     assert_eq!(
         log.matches("publishing waits").count(),
