@@ -12,6 +12,8 @@ pub struct Parsed {
     pub ignored: u64,
     /// Records that can't be read.
     pub refused: Vec<RefusedRecord>,
+    /// How many records there were.
+    pub(crate) records: usize,
 }
 
 /// A record that can't be read. It becomes a dead letter and hinders no other.
@@ -36,19 +38,19 @@ impl Parsed {
     /// Adds what became of the next record of a report: an event, nothing that counts, or why it
     /// can't be read.
     pub fn add(&mut self, side: Side, read: Result<Option<Event>, Refusal>, record: &[u8]) {
+        self.add_all(side, read.map(Vec::from_iter), record);
+    }
+
+    /// The same for a record that may be several events.
+    pub fn add_all(&mut self, side: Side, read: Result<Vec<Event>, Refusal>, record: &[u8]) {
         match read {
-            Ok(Some(event)) => self.events.push(event),
-            Ok(None) => self.ignored = self.ignored.saturating_add(1),
+            Ok(events) if events.is_empty() => self.ignored = self.ignored.saturating_add(1),
+            Ok(events) => self.events.extend(events),
             Err(refusal) => {
-                let (index, bytes) = (self.records(), Bytes::copy_from_slice(record));
+                let (index, bytes) = (self.records, Bytes::copy_from_slice(record));
                 self.refused.push(RefusedRecord { side, index, refusal, bytes });
             }
         }
-    }
-
-    /// How many records there were.
-    pub fn records(&self) -> usize {
-        let ignored = usize::try_from(self.ignored).unwrap_or(usize::MAX);
-        ignored.saturating_add(self.events.len()).saturating_add(self.refused.len())
+        self.records = self.records.saturating_add(1);
     }
 }

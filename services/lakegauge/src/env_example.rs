@@ -142,6 +142,7 @@ mod tests {
         "COLLECT_HTTP_ADDR",
         "COLLECT_TOKEN",
         "COLLECT_SOURCE",
+        "COLLECT_S3_REPORTS",
         "COLLECT_BODY_BYTES_MAX",
         "COLLECT_ACK_WAIT_MS",
     ];

@@ -93,7 +93,8 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
     },
     ServiceCommand {
         path: &["collect", "http"],
-        about: "Receive event notifications of object stores (AWS S3, MinIO, RustFS) over HTTP",
+        about: "Receive over HTTP what lakes and warehouses report: S3 events, audit records, \
+                queries of Trino",
         service: Service { name: "collector", version: VERSION, admin_addr: "127.0.0.1:8015" },
         settings: collector::http::Config::table,
         load: |settings| drop(collector::http::Config::load(settings)),

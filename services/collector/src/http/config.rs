@@ -5,6 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use bus::service::BusConfig;
 use service_kit::Secret;
 
+use crate::sources::S3Sources;
+
 service_kit::settings! {
     /// What the receiver is told.
     #[derive(Clone, Debug)]
@@ -23,6 +25,11 @@ service_kit::settings! {
         /// Name of the source: part of the subject, and who sent an event in the archive.
         #[setting(COLLECT_SOURCE, "source", default = "s3")]
         pub(crate) source: String = parse_by(wire::source_name),
+        /// What S3 stores report through: events (notifications only), events-and-audit (changes by
+        /// notifications, reads and failures by audit records), audit (everything by audit records;
+        /// used space is then not known of uploads in parts and of copies).
+        #[setting(COLLECT_S3_REPORTS, "s3-reports", default = "events")]
+        pub(crate) s3_reports: S3Sources = choice(&S3Sources::CHOICES),
         /// Bytes that a request may have, unpacked.
         #[setting(COLLECT_BODY_BYTES_MAX, "body-bytes-max", default = "8388608")]
         pub(crate) body_bytes_max: usize,

@@ -3,7 +3,7 @@
 //! 2xx only after the broker has stored everything of a request; 503 with `Retry-After` while it is
 //! away or full, so that the sender keeps it and tries again; 4xx for what no repetition mends.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -21,11 +21,7 @@ use super::{
     body,
     metrics::RequestMetrics,
 };
-use crate::{
-    metrics::CollectorMetrics,
-    outlet::Outlet,
-    sources::{REPORTS, Report},
-};
+use crate::{metrics::CollectorMetrics, outlet::Outlet, sources::Report};
 
 /// What every request needs.
 #[derive(Debug)]
@@ -40,15 +36,16 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// The routes, one for each kind of report.
-    pub(crate) fn routes(self) -> Router {
+    /// The routes, one for each of these kinds of report.
+    pub(crate) fn routes(self, reports: &[Report]) -> Router {
         let requests = self.requests.clone();
         // Some senders can be told to put instead of to post; it means the same.
         let methods = MethodFilter::POST.or(MethodFilter::PUT);
+        let not_found = not_found(reports);
         let mut router = Router::new();
-        for report in REPORTS {
+        for &report in reports {
             let take = move |State(receiver): State<Arc<Self>>, headers: HeaderMap, body: Body| async move {
-                match receiver.take(report, &headers, body).await {
+                match receiver.take(&report, &headers, body).await {
                     Ok(stored) => stored.into_response(),
                     Err(not_taken) => not_taken.into_response(),
                 }
@@ -56,7 +53,7 @@ impl Receiver {
             router = router.route(report.path, on(methods, take));
         }
         router
-            .fallback(async || NotTaken(StatusCode::NOT_FOUND, not_found()))
+            .fallback(move || ready(NotTaken(StatusCode::NOT_FOUND, not_found.clone())))
             .method_not_allowed_fallback(async || {
                 let why = "reports are posted here: POST, or PUT";
                 NotTaken(StatusCode::METHOD_NOT_ALLOWED, why.to_owned())
@@ -94,7 +91,9 @@ impl Receiver {
             NotTaken(StatusCode::SERVICE_UNAVAILABLE, why)
         })?;
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        // Some senders can only be given the whole value of the header, others only the token.
+        let given = given.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+        let given = given.unwrap_or_default();
         if blake3::hash(given.trim().as_bytes()) == blake3::hash(token.as_bytes()) {
             return Ok(());
         }
@@ -111,8 +110,8 @@ async fn count(State(requests): State<RequestMetrics>, request: Request, next: N
 }
 
 /// Where reports can be posted.
-fn not_found() -> String {
+fn not_found(reports: &[Report]) -> String {
     let paths: String =
-        REPORTS.iter().map(|report| format!("\n{}  {}", report.path, report.what)).collect();
+        reports.iter().map(|report| format!("\n{}  {}", report.path, report.what)).collect();
     format!("nothing is received at this path; reports are posted to{paths}")
 }

@@ -8,7 +8,7 @@ use service_kit::{Context, http};
 use wire::Subjects;
 
 use super::{config::Config, metrics::RequestMetrics, receiver::Receiver};
-use crate::{metrics::CollectorMetrics, outlet::Outlet, sources::REPORTS};
+use crate::{metrics::CollectorMetrics, outlet::Outlet};
 
 /// Receives until it is told to drain.
 ///
@@ -40,8 +40,9 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         requests,
         clock: context.clock.clone(),
     };
-    http::serve_as_given(listener, receiver.routes());
-    let paths: Vec<&str> = REPORTS.iter().map(|report| report.path).collect();
+    let reports = config.s3_reports.reports();
+    http::serve_as_given(listener, receiver.routes(&reports));
+    let paths: Vec<&str> = reports.iter().map(|report| report.path).collect();
     tracing::info!(address = %config.http_addr, ?paths, "reports are received");
     context.not_ready.open();
     tokio::select! {

@@ -18,6 +18,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::{s3_key, undecodable::undecodable};
 use crate::parsed::{Parsed, UnreadableReport};
 
 #[derive(Deserialize)]
@@ -93,18 +94,32 @@ struct Object<'a> {
 ///
 /// The body is no notification at all.
 pub fn parse(body: &[u8]) -> Result<Parsed, UnreadableReport> {
+    parse_counted(body, |_| true)
+}
+
+/// Reads a notification of a store whose audit records are the source of what only reads: such
+/// records are ignored here, so that none counts twice.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn parse_changes(body: &[u8]) -> Result<Parsed, UnreadableReport> {
+    parse_counted(body, |name| !name.starts_with("ObjectAccessed:"))
+}
+
+fn parse_counted(body: &[u8], counts: impl Fn(&str) -> bool) -> Result<Parsed, UnreadableReport> {
     let read: Body<'_> =
         serde_json::from_slice(body).map_err(|error| no_notification(&error.to_string()))?;
     let Some(records) = read.records else {
         return if read.test.is_some() {
-            Ok(Parsed { ignored: 1, ..Parsed::default() })
+            Ok(Parsed { ignored: 1, records: 1, ..Parsed::default() })
         } else {
             Err(no_notification("it has no Records"))
         };
     };
     let mut parsed = Parsed::default();
     for raw in records {
-        parsed.add(Side::Lake, record(raw), raw.get().as_bytes());
+        parsed.add(Side::Lake, record(raw, &counts), raw.get().as_bytes());
     }
     Ok(parsed)
 }
@@ -114,21 +129,20 @@ fn no_notification(why: &str) -> UnreadableReport {
     UnreadableReport(format!("{form}: {why}"))
 }
 
-/// The event of a record; `None` for a kind that is no request to an object.
-fn record(raw: &RawValue) -> Result<Option<Event>, Refusal> {
-    let record: Record<'_> = serde_json::from_str(raw.get())
-        .map_err(|error| Refusal::whole(Reason::Undecodable, error.to_string()))?;
+/// The event of a record; `None` for a kind that is no request to an object, or does not count.
+fn record(raw: &RawValue, counts: impl Fn(&str) -> bool) -> Result<Option<Event>, Refusal> {
+    let record: Record<'_> =
+        serde_json::from_str(raw.get()).map_err(|error| undecodable(&error))?;
     let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
-    let Some(change) = Change::of(name) else { return Ok(None) };
+    let Some(change) = Change::of(name).filter(|_| counts(name)) else { return Ok(None) };
     let occurred_at = wire::json::parse_time(&record.event_time).ok_or_else(|| {
         let detail = format!("{} is no time of RFC 3339", record.event_time);
         Refusal::of_field(Reason::WrongField, "eventTime", detail)
     })?;
     let object = &record.s3.object;
-    let version = object.version_id.as_deref().filter(|version| !matches!(*version, "" | "null"));
     let fact = LakeAccess {
         bucket: record.s3.bucket.name.to_string(),
-        key: stored_key(&object.key, version)?,
+        key: s3_key::of_version(&decoded(&object.key)?, object.version_id.as_deref()),
         operation: change.operation,
         bytes: transferred(&record, change),
         object_bytes: change.writes.then(|| object.size.unwrap_or(0)),
@@ -189,19 +203,14 @@ fn transferred(record: &Record<'_>, change: Change) -> u64 {
     }
 }
 
-/// The key as people write it. Versions are stored side by side, so each is an object of its own: a
-/// delete marker is a new version and frees nothing, a version that is deleted frees its own bytes.
-fn stored_key(encoded: &str, version: Option<&str>) -> Result<String, Refusal> {
-    let spaced = encoded.replace('+', " ");
-    let key = percent_decode_str(&spaced).decode_utf8();
-    let key = key.map_err(|_| {
+/// The key as people write it.
+fn decoded(key: &str) -> Result<String, Refusal> {
+    let spaced = key.replace('+', " ");
+    let key = percent_decode_str(&spaced).decode_utf8().map_err(|_| {
         let detail = "its percent-encoding is no UTF-8";
         Refusal::of_field(Reason::WrongField, "s3.object.key", detail)
     })?;
-    Ok(match version {
-        Some(version) => format!("{key}?versionId={version}"),
-        None => key.into_owned(),
-    })
+    Ok(key.into_owned())
 }
 
 /// From what tells a request from every other: a notification that comes again has the same id.
@@ -291,6 +300,15 @@ mod tests {
         for name in ["s3:Replication:OperationCompletedReplication", "s3:Scanner:ManyVersions"] {
             assert_eq!(read(&[record_of(name)]).ignored, 1, "{name}");
         }
+    }
+
+    #[test]
+    fn where_audit_records_tell_of_reads_only_changes_count() {
+        let names = ["ObjectCreated:Put", "s3:ObjectAccessed:Get", "s3:ObjectRemoved:Delete"];
+        let records: Vec<Value> = names.into_iter().map(record_of).collect();
+        let body = json!({ "Records": records }).to_string();
+        let parsed = parse_changes(body.as_bytes()).unwrap();
+        assert_eq!((parsed.events.len(), parsed.ignored), (2, 1));
     }
 
     #[test]

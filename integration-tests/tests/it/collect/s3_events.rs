@@ -1,42 +1,16 @@
-//! What a store reports over HTTP is counted and archived once, however often it comes, and is
-//! answered with 2xx only once it is stored.
-
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Notifications of S3 events.
 
 use std::io::Write as _;
 
 use flate2::{Compression, write::GzEncoder};
-use integration_tests::http::{self, Answer};
-use integration_tests::pipeline::{Part, Pipeline};
-use integration_tests::ports::free_port;
-use integration_tests::process::Process;
+use integration_tests::http;
+use integration_tests::pipeline::Pipeline;
 use integration_tests::waiting::until;
 use serde_json::{Value, json};
 
-const TOKEN: &str = "a long word that only the store knows";
+use super::{Collector, pipeline};
 
-struct Collector {
-    service: Process,
-    port: u16,
-}
-
-impl Collector {
-    async fn start(pipeline: &mut Pipeline) -> Self {
-        let port = free_port().unwrap();
-        let address = format!("127.0.0.1:{port}");
-        let words = ["collect", "http", "--http-addr", &address, "--token", TOKEN];
-        let short = ["--ack-wait-ms", "1000", "--source", "store-one"];
-        let service = pipeline.spawn_tool(&[&words[..], &short].concat()).unwrap();
-        service.ready().await.unwrap();
-        Self { service, port }
-    }
-
-    fn post(&self, body: &[u8], more: &[(&str, &str)]) -> Answer {
-        let bearer = format!("Bearer {TOKEN}");
-        let headers = [&[("authorization", bearer.as_str())], more].concat();
-        http::post(self.port, "/s3-events", &headers, body).unwrap()
-    }
-}
+const S3_EVENTS: &str = "/s3-events";
 
 /// A record as AWS writes it.
 fn record(name: &str, key: &str, size: u64, sequencer: u64) -> Value {
@@ -64,13 +38,6 @@ fn archived(pipeline: &Pipeline, what: &str) -> String {
     pipeline.database.sql(&sql).unwrap().concat()
 }
 
-async fn pipeline() -> Pipeline {
-    let mut pipeline = Pipeline::start(&[]).await.unwrap();
-    pipeline.run(Part::Archiver).unwrap();
-    pipeline.run(Part::Aggregator).unwrap();
-    pipeline
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_store_reports_is_counted_once_however_often_it_comes() {
     let mut pipeline = pipeline().await;
@@ -79,7 +46,7 @@ async fn what_a_store_reports_is_counted_once_however_often_it_comes() {
     let puts: Vec<Value> = (0..50)
         .map(|number| record("ObjectCreated:Put", &format!("a/{number}"), 1_000, number))
         .collect();
-    let stored = collector.post(&batch(&puts), &[]);
+    let stored = collector.post(S3_EVENTS, &batch(&puts), &[]);
     assert_eq!(stored.status, 200, "{stored:?}");
     let said: Value = serde_json::from_str(&stored.body).unwrap();
     assert_eq!(said, json!({ "published": 50, "ignored": 0, "refused": [] }));
@@ -92,10 +59,10 @@ async fn what_a_store_reports_is_counted_once_however_often_it_comes() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&batch(&again)).unwrap();
     let packed = encoder.finish().unwrap();
-    let stored = collector.post(&packed, &[("content-encoding", "gzip")]);
+    let stored = collector.post(S3_EVENTS, &packed, &[("content-encoding", "gzip")]);
     assert_eq!(stored.status, 200, "{stored:?}");
     let test = br#"{"Service":"Amazon S3","Event":"s3:TestEvent","Bucket":"raw"}"#;
-    assert_eq!(collector.post(test, &[]).status, 200);
+    assert_eq!(collector.post(S3_EVENTS, test, &[]).status, 200);
 
     pipeline.rest().await.unwrap();
     let [used_gb, accesses, ..] = pipeline.shown().await.unwrap();
@@ -116,7 +83,7 @@ async fn a_bad_record_is_a_dead_letter_with_its_bytes_and_hinders_no_other() {
         "bucket": "b", "key": "k", "operation": "write", "bytes": 1, "duration_us": 1,
         "outcome": "ok", "principal": "p" });
     let records = [json!({ "what": 1 }), smuggled, good.clone()];
-    let stored = collector.post(&batch(&records), &[]);
+    let stored = collector.post(S3_EVENTS, &batch(&records), &[]);
     let said: Value = serde_json::from_str(&stored.body).unwrap();
     assert_eq!(
         (stored.status, &said["published"], &said["refused"][0]["index"]),
@@ -132,14 +99,14 @@ async fn a_bad_record_is_a_dead_letter_with_its_bytes_and_hinders_no_other() {
 
     // What nobody may send, or can't be taken at all, leaves nothing.
     let refused = |headers: &[(&str, &str)], body: &[u8]| {
-        http::post(collector.port, "/s3-events", headers, body).unwrap().status
+        http::post(collector.port, S3_EVENTS, headers, body).unwrap().status
     };
     assert_eq!(refused(&[], &batch(std::slice::from_ref(&good))), 401);
     assert_eq!(refused(&[("authorization", "Bearer wrong")], &batch(&[good])), 401);
-    assert_eq!(collector.post(b"{}", &[]).status, 400);
-    assert_eq!(collector.post(b"{", &[("content-encoding", "br")]).status, 415);
-    assert_eq!(collector.post(&vec![b' '; 9 << 20], &[]).status, 413);
-    assert_eq!(http::get(collector.port, "/s3-events").unwrap().0, 405);
+    assert_eq!(collector.post(S3_EVENTS, b"{}", &[]).status, 400);
+    assert_eq!(collector.post(S3_EVENTS, b"{", &[("content-encoding", "br")]).status, 415);
+    assert_eq!(collector.post(S3_EVENTS, &vec![b' '; 9 << 20], &[]).status, 413);
+    assert_eq!(http::get(collector.port, S3_EVENTS).unwrap().0, 405);
     let elsewhere = http::post(collector.port, "/elsewhere", &[], b"{}").unwrap();
     assert_eq!(elsewhere.status, 404);
     assert!(elsewhere.body.contains("/s3-events  S3 event"), "{elsewhere:?}");
@@ -152,17 +119,18 @@ async fn while_the_broker_is_away_the_sender_keeps_it_and_nothing_is_lost_or_dou
     let mut pipeline = pipeline().await;
     let collector = Collector::start(&mut pipeline).await;
     let first = batch(&[record("ObjectCreated:Put", "a", 7, 1)]);
-    assert_eq!(collector.post(&first, &[]).status, 200);
+    assert_eq!(collector.post(S3_EVENTS, &first, &[]).status, 200);
     pipeline.nats.kill();
     let second = batch(&[record("ObjectCreated:Put", "b", 5, 2)]);
-    let answer = collector.post(&second, &[]);
+    let answer = collector.post(S3_EVENTS, &second, &[]);
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.head.to_lowercase().contains("retry-after: 5"), "{answer:?}");
     let failing = until("not ready", async || Ok(collector.service.get("/readyz")?.0 == 503));
     failing.await.unwrap();
     pipeline.nats.restart().await.unwrap();
     // The sender does what it was told.
-    let stored = until("stored", async || Ok(collector.post(&second, &[]).status == 200));
+    let stored =
+        until("stored", async || Ok(collector.post(S3_EVENTS, &second, &[]).status == 200));
     stored.await.unwrap();
     pipeline.rest().await.unwrap();
     assert_eq!(archived(&pipeline, "true"), "2 12 store-one spark");
