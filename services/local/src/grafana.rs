@@ -4,14 +4,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::process::Signal;
 use service_kit::{Environment, Strings as _, http_client};
 
 use crate::addresses::DATABASE;
 use crate::config::Config;
 use crate::datadir::{self, DataDir};
 use crate::environment;
-use crate::process::{Orphaned, Spec};
+use crate::process::Spec;
 
 /// The text if there is none.
 pub(crate) const MISSING: &str = "not installed (https://grafana.com/grafana/download, on PATH or named by GRAFANA_HOME) or not \
@@ -126,9 +125,10 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow
     let ports = &config.ports;
     let mut homepath = OsString::from("--homepath=");
     homepath.push(&grafana.home);
-    let mut environment = environment::base(&dir.at(""));
-    environment::pass_on(&mut environment, OF_MAIL.iter().copied());
-    let own = [
+    let mut spec = Spec::server("grafana", grafana.program, config, dir);
+    spec.arguments = vec!["server".into(), homepath];
+    environment::pass_on(&mut spec.environment, OF_MAIL.iter().copied());
+    spec.set([
         ("GF_PATHS_DATA", at("grafana/data")),
         ("GF_PATHS_LOGS", at("grafana/logs")),
         ("GF_PATHS_PLUGINS", at("grafana/plugins")),
@@ -154,21 +154,8 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, grafana: Installed) -> anyhow
         // These addresses lead nowhere, because Grafana refuses to start with empty ones.
         ("GRAFANA_ALERT_EMAIL", given("GRAFANA_ALERT_EMAIL", "nobody@localhost")),
         ("GRAFANA_ALERT_WEBHOOK_URL", given("GRAFANA_ALERT_WEBHOOK_URL", "http://127.0.0.1:9/")),
-    ];
-    environment.extend(own.map(|(key, value)| (key.to_owned(), value.into())));
-    Ok(Spec {
-        name: "grafana",
-        program: grafana.program,
-        arguments: vec!["server".into(), homepath],
-        environment,
-        directory: Some(dir.at("")),
-        user: None,
-        log: dir.log("grafana"),
-        stop: Signal::TERM,
-        orphaned: Orphaned::Stopped,
-        grace: config.grace,
-        may_finish: false,
-    })
+    ]);
+    Ok(spec)
 }
 
 /// Checks whether Grafana is healthy; the error contains its answer.

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::Signal;
 use service_kit::http_client;
 
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::environment;
-use crate::process::{Orphaned, Spec};
+use crate::process::Spec;
 
 /// Oldest release that knows every option of our streams.
 const VERSION_MIN: (u32, u32) = (2, 12);
@@ -77,8 +76,9 @@ const CONFIGURATION: &str = include_str!("../../../nats/nats-server.conf");
 /// The part's specification; also writes its configuration.
 pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::Result<Spec> {
     dir.write("nats/nats-server.conf", CONFIGURATION)?;
-    let mut environment = environment::base(&dir.at(""));
-    let own = [
+    let mut spec = Spec::server("nats", program, config, dir);
+    spec.arguments = vec!["--config".into(), "nats/nats-server.conf".into()];
+    spec.set([
         ("NATS_HOST", config.bind.to_string()),
         ("NATS_PORT", config.ports.nats.to_string()),
         // The monitoring port has no login, so it is on loopback only.
@@ -87,21 +87,8 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
         // working directory needs no quotes.
         ("NATS_STORE_DIR", "nats".to_owned()),
         ("NATS_SYNC_INTERVAL", "1s".to_owned()),
-    ];
-    environment.extend(own.map(|(key, value)| (key.to_owned(), value.into())));
-    Ok(Spec {
-        name: "nats",
-        program,
-        arguments: vec!["--config".into(), "nats/nats-server.conf".into()],
-        environment,
-        directory: Some(dir.at("")),
-        user: None,
-        log: dir.log("nats"),
-        stop: Signal::TERM,
-        orphaned: Orphaned::Stopped,
-        grace: config.grace,
-        may_finish: false,
-    })
+    ]);
+    Ok(spec)
 }
 
 /// Checks whether JetStream is healthy; the error contains its answer.

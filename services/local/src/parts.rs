@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::Context as _;
-use rustix::process::Signal;
 use service_kit::Setting;
 use tokio::process::Command;
 
@@ -54,7 +53,7 @@ impl OwnParts<'_> {
     /// The archiver.
     pub(crate) fn archiver(&self, database: String) -> Spec {
         let mut spec = self.spec("archiver", &["archive"], self.config.ports.archiver_admin);
-        set(&mut spec, "DATABASE_URL", database);
+        spec.set([("DATABASE_URL", database)]);
         spec
     }
 
@@ -62,9 +61,9 @@ impl OwnParts<'_> {
     pub(crate) fn aggregator(&self, database: String) -> Spec {
         let ports = &self.config.ports;
         let mut spec = self.spec("aggregator", &["aggregate"], ports.aggregator_admin);
-        set(&mut spec, "DATABASE_URL", database);
+        spec.set([("DATABASE_URL", database)]);
         let metrics = SocketAddr::new(self.config.bind, ports.metrics);
-        set(&mut spec, "METRICS_ADDR", metrics.to_string());
+        spec.set([("METRICS_ADDR", metrics.to_string())]);
         // Its page links to these servers here, if they run and no other links are set.
         let links = [
             ("PAGE_GRAFANA_URL", ports.grafana, self.has_grafana),
@@ -113,20 +112,13 @@ impl OwnParts<'_> {
     fn spec(&self, name: &'static str, words: &[&str], admin_port: u16) -> Spec {
         let admin = SocketAddr::new(self.config.bind, admin_port);
         let mut spec = Spec {
-            name,
-            program: self.executable.path.clone(),
             arguments: words.iter().map(Into::into).collect(),
             environment: self.environment(words),
             directory: None,
-            user: None,
-            log: self.dir.log(name),
-            stop: Signal::TERM,
             orphaned: Orphaned::Killed,
-            grace: self.config.grace,
-            may_finish: false,
+            ..Spec::server(name, self.executable.path.clone(), self.config, self.dir)
         };
-        set(&mut spec, "NATS_URL", self.nats_url());
-        set(&mut spec, "ADMIN_ADDR", admin.to_string());
+        spec.set([("NATS_URL", self.nats_url()), ("ADMIN_ADDR", admin.to_string())]);
         spec
     }
 
@@ -163,10 +155,4 @@ impl OwnParts<'_> {
     fn environment(&self, words: &[&str]) -> Variables {
         environment::of_ours(self.dir, &(self.executable.settings_of)(words))
     }
-}
-
-/// Sets a variable of a part. Addresses with passwords are passed this way, because everybody can
-/// see arguments.
-fn set(spec: &mut Spec, key: &str, value: String) {
-    spec.environment.insert(key.to_owned(), value.into());
 }

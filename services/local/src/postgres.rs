@@ -13,7 +13,7 @@ use crate::addresses::{self, DATABASE};
 use crate::config::Config;
 use crate::datadir::{self, DataDir, is_reachable_by_others};
 use crate::environment;
-use crate::process::{Orphaned, Spec, User};
+use crate::process::{Spec, User};
 
 /// Settings that log every statement, with its duration and the rows that it read.
 const LOG_STATEMENTS: &[(&str, &str)] = &[
@@ -105,19 +105,14 @@ impl Postgres {
             arguments.push(setting.into());
         }
         Spec {
-            name: "postgres",
-            program: self.bin.join("postgres"),
             arguments,
             environment: environment::base(&self.cluster),
             // A folder that the server's user may enter.
             directory: Some("/".into()),
             user: self.user.clone(),
-            log: dir.log("postgres"),
             // The fast shutdown: transactions are aborted, and everything is written.
             stop: Signal::INT,
-            orphaned: Orphaned::Stopped,
-            grace: config.grace,
-            may_finish: false,
+            ..Spec::server("postgres", self.bin.join("postgres"), config, dir)
         }
     }
 

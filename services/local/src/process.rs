@@ -16,8 +16,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::config::Config;
 use crate::console::Console;
-use crate::environment::Variables;
+use crate::datadir::DataDir;
+use crate::environment::{self, Variables};
 
 /// First pause before a part that died is restarted.
 const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(500);
@@ -73,6 +75,34 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
+    /// A server that runs in the data directory, yet without arguments.
+    pub(crate) fn server(
+        name: &'static str,
+        program: PathBuf,
+        config: &Config,
+        dir: &DataDir,
+    ) -> Self {
+        Self {
+            name,
+            program,
+            arguments: Vec::new(),
+            environment: environment::base(&dir.at("")),
+            directory: Some(dir.at("")),
+            user: None,
+            log: dir.log(name),
+            stop: Signal::TERM,
+            orphaned: Orphaned::Stopped,
+            grace: config.grace,
+            may_finish: false,
+        }
+    }
+
+    /// Sets variables. Addresses with passwords are passed this way, because everybody can see
+    /// arguments.
+    pub(crate) fn set<const N: usize>(&mut self, variables: [(&str, String); N]) {
+        self.environment.extend(variables.map(|(key, value)| (key.to_owned(), value.into())));
+    }
+
     /// The command. It has its own process group, so that Ctrl-C reaches only `up`, and it ends
     /// when `up` is killed, if the system supports that.
     pub(crate) fn command(&self) -> anyhow::Result<Command> {

@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 
-use rustix::process::Signal;
 use service_kit::http_client;
 
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::environment;
-use crate::process::{Orphaned, Spec};
+use crate::process::Spec;
 
 /// The files of the repository; the targets are beside them.
 const CONFIGURATION: &str = include_str!("../../../prometheus/prometheus.yml");
@@ -61,26 +59,15 @@ pub(crate) fn spec(config: &Config, dir: &DataDir, program: PathBuf) -> anyhow::
     let admins = if config.simulators { &admins[..] } else { &admins[2..] };
     dir.write("prometheus/targets/admin.json", &targets(config, admins))?;
     let listen = std::net::SocketAddr::new(config.bind, ports.prometheus);
-    Ok(Spec {
-        name: "prometheus",
-        program,
-        arguments: vec![
-            // Relative to its working directory: an absolute path would become part of the patterns
-            // for rules and targets.
-            "--config.file=prometheus/prometheus.yml".into(),
-            "--storage.tsdb.path=prometheus/data".into(),
-            format!("--storage.tsdb.retention.time={RETENTION}").into(),
-            format!("--web.listen-address={listen}").into(),
-        ],
-        environment: environment::base(&dir.at("")),
-        directory: Some(dir.at("")),
-        user: None,
-        log: dir.log("prometheus"),
-        stop: Signal::TERM,
-        orphaned: Orphaned::Stopped,
-        grace: config.grace,
-        may_finish: false,
-    })
+    // Relative to the working directory: an absolute path would become part of the patterns for rules
+    // and targets.
+    let arguments = vec![
+        "--config.file=prometheus/prometheus.yml".into(),
+        "--storage.tsdb.path=prometheus/data".into(),
+        format!("--storage.tsdb.retention.time={RETENTION}").into(),
+        format!("--web.listen-address={listen}").into(),
+    ];
+    Ok(Spec { arguments, ..Spec::server("prometheus", program, config, dir) })
 }
 
 /// Checks whether it is ready; the error contains its answer.

@@ -253,30 +253,49 @@ async fn watch_run(
 
 /// Writes one line after the other; ends when the simulators have ended by themselves.
 async fn show(pipeline: &RunningParts, started: Duration) {
-    let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
-    let mut ticks = tokio::time::interval(every);
+    let mut live = LiveLine::begin(pipeline, started).await;
+    let mut ticks = tokio::time::interval(live.every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
-    let mut before = (pipeline.clock.monotonic(), PartReadings::take(&pipeline.config).await);
-    let mut troubles = Troubles::default();
     loop {
         ticks.tick().await;
-        tell(pipeline, &mut troubles).await;
-        let readings = PartReadings::take(&pipeline.config).await;
-        let now = pipeline.clock.monotonic();
-        let apart = now.saturating_sub(before.0);
-        let running = now.saturating_sub(started);
-        pipeline.console.live(&line::line(running, &readings, &before.1, apart));
-        before = (now, readings);
+        live.write(pipeline).await;
         if pipeline.config.simulators && pipeline.simulators_finished() {
             return;
         }
     }
 }
 
-async fn tell(pipeline: &RunningParts, troubles: &mut Troubles) {
-    for line in troubles.news(&pipeline.config).await {
-        pipeline.console.say(&line);
+/// The line with the state of the pipeline, written again and again.
+struct LiveLine {
+    started: Duration,
+    every: Duration,
+    troubles: Troubles,
+    /// The readings of the line before, and when they were taken.
+    before: (Duration, PartReadings),
+}
+
+impl LiveLine {
+    async fn begin(pipeline: &RunningParts, started: Duration) -> Self {
+        Self {
+            started,
+            every: if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY },
+            troubles: Troubles::default(),
+            before: (pipeline.clock.monotonic(), PartReadings::take(&pipeline.config).await),
+        }
+    }
+
+    /// Writes what changed in the health of the parts, and the line.
+    async fn write(&mut self, pipeline: &RunningParts) {
+        for line in self.troubles.news(&pipeline.config).await {
+            pipeline.console.say(&line);
+        }
+        let readings = PartReadings::take(&pipeline.config).await;
+        let now = pipeline.clock.monotonic();
+        let (running, apart) =
+            (now.saturating_sub(self.started), now.saturating_sub(self.before.0));
+        pipeline.console.live(&line::line(running, &readings, &self.before.1, apart));
+        self.before = (now, readings);
     }
 }
 
@@ -288,10 +307,8 @@ async fn drain(
     longest: Option<Duration>,
 ) -> anyhow::Result<()> {
     let begun = pipeline.clock.monotonic();
-    let mut before = (begun, PartReadings::take(&pipeline.config).await);
-    let mut troubles = Troubles::default();
+    let mut live = LiveLine::begin(pipeline, started).await;
     let bus = archive::connect(pipeline).await?;
-    let every = if pipeline.console.is_terminal() { LIVE_EVERY } else { PLAIN_EVERY };
     // The next Ctrl-C while draining ends the wait.
     let hurry = (*stop.borrow()).saturating_add(1);
     loop {
@@ -309,13 +326,8 @@ async fn drain(
                 "not everything was archived and counted within {seconds} s (--drain-max-s)"
             );
         }
-        let apart = now.saturating_sub(before.0);
-        if apart >= every {
-            tell(pipeline, &mut troubles).await;
-            let readings = PartReadings::take(&pipeline.config).await;
-            let running = now.saturating_sub(started);
-            pipeline.console.live(&line::line(running, &readings, &before.1, apart));
-            before = (now, readings);
+        if now.saturating_sub(live.before.0) >= live.every {
+            live.write(pipeline).await;
         }
         tokio::select! {
             () = tokio::time::sleep(DRAIN_EVERY) => {}

@@ -29,12 +29,6 @@ impl Scrape {
         Self(samples.collect())
     }
 
-    /// The value of the series without labels.
-    pub fn bare(&self, name: &str) -> Option<f64> {
-        let mut found = self.0.iter().filter(|sample| sample.name == name);
-        found.find(|sample| sample.labels.is_empty()).map(|sample| sample.value)
-    }
-
     /// The sum over every series of the name whose labels contain the text; `None` if there is
     /// none.
     pub fn sum(&self, name: &str, label: &str) -> Option<f64> {
@@ -58,8 +52,7 @@ mod tests {
             "# HELP a Things.\n# TYPE a counter\na 3\nb{stream=\"LAKE_0\"} 1.5\n\
              b{stream=\"WAREHOUSE_0\"} 2\nnonsense\n",
         );
-        assert_eq!(page.bare("a"), Some(3.0));
-        assert_eq!(page.bare("b"), None);
+        assert_eq!(page.sum("a", ""), Some(3.0));
         assert_eq!(page.sum("b", ""), Some(3.5));
         assert_eq!(page.sum("b", "WAREHOUSE"), Some(2.0));
         assert_eq!(page.sum("c", ""), None);
