@@ -1,4 +1,4 @@
-//! The acknowledgement of one message, awaited apart from those of others.
+//! Waits for the acknowledgement of one message.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 
 use crate::{error::BusError, publisher::Inner};
 
-/// Tells when the server has stored one message. Dropped, it changes nothing: the message is seen
-/// through to its acknowledgement all the same.
+/// Waits until the server has stored one message. If it is dropped, the publisher still sends the
+/// message until it is acknowledged.
 pub struct Confirmation {
     stored: oneshot::Receiver<()>,
     publisher: Arc<Inner>,
@@ -30,8 +30,8 @@ impl Confirmation {
     ///
     /// # Errors
     ///
-    /// The first error of any message of the publisher that no retry can mend. While the stream is
-    /// full or the server away it goes on waiting: bound it from outside.
+    /// The first error of any message of the publisher that no retry can correct. While the stream is
+    /// full or the server can't be reached, this waits without a limit; the caller sets one.
     pub async fn stored(self) -> Result<(), BusError> {
         match self.stored.await {
             Ok(()) => Ok(()),

@@ -186,6 +186,12 @@ impl Bus {
         &self.client
     }
 
+    /// A name that nothing else has.
+    pub(crate) fn unique_name(&self) -> String {
+        let inbox = self.client.new_inbox();
+        inbox.rsplit('.').next().unwrap_or_default().to_owned()
+    }
+
     /// The first pipeline that this connection saw.
     pub(crate) fn first_pipeline(&self) -> &OnceLock<PipelineId> {
         &self.state.pipeline

@@ -164,7 +164,7 @@ impl Snapshots {
         // A pointer that can't be read was found damaged when it was loaded, so nothing is lost.
         let known = entry.value.as_deref().map(serde_json::from_slice::<Map<String, Value>>);
         let mut claimed = known.and_then(Result::ok).unwrap_or_default();
-        claimed.insert(CLAIM.to_owned(), unique(&self.bus).into());
+        claimed.insert(CLAIM.to_owned(), self.bus.unique_name().into());
         let value: Bytes = Value::Object(claimed).to_string().into();
         bucket::compare_and_set(&self.bus, &key(stream), &value, revision, &what).await
     }
@@ -186,7 +186,8 @@ impl Snapshots {
         mark: &Mark,
         revision: u64,
     ) -> Result<u64, BusError> {
-        let object = format!("{stream}.{}.{}.{}", mark.epoch, mark.sequence, unique(&self.bus));
+        let object =
+            format!("{stream}.{}.{}.{}", mark.epoch, mark.sequence, self.bus.unique_name());
         self.make_room(stream).await;
         self.put(&object, bytes).await?;
         UPLOADED.pass();
@@ -386,12 +387,6 @@ fn key(stream: &str) -> String {
 
 fn pointer_of(stream: &str) -> String {
     format!("pointer to the snapshot of stream {stream}")
-}
-
-/// A name that nothing else has.
-fn unique(bus: &Bus) -> String {
-    let inbox = bus.client().new_inbox();
-    inbox.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
 /// The contents of a pointer; `None` if it was claimed and no snapshot was stored since.

@@ -86,7 +86,7 @@ fn config(bus: &Bus, settings: &ReaderSettings, after: u64) -> pull::Config {
     } else {
         pull::Config {
             // A name of its own, so that two readers never delete each other's consumer.
-            name: Some(format!("{}_{}", settings.consumer, unique(bus))),
+            name: Some(format!("{}_{}", settings.consumer, bus.unique_name())),
             ack_policy: AckPolicy::None,
             inactive_threshold: INACTIVE_MAX,
             memory_storage: true,
@@ -99,12 +99,6 @@ fn config(bus: &Bus, settings: &ReaderSettings, after: u64) -> pull::Config {
 /// never deliver it otherwise.
 fn batch_bytes(wanted: usize, max_payload: usize) -> usize {
     wanted.max(max_payload.saturating_add(SUBJECTS_BYTES_MAX))
-}
-
-/// The unique part of a new inbox.
-fn unique(bus: &Bus) -> String {
-    let inbox = bus.client().new_inbox();
-    inbox.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
 /// The error of an item of the subscription. Every error ends the subscription: subscribing again

@@ -19,6 +19,19 @@ impl StreamId {
         Self { id, side: Stream::from_name(name).map(|stream| stream.side) }
     }
 
+    /// All streams with their names, in the order of these.
+    pub(crate) async fn all(
+        connection: &mut PgConnection,
+        doing: &'static str,
+    ) -> Result<Vec<(Self, String)>, StoreError> {
+        let streams: Vec<(i16, String)> =
+            sqlx::query_as("select id, name from lakegauge.stream order by name")
+                .fetch_all(connection)
+                .await
+                .doing(doing)?;
+        Ok(streams.into_iter().map(|(id, name)| (Self::new(id, &name), name)).collect())
+    }
+
     /// The stream of this name; `None` if nothing of it was ever archived.
     pub(crate) async fn find(
         connection: &mut PgConnection,

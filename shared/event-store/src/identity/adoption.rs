@@ -13,6 +13,7 @@ use crate::{
     schema::migrate,
     settings::connection::StoreSettings,
     statement::Doing,
+    stream_id::StreamId,
     write::stream_lock,
 };
 
@@ -43,12 +44,7 @@ impl Adopting {
     pub async fn begin(settings: &StoreSettings) -> Result<Self, StoreError> {
         migrate::check_fit(settings).await?;
         let mut connection = settings.connect_as_archiver().await?;
-        let streams: Vec<(i16, String)> =
-            sqlx::query_as("select id, name from lakegauge.stream order by name")
-                .fetch_all(&mut connection)
-                .await
-                .doing(DOING)?;
-        for (id, name) in streams {
+        for (StreamId { id, .. }, name) in StreamId::all(&mut connection, DOING).await? {
             if !stream_lock::try_take(&mut connection, id).await? {
                 let holder = stream_lock::holder(&mut connection, id).await?;
                 return Err(StoreError::Busy { stream: name, holder });

@@ -118,13 +118,7 @@ impl AuditView {
         let settings = StoreSettings { statement_timeout_ms: STATEMENT_MS_MAX, ..settings.clone() };
         let mut connection = settings.connect().await?;
         take_snapshot(&mut connection, DOING).await?;
-        let streams: Vec<(i16, String)> =
-            sqlx::query_as("select id, name from lakegauge.stream order by name")
-                .fetch_all(&mut connection)
-                .await
-                .doing(DOING)?;
-        let streams =
-            streams.into_iter().map(|(id, name)| (StreamId::new(id, &name), name)).collect();
+        let streams = StreamId::all(&mut connection, DOING).await?;
         let taken_at: String = sqlx::query_scalar(
             "select to_char(now() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
         )

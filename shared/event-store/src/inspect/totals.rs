@@ -12,6 +12,7 @@ use crate::{
     numbers::unsigned,
     settings::{connection::StoreSettings, login::Logins},
     statement::{Doing, run},
+    stream_id::StreamId,
 };
 
 const DOING: &str = "reading the totals of the ledger";
@@ -104,11 +105,7 @@ impl TotalsReader {
     pub async fn read(&mut self) -> Result<ArchiveTotals, StoreError> {
         let mut totals = ArchiveTotals::default();
         let mut moment = self.connection.begin().await.doing(DOING)?;
-        let streams: Vec<(i16, String)> = sqlx::query_as("select id, name from lakegauge.stream")
-            .fetch_all(&mut *moment)
-            .await
-            .doing(DOING)?;
-        for (id, name) in streams {
+        for (StreamId { id, .. }, name) in StreamId::all(&mut moment, DOING).await? {
             let passed = self.passed.entry(id).or_default();
             *passed = grown(&mut moment, id, *passed).await?;
             totals.ledger.insert(name, passed.2);
