@@ -1,6 +1,6 @@
-//! Records of other systems that a collector could not read. They are published as they came, under
-//! a media type of their own, so that nobody takes one for an event and the archive keeps its bytes
-//! as a dead letter with the collector's reason.
+//! Records of other systems that a collector could not read. They are published unchanged, with
+//! their own media type, so that no reader takes one for an event. The archive keeps the bytes as a
+//! dead letter with the collector's reason.
 
 use bytes::Bytes;
 use domain::{Reason, Refusal};
@@ -9,11 +9,11 @@ use crate::Sealed;
 
 /// The media type of such a record.
 const MEDIA_TYPE: &str = "application/vnd.lakegauge.refused";
-/// How many bytes of the reason travel in the header: what the broker takes for headers is small.
+/// The most bytes of the reason in the header, because the broker limits the size of headers.
 const WHY_BYTES_MAX: usize = 256;
 
 /// Seals a record that was refused, with the reason. Of a record that is longer than `bytes_max`
-/// only the beginning is kept, and the detail says how much that is.
+/// only the beginning is kept; the detail contains both lengths.
 pub fn seal_refused(subject: String, refusal: &Refusal, record: Bytes, bytes_max: usize) -> Sealed {
     let (length, kept) = (record.len(), record.slice(..record.len().min(bytes_max)));
     let mut why = refusal.field.map(|field| format!("{field}: ")).unwrap_or_default();
@@ -26,14 +26,14 @@ pub fn seal_refused(subject: String, refusal: &Refusal, record: Bytes, bytes_max
     Sealed::new(subject, content_type, kept, 1)
 }
 
-/// The refusal that stands in a `Content-Type`; nothing if it is that of anything else.
+/// The refusal in a `Content-Type`; `None` if it is another media type.
 pub(crate) fn refusal(content_type: &str) -> Option<Refusal> {
     let rest = content_type.strip_prefix(MEDIA_TYPE)?.strip_prefix("; reason=")?;
     let (reason, why) = rest.split_once("; why=\"")?;
     Some(Refusal::whole(Reason::from_name(reason)?, why.strip_suffix('"')?))
 }
 
-/// A text as a header can carry it.
+/// The text in a form that a header may contain.
 fn one_line(text: &str) -> String {
     let mut line = String::new();
     for character in text.chars() {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::{Headers, Item, Message, count_items, fixtures, json, read};
 
-    /// What the archive makes of a message.
+    /// The dead letter that the archive makes of a message: reason, detail and bytes.
     fn read_back(sealed: &Sealed) -> (Reason, String, Vec<u8>) {
         let block = format!("NATS/1.0\r\nContent-Type: {}\r\n\r\n", sealed.content_type);
         let headers = Headers::read(&sealed.subject, block.as_bytes());
