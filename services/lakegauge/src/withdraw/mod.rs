@@ -17,7 +17,6 @@ const SOURCE: &str = "source";
 const REASON: &str = "reason";
 const CONFIRM: &str = "confirm";
 
-/// Every setting that is read here.
 fn settings() -> Vec<Setting> {
     [BusSettings::table(), event_store::service::table()].concat()
 }
@@ -27,15 +26,16 @@ pub(crate) fn command() -> Command {
         .about("Take back what a source reported wrongly")
         .long_about(
             "For a file that was published under the wrong bucket, or twice under two names. For \
-             each request or query of the source that is archived and counted it publishes an event \
-             that withdraws it; nothing is deleted. Used space, windows, days and the mean response \
-             time are then as if the source had reported none of it; counters keep it, because a \
-             counter never goes back, and count it as …_withdrawn_total. Without --confirm it only \
-             says what would be withdrawn. After a crash the same command goes on.",
+             each request or query of the source that is archived and counted, the command \
+             publishes an event that withdraws it; nothing is deleted. Used space, windows, days \
+             and the mean response time are then as if the source had reported nothing; counters \
+             never decrease, so they keep the events and count them as …_withdrawn_total too. \
+             Without --confirm the command only shows what it would withdraw. After a crash the \
+             same command continues.",
         )
         .after_help(
-            "Stop the source first: what it sends meanwhile stays. Inventories are not withdrawn: a \
-             later one takes the place of a wrong one.\n\
+            "Stop the source first: events that it sends meanwhile stay. Inventories are not \
+             withdrawn: a later one replaces a wrong one.\n\
              Addresses that are not set are those of the `lakegauge up` that runs in --data-dir. It \
              logs in to PostgreSQL as the archiver.\n\
              Exit status: 0 if all of it is withdrawn or --confirm would withdraw it, 1 if there is \
@@ -57,13 +57,13 @@ pub(crate) fn command() -> Command {
                 .long(REASON)
                 .value_name("TEXT")
                 .required_if_eq(CONFIRM, "true")
-                .help("Why, for those who look later"),
+                .help("The reason, which the archive keeps"),
         )
         .arg(
             Arg::new(CONFIRM)
                 .long(CONFIRM)
                 .action(ArgAction::SetTrue)
-                .help("Withdraw it; without it nothing is changed"),
+                .help("Withdraw the events; without this flag nothing is changed"),
         );
     command::of_tool(command, &settings())
 }

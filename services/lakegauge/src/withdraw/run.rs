@@ -1,4 +1,5 @@
-//! Publishes what withdraws a source, stream by stream, and waits until it is counted.
+//! Publishes the corrections that withdraw a source, stream by stream, and waits until they are
+//! counted.
 
 use std::{
     collections::BTreeSet,
@@ -18,22 +19,23 @@ use wire::{Format, Packer, PackerLimits, Subjects, json::format_time};
 
 use crate::{identity, said::flush_saying};
 
-/// The source in the subjects of what withdraws.
+/// The source in the subjects of the corrections.
 const SOURCE: &str = "withdraw";
-/// All rows of a source are read, and those of the keys that it changed: minutes for a year of them.
+/// Longest statement: all rows of a source are read, and those of the keys that it changed, which
+/// takes minutes for a year of them.
 const STATEMENT_MS_MAX: u64 = 3_600_000;
-/// Between two looks at how far the archive is.
+/// Time between two looks at the archive's checkpoint.
 const LOOK: Duration = Duration::from_millis(500);
-/// Between two lines that say what is waited for.
+/// Time between two reports while it waits.
 const SAY: Duration = Duration::from_secs(10);
 
-/// Withdraws a source if there is a reason, else says what that would mean. Whether all that it meant
-/// is withdrawn.
+/// Withdraws a source if there is a reason; otherwise reports what that would mean. Returns whether
+/// all events of the range are withdrawn.
 ///
 /// # Errors
 ///
-/// There is nothing of the source, or the archive or the broker failed. What was published until then
-/// counts; the same command goes on.
+/// The source has no events in the range, or the archive or the broker failed. Corrections that were
+/// published until then count; the same command continues.
 pub(super) async fn withdraw(
     bus: &BusSettings,
     store: &StoreSettings,
@@ -91,7 +93,7 @@ pub(super) async fn withdraw(
     Ok(true)
 }
 
-/// What is meant of a stream.
+/// The part of the range in one stream.
 struct Meant {
     stream: Stream,
     found: Withdrawable,
@@ -128,7 +130,7 @@ fn say(stream: Stream, found: &Withdrawable) {
     }
 }
 
-/// What withdraws a source from one stream.
+/// Withdraws a source from one stream.
 struct Withdrawing<'a> {
     store: &'a StoreSettings,
     stream: Stream,
@@ -229,7 +231,7 @@ impl<'a> Withdrawing<'a> {
         }
     }
 
-    /// How many events of the source still count.
+    /// The number of events of the source that still count.
     async fn left(&self, range: &SourceRange) -> anyhow::Result<u64> {
         let mut view = ArchiveView::open(self.store, self.stream).await?;
         Ok(view.withdrawable(range).await?.map_or(0, |found| found.events))

@@ -1,4 +1,4 @@
-//! Events as rows of the tables of their kinds: on the way in, and back.
+//! Events as rows of the tables of their kinds: written and read.
 
 use std::sync::LazyLock;
 
@@ -19,23 +19,23 @@ use crate::{
     },
 };
 
-/// What is being done when a row can't be read.
+/// What the error names if a row can't be read.
 pub(crate) const DOING: &str = "reading the archive";
 
 /// An event at the position where it is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// Its own position; of an event that was too old to judge, that of its verdict.
+    /// Its own position; the position of its verdict if the event was too old to judge.
     pub position: Position,
     /// The number of its verdict, if it was too old to judge.
     pub verdict: Option<u64>,
-    /// The number of its source in [`crate::ArchiveView::sources`]; `None` where it is not kept.
+    /// The number of its source in [`crate::ArchiveView::sources`]; `None` if none is kept.
     pub source: Option<i16>,
     /// The event.
     pub event: Event,
 }
 
-// What an event says. A new field of an event is added to its list, and by a migration.
+// The columns of each kind. A new field of an event needs a line here and a migration.
 columns!(LakeAccess {
     operation,
     outcome,
@@ -63,7 +63,7 @@ columns!(WarehouseQuery {
     fingerprint,
 });
 
-/// What the writer gives a row of any kind besides.
+/// The other columns of a row of any kind, from the writer.
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
     occurred_at: Timestamp,
@@ -97,13 +97,13 @@ columns!(Stamp {
 pub(crate) struct Statements {
     /// Copies the rows that [`copy`] writes.
     pub(crate) copy: String,
-    /// Inserts the rows that [`bind`] binds, and returns the positions of those that were not known.
+    /// Inserts the rows that [`bind`] binds, and returns the positions of the new ones.
     pub(crate) insert: String,
     /// Selects the positions of those rows that [`bind`] binds and that correct no row as they say it.
     pub(crate) without_original: String,
     /// Selects the rows that [`counted`] reads, at their own positions.
     pub(crate) select: String,
-    /// The same at the positions where their verdicts were read back.
+    /// Selects the same rows at the positions where their verdicts were read back.
     pub(crate) select_noted: String,
 }
 
@@ -156,7 +156,7 @@ fn without_original<'a>(
     )
 }
 
-/// The columns of what an event of a kind says.
+/// The columns of the fields of an event.
 pub(crate) const fn columns_of(kind: EventTable) -> &'static [Column] {
     match kind {
         EventTable::LakeAccess => LakeAccess::COLUMNS,
@@ -165,7 +165,7 @@ pub(crate) const fn columns_of(kind: EventTable) -> &'static [Column] {
     }
 }
 
-/// Writes an event as a row of its kind's COPY.
+/// Writes an event as a row of the COPY of its kind.
 pub(crate) fn copy(buffer: &mut CopyBuffer, stream: i16, placed: &Placed) {
     let stamp = Stamp::of(stream, placed);
     match &placed.event.fact {
@@ -188,7 +188,7 @@ fn copy_row<T: Columns>(buffer: &mut CopyBuffer, stamp: Stamp, fact: &T) {
     fact.copy(buffer);
 }
 
-/// Binds events of one kind to its INSERT.
+/// Binds events of one kind to the INSERT of the kind.
 pub(crate) fn bind(
     query: BoundQuery,
     kind: EventTable,

@@ -34,14 +34,14 @@ impl Correction {
     }
 }
 
-/// An event, where it stands, and who sent it.
+/// An event with its position and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
-    /// Where it stands.
+    /// The position.
     pub position: Position,
     /// The broker's timestamp of the message, in nanoseconds since 1970.
     pub broker_ns: i64,
-    /// The number of its source in [`crate::Sources`]; `None` where it is not kept.
+    /// The number of its source in [`crate::Sources`]; `None` if none is kept.
     pub source: Option<i16>,
     /// The event.
     pub event: Event,
@@ -60,7 +60,7 @@ impl EventTable {
         }
     }
 
-    /// The kinds that a stream of this side carries; none carries samples.
+    /// The kinds that a stream of this side carries; the stream of samples carries none.
     pub(crate) const fn of_side(side: Option<Side>) -> &'static [Self] {
         match side {
             Some(Side::Lake) => &[Self::LakeAccess, Self::LakeInventory],
@@ -69,7 +69,7 @@ impl EventTable {
         }
     }
 
-    /// Its place in [`EventTable::ALL`].
+    /// Its index in [`EventTable::ALL`].
     pub(crate) const fn place(self) -> usize {
         match self {
             Self::LakeAccess => 0,
@@ -78,7 +78,7 @@ impl EventTable {
         }
     }
 
-    /// Its table, in the schema `lakegauge`.
+    /// The name of the table, in the schema `lakegauge`.
     pub(crate) const fn table(self) -> &'static str {
         match self {
             Self::LakeAccess => "lake_access",
@@ -87,7 +87,7 @@ impl EventTable {
         }
     }
 
-    /// The kind of a side whose rows have windows.
+    /// The kind of a side whose rows are added to windows.
     pub(crate) const fn with_windows(side: Side) -> Self {
         match side {
             Side::Lake => Self::LakeAccess,

@@ -1,25 +1,25 @@
-//! The stored form of a window: narrow where it holds little.
+//! The stored form of a window: short if it contains little.
 //!
-//! A sketch is a list of pairs in one `integer[]`, ascending: the bucket in the upper bits, its count
-//! in the lower 19. A count that needs more stands in several pairs of its bucket, whose counts add
-//! up as those of any pairs do. A window whose sketch is one pair stores none: `bucket_max` and
-//! `events` say it.
+//! A sketch is a list of pairs in one `integer[]`, ascending: the upper bits are the bucket, the
+//! lower 19 its count. A larger count is split into several pairs of its bucket, which readers add
+//! up. A window whose sketch is one pair stores none, because `bucket_max` and `events` contain the
+//! same.
 
 use domain::{Side, Sketch, Timestamp, WindowKey, WindowSums, time::MICROS_PER_SECOND};
 use sqlx::{Row as _, postgres::PgRow};
 
 use crate::{error::StoreError, rows::columns::read, statement::Doing};
 
-/// Bits of a pair that hold the count; the other twelve hold the bucket, of which there are 3,840.
+/// Bits of a pair for the count; the other twelve are for the bucket, of which there are 3,840.
 const COUNT_BITS: u32 = 19;
 const COUNT_MAX: i64 = (1 << COUNT_BITS) - 1;
 
-/// A window as the view of the archive gives it.
+/// A window as the archive's view returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowRow {
-    /// What it is about.
+    /// The key.
     pub key: WindowKey,
-    /// What it holds.
+    /// The contents.
     pub sums: WindowSums,
 }
 
@@ -31,11 +31,11 @@ pub(crate) const fn table(side: Side) -> &'static str {
     }
 }
 
-/// A sum of a window, and the column that has it in the table of a side.
+/// A sum of a window, and its column in the table of a side.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sum {
     pub(crate) column: &'static str,
-    /// Its name in what [`sums`] reads.
+    /// Its name in the columns of [`sums`].
     name: &'static str,
     pub(crate) of: fn(&WindowSums) -> i128,
 }
@@ -54,7 +54,7 @@ const WAREHOUSE: &[Sum] = &[
     Sum { column: "cache_hits", name: "cache_hits", of: |sums| sums.cache_hits.into() },
 ];
 
-/// The sums that the windows of a side have; the others are 0.
+/// The sums of the windows of a side; the others are 0.
 pub(crate) const fn sums_of(side: Side) -> &'static [Sum] {
     match side {
         Side::Lake => LAKE,
@@ -62,8 +62,8 @@ pub(crate) const fn sums_of(side: Side) -> &'static [Sum] {
     }
 }
 
-/// The columns of a window that [`sums`] reads, of a table that is called `known`. Sums have up to
-/// 128 bits; they travel as text.
+/// The columns of a window that [`sums`] reads, of a table with the alias `known`. Sums have up to
+/// 128 bits, so they are transferred as text.
 pub(crate) fn columns(side: Side) -> String {
     let mut columns = "known.bucket_max, known.sketch".to_owned();
     for Sum { name, .. } in WAREHOUSE {
@@ -75,18 +75,18 @@ pub(crate) fn columns(side: Side) -> String {
     columns
 }
 
-/// A sketch as it is stored.
+/// A sketch in its stored form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredSketch {
     pub(crate) bucket_max: i16,
-    /// None where it would be one pair.
+    /// `None` if it would be one pair.
     pub(crate) pairs: Option<Vec<i32>>,
 }
 
 pub(crate) fn pack(sketch: &Sketch) -> StoredSketch {
     let mut pairs = Vec::with_capacity(sketch.iter().len());
     let mut bucket_max = 0;
-    // A window holds what was added without what was withdrawn, of which there is never more.
+    // A window contains the added events without the withdrawn ones, which are never more.
     for (bucket, mut count) in sketch.iter().filter(|(_, count)| *count > 0) {
         bucket_max = bucket;
         while count > 0 {
@@ -104,7 +104,7 @@ fn pair(bucket: u32, count: i64) -> i32 {
     i32::try_from((bucket << COUNT_BITS) | count).expect("a bucket has twelve bits")
 }
 
-/// The other way.
+/// The sketch of a stored form.
 fn unpack(bucket_max: i16, events: i64, pairs: Option<Vec<i32>>) -> Result<Sketch, String> {
     let bucket_max = u32::try_from(bucket_max).map_err(|_| "its bucket_max is below 0")?;
     let Some(pairs) = pairs else {
@@ -124,7 +124,7 @@ fn unpack(bucket_max: i16, events: i64, pairs: Option<Vec<i32>>) -> Result<Sketc
     Ok(sketch.into_iter().collect())
 }
 
-/// What a window holds.
+/// The contents of a window.
 pub(crate) fn sums(row: &PgRow) -> Result<WindowSums, String> {
     let text = |error: sqlx::Error| error.to_string();
     let wide = |column: &str| read::<i128>(row, column).map_err(text);
@@ -145,7 +145,7 @@ pub(crate) fn sums(row: &PgRow) -> Result<WindowSums, String> {
     })
 }
 
-/// A window with its key, of a row that has them as `window_start`, `name`, `action`, `outcome`.
+/// A window with its key, from a row with the columns `window_start`, `name`, `action`, `outcome`.
 pub(crate) fn window(row: &PgRow, length_s: u32) -> Result<WindowRow, StoreError> {
     let key = key(row, length_s).doing("reading the key of a window")?;
     let sums = sums(row).map_err(|what| {

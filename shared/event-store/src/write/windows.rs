@@ -1,9 +1,9 @@
-//! Window aggregates: what a transaction adds to them.
+//! Window aggregates: adds the events of a transaction.
 //!
-//! The windows of a stream are its own: streams of a side add to theirs without waiting for each
-//! other. Within a stream the archiver and `dead-letters retry` take turns by a lock of that stream,
-//! held to the end of the transaction, so that what was read here stays true until it is written
-//! back: a thousand sketches merge in a millisecond here, and in a hundred in SQL.
+//! Each stream has its own windows, so streams of a side don't wait for each other. Within a stream
+//! the archiver and `dead-letters retry` take turns by a lock of that stream, held to the end of
+//! the transaction, so that windows that were read here are unchanged when they are written back.
+//! Merging a thousand sketches takes a millisecond here, and a hundred in SQL.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ use crate::{
 /// First half of the key of the locks; the second is the stream.
 const LOCK_CLASS: i32 = 0x6c61_7769;
 
-/// Windows in the order of their keys.
+/// Windows, ordered by their keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WindowRows(Vec<(WindowKey, WindowSums)>);
 
@@ -42,8 +42,8 @@ pub(crate) struct Following<'a> {
     pub(crate) broker_ns: i64,
 }
 
-/// Adds to the windows of a stream that it keeps, inside of the caller's transaction. None follows
-/// the ladder that the archive notes already.
+/// Adds to the windows of a stream that are kept, within the caller's transaction. With `None` it
+/// follows the ladder that the archive already notes.
 pub(crate) async fn add(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -70,7 +70,7 @@ pub(crate) async fn add(
         placed
             .push((WindowPosition { start_s: key.start_s, length_s: key.length_s, series }, sums));
     }
-    // In the order of the index, whose pages are then filled one after the other.
+    // In the order of the index, so that its pages are filled one after the other.
     placed.sort_unstable_by_key(|(place, _)| *place);
     let merged = merge(connection, side, placed).await?;
     write(connection, side, &merged).await
@@ -90,14 +90,14 @@ pub(crate) async fn lock(
         .map(|_| ())
 }
 
-/// What the windows of one bucket or warehouse, operation and outcome have in common.
+/// The common part of the windows of one bucket or warehouse, operation and outcome.
 type Series<'a> = (&'a str, i16, i16);
 
 fn of(key: &WindowKey) -> Series<'_> {
     (&key.name, i16::from(key.action), i16::from(key.outcome.code()))
 }
 
-/// The numbers of the series of some windows, given at their first use.
+/// The numbers of the series of some windows; new series get one.
 async fn series<'a>(
     connection: &mut PgConnection,
     stream: StreamId,
@@ -107,7 +107,7 @@ async fn series<'a>(
     let all: Vec<Series<'a>> = all.into_iter().collect();
     let doing = "naming the series of windows";
     let mut numbers = BTreeMap::new();
-    // Known ones first: a statement that only tries to insert them would use up the numbers.
+    // Known ones first: a statement that tried to insert them would use up numbers.
     for sql in [KNOWN_SERIES, NEW_SERIES, KNOWN_SERIES] {
         let missing: Vec<Series<'a>> =
             all.iter().copied().filter(|series| !numbers.contains_key(series)).collect();
@@ -130,7 +130,7 @@ async fn series<'a>(
     Ok(numbers)
 }
 
-/// Where a window stands in the table.
+/// The key of a window in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct WindowPosition {
     start_s: i64,
@@ -150,7 +150,7 @@ fn bind_places(
     columns
 }
 
-/// Each window as it will be: with what the archive has of it.
+/// Each window's new contents: the archive's window with the additions.
 async fn merge(
     connection: &mut PgConnection,
     side: Side,
@@ -233,7 +233,7 @@ async fn write(
         .bind(sketches.from)
         .bind(sketches.to);
     for sum in sums_of(side) {
-        // Sums have up to 128 bits; they travel as text.
+        // Sums have up to 128 bits, so they are transferred as text.
         let texts: Vec<String> =
             windows.iter().map(|(_, sums)| (sum.of)(sums).to_string()).collect();
         query = query.bind(texts);
@@ -257,7 +257,7 @@ join lakegauge.window_series as series
     on series.stream = $1 and series.name = part.name and series.action = part.action
     and series.outcome = part.outcome";
 
-/// Gives back nothing: in which order rows come back from an insert is not said.
+/// Returns no rows: PostgreSQL does not define the order of rows that an insert returns.
 const NEW_SERIES: &str = "
 with given as (
     insert into lakegauge.window_series (stream, name, action, outcome)
@@ -266,8 +266,8 @@ with given as (
 )
 select 0::bigint, id from given where false";
 
-/// The statement that writes windows as they will be: after the pairs of all sketches an array of each
-/// column, the sums last.
+/// The statement that writes the new contents of windows: its parameters are the pairs of all
+/// sketches, then an array for each column, the sums last.
 fn upsert(side: Side) -> String {
     let sums = sums_of(side);
     let each =
