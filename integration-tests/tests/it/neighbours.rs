@@ -142,7 +142,7 @@ fn a_schema_or_a_role_of_somebody_else_with_a_name_of_ours_is_refused_and_left_a
         let ended = finish(command, b"").unwrap();
         let said = format!("{}{}", ended.stdout, ended.stderr);
         assert_eq!(ended.status, Some(1), "{said}");
-        assert!(said.contains("taken by what is not its own: schema lakegauge."), "{said}");
+        assert!(said.contains("used by other objects: schema lakegauge."), "{said}");
     }
 
     database
