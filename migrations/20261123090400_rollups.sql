@@ -11,11 +11,19 @@ create table lakegauge.rolled_up (
     epoch integer not null default 0,
     sequence bigint not null default 0,
     rolled_at timestamptz not null default now(),
+    forgotten_to timestamptz,
     primary key (stream, part)
 );
 comment on table lakegauge.rolled_up is
     'Lakegauge: up to which message the rollups of a stream have added the rows: by day, and by '
     'key.';
+
+-- A deleted key is kept so that an older write, which comes late, does not bring the key back. What is
+-- older than retention is refused as a dead letter, so that no such write comes any more; one that
+-- still comes to a key that is not known, as from an older copy of a stream, changes nothing.
+comment on column lakegauge.rolled_up.forgotten_to is
+    'Of part keys: keys that were deleted before this, or read last and never changed, are forgotten '
+    'with the rows of their time; null: none.';
 
 create table lakegauge.lake_day (
     events bigint not null,
@@ -343,7 +351,10 @@ begin atomic
                 and object.stream = of_stream
             limit 1
         ) as known on true
-        where known.changed_at is null
+        where (known.changed_at is null
+                and change.occurred_at >= coalesce((select done.forgotten_to
+                    from lakegauge.rolled_up as done
+                    where done.stream = of_stream and done.part = 'keys'), '-infinity'))
             or (change.occurred_at, change.place, change.id)
                 > (known.changed_at, coalesce('1' || known.sequencer, '') collate "C",
                     known.change_id)
@@ -479,6 +490,39 @@ $$;
 comment on function lakegauge.roll_up_row is
     'Lakegauge: adds one row to the rollups that have passed its position.';
 
+-- Looks at a range of pages of the table, since an index on what was deleted would make every
+-- overwrite more expensive. Gives the number of keys that were forgotten, and the page to go on from;
+-- null: there is none.
+create function lakegauge.forget_deleted_keys(
+    of_stream smallint, kept_from timestamptz, first_page bigint, pages bigint,
+    out forgotten bigint, out next_page bigint
+)
+language plpgsql set search_path = ''
+as $$
+declare
+    page_bytes constant bigint := current_setting('block_size');
+begin
+    -- First, and under the lock of the position: what is forgotten must not be brought back.
+    update lakegauge.rolled_up set forgotten_to = greatest(forgotten_to, kept_from)
+        where stream = of_stream and part = 'keys';
+    forgotten := 0;
+    if not found then
+        return;
+    end if;
+    delete from lakegauge.lake_object as object
+        where object.ctid >= format('(%s,0)', first_page)::tid
+            and object.ctid < format('(%s,0)', first_page + pages)::tid
+            and object.stream = of_stream and object.bytes is null
+            and greatest(object.changed_at, object.read_at) < kept_from;
+    get diagnostics forgotten = row_count;
+    if (first_page + pages) * page_bytes < pg_relation_size('lakegauge.lake_object') then
+        next_page := first_page + pages;
+    end if;
+end
+$$;
+comment on function lakegauge.forget_deleted_keys is
+    'Lakegauge: forgets keys that are not stored and were changed and read last before a time.';
+
 -- What is known of keys can be added up again from the rows, as long as they are there.
 create function lakegauge.forget_keys(of_stream smallint) returns boolean
 language plpgsql set search_path = ''
@@ -527,7 +571,8 @@ begin
             timestamptz, integer)',
         'lakegauge.roll_up(smallint, text, bigint)',
         'lakegauge.roll_up_row(smallint, integer, bigint, integer, timestamptz)',
-        'lakegauge.forget_keys(smallint)']
+        'lakegauge.forget_keys(smallint)',
+        'lakegauge.forget_deleted_keys(smallint, timestamptz, bigint, bigint)']
     loop
         perform lakegauge.keep_private(signature::regprocedure);
         execute format('grant execute on function %s to lakegauge_archiver', signature);

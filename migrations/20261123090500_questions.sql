@@ -56,8 +56,9 @@ select
 from lakegauge.lake_object as known
 join lakegauge.stream on stream.id = known.stream;
 comment on view lakegauge_api.lake_object is
-    'Lakegauge: each key that was written, deleted or read: what is stored of it, the change that '
-    'decides, and its last read. Up to a minute behind; empty where ARCHIVER_KEYS is off.';
+    'Lakegauge: each key that is stored, and each that was deleted or read within retention: what is '
+    'stored of it, the change that decides, and its last read. Up to a minute behind; empty where '
+    'ARCHIVER_KEYS is off.';
 
 create view lakegauge_api.stored_object with (security_invoker = true) as
 select
@@ -71,7 +72,8 @@ comment on view lakegauge_api.stored_object is
     'Up to a minute behind; empty where ARCHIVER_KEYS is off.';
 
 create view lakegauge_api.rolled_up with (security_invoker = true) as
-select stream.name as stream, done.part, done.epoch, done.sequence, done.rolled_at
+select stream.name as stream, done.part, done.epoch, done.sequence, done.rolled_at,
+    done.forgotten_to
 from lakegauge.rolled_up as done
 join lakegauge.stream on stream.id = done.stream;
 comment on view lakegauge_api.rolled_up is

@@ -293,6 +293,9 @@ comment on column lakegauge_api.rolled_up.sequence is
     'Sequence of the last message whose rows were added.';
 comment on column lakegauge_api.rolled_up.rolled_at is
     'When the last of them were added.';
+comment on column lakegauge_api.rolled_up.forgotten_to is
+    'Of part keys: keys that were deleted before this, or read last and never changed, are forgotten '
+    'with the rows of their time; null: none.';
 
 comment on column lakegauge_api.sample.at is
     'Time of the broker up to which the metrics are.';

@@ -201,7 +201,8 @@ async fn a_day_with_a_row_that_is_not_counted_yet_is_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pipeline_drops_old_days_counts_none_of_their_events_again_and_shows_the_same() {
     let rules = ("NATS_STREAM_RULES", "sample_interval_s=1;retention_days=1;derived_ids_max=60");
-    let settings = [rules, ("ARCHIVER_RETENTION_INTERVAL_MS", "100")];
+    let settings =
+        [rules, ("ARCHIVER_RETENTION_INTERVAL_MS", "100"), ("ARCHIVER_ROLLUP_INTERVAL_MS", "100")];
     let mut pipeline = Pipeline::start(&settings).await.unwrap();
     // An archive of the days before, of a stream that is gone.
     let now = Timestamp(Clock::system().now_us());
@@ -210,6 +211,7 @@ async fn the_pipeline_drops_old_days_counts_none_of_their_events_again_and_shows
     written.days(from, 0..1).await;
     let old: Vec<Event> = (0..4).map(|number| old_write(from, number)).collect();
     written.message(from.plus_seconds(200), &old).await;
+    written.message(from.plus_seconds(201), &[old_delete(from)]).await;
     written.days(from, 1..4).await;
     let live = written.live.sample();
     drop(written);
@@ -226,6 +228,14 @@ async fn the_pipeline_drops_old_days_counts_none_of_their_events_again_and_shows
     let series = "lakegauge_archiver_dropped_partitions_total{stream=\"LAKE_0\"}";
     until("dropped days", async || {
         Ok(pipeline.part(Part::Archiver)?.metric(series).is_some_and(|dropped| dropped >= 3.0))
+    })
+    .await
+    .unwrap();
+    let deleted = "select count(*) from lakegauge_api.lake_object where change = 'delete'";
+    until("deleted keys that are forgotten", async || {
+        let log = pipeline.part(Part::Archiver)?.log();
+        Ok(log.contains("\"deleted keys forgotten: older than retention\"")
+            && pipeline.database.number(deleted)? == 0)
     })
     .await
     .unwrap();
@@ -284,6 +294,16 @@ fn old_write(from: Timestamp, number: u64) -> Event {
     if let Fact::LakeAccess(access) = &mut event.fact {
         access.operation = Operation::Write;
         access.outcome = Outcome::Ok;
+    }
+    event
+}
+
+/// A delete of the first day.
+fn old_delete(from: Timestamp) -> Event {
+    let mut event = old_write(from, 10);
+    if let Fact::LakeAccess(access) = &mut event.fact {
+        access.operation = Operation::Delete;
+        access.object_bytes = None;
     }
     event
 }

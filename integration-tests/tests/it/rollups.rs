@@ -187,6 +187,106 @@ async fn a_step_that_ends_early_adds_nothing_and_an_epoch_goes_on_from_the_first
     assert_eq!(database.sql(done).unwrap(), ["days|2|1", "keys|2|1"]);
 }
 
+/// A request for a key on a day.
+fn request(number: u64, day: i64, key: &str, operation: Operation) -> Event {
+    let event = access(number, day * SECONDS_PER_DAY);
+    let Fact::LakeAccess(access) = event.fact else { unreachable!("a request") };
+    let (outcome, object_bytes) = (Outcome::Ok, Some(100));
+    let (bucket, key) = ("raw".to_owned(), key.to_owned());
+    let fact =
+        Fact::LakeAccess(LakeAccess { bucket, key, operation, outcome, object_bytes, ..access });
+    Event { fact, ..event }
+}
+
+#[tokio::test]
+async fn deleted_keys_are_forgotten_after_retention_and_no_late_write_brings_one_back() {
+    use Operation::{Delete, Read, Write};
+    let server = PostgresServer::start().unwrap();
+    let database = server.database().await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    let mut lake = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let requests = [
+        ("deleted", 0, Write),
+        ("deleted", 1, Delete),
+        ("stored", 0, Write),
+        ("only read", 2, Read),
+        ("deleted lately", 1, Write),
+        ("deleted lately", 8, Delete),
+        ("deleted, read lately", 1, Delete),
+        ("deleted, read lately", 8, Read),
+    ];
+    let events: Vec<Event> = (0..)
+        .zip(requests)
+        .map(|(number, (key, day, operation))| request(number, day, key, operation))
+        .collect();
+    append(&mut lake, &mut seen, &events).await.unwrap();
+    roll_up(&database, &lake, true).await;
+    let before = stored(&database);
+    let known = || database.sql("select key from lakegauge_api.lake_object order by key").unwrap();
+    assert_eq!(known().len(), 5);
+
+    let kept_from = crate::store_events::START.plus_seconds(3 * SECONDS_PER_DAY);
+    let stream = lake.stream();
+    let forget = async || {
+        let rollups = Rollups::open(&database.archiver(), stream).await.unwrap();
+        rollups.unwrap().forget_deleted_keys(kept_from).await.unwrap()
+    };
+    assert_eq!(forget().await, 2);
+    assert_eq!(known(), ["deleted lately", "deleted, read lately", "stored"]);
+    assert_eq!(stored(&database), before, "what is stored stays, however old");
+    assert_eq!(forget().await, 0);
+    let floor = "select part, forgotten_to is not null from lakegauge_api.rolled_up order by 1";
+    assert_eq!(database.sql(floor).unwrap(), ["days|f", "keys|t"]);
+
+    // What acceptance refuses, but an older copy of a stream may still bring.
+    let late = [request(20, 0, "deleted", Write), request(21, 2, "unknown", Write)];
+    append(&mut lake, &mut seen, &late).await.unwrap();
+    roll_up(&database, &lake, true).await;
+    assert_eq!(stored(&database), before, "it changes nothing");
+    // Both are keys like any other, and a key that is known follows its latest change.
+    let new = [
+        request(22, 3, "deleted", Write),
+        request(23, 2, "deleted lately", Write),
+        request(24, 2, "stored", Delete),
+    ];
+    append(&mut lake, &mut seen, &new).await.unwrap();
+    roll_up(&database, &lake, true).await;
+    let keys = "select key from lakegauge_api.stored_object";
+    assert_eq!(database.sql(keys).unwrap(), ["deleted"]);
+    let [objects, growth] = stored(&database);
+    assert_eq!((objects, growth), (vec!["raw|100|1".to_owned()], vec!["raw|100|1".to_owned()]));
+    assert_eq!(forget().await, 1, "and is forgotten in its turn");
+}
+
+#[tokio::test]
+async fn a_table_of_many_pages_is_looked_at_to_its_end() {
+    let server = PostgresServer::start().unwrap();
+    let database = server.database().await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    let mut lake = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let deletes: Vec<Event> = (0..900)
+        .map(|number| request(number, 0, &format!("{number:0300}"), Operation::Delete))
+        .collect();
+    append(&mut lake, &mut seen, &deletes).await.unwrap();
+    roll_up(&database, &lake, true).await;
+    let pages = "select pg_relation_size('lakegauge.lake_object') / 8192";
+    let pages = database.number(pages).unwrap();
+    assert!(pages > 20, "{pages} pages");
+    let mut next = Some(0_i64);
+    let (mut steps, mut forgotten) = (0, 0);
+    while let Some(page) = next {
+        let step = format!(
+            "select * from lakegauge.forget_deleted_keys(1::smallint, '2100-01-01', {page}, 7)"
+        );
+        let answer = database.sql_as(Some("lakegauge_archiver"), &step).unwrap().concat();
+        let (keys, page) = answer.split_once('|').unwrap();
+        forgotten += keys.parse::<i64>().unwrap();
+        next = page.parse().ok();
+        steps += 1;
+    }
+    assert_eq!((forgotten, steps), (900, (pages + 6) / 7));
+}
+
 /// For how many whole minutes rows of each stream have waited for its rollups.
 async fn lags(database: &Database, keys: bool) -> Vec<(String, u64)> {
     let mut reader = TotalsReader::open(&database.archiver()).await.unwrap();

@@ -43,8 +43,10 @@ service_kit::settings! {
         #[setting(ARCHIVER_ROLLUPS_OVERDUE_AFTER_MS, "rollups-overdue-after-ms", default = "1200000")]
         pub(crate) rollups_overdue_after: Duration = duration_ms,
         /// Whether to keep what is stored now, by key, and when each key was last read. It takes
-        /// about 200 bytes for each key that ever existed. With false it is deleted; with true
-        /// again it is computed from the rows that exist.
+        /// about 200 bytes for each key that is stored, and, where retention_days is set, for each
+        /// key that was deleted or read within so many days; otherwise for each key that ever
+        /// existed. With false it is deleted; with true again it is computed from the rows that
+        /// exist.
         #[setting(ARCHIVER_KEYS, "keys", default = "true")]
         pub(crate) keys: bool = switch,
         /// Time between two readings of the archive's ledger (sums, declared losses, open dead

@@ -244,6 +244,7 @@ impl StreamTask {
             guard,
             condition: self.readiness.condition("trimming"),
         };
+        let retention_days = carries.retention_days();
         let rollups = || RollupKeeper {
             context,
             store: &self.config.store,
@@ -251,10 +252,11 @@ impl StreamTask {
             waits: &self.rollup_waits,
             interval: self.config.rollup_interval,
             keys: self.config.keys,
+            retention_days,
         };
         let retention = Retention {
             context,
-            days: carries.retention_days(),
+            days: retention_days,
             ladder: carries.ladder(),
             rollups: rollups(),
         };

@@ -42,7 +42,10 @@ pub use inspect::{
     totals,
 };
 pub use message_range::MessageRange;
-pub use partitions::{base::Base, retention::Retained};
+pub use partitions::{
+    base::Base,
+    retention::{Retained, kept_from},
+};
 pub use read::{
     verdicts::VerdictsToCome,
     view::{ArchiveView, read_checkpoint},

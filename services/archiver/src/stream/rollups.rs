@@ -3,7 +3,8 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use event_store::{Rollups, StoreError, StoreSettings, StreamId};
+use domain::{Mark, Timestamp, time::SECONDS_PER_DAY};
+use event_store::{Rollups, StoreError, StoreSettings, StreamId, kept_from};
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use super::{Committed, StreamContext, retry};
@@ -26,6 +27,8 @@ pub(super) struct RollupKeeper<'a> {
     pub(super) interval: Duration,
     /// Whether to keep what is known of each key.
     pub(super) keys: bool,
+    /// Number of days after which deleted keys are forgotten; 0 keeps all.
+    pub(super) retention_days: u32,
 }
 
 impl RollupKeeper<'_> {
@@ -42,6 +45,8 @@ impl RollupKeeper<'_> {
         let mut looks = tokio::time::interval(self.interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut behind = Behind::default();
+        // The day up to which deleted keys were forgotten. After a start all are looked at again.
+        let mut forgotten_to = None;
         loop {
             looks.tick().await;
             let mark = commits.borrow().mark;
@@ -51,7 +56,7 @@ impl RollupKeeper<'_> {
                 }
                 continue;
             }
-            match self.catch_up().await {
+            match self.keep(&mark, &mut forgotten_to).await {
                 Ok(()) => self.waits.end(stream),
                 Err(error) if retry::waits(&error) => {
                     let error = error.to_string();
@@ -62,6 +67,26 @@ impl RollupKeeper<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Adds all that is archived, and forgets the keys that were deleted before retention as of this
+    /// mark, once for each day.
+    async fn keep(&self, mark: &Mark, forgotten_to: &mut Option<i64>) -> Result<(), StoreError> {
+        self.catch_up().await?;
+        // Up to the beginning of a day, so that the keys are not all looked at every minute.
+        let day = kept_from(mark, self.retention_days).map(|kept_from| kept_from.day());
+        if let Some(day) = day.filter(|day| self.keys && Some(*day) != *forgotten_to) {
+            if let Some(mut rollups) = Rollups::open(self.store, self.id).await? {
+                let midnight = Timestamp(0).plus_seconds(day * SECONDS_PER_DAY);
+                let keys = rollups.forget_deleted_keys(midnight).await?;
+                if keys > 0 {
+                    let stream = &self.context.name;
+                    tracing::info!(stream, keys, "deleted keys forgotten: older than retention");
+                }
+            }
+            *forgotten_to = Some(day);
+        }
+        Ok(())
     }
 
     /// Adds all that is archived.

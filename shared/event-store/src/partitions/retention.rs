@@ -41,8 +41,9 @@ pub struct Retained {
 }
 
 /// Rows before this time may be dropped once the state at the mark is the base; `None` if retention
-/// is off.
-fn kept_from(mark: &Mark, retention_days: u32) -> Option<Timestamp> {
+/// is off. No event of a later message is accepted that is older: a day is kept for the broker's
+/// clock.
+pub fn kept_from(mark: &Mark, retention_days: u32) -> Option<Timestamp> {
     let days = i64::from(retention_days) + DAYS_BEYOND;
     (retention_days > 0).then(|| mark.broker_time().plus_seconds(-days * SECONDS_PER_DAY))
 }

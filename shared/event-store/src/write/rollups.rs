@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::{
     error::StoreError,
-    numbers::{signed, signed_32},
+    numbers::{signed, signed_32, unsigned},
     settings::connection::StoreSettings,
     statement::Doing,
     stream_id::StreamId,
@@ -18,6 +18,9 @@ use crate::{
 /// Approximate number of events per step: half a second, and few enough to be grouped in memory.
 /// Smaller steps would write the day and today's keys more often.
 const STEP_EVENTS: i64 = 100_000;
+
+/// Pages of the table of keys (8 kB each) that one transaction looks at: a few hundred thousand keys.
+const STEP_PAGES: i64 = 4_096;
 
 const DOING: &str = "adding to the rollups";
 
@@ -60,6 +63,30 @@ impl Rollups {
             (Side::Warehouse, _) => {}
         }
         Ok(())
+    }
+
+    /// Forgets the keys that are not stored any more and were changed and read last before a time,
+    /// which retention gives (`kept_from`): no event that would bring one back is accepted any more.
+    /// Returns how many. It reads the whole table of keys, in steps.
+    ///
+    /// # Errors
+    ///
+    /// The database failed. What was forgotten stays forgotten, and the rest is found again.
+    pub async fn forget_deleted_keys(&mut self, kept_from: Timestamp) -> Result<u64, StoreError> {
+        let (mut all, mut page) = (0, (self.side == Side::Lake).then_some(0_i64));
+        while let Some(first) = page {
+            let step =
+                sqlx::query_as("select * from lakegauge.forget_deleted_keys($1, $2, $3, $4)")
+                    .bind(self.stream.id)
+                    .bind(Timestamptz(kept_from.0))
+                    .bind(first)
+                    .bind(STEP_PAGES)
+                    .fetch_one(&mut self.connection);
+            let (forgotten, next): (i64, Option<i64>) = in_time(self.answer_limit_ms, step).await?;
+            all += unsigned(forgotten)?;
+            page = next;
+        }
+        Ok(all)
     }
 
     /// Runs one transaction. Returns whether there was anything to add.
