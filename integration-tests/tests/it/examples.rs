@@ -1,8 +1,9 @@
-//! The filters of `examples/`: what they do not understand is an error that counts.
+//! The filters of `examples/`: what they do not understand is an error that counts; and what `./run`
+//! refuses.
 
 use std::process::Command;
 
-use integration_tests::executable::{Ended, finish};
+use integration_tests::executable::{self, Ended, finish};
 use integration_tests::nats::repository;
 
 /// What a filter of the examples makes of this text, with these arguments.
@@ -95,4 +96,50 @@ fn what_git_says_and_the_filters_do_not_understand_is_an_error_that_counts() {
         assert_eq!(some.stdout.lines().count(), 2, "{odd}");
         assert!(some.stderr.contains("1 of 3 lines were not understood"), "{}", some.stderr);
     }
+}
+
+#[test]
+fn a_name_that_is_no_scenario_ends_run_before_anything_is_installed_or_built() {
+    let run = |words: &[&str], variable: &str| {
+        let mut bash = Command::new("bash");
+        bash.arg(repository().join("run")).args(words).env_clear();
+        // Without a toolchain: what went on would end with another status, and change nothing.
+        bash.env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent").env("UP_SCENARIO", variable);
+        finish(bash, b"").unwrap()
+    };
+    let wrong: [(&[&str], &str); 3] = [
+        (&["--for", "1m", "--scenario", "bogus"], "none"),
+        (&["--scenario=bogus"], "none"),
+        (&[], "bogus"),
+    ];
+    for (words, variable) in wrong {
+        let ended = run(words, variable);
+        assert_eq!((ended.status, ended.stdout.as_str()), (Some(64), ""), "{words:?}");
+        assert!(ended.stderr.contains("bogus"), "{}", ended.stderr);
+    }
+    // The same words as the executable takes, and it refuses others with the same status.
+    let script = std::fs::read_to_string(repository().join("run")).unwrap();
+    let (_, rest) = script.split_once("\nscenarios=(").unwrap();
+    let mut ours: Vec<&str> = rest.split_once(')').unwrap().0.split(' ').collect();
+    ours.sort_unstable();
+    let refused = executable::run(["up", "--scenario", "bogus"], b"").unwrap();
+    assert_eq!(refused.status, Some(64), "{refused:?}");
+    let words = |text: &str| -> Vec<String> {
+        let is_of_a_name = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+        text.split(|letter| !is_of_a_name(letter)).map(str::to_owned).collect()
+    };
+    let allowed = refused.stderr.lines().find(|line| line.contains("noisy-tenant")).unwrap();
+    let allowed = words(allowed);
+    assert!(ours.iter().all(|name| allowed.iter().any(|word| word == name)), "{allowed:?}");
+    // Every name of an incident is said in the message: as many words with a hyphen.
+    let hyphens = |words: &[String]| {
+        let mut names: Vec<String> =
+            words.iter().filter(|word| word.contains('-')).cloned().collect();
+        names.retain(|name| !name.starts_with('-') && !name.ends_with('-'));
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    let ours: Vec<String> = ours.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(hyphens(&ours), hyphens(&allowed));
 }
