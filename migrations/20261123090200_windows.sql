@@ -80,6 +80,19 @@ return row(coalesce(pairs, array[(bucket_max::integer << 19) + events::integer])
     ::lakegauge.window_sketch;
 comment on function lakegauge.window_sketch is 'Lakegauge: the sketch of a window as it is stored.';
 
+-- A source that does not know how long a request took says 0, and bucket 0 holds nothing else: left out
+-- here, and stored all the same, so that a window is exactly what its rows add up to.
+create function lakegauge.known_durations(sketch lakegauge.window_sketch)
+returns lakegauge.window_sketch
+language sql immutable parallel safe
+return case
+    when (sketch).pairs[1] >= 524288 then sketch
+    else row(array(select pair from unnest((sketch).pairs) as pair where pair >= 524288
+        order by pair))::lakegauge.window_sketch
+end;
+comment on function lakegauge.known_durations is
+    'Lakegauge: the sketch of a window without the requests whose duration is not known.';
+
 -- Grouped once, at the end: a state that is added up at each step is copied at each step.
 create function lakegauge.sketch_add_up(sketches lakegauge.window_sketch[])
 returns lakegauge.sketch
@@ -166,6 +179,7 @@ declare
 begin
     foreach signature in array array[
         'lakegauge.window_sketch(smallint, numeric, integer[])',
+        'lakegauge.known_durations(lakegauge.window_sketch)',
         'lakegauge.sketch_add_up(lakegauge.window_sketch[])',
         'lakegauge.bucket_value(integer)',
         'lakegauge_api.sketch_sum(lakegauge.window_sketch)',

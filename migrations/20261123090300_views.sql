@@ -129,8 +129,9 @@ select
     lakegauge.operation_name(series.action) as operation,
     lakegauge.outcome_name(series.outcome) as outcome,
     known.events, known.bytes, known.duration_us,
-    lakegauge.bucket_value(known.bucket_max) as duration_us_max,
-    lakegauge.window_sketch(known.bucket_max, known.events, known.sketch) as sketch,
+    nullif(lakegauge.bucket_value(known.bucket_max), 0) as duration_us_max,
+    lakegauge.known_durations(
+        lakegauge.window_sketch(known.bucket_max, known.events, known.sketch)) as sketch,
     stream.name as stream
 from lakegauge.lake_window as known
 join lakegauge.window_series as series on series.id = known.series

@@ -130,6 +130,8 @@ begin atomic
         select part.hour, part.bucket, pair >> 19 as duration,
             sum(pair & 524287)::double precision as count
         from part, unnest(part.pairs) as pair
+        -- 0 is what a source says that does not know how long a request took.
+        where pair >= 524288
         group by 1, 2, 3
     ), ranked as (
         select hit.*, sum(hit.count) over passing as passed, sum(hit.count) over whole as total
@@ -147,7 +149,7 @@ begin atomic
     select summed.hour, summed.bucket, summed.events, summed.failures, summed.bytes,
         lakegauge.bucket_value(p50), lakegauge.bucket_value(p95), lakegauge.bucket_value(p99)
     from summed
-    join percentile on percentile.hour = summed.hour and percentile.bucket = summed.bucket
+    left join percentile on percentile.hour = summed.hour and percentile.bucket = summed.bucket
     order by summed.hour, summed.bucket;
 end;
 comment on function lakegauge_api.lake_by_hour is

@@ -231,11 +231,12 @@ comment on column lakegauge_api.lake_window.events is
 comment on column lakegauge_api.lake_window.bytes is
     'Bytes transferred.';
 comment on column lakegauge_api.lake_window.duration_us is
-    'Sum of the durations, in microseconds.';
+    'Sum of the durations that are known, in microseconds. Not of every request: events is no count '
+    'of durations.';
 comment on column lakegauge_api.lake_window.duration_us_max is
-    'The longest duration, in microseconds, within 1 %.';
+    'The longest duration, in microseconds, within 1 %; null where none is known.';
 comment on column lakegauge_api.lake_window.sketch is
-    'Distribution of the durations: lakegauge_api.sketch_sum adds any up, '
+    'Distribution of the durations that are known: lakegauge_api.sketch_sum adds any up, '
     'lakegauge_api.sketch_percentile reads them.';
 comment on column lakegauge_api.lake_window.stream is
     'Name of the stream that it came by: lake or warehouse, and the partition.';

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use boards::Query;
-use domain::{Event, Ladder, Mark, Rules, Seen, time::SECONDS_PER_DAY};
+use domain::{Event, Fact, Ladder, Mark, Operation, Outcome, Rules, Seen, time::SECONDS_PER_DAY};
 use event_store::{Archive, BatchBuilder};
 use integration_tests::executable;
 use integration_tests::postgres::{Database, PostgresServer};
@@ -374,4 +374,34 @@ async fn the_length_that_fits_a_range_is_the_shortest_that_reaches_back_and_is_n
             database.number(&format!("select lakegauge_api.window_length_s('{from}', '{to}')"));
         assert_eq!(said.unwrap(), length_s, "{from} to {to}");
     }
+}
+
+#[tokio::test]
+async fn requests_whose_duration_is_not_known_count_and_are_in_no_percentile() {
+    let server = PostgresServer::start().unwrap();
+    let database = server.database().await.unwrap();
+    let mut archive = open(&database.archiver(), "LAKE_0", 1).await.unwrap();
+    let mut seen = Seen::new(&Rules::default());
+    // Of `timed` the last of ten has a duration, of `untimed` none.
+    let events: Vec<Event> = (0..20)
+        .map(|number| {
+            let mut event = access(number, 0);
+            let Fact::LakeAccess(access) = &mut event.fact else { unreachable!() };
+            (access.operation, access.outcome) = (Operation::Write, Outcome::Ok);
+            access.bucket = if number < 10 { "timed" } else { "untimed" }.to_owned();
+            access.duration_us = if number == 9 { 100 } else { 0 };
+            event
+        })
+        .collect();
+    append_at(&mut archive, &mut seen, "3600s", 1, &events).await;
+    let by_hour = "select bucket, events, p50_us, p99_us from lakegauge_api.lake_by_hour( \
+        '2024-01-01', '2024-01-02') order by bucket";
+    assert_eq!(database.sql(by_hour).unwrap(), ["timed|10|100|100", "untimed|10||"]);
+    let windows = "select bucket, sum(events), max(duration_us_max), \
+        lakegauge_api.sketch_percentile(lakegauge_api.sketch_sum(sketch), 0.01) \
+        from lakegauge_api.lake_window group by 1 order by 1";
+    assert_eq!(database.sql(windows).unwrap(), ["timed|10|100|100", "untimed|10||"]);
+    // As it is stored it is what the rows add up to.
+    let stored = "select sum(events), sum(duration_us) from lakegauge.lake_window";
+    assert_eq!(database.sql(stored).unwrap(), ["20|100"]);
 }
