@@ -7,7 +7,7 @@
 #   /postgres-secrets   passwords of the database's roles, for the database alone
 #   /etc/nats           the broker's configuration, with the passwords of its users
 #
-# `setup.sh password NAME` prints one instead (nats-reader, postgres-reader), for people;
+# `setup.sh password NAME` prints one instead (nats-reader, postgres-reader, collect-token), for people;
 # `setup.sh rest-key ROLE` a key for the REST interface as anon, authenticated or service_role, which
 # Supabase gives as a project's keys.
 set -eu
@@ -22,6 +22,7 @@ archiver_uid=10014
 migrate_uid=10015
 tools_uid=10016
 rest_uid=10017
+collector_uid=10018
 # That of the official image.
 grafana_uid=472
 
@@ -65,9 +66,9 @@ case ${1:-} in
   '') ;;
   password)
     case ${2:-} in
-      nats-* | postgres-*) ;;
+      nats-* | postgres-* | collect-token) ;;
       *)
-        echo "error: password needs nats-USER or postgres-ROLE" >&2
+        echo "error: password needs nats-USER, postgres-ROLE or collect-token" >&2
         exit 64
         ;;
     esac
@@ -104,6 +105,8 @@ password nats-lake_simulator | give "$lake_uid" /secrets/lake-simulator/nats-pas
 password nats-warehouse_simulator | give "$warehouse_uid" /secrets/warehouse-simulator/nats-password
 password nats-aggregator | give "$aggregator_uid" /secrets/aggregator/nats-password
 password nats-archiver | give "$archiver_uid" /secrets/archiver/nats-password
+password nats-publisher | give "$collector_uid" /secrets/collector/nats-password
+password collect-token | give "$collector_uid" /secrets/collector/token
 for user in admin publisher reader; do
   password "nats-$user" | give "$tools_uid" "/secrets/tools/nats-password-$user"
 done

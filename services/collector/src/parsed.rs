@@ -12,6 +12,8 @@ pub struct Parsed {
     pub ignored: u64,
     /// Records that can't be read.
     pub refused: Vec<RefusedRecord>,
+    /// What a person has to do in the other system, for the log.
+    pub notices: Vec<String>,
     /// How many records there were.
     pub(crate) records: usize,
 }
@@ -44,13 +46,19 @@ impl Parsed {
     /// The same for a record that may be several events.
     pub fn add_all(&mut self, side: Side, read: Result<Vec<Event>, Refusal>, record: &[u8]) {
         match read {
-            Ok(events) if events.is_empty() => self.ignored = self.ignored.saturating_add(1),
+            Ok(events) if events.is_empty() => return self.ignore(),
             Ok(events) => self.events.extend(events),
             Err(refusal) => {
                 let (index, bytes) = (self.records, Bytes::copy_from_slice(record));
                 self.refused.push(RefusedRecord { side, index, refusal, bytes });
             }
         }
+        self.records = self.records.saturating_add(1);
+    }
+
+    /// Adds a record that is nothing to count.
+    pub fn ignore(&mut self) {
+        self.ignored = self.ignored.saturating_add(1);
         self.records = self.records.saturating_add(1);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bus::{Bus, BusError};
 use clap::{ArgMatches, Command};
@@ -27,6 +28,8 @@ const DEMO_PER_S_MAX: f64 = 20.0;
 /// Bytes of an event in the archive at such rates, with windows and rollups (measured:
 /// docs/supabase.md, section 6).
 const EVENT_BYTES: f64 = 390.0;
+/// How long a receiver may take to accept a connection.
+const RECEIVER_WAIT: Duration = Duration::from_secs(2);
 /// Oldest supported PostgreSQL: 15.0.
 const POSTGRES_MIN: i32 = 150_000;
 
@@ -86,6 +89,10 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         findings.extend(addresses::told().map(|told| Check::Note(told.to_owned())));
         if let Ok(bus) = &bus {
             findings.extend(of_nats(bus).await);
+        }
+        let receiver = collector::http::Config::load(&mut given.settings()?).ok();
+        if let Some(receiver) = receiver.filter(collector::http::Config::is_set) {
+            findings.extend(of_receiver(&receiver).await);
         }
         match store {
             Ok(Some(store)) => {
@@ -171,6 +178,38 @@ async fn of_nats(config: &bus::service::BusConfig) -> Vec<Check> {
         });
     }
     findings.extend(of_writing(&bus).await);
+    findings
+}
+
+/// Checks whether the receiver of `lakegauge collect http` can work with its settings, and whether
+/// it runs.
+async fn of_receiver(config: &collector::http::Config) -> Vec<Check> {
+    let mut findings = Vec::new();
+    for wrong in [config.check(), config.check_token()] {
+        if let Err(error) = wrong {
+            findings.push(bad(
+                format!("the receiver: {error:#}"),
+                "`lakegauge collect http --help` shows what each setting means",
+            ));
+        }
+    }
+    match config.tls() {
+        Ok(None) => {}
+        Ok(Some(_)) => findings.push(Check::Good("the receiver has a certificate".to_owned())),
+        Err(error) => findings.push(bad(
+            format!("the receiver: {error:#}"),
+            "give it both files in PEM, readable by the user that it runs as",
+        )),
+    }
+    let address = config.http_addr();
+    let connecting = tokio::net::TcpStream::connect(address);
+    findings.push(match tokio::time::timeout(RECEIVER_WAIT, connecting).await {
+        Ok(Ok(_)) => Check::Good(format!("a receiver listens at {address}")),
+        Ok(Err(_)) | Err(_) => Check::Note(format!(
+            "no receiver listens at {address} (COLLECT_HTTP_ADDR): `lakegauge collect http` does \
+             not run on this machine"
+        )),
+    });
     findings
 }
 

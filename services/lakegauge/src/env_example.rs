@@ -138,13 +138,6 @@ mod tests {
         "SIMULATE_LAKE_EXPECTED_FILE",
         "SIMULATE_WAREHOUSE_EXPECTED_FILE",
         "AGGREGATOR_REPLAY",
-        // The collector runs beside Compose, which has no service for it yet.
-        "COLLECT_HTTP_ADDR",
-        "COLLECT_TOKEN",
-        "COLLECT_SOURCE",
-        "COLLECT_S3_REPORTS",
-        "COLLECT_BODY_BYTES_MAX",
-        "COLLECT_ACK_WAIT_MS",
     ];
 
     #[test]

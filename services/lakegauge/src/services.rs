@@ -29,6 +29,8 @@ pub(crate) struct ServiceCommand {
     load: fn(&mut Settings<'_>),
     /// Describes the generated events beside published figures, for services that generate events.
     describe: Option<Describe>,
+    /// Further text at the end of the help.
+    more_help: Option<&'static str>,
 }
 
 /// In the order of the help.
@@ -43,6 +45,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
             use simulator::lake::{Config, describe};
             Ok(simulator::describe::render(&describe(&Config::load(settings)?)))
         }),
+        more_help: None,
         run: |service, flags| {
             use simulator::lake::{Config, run};
             service_kit::main(service, flags, Config::load, run, command::status)
@@ -62,6 +65,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
             use simulator::warehouse::{Config, describe};
             Ok(simulator::describe::render(&describe(&Config::load(settings)?)))
         }),
+        more_help: None,
         run: |service, flags| {
             use simulator::warehouse::{Config, run};
             service_kit::main(service, flags, Config::load, run, command::status)
@@ -74,6 +78,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
         settings: aggregator::Config::table,
         load: |settings| drop(aggregator::Config::load(settings)),
         describe: None,
+        more_help: None,
         run: |service, flags| {
             use aggregator::{Config, run};
             service_kit::main(service, flags, Config::load, run, command::status)
@@ -86,6 +91,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
         settings: archiver::Config::table,
         load: |settings| drop(archiver::Config::load(settings)),
         describe: None,
+        more_help: None,
         run: |service, flags| {
             use archiver::{Config, run};
             service_kit::main(service, flags, Config::load, run, command::status)
@@ -99,6 +105,7 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
         settings: collector::http::Config::table,
         load: |settings| drop(collector::http::Config::load(settings)),
         describe: None,
+        more_help: Some(collector::http::LINES),
         run: |service, flags| {
             use collector::http::{Config, run};
             service_kit::main(service, flags, Config::load, run, command::status)
@@ -126,9 +133,14 @@ impl ServiceCommand {
 
     fn command(&self) -> Command {
         let name = self.path.last().copied().unwrap_or_default();
-        let command = Command::new(name).about(self.about).after_help(
-            "SIGTERM and SIGINT drain: work in progress is finished. A second signal ends at once.",
-        );
+        let mut help =
+            "SIGTERM and SIGINT drain: work in progress is finished. A second signal ends at once."
+                .to_owned();
+        if let Some(more) = self.more_help {
+            help.push_str("\n\n");
+            help.push_str(more);
+        }
+        let command = Command::new(name).about(self.about).after_help(help);
         let command = command::with_settings(command, &self.all_settings());
         if self.describe.is_none() {
             return command;

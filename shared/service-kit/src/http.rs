@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tower_http::CompressionLevel;
@@ -84,6 +84,19 @@ pub fn serve(listener: TcpListener, routes: Router) {
 /// Serves routes that bring their own answers where no route fits, with the same limits for slow and
 /// idle clients.
 pub fn serve_as_given(listener: TcpListener, routes: Router) {
+    serve_opened(listener, routes, |stream| ready(Ok(stream)));
+}
+
+/// The same on connections that something is done to first, as a handshake of TLS. One that can't be
+/// opened is dropped; `open` bounds how long that takes.
+pub fn serve_opened<S, F>(
+    listener: TcpListener,
+    routes: Router,
+    open: impl Fn(TcpStream) -> F + Send + 'static,
+) where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
     let service = TowerToHyperService::new(routes);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
@@ -91,9 +104,12 @@ pub fn serve_as_given(listener: TcpListener, routes: Router) {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let service = service.clone();
+                    let (service, opening) = (service.clone(), open(stream));
                     tokio::spawn(async move {
-                        serve_connection(stream, service).await;
+                        match opening.await {
+                            Ok(stream) => serve_connection(stream, service).await,
+                            Err(error) => tracing::debug!(%error, "a connection was not opened"),
+                        }
                         drop(place);
                     });
                 }
@@ -151,7 +167,6 @@ mod tests {
     use axum::extract::RawQuery;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-    use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
     use tokio::time::{sleep, timeout};
 

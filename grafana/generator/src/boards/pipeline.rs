@@ -13,7 +13,7 @@ pub(super) fn board() -> Board {
         from: "now-1h",
         refresh: "10s",
         variables: vec![Variable::Prometheus, Variable::Environment],
-        rows: vec![publish(), stream(), aggregate(), archive(), recover(), resources()],
+        rows: vec![publish(), collect(), stream(), aggregate(), archive(), recover(), resources()],
     }
 }
 
@@ -89,6 +89,54 @@ fn publish() -> Row {
             .ask(
                 "lakegauge_publisher_oldest_unconfirmed_seconds",
                 "{{service}} {{messages}} {{stream}}",
+            ),
+        ],
+    }
+}
+
+fn collect() -> Row {
+    Row {
+        title: "Collect: what real lakes and warehouses report",
+        panels: vec![
+            lines(
+                "Records received",
+                "eps",
+                "Records a second that other systems reported to collectors, by what became of them: \
+                 published, ignored (nothing to count), refused (a dead letter). Empty where no \
+                 collector runs.",
+            )
+            .ask(
+                rate("lakegauge_collector_records_total", "report, result"),
+                "{{report}} {{result}}",
+            ),
+            lines(
+                "Requests by answer",
+                "reqps",
+                "2xx is stored. 5xx: the broker is away or full, and the sender tries again. 4xx: it \
+                 was turned away, and is lost where the sender does not repeat it \
+                 (LakegaugeCollectorTurnsAway).",
+            )
+            .ask(rate("lakegauge_collector_requests_total", "status"), "{{status}}"),
+            lines(
+                "Refused records",
+                "ops",
+                "Records that could not be read, by the reason: dead letters with their bytes \
+                 (`lakegauge dead-letters list`).",
+            )
+            .ask(
+                rate("lakegauge_collector_refused_records_total", "report, reason"),
+                "{{report}} {{reason}}",
+            ),
+            lines(
+                "Lag and silence",
+                "s",
+                "'behind': how long after it happened the newest record of the last report was stored. \
+                 'silent': since when nothing was stored (LakegaugeCollectorSilent).",
+            )
+            .ask("lakegauge_collector_lag_seconds", "{{report}}, behind")
+            .ask(
+                "time() - lakegauge_collector_last_success_timestamp_seconds",
+                "{{report}}, silent",
             ),
         ],
     }

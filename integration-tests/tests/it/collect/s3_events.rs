@@ -69,8 +69,14 @@ async fn what_a_store_reports_is_counted_once_however_often_it_comes() {
     assert_eq!((used_gb.to_string().as_str(), accesses.to_string().as_str()), ("0.000053", "53"));
     assert_eq!(archived(&pipeline, "true"), "53 55000 store-one spark");
     let metric = |series: &str| collector.service.metric(series);
-    assert_eq!(metric("lakegauge_collector_records_total{result=\"published\"}"), Some(103.0));
-    assert_eq!(metric("lakegauge_collector_records_total{result=\"ignored\"}"), Some(1.0));
+    assert_eq!(
+        metric("lakegauge_collector_records_total{report=\"s3-events\",result=\"published\"}"),
+        Some(103.0)
+    );
+    assert_eq!(
+        metric("lakegauge_collector_records_total{report=\"s3-events\",result=\"ignored\"}"),
+        Some(1.0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::turned_away::Why;
 use crate::{outlet::NotStored, parsed::Parsed};
 
 /// How long a sender waits before it tries again, in seconds: brokers restart within it.
@@ -58,10 +59,12 @@ impl IntoResponse for NotTaken {
     fn into_response(self) -> Response {
         let Self(status, why) = self;
         let answer = (status, format!("{why}\n"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        let mut response = if status == StatusCode::SERVICE_UNAVAILABLE {
             ([(header::RETRY_AFTER, RETRY_AFTER_S)], answer).into_response()
         } else {
             answer.into_response()
-        }
+        };
+        response.extensions_mut().insert(Why(why));
+        response
     }
 }

@@ -1,10 +1,12 @@
 //! The receiver's settings.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use bus::service::BusConfig;
 use service_kit::Secret;
 
+use super::tls::Tls;
 use crate::sources::S3Sources;
 
 service_kit::settings! {
@@ -14,10 +16,18 @@ service_kit::settings! {
         /// NATS.
         #[settings(bus::service::table())]
         pub(crate) bus: BusConfig = bus::service::load("collector"),
-        /// Address and port where other systems post what they report. Beyond this machine put it
-        /// behind a proxy that speaks TLS: the token goes over the wire as it is.
+        /// Address and port where other systems post what they report. Beyond this machine set
+        /// COLLECT_TLS_CERT_FILE, or put a proxy before it that speaks TLS: the token goes over the
+        /// wire as it is.
         #[setting(COLLECT_HTTP_ADDR, "http-addr", default = "127.0.0.1:8020")]
         pub(crate) http_addr: SocketAddr,
+        /// PEM file with the certificate of the port and those that it is signed by; with it the port
+        /// speaks TLS. New connections take a renewed file.
+        #[setting(COLLECT_TLS_CERT_FILE, "tls-cert-file")]
+        pub(crate) tls_certificate_file: Option<PathBuf> = optional,
+        /// PEM file with the private key of COLLECT_TLS_CERT_FILE.
+        #[setting(COLLECT_TLS_KEY_FILE, "tls-key-file")]
+        pub(crate) tls_key_file: Option<PathBuf> = optional,
         /// Token that every request must bring (Authorization: Bearer …). Without one only an address
         /// of this machine may be listened on.
         #[secret(COLLECT_TOKEN, "token")]
@@ -37,5 +47,59 @@ service_kit::settings! {
         /// with 503, and the sender tries again.
         #[setting(COLLECT_ACK_WAIT_MS, "ack-wait-ms", default = "5000")]
         pub(crate) ack_wait: Duration = duration_ms,
+    }
+}
+
+impl Config {
+    /// Whether what is set can be listened with.
+    ///
+    /// # Errors
+    ///
+    /// What is missing for an address that other machines can reach.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.token.is_some() || self.http_addr.ip().is_loopback(),
+            "COLLECT_HTTP_ADDR: {} can be reached from other machines, so set COLLECT_TOKEN (or \
+             COLLECT_TOKEN_FILE) as well",
+            self.http_addr
+        );
+        Ok(())
+    }
+
+    /// Whether anybody set something that only a receiver needs.
+    pub fn is_set(&self) -> bool {
+        self.token.is_some() || self.tls_certificate_file.is_some() || self.tls_key_file.is_some()
+    }
+
+    /// Whether the token, if there is one, can be read now.
+    ///
+    /// # Errors
+    ///
+    /// Its file can't be read.
+    pub fn check_token(&self) -> anyhow::Result<()> {
+        let Some(token) = &self.token else { return Ok(()) };
+        token.read().map(drop).map_err(|error| anyhow::anyhow!("COLLECT_TOKEN_FILE: {error}"))
+    }
+
+    /// Where the receiver listens.
+    pub const fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// The certificate and its key, if the port speaks TLS.
+    ///
+    /// # Errors
+    ///
+    /// One of the two files is not set, or they can't be used.
+    pub fn tls(&self) -> anyhow::Result<Option<Tls>> {
+        match (&self.tls_certificate_file, &self.tls_key_file) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => {
+                Tls::read(certificate, key).context("COLLECT_TLS_CERT_FILE").map(Some)
+            }
+            (Some(_), None) | (None, Some(_)) => {
+                anyhow::bail!("COLLECT_TLS_CERT_FILE and COLLECT_TLS_KEY_FILE must be set together")
+            }
+        }
     }
 }

@@ -14,12 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use service_kit::{Clock, Secret};
 
 use super::{
     answer::{NotTaken, Stored},
     body,
     metrics::RequestMetrics,
+    turned_away::{TurnedAway, Why},
 };
 use crate::{metrics::CollectorMetrics, outlet::Outlet, sources::Report};
 
@@ -38,7 +40,10 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// The routes, one for each of these kinds of report.
     pub(crate) fn routes(self, reports: &[Report]) -> Router {
-        let requests = self.requests.clone();
+        let watch = Arc::new(Watch {
+            requests: self.requests.clone(),
+            turned_away: TurnedAway::new(self.clock.clone()),
+        });
         // Some senders can be told to put instead of to post; it means the same.
         let methods = MethodFilter::POST.or(MethodFilter::PUT);
         let not_found = not_found(reports);
@@ -58,7 +63,7 @@ impl Receiver {
                 let why = "reports are posted here: POST, or PUT";
                 NotTaken(StatusCode::METHOD_NOT_ALLOWED, why.to_owned())
             })
-            .layer(from_fn_with_state(requests, count))
+            .layer(from_fn_with_state(watch, watched))
             .with_state(Arc::new(self))
     }
 
@@ -73,7 +78,10 @@ impl Receiver {
         let parsed = (report.parse)(&body)
             .map_err(|error| NotTaken(StatusCode::BAD_REQUEST, error.to_string()))?;
         self.outlet.publish_within(&parsed, self.ack_wait).await?;
-        self.collected.stored(&parsed, self.clock.now_us());
+        self.collected.stored(report.label(), &parsed, self.clock.now_us());
+        for notice in &parsed.notices {
+            tracing::warn!(path = report.path, "{notice}");
+        }
         for one in &parsed.refused {
             let (path, index, why) = (report.path, one.index, one.refusal.to_string());
             tracing::warn!(path, index, why, "a record is a dead letter");
@@ -91,9 +99,7 @@ impl Receiver {
             NotTaken(StatusCode::SERVICE_UNAVAILABLE, why)
         })?;
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        // Some senders can only be given the whole value of the header, others only the token.
-        let given = given.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
-        let given = given.unwrap_or_default();
+        let given = given.map(credential).unwrap_or_default();
         if blake3::hash(given.trim().as_bytes()) == blake3::hash(token.as_bytes()) {
             return Ok(());
         }
@@ -102,10 +108,35 @@ impl Receiver {
     }
 }
 
-/// Counts every answer, those to unknown paths as well.
-async fn count(State(requests): State<RequestMetrics>, request: Request, next: Next) -> Response {
+/// The token in a header. Some senders can be given the whole header, some only the token, and SNS only
+/// a user and a password in its address: the token is the password then.
+fn credential(header: &str) -> String {
+    if let Some(token) = header.strip_prefix("Bearer ") {
+        return token.to_owned();
+    }
+    let Some(encoded) = header.strip_prefix("Basic ") else { return header.to_owned() };
+    let decoded = BASE64_STANDARD.decode(encoded.trim()).ok();
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+    decoded.split_once(':').map(|(_, password)| password.to_owned()).unwrap_or_default()
+}
+
+/// What is looked at of every answer.
+#[derive(Debug)]
+struct Watch {
+    requests: RequestMetrics,
+    turned_away: TurnedAway,
+}
+
+/// Counts every answer, those to unknown paths as well, and tells of what is turned away.
+async fn watched(State(watch): State<Arc<Watch>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
     let response = next.run(request).await;
-    requests.answered(response.status().as_u16());
+    let status = response.status();
+    watch.requests.answered(status.as_u16());
+    if status.is_client_error() {
+        let why = response.extensions().get::<Why>().map_or("", |Why(why)| why);
+        watch.turned_away.tell(status.as_u16(), &path, why);
+    }
     response
 }
 
@@ -114,4 +145,19 @@ fn not_found(reports: &[Report]) -> String {
     let paths: String =
         reports.iter().map(|report| format!("\n{}  {}", report.path, report.what)).collect();
     format!("nothing is received at this path; reports are posted to{paths}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_found_in_every_form_that_a_sender_can_be_given() {
+        for header in ["Bearer a:b c", "a:b c", "Basic c25zOmE6YiBj"] {
+            assert_eq!(credential(header), "a:b c", "{header}");
+        }
+        for nothing in ["Basic ", "Basic !", "Basic c25z", "Basic /w=="] {
+            assert_eq!(credential(nothing), "", "{nothing}");
+        }
+    }
 }

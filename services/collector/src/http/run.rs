@@ -8,7 +8,7 @@ use service_kit::{Context, http};
 use wire::Subjects;
 
 use super::{config::Config, metrics::RequestMetrics, receiver::Receiver};
-use crate::{metrics::CollectorMetrics, outlet::Outlet};
+use crate::{metrics::CollectorMetrics, outlet::Outlet, sources::Report};
 
 /// Receives until it is told to drain.
 ///
@@ -17,13 +17,15 @@ use crate::{metrics::CollectorMetrics, outlet::Outlet};
 /// What no retry can mend: refused logins, a taken port, an address beyond this machine without a
 /// token, a broker that takes nothing for another reason than that it is away or full.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        config.token.is_some() || config.http_addr.ip().is_loopback(),
-        "COLLECT_HTTP_ADDR: {} can be reached from other machines, so set COLLECT_TOKEN (or \
-         COLLECT_TOKEN_FILE) as well",
-        config.http_addr
-    );
-    let collected = CollectorMetrics::of(&context.registry).context("metrics")?;
+    config.check()?;
+    let tls = config.tls()?;
+    if tls.is_none() && !config.http_addr.ip().is_loopback() {
+        let advice = "set COLLECT_TLS_CERT_FILE, or put a proxy before it that speaks TLS";
+        tracing::warn!(address = %config.http_addr, advice, "the token travels unencrypted");
+    }
+    let reports = config.s3_reports.reports();
+    let labels: Vec<&str> = reports.iter().map(Report::label).collect();
+    let collected = CollectorMetrics::of(&context.registry, &labels).context("metrics")?;
     let requests = RequestMetrics::of(&context.registry).context("metrics")?;
     let listener = http::bind("what other systems report", config.http_addr).await?;
     let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
@@ -40,10 +42,16 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
         requests,
         clock: context.clock.clone(),
     };
-    let reports = config.s3_reports.reports();
-    http::serve_as_given(listener, receiver.routes(&reports));
+    let (routes, speaks_tls) = (receiver.routes(&reports), tls.is_some());
+    match tls.map(Arc::new) {
+        Some(tls) => http::serve_opened(listener, routes, move |stream| {
+            let tls = Arc::clone(&tls);
+            async move { tls.accept(stream).await }
+        }),
+        None => http::serve_as_given(listener, routes),
+    }
     let paths: Vec<&str> = reports.iter().map(|report| report.path).collect();
-    tracing::info!(address = %config.http_addr, ?paths, "reports are received");
+    tracing::info!(address = %config.http_addr, ?paths, tls = speaks_tls, "reports are received");
     context.not_ready.open();
     tokio::select! {
         () = context.lifecycle.draining() => Ok(()),

@@ -1,10 +1,12 @@
 //! The forms in which other systems report, one module each. Pure: bytes in, [`Parsed`] out.
 
+mod aws;
 mod decimal;
 mod fingerprint;
 pub mod s3_audit;
 pub mod s3_events;
 mod s3_key;
+pub mod seaweedfs;
 mod split;
 pub mod trino;
 mod undecodable;
@@ -22,6 +24,13 @@ pub struct Report {
     pub what: &'static str,
     /// Reads it.
     pub parse: fn(&[u8]) -> Result<Parsed, UnreadableReport>,
+}
+
+impl Report {
+    /// Its name in metrics: the path without its slash.
+    pub fn label(&self) -> &'static str {
+        self.path.trim_start_matches('/')
+    }
 }
 
 /// What a store that speaks S3 is asked through. It reports the same request as a notification and as
@@ -64,6 +73,11 @@ impl S3Sources {
             }
             Self::Audit => vec![audit(s3_audit::parse)],
         };
+        reports.push(Report {
+            path: "/seaweedfs",
+            what: "notifications of a filer (webhook of SeaweedFS)",
+            parse: seaweedfs::parse,
+        });
         reports.push(Report {
             path: "/trino",
             what: "completed queries (HTTP event listener of Trino and Presto)",

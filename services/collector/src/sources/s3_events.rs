@@ -8,7 +8,8 @@
 //! - tags, retention and legal hold are "created" events that write no bytes;
 //! - a removal has no size, and an object of 0 bytes has none with MinIO;
 //! - a delete marker frees no bytes, and versions are stored side by side;
-//! - the first message of AWS is a test without records;
+//! - the first message of AWS is a test without records, and SNS and EventBridge put an envelope around
+//!   an event ([`super::aws`]);
 //! - a notification comes at least once, in any order.
 
 use std::borrow::Cow;
@@ -18,7 +19,11 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{s3_key, undecodable::undecodable};
+use super::{
+    aws::{self, Opened},
+    s3_key,
+    undecodable::undecodable,
+};
 use crate::parsed::{Parsed, UnreadableReport};
 
 #[derive(Deserialize)]
@@ -110,16 +115,30 @@ pub fn parse_changes(body: &[u8]) -> Result<Parsed, UnreadableReport> {
 fn parse_counted(body: &[u8], counts: impl Fn(&str) -> bool) -> Result<Parsed, UnreadableReport> {
     let read: Body<'_> =
         serde_json::from_slice(body).map_err(|error| no_notification(&error.to_string()))?;
-    let Some(records) = read.records else {
-        return if read.test.is_some() {
-            Ok(Parsed { ignored: 1, records: 1, ..Parsed::default() })
-        } else {
-            Err(no_notification("it has no Records"))
-        };
-    };
     let mut parsed = Parsed::default();
-    for raw in records {
-        parsed.add(Side::Lake, record(raw, &counts), raw.get().as_bytes());
+    match (read.records, aws::open(body)) {
+        (Some(records), _) => {
+            for raw in records {
+                parsed.add(Side::Lake, record(raw, &counts), raw.get().as_bytes());
+            }
+        }
+        (None, _) if read.test.is_some() => parsed.ignore(),
+        (None, Opened::Message(message)) => {
+            // An envelope in an envelope is nobody's.
+            let inside: Body<'_> = serde_json::from_str(&message)
+                .map_err(|error| no_notification(&error.to_string()))?;
+            return match inside.records {
+                Some(_) => parse_counted(message.as_bytes(), counts),
+                None if inside.test.is_some() => Ok(Parsed { ignored: 1, records: 1, ..parsed }),
+                None => Err(no_notification("the message in it has no Records")),
+            };
+        }
+        (None, Opened::Notice(notice)) => {
+            parsed.ignore();
+            parsed.notices.push(notice);
+        }
+        (None, Opened::Event(event)) => parsed.add(Side::Lake, event, body),
+        (None, Opened::Nothing) => return Err(no_notification("it has no Records")),
     }
     Ok(parsed)
 }
