@@ -8,10 +8,13 @@ use std::fs;
 use std::path::Path;
 
 use boards::Query;
+use integration_tests::http;
 use integration_tests::pipeline::{Part, Pipeline};
+use integration_tests::ports::free_port;
 use integration_tests::process::Process;
 use integration_tests::prometheus::{Prometheus, Target};
 use integration_tests::waiting::until;
+use serde_json::json;
 
 /// The login that stands for Grafana's: a member of lakegauge_reader and of nothing else.
 const GRAFANA: &str = "lakegauge_test_reader";
@@ -182,6 +185,25 @@ async fn running() -> (Pipeline, [Process; 2]) {
     (pipeline, [lake, warehouse])
 }
 
+/// A collector that took one record and refused another: what it counts by outcome is there then.
+async fn collector(pipeline: &mut Pipeline) -> Process {
+    let port = free_port().unwrap();
+    let address = format!("127.0.0.1:{port}");
+    let collector = pipeline.spawn_tool(&["collect", "http", "--http-addr", &address]).unwrap();
+    collector.ready().await.unwrap();
+    let record = json!({
+        "eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+        "eventTime": "2026-11-28T06:43:00.000Z",
+        "userIdentity": { "principalId": "spark" },
+        "responseElements": { "x-amz-request-id": "R1" },
+        "s3": { "bucket": { "name": "raw" }, "object": { "key": "a", "size": 1 } },
+    });
+    let body = json!({ "Records": [record, { "eventName": 7 }] }).to_string();
+    let answer = http::post(port, "/s3-events", &[], body.as_bytes()).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    collector
+}
+
 fn targets(pipeline: &Pipeline, simulators: &[Process; 2]) -> Vec<Target> {
     let admin = |service, port| Target { service, port, four: false };
     vec![
@@ -208,8 +230,11 @@ fn quick(name: &str, text: String) -> String {
 
 #[tokio::test]
 async fn everything_that_boards_and_rules_ask_is_answered() {
-    let (pipeline, simulators) = running().await;
-    let prometheus = Prometheus::start(&targets(&pipeline, &simulators), quick).await.unwrap();
+    let (mut pipeline, simulators) = running().await;
+    let collector = collector(&mut pipeline).await;
+    let mut targets = targets(&pipeline, &simulators);
+    targets.push(Target { service: "collector", port: collector.admin_port(), four: false });
+    let prometheus = Prometheus::start(&targets, quick).await.unwrap();
 
     let expressions = expressions();
     let healthy = |expr: &str| EMPTY.iter().any(|(part, _)| expr.contains(part));
