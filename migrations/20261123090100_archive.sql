@@ -88,8 +88,8 @@ create table lakegauge.lake_access (
     sequencer text,
     principal text not null,
     primary key (occurred_at, id),
-    check (correction in (0, 1)),
-    check ((correction is null) = (of_at is null) and (correction is null) = (of_id is null))
+    check (correction is null and of_at is null and of_id is null
+        or (correction in (0, 1) and of_at is not null and of_id is not null))
 ) partition by range (occurred_at);
 
 create table lakegauge.lake_inventory (
@@ -113,8 +113,7 @@ create table lakegauge.lake_inventory (
     bucket text not null,
     primary key (occurred_at, id),
     -- A later inventory takes the place of a wrong one by itself.
-    check (correction is null),
-    check ((correction is null) = (of_at is null) and (correction is null) = (of_id is null))
+    check (correction is null and of_at is null and of_id is null)
 ) partition by range (occurred_at);
 
 create table lakegauge.warehouse_query (
@@ -146,8 +145,8 @@ create table lakegauge.warehouse_query (
     principal text not null,
     fingerprint text not null,
     primary key (occurred_at, id),
-    check (correction = 0),
-    check ((correction is null) = (of_at is null) and (correction is null) = (of_id is null))
+    check (correction is null and of_at is null and of_id is null
+        or (correction = 0 and of_at is not null and of_id is not null))
 ) partition by range (occurred_at);
 
 comment on table lakegauge.lake_access is

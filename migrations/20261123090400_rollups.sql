@@ -125,10 +125,10 @@ begin atomic
         events, bytes, duration_us)
     select (event.occurred_at at time zone 'utc')::date as day, event.bucket, event.principal,
         event.operation, event.outcome, of_stream,
-        sum(case when event.correction is null then 1 else -1 end),
-        sum(case when event.correction is null then event.bytes else -event.bytes end),
-        sum(case when event.correction is null then event.duration_us else -event.duration_us end)
+        sum(counted.sign), sum(counted.sign * event.bytes), sum(counted.sign * event.duration_us)
     from lakegauge.lake_access as event
+    cross join lateral (select case when event.correction is null then 1 else -1 end)
+        as counted (sign)
     where event.stream = of_stream and event.epoch = of_epoch
         and event.sequence between first and last
         and event.occurred_at between occurred_from and occurred_to
@@ -143,14 +143,14 @@ begin atomic
         events, bytes_scanned, queued_us, executed_us, rows_processed)
     select (event.occurred_at at time zone 'utc')::date as day, event.warehouse, event.principal,
         event.outcome, of_stream,
-        sum(case when event.correction is null then 1 else -1 end),
-        sum(case when event.correction is null then event.bytes_scanned
-            else -event.bytes_scanned end),
-        sum(case when event.correction is null then event.queued_us else -event.queued_us end),
-        sum(case when event.correction is null then event.executed_us else -event.executed_us end),
-        sum(case when event.correction is null then event.rows_processed
-            else -event.rows_processed end)
+        sum(counted.sign),
+        sum(counted.sign * event.bytes_scanned),
+        sum(counted.sign * event.queued_us),
+        sum(counted.sign * event.executed_us),
+        sum(counted.sign * event.rows_processed)
     from lakegauge.warehouse_query as event
+    cross join lateral (select case when event.correction is null then 1 else -1 end)
+        as counted (sign)
     where event.stream = of_stream and event.epoch = of_epoch
         and event.sequence between first and last
         and event.occurred_at between occurred_from and occurred_to
@@ -168,15 +168,15 @@ begin atomic
         events, failures, response_us_max, bytes_scanned, queued_us, executed_us)
     select (event.occurred_at at time zone 'utc')::date as day, event.fingerprint, event.warehouse,
         event.statement, of_stream,
-        sum(case when event.correction is null then 1 else -1 end),
-        coalesce(sum(case when event.correction is null then 1 else -1 end)
-            filter (where event.outcome <> 0), 0),
+        sum(counted.sign),
+        coalesce(sum(counted.sign) filter (where event.outcome <> 0), 0),
         max(event.queued_us + event.executed_us),
-        sum(case when event.correction is null then event.bytes_scanned
-            else -event.bytes_scanned end),
-        sum(case when event.correction is null then event.queued_us else -event.queued_us end),
-        sum(case when event.correction is null then event.executed_us else -event.executed_us end)
+        sum(counted.sign * event.bytes_scanned),
+        sum(counted.sign * event.queued_us),
+        sum(counted.sign * event.executed_us)
     from lakegauge.warehouse_query as event
+    cross join lateral (select case when event.correction is null then 1 else -1 end)
+        as counted (sign)
     where event.stream = of_stream and event.epoch = of_epoch
         and event.sequence between first and last
         and event.occurred_at between occurred_from and occurred_to

@@ -10,6 +10,7 @@ use integration_tests::executable::{self, Ended};
 use integration_tests::pipeline::{Part, Pipeline, four};
 use integration_tests::waiting::until;
 use serde_json::{Value, json};
+use test_support::withdrawn;
 use wire::{Sealed, json::encode_line};
 
 use crate::audit::is_well;
@@ -206,17 +207,17 @@ async fn a_withdrawn_source_leaves_what_was_there_without_it_and_no_row_is_delet
     assert!(said.contains("the archive knows right, withdraw, wrong"), "{said}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_withdrawal_that_was_cut_off_did_not_restore_is_restored_by_the_same_command() {
-    let mut published = Published::start().await;
+const AGAIN: [&str; 4] = ["wrong", "--confirm", "--reason", "again"];
+
+/// What is left by a `withdraw` that was killed before it restored the change that decides now.
+async fn cut_off() -> Published {
+    let published = Published::start().await;
     let late = change(1, 10, Operation::Write, "a", 1_000);
     let wrong = change(101, 20, Operation::Write, "a", 7);
     published.report("wrong", std::slice::from_ref(&wrong)).await;
     // An older change of another source: it loses against the wrong one.
     published.report("right", std::slice::from_ref(&late)).await;
-    let Fact::LakeAccess(access) = wrong.fact.clone() else { unreachable!("a request") };
-    let fact = domain::LakeAccessWithdrawn { of: wrong.id, access };
-    let fact = Fact::LakeAccessWithdrawn(fact);
+    let fact = withdrawn(&wrong);
     let id = wire::derived::of_correction(wrong.occurred_at, &fact).unwrap();
     let withdrawal = encode_line(&Event { id, occurred_at: wrong.occurred_at, fact });
     for _ in 0..2 {
@@ -232,14 +233,39 @@ async fn what_a_withdrawal_that_was_cut_off_did_not_restore_is_restored_by_the_s
     .await
     .unwrap();
     assert_eq!(published.pipeline.shown().await.unwrap()[0], 0.0, "nothing is known of it");
+    published
+}
 
-    let words = ["wrong", "--confirm", "--reason", "again"];
-    let said = published.ends(0, &words);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_withdrawal_that_was_cut_off_did_not_restore_is_restored_by_the_same_command() {
+    let mut published = cut_off().await;
+    let said = published.ends(0, &AGAIN);
     assert!(said.contains("objects of a withdrawal that was cut off"), "{said}");
     published.pipeline.rest().await.unwrap();
     assert_eq!(published.pipeline.shown().await.unwrap()[0], 1e-6);
     published.holds().await;
-    published.ends(1, &words);
+    published.ends(1, &AGAIN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_archive_does_not_let_be_restored_ends_the_command_and_is_retried() {
+    let mut published = cut_off().await;
+    let database = &published.pipeline.database;
+    let poison = "alter table lakegauge.lake_access add constraint poison \
+        check (correction is distinct from 1)";
+    database.sql(poison).unwrap();
+    let said = published.ends(1, &AGAIN);
+    assert!(said.contains("LAKE_0: 1 objects could not be restored"), "{said}");
+    database.sql("alter table lakegauge.lake_access drop constraint poison").unwrap();
+    let mut retry = vec!["dead-letters", "retry", "--all", "--reason", "refused_by_database"];
+    let (url, nats) = (database.archiver_url(), published.pipeline.nats.url());
+    retry.extend(["--database-url", &url, "--nats-url", &nats]);
+    let retried = executable::run(retry, b"").unwrap();
+    assert_eq!(retried.status, Some(0), "{retried:?}");
+    published.pipeline.rest().await.unwrap();
+    assert_eq!(published.pipeline.shown().await.unwrap()[0], 1e-6);
+    published.holds().await;
+    published.ends(1, &AGAIN);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

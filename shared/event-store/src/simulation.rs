@@ -12,8 +12,8 @@ mod pinned;
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    Event, EventId, EventIdentity, Fact, Judgement, LakeAccess, LakeAccessWithdrawn, Mark,
-    Operation, Position, Rules, Run, Seen, SideMetrics, Stream, StreamState, Timestamp, Verdict,
+    Event, EventId, EventIdentity, Fact, Judgement, LakeAccess, Mark, Operation, Position, Rules,
+    Run, Seen, SideMetrics, Stream, StreamState, Timestamp, Verdict,
     seen::Derived,
     state::Applied,
     verdict::{Outbox, VerdictProgress},
@@ -462,9 +462,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 /// may come before that one, which the archive would refuse: the laws hold all the same.
 fn corrected(mut events: Vec<Event>) -> Vec<Event> {
     for place in (4..events.len()).step_by(5) {
-        let Event { id, occurred_at, fact } = events[place - 1].clone();
-        let Fact::LakeAccess(access) = fact else { continue };
-        let fact = Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of: id, access });
+        let (occurred_at, fact) =
+            (events[place - 1].occurred_at, test_support::withdrawn(&events[place - 1]));
         let id = wire::derived::of_correction(occurred_at, &fact).unwrap();
         events[place] = Event { id, occurred_at, fact };
     }

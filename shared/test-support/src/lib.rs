@@ -4,7 +4,10 @@
 //! Only a dev-dependency of the crates that have tests. `domain` has its own (`domain::test_util`): its
 //! unit tests are another compilation of its types than the one that this crate returns.
 
-use domain::{LakeAccess, Operation, Outcome, Statement, WarehouseQuery};
+use domain::{
+    Event, Fact, LakeAccess, LakeAccessWithdrawn, Operation, Outcome, Statement, WarehouseQuery,
+    WarehouseQueryWithdrawn,
+};
 
 /// A read of no byte of an object without a name in the bucket `raw`, which took no time.
 pub fn lake_access() -> LakeAccess {
@@ -36,5 +39,24 @@ pub fn warehouse_query() -> WarehouseQuery {
         outcome: Outcome::Ok,
         principal: String::new(),
         fingerprint: String::new(),
+    }
+}
+
+/// The fact that a request or a query is withdrawn.
+///
+/// # Panics
+///
+/// The event can't be withdrawn.
+pub fn withdrawn(event: &Event) -> Fact {
+    let of = event.id;
+    match event.fact.clone() {
+        Fact::LakeAccess(access) => Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, access }),
+        Fact::WarehouseQuery(query) => {
+            Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, query })
+        }
+        Fact::LakeInventory(_)
+        | Fact::LakeAccessWithdrawn(_)
+        | Fact::LakeAccessRestored(_)
+        | Fact::WarehouseQueryWithdrawn(_) => panic!("{event:?} is not withdrawn"),
     }
 }

@@ -1,12 +1,12 @@
 //! Events for tests.
 
 use domain::{
-    Event, EventId, Fact, LakeAccess, LakeAccessRestored, LakeAccessWithdrawn, LakeInventory,
-    Operation, Outcome, Rules, Run, Statement, Stream, Timestamp, WarehouseQuery,
-    WarehouseQueryWithdrawn,
+    Event, EventId, Fact, LakeAccess, LakeAccessRestored, LakeInventory, Operation, Outcome, Rules,
+    Run, Statement, Stream, Timestamp, WarehouseQuery,
     accept::{QUANTITY_MAX, TIME_END, accept},
 };
 use proptest::{array::uniform5, option, prelude::*, sample::select};
+use test_support::withdrawn;
 
 use crate::derived;
 
@@ -56,20 +56,6 @@ pub(crate) fn one_of_each() -> Vec<Event> {
     let corrections = [withdrawn(access), restored(access), withdrawn(query)];
     events.extend(corrections.map(|fact| corrected(AT, fact)));
     events
-}
-
-fn withdrawn(event: &Event) -> Fact {
-    let of = event.id;
-    match event.fact.clone() {
-        Fact::LakeAccess(access) => Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, access }),
-        Fact::WarehouseQuery(query) => {
-            Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, query })
-        }
-        Fact::LakeInventory(_)
-        | Fact::LakeAccessWithdrawn(_)
-        | Fact::LakeAccessRestored(_)
-        | Fact::WarehouseQueryWithdrawn(_) => panic!("{event:?} is not withdrawn"),
-    }
 }
 
 fn restored(event: &Event) -> Fact {

@@ -165,6 +165,7 @@ impl<'a> Withdrawing<'a> {
         view.begin_withdrawal(range).await?;
         let (withdrawn, _) = self.publish(view).await?;
         self.counted(record).await?;
+        let mut before = u64::MAX;
         while self.stream.side == Side::Lake {
             let mut view = ArchiveView::open(self.store, self.stream).await?;
             view.begin_restoration().await?;
@@ -172,6 +173,13 @@ impl<'a> Withdrawing<'a> {
             if restored == 0 {
                 break;
             }
+            // What is refused is missing again, and would be in every round.
+            anyhow::ensure!(
+                restored < before,
+                "{}: {restored} objects could not be restored; `lakegauge dead-letters list` shows why",
+                self.stream
+            );
+            before = restored;
             self.counted(record).await?;
         }
         Ok(withdrawn)

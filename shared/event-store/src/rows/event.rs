@@ -74,23 +74,18 @@ struct Stamp {
     index: u32,
     derived: bool,
     source: Option<i16>,
+}
+columns!(Stamp { occurred_at, id, stream, epoch, sequence, index, derived, source });
+
+/// What a row corrects. A COPY leaves these columns out: only the archive judges corrections, so they
+/// come by INSERT, and the rows of a COPY correct nothing.
+#[derive(Clone, Copy, Debug)]
+struct Corrected {
     correction: Option<Correction>,
     of_at: Option<Timestamp>,
     of_id: Option<EventId>,
 }
-columns!(Stamp {
-    occurred_at,
-    id,
-    stream,
-    epoch,
-    sequence,
-    index,
-    derived,
-    source,
-    correction,
-    of_at,
-    of_id,
-});
+columns!(Corrected { correction, of_at, of_id });
 
 /// The statements of a kind.
 #[derive(Debug)]
@@ -113,18 +108,16 @@ static STATEMENTS: LazyLock<[Statements; 3]> =
 impl Statements {
     fn of(kind: EventTable) -> Self {
         let table = kind.table();
-        let written = Stamp::COLUMNS.iter().chain(columns_of(kind));
+        let copied = Stamp::COLUMNS.iter().chain(columns_of(kind));
+        let inserted = Stamp::COLUMNS.iter().chain(Corrected::COLUMNS).chain(columns_of(kind));
         let read = format!(
             "verdict, source, occurred_at, id, correction, of_at, of_id, {}",
             names(columns_of(kind).iter())
         );
         Self {
-            copy: format!(
-                "copy lakegauge.{table} ({}) from stdin (format binary)",
-                names(written.clone())
-            ),
-            without_original: without_original(kind, written.clone()),
-            insert: insert(table, written) + " returning epoch, sequence, index",
+            copy: format!("copy lakegauge.{table} ({}) from stdin (format binary)", names(copied)),
+            without_original: without_original(kind, inserted.clone()),
+            insert: insert(table, inserted) + " returning epoch, sequence, index",
             select: format!("select epoch, sequence, index, {read} from lakegauge.{table}"),
             select_noted: format!(
                 "select noted_epoch as epoch, noted_sequence as sequence, noted_index as index, \
@@ -141,7 +134,7 @@ pub(crate) fn statements(kind: EventTable) -> &'static Statements {
 
 fn without_original<'a>(
     kind: EventTable,
-    written: impl Iterator<Item = &'a Column> + Clone,
+    inserted: impl Iterator<Item = &'a Column> + Clone,
 ) -> String {
     let said = |table: &str| names_in(table, columns_of(kind).iter());
     format!(
@@ -149,7 +142,7 @@ fn without_original<'a>(
          select from lakegauge.{} as original where original.occurred_at = part.of_at \
          and original.id = part.of_id and original.stream = part.stream \
          and original.correction is null and ({}) is not distinct from ({}))",
-        arrays(written),
+        arrays(inserted),
         kind.table(),
         said("original"),
         said("part")
@@ -165,7 +158,7 @@ pub(crate) const fn columns_of(kind: EventTable) -> &'static [Column] {
     }
 }
 
-/// Writes an event as a row of the COPY of its kind.
+/// Writes an event that corrects no other as a row of the COPY of its kind.
 pub(crate) fn copy(buffer: &mut CopyBuffer, stream: i16, placed: &Placed) {
     let stamp = Stamp::of(stream, placed);
     match &placed.event.fact {
@@ -209,7 +202,8 @@ pub(crate) fn bind(
         }
     }
     let stamps: Vec<Stamp> = rows.iter().map(|row| Stamp::of(stream, row)).collect();
-    let query = Stamp::bind(stamps.iter(), query);
+    let corrected: Vec<Corrected> = rows.iter().map(|row| Corrected::of(&row.event)).collect();
+    let query = Corrected::bind(corrected.iter(), Stamp::bind(stamps.iter(), query));
     match kind {
         EventTable::LakeAccess => LakeAccess::bind(accesses.into_iter(), query),
         EventTable::LakeInventory => LakeInventory::bind(inventories.into_iter(), query),
@@ -220,7 +214,6 @@ pub(crate) fn bind(
 impl Stamp {
     fn of(stream: i16, placed: &Placed) -> Self {
         let Placed { position, source, event, .. } = placed;
-        let (correction, of) = corrected(event).unzip();
         Self {
             occurred_at: event.occurred_at,
             id: event.id,
@@ -230,15 +223,19 @@ impl Stamp {
             index: position.index,
             derived: matches!(event.id.kind(), IdKind::Derived),
             source: *source,
-            correction,
-            of_at: of.map(|(at, _)| at),
-            of_id: of.map(|(_, id)| id),
         }
     }
 }
 
+impl Corrected {
+    fn of(event: &Event) -> Self {
+        let (correction, of) = corrected(event).unzip();
+        Self { correction, of_at: of.map(|(at, _)| at), of_id: of.map(|(_, id)| id) }
+    }
+}
+
 /// What an event corrects, and how; `None` for an event that corrects nothing.
-pub(crate) const fn corrected(event: &Event) -> Option<(Correction, EventIdentity)> {
+const fn corrected(event: &Event) -> Option<(Correction, EventIdentity)> {
     match &event.fact {
         Fact::LakeAccessWithdrawn(LakeAccessWithdrawn { of, .. })
         | Fact::WarehouseQueryWithdrawn(WarehouseQueryWithdrawn { of, .. }) => {
@@ -308,7 +305,7 @@ mod tests {
         assert_eq!(
             copy,
             "copy lakegauge.lake_inventory (occurred_at, id, stream, epoch, sequence, index, \
-             derived, source, correction, of_at, of_id, objects, bytes, bucket) from stdin (format binary)"
+             derived, source, objects, bytes, bucket) from stdin (format binary)"
         );
         assert_eq!(
             insert,

@@ -119,13 +119,14 @@ impl BatchBuilder {
             self.batch.occurred.map_or((at, at), |(first, last)| (first.min(at), last.max(at))),
         );
         match judgement {
-            Judgement::New => {
+            // Its columns are not those of a COPY.
+            Judgement::New if !placed.event.fact.is_correction() => {
                 let buffer = &mut self.batch.copies[kind.place()];
                 event::copy(buffer, self.batch.stream.id, &placed);
                 self.windows.add(&self.window_lengths_s, &placed.event);
                 self.batch.fresh.push(placed);
             }
-            Judgement::TooOld => self.batch.doubtful.push(placed),
+            Judgement::New | Judgement::TooOld => self.batch.doubtful.push(placed),
             Judgement::Duplicate => {}
         }
     }
