@@ -9,7 +9,7 @@
 //! - a removal has no size, and an object of 0 bytes has none with MinIO;
 //! - a delete marker frees no bytes, and versions are stored side by side;
 //! - the first message of AWS is a test without records, and SNS and EventBridge put an envelope around
-//!   an event ([`super::aws`]);
+//!   an event (`sources::aws`);
 //! - a notification comes at least once, in any order.
 
 use std::borrow::Cow;
