@@ -10,6 +10,13 @@
 ARG RUST_IMAGE=rust:1.95.0-slim-trixie
 ARG DEBIAN_IMAGE=debian:trixie-slim
 
+# The manifests alone, of whatever crates there are: a change of the code leaves this stage's outcome,
+# and with it the layer of dependencies, as it was.
+FROM ${DEBIAN_IMAGE} AS manifests
+WORKDIR /manifests
+COPY . .
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete && find . -type d -empty -delete
+
 FROM ${RUST_IMAGE} AS build
 WORKDIR /lakegauge
 # Function names stay in backtraces; the line numbers of the release profile would double the image.
@@ -17,21 +24,7 @@ ARG CARGO_PROFILE_RELEASE_DEBUG=none
 ENV CARGO_PROFILE_RELEASE_DEBUG=${CARGO_PROFILE_RELEASE_DEBUG} CARGO_TERM_COLOR=never
 
 # The dependencies, compiled for empty crates with our manifests.
-COPY Cargo.toml Cargo.lock ./
-COPY shared/domain/Cargo.toml shared/domain/
-COPY shared/wire/Cargo.toml shared/wire/
-COPY shared/bus/Cargo.toml shared/bus/
-COPY shared/event-store/Cargo.toml shared/event-store/
-COPY shared/service-kit/Cargo.toml shared/service-kit/
-COPY shared/test-support/Cargo.toml shared/test-support/
-COPY services/simulator/Cargo.toml services/simulator/
-COPY services/aggregator/Cargo.toml services/aggregator/
-COPY services/archiver/Cargo.toml services/archiver/
-COPY services/replay/Cargo.toml services/replay/
-COPY services/local/Cargo.toml services/local/
-COPY services/lakegauge/Cargo.toml services/lakegauge/
-COPY grafana/generator/Cargo.toml grafana/generator/
-COPY integration-tests/Cargo.toml integration-tests/
+COPY --from=manifests /manifests ./
 RUN for crate in shared/* services/* grafana/generator integration-tests; do \
       mkdir "$crate/src" && touch "$crate/src/lib.rs"; \
     done \
