@@ -14,6 +14,9 @@ use crate::datadir::DataDir;
 use crate::environment::{self, Variables};
 use crate::process::{Orphaned, Spec};
 
+/// The names of the parts that publish, and report what they expect.
+pub(crate) const SIMULATORS: [&str; 2] = ["lake-simulator", "warehouse-simulator"];
+
 /// Returns every setting of a subcommand, such as `["simulate", "lake"]`, to pass on those that are
 /// set.
 pub type SettingsOf = fn(&[&str]) -> Vec<Setting>;
@@ -78,9 +81,10 @@ impl OwnParts<'_> {
     /// Both simulators, with the files to which they write their expectations.
     pub(crate) fn simulators(&self) -> [(Spec, PathBuf); 2] {
         let ports = &self.config.ports;
-        let lake = self.spec("lake-simulator", &["simulate", "lake"], ports.lake_admin);
+        let [lake, warehouse] = SIMULATORS;
+        let lake = self.spec(lake, &["simulate", "lake"], ports.lake_admin);
         let words = &["simulate", "warehouse"];
-        let warehouse = self.spec("warehouse-simulator", words, ports.warehouse_admin);
+        let warehouse = self.spec(warehouse, words, ports.warehouse_admin);
         [
             self.simulator(lake, self.config.lake_rate()),
             self.simulator(warehouse, self.config.warehouse_rate()),

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::console::Console;
 use crate::datadir::{self, DataDir};
 use crate::nats::ASK_AGAIN;
-use crate::parts::{Executable, OwnParts};
+use crate::parts::{Executable, OwnParts, SIMULATORS};
 use crate::postgres::Postgres;
 use crate::process::{PartEnd, Spec, SupervisedPart};
 use crate::{addresses, grafana, nats, prometheus, readings};
@@ -174,7 +174,7 @@ impl RunningParts {
 
     /// Stops the remaining parts in an order in which no part loses what it needs.
     pub(crate) async fn stop_all(&mut self) {
-        self.stop(&["lake-simulator", "warehouse-simulator"]).await;
+        self.stop(&SIMULATORS).await;
         self.stop(&["aggregator", "archiver"]).await;
         self.stop(&["grafana", "prometheus"]).await;
         self.stop(&["postgres", "nats"]).await;
@@ -194,7 +194,7 @@ impl RunningParts {
 
     /// Whether every simulator has ended by itself.
     pub(crate) fn simulators_finished(&self) -> bool {
-        let mut simulators = self.parts.iter().filter(|part| part.name.ends_with("-simulator"));
+        let mut simulators = self.parts.iter().filter(|part| SIMULATORS.contains(&part.name));
         simulators.all(|part| part.ended().is_some())
     }
 

@@ -15,7 +15,7 @@ use crate::config::{Config, DATA_DIR};
 use crate::console::Console;
 use crate::line;
 use crate::on_path;
-use crate::parts::Executable;
+use crate::parts::{Executable, SIMULATORS};
 use crate::pipeline::RunningParts;
 use crate::readings::{self, PartReadings, Positions};
 use crate::summary::{ArchivedTotals, RunOutcome, SimulatorReport, Summary};
@@ -186,7 +186,7 @@ async fn live(pipeline: &mut RunningParts, mut stop: Stop) -> anyhow::Result<Run
     pipeline.console.settle();
     ended?;
     pipeline.console.say("  draining");
-    pipeline.stop(&["lake-simulator", "warehouse-simulator"]).await;
+    pipeline.stop(&SIMULATORS).await;
     let seconds = pipeline.clock.monotonic().saturating_sub(started).as_secs_f64();
     let longest = Some(pipeline.config.drain_max);
     let drained = drain(pipeline, &mut stop, started, longest).await;

@@ -9,6 +9,7 @@ use service_kit::metrics::float;
 use service_kit::terminal::grouped;
 
 use crate::beside::PublishedBeside;
+use crate::parts::SIMULATORS;
 use crate::readings::{ACCESSES, RECORDS, RESPONSE_MS, USED_GB};
 
 /// The allowed relative difference of two response times: both are quotients of the same sums, but
@@ -130,8 +131,12 @@ impl Summary {
             healthy.push(format!("{part} died and was started again {restarts} times"));
         }
         let mut sums = Vec::new();
-        let reports = if outcome.simulators { outcome.reports } else { Vec::new() };
-        if outcome.simulators && reports.len() < 2 {
+        // A report is of a simulator's last start: what came before is in the archive, and unknown here.
+        let began_anew: Vec<&str> =
+            SIMULATORS.into_iter().filter(|part| outcome.restarts.get(part) > Some(&0)).collect();
+        let comparable = outcome.simulators && began_anew.is_empty();
+        let reports = if comparable { outcome.reports } else { Vec::new() };
+        if comparable && reports.len() < 2 {
             sums.push("a simulator did not write what it expects".to_owned());
         }
         let published =
@@ -151,7 +156,14 @@ impl Summary {
             (Some(_), None) => {}
         }
         let mut notes: Vec<String> = beside.note().into_iter().collect();
-        if outcome.simulators && !outcome.response_comparable {
+        if !began_anew.is_empty() {
+            notes.push(format!(
+                "the sums are not compared with the simulators': {} was started again, and knows \
+                 only what it published since; `lakegauge audit` compares without it",
+                began_anew.join(" and ")
+            ));
+        }
+        if comparable && !outcome.response_comparable {
             notes.push(format!(
                 "{RESPONSE_MS} is not compared: queries of the previous run may be in its minute"
             ));
@@ -458,6 +470,19 @@ mod tests {
         outcome.restarts.insert("archiver", 1);
         let summary = Summary::of(outcome);
         assert!(summary.sums_agree && !summary.healthy && !summary.is_good());
+    }
+
+    #[test]
+    fn what_a_simulator_expects_that_was_started_again_is_not_compared() {
+        let mut outcome = good();
+        outcome.restarts.insert("lake-simulator", 1);
+        outcome.reports[0].published = 1;
+        let summary = Summary::of(outcome);
+        assert!(!summary.healthy, "{summary:?}");
+        assert_eq!((summary.published, &summary.model), (None, &None));
+        let text = summary.describe();
+        assert!(text.contains("lake-simulator was started again"), "{text}");
+        assert!(!text.contains("the simulators expect"), "{text}");
     }
 
     #[test]
