@@ -5,6 +5,7 @@ mod encode;
 mod field;
 mod rfc3339;
 mod schema;
+mod values;
 mod words;
 
 pub use decode::{Decoded, Undecoded, decode_line};
