@@ -79,7 +79,6 @@ impl VerdictProgress {
 /// If the archive passes a message without noting its numbers, the message was deleted, and
 /// everything from there on is published again. After a crash, everything that is not noted is
 /// published again. The numbers ensure that nothing counts twice.
-/// numbers see to it that nothing counts twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbox {
     progress: VerdictProgress,
