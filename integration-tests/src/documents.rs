@@ -31,7 +31,7 @@ impl DocumentedCommand {
     }
 }
 
-/// Every command of both READMEs and of `docs/`.
+/// Every command of both READMEs, of `docs/` and of the pages of the sources.
 ///
 /// # Errors
 ///
@@ -39,10 +39,12 @@ impl DocumentedCommand {
 pub fn documented_commands() -> Result<Vec<DocumentedCommand>> {
     let root = repository();
     let mut pages: Vec<PathBuf> = ["README.md", "README.pt-BR.md"].map(PathBuf::from).into();
-    for entry in std::fs::read_dir(root.join("docs"))? {
-        let name = PathBuf::from("docs").join(entry?.file_name());
-        if name.extension().is_some_and(|extension| extension == "md") {
-            pages.push(name);
+    for folder in ["docs", "docs/sources"] {
+        for entry in std::fs::read_dir(root.join(folder))? {
+            let name = PathBuf::from(folder).join(entry?.file_name());
+            if name.extension().is_some_and(|extension| extension == "md") {
+                pages.push(name);
+            }
         }
     }
     pages.sort();

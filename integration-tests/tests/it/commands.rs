@@ -30,7 +30,10 @@ const NOT_TYPED: &[(&str, &str)] = &[
     ("*$(docker-compose", "needs Docker"),
     ("scripts/offline-images", "builds images"),
     ("nats sub", "needs the command line of NATS"),
-    ("lakegauge collect http", "receives until it is stopped; the tests of the collector start it"),
+    (
+        "*lakegauge collect http",
+        "receives until it is stopped; the tests of the collector start it",
+    ),
     ("*nats.example.com", "needs somebody's NATS"),
     ("*supabase.co", "needs somebody's project"),
     ("rest '", "needs the REST of somebody's project"),

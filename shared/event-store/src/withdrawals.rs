@@ -1,4 +1,5 @@
-//! What has to be said to withdraw a source, by the rows at one moment; and the record of it.
+//! The corrections that withdraw a source, computed from the rows at one moment, and the record of
+//! withdrawals.
 
 use domain::{Event, Side, Stream, Timestamp, verdict::VerdictProgress};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
@@ -23,7 +24,7 @@ use crate::{
 const PAGE_ROWS: u32 = 10_000;
 const DOING: &str = "looking for what is to be withdrawn";
 
-/// The events of a source that are meant.
+/// The part of a source that is withdrawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceRange {
     /// The source.
@@ -34,21 +35,21 @@ pub struct SourceRange {
     pub until: Option<Timestamp>,
 }
 
-/// What a stream has of a source that can be withdrawn, and what can't.
+/// How much of a source in a stream can be withdrawn, and how much can't.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Withdrawable {
     /// Requests or queries that count, and are not withdrawn yet.
     pub events: u64,
     /// Of these, the time of the first and of the last.
     pub occurred: Option<(Timestamp, Timestamp)>,
-    /// Inventories: a later one takes their place by itself.
+    /// Inventories, which are not withdrawn: a later inventory of the same bucket replaces them.
     pub inventories: u64,
-    /// Events that only PostgreSQL refused: metrics count them, and there is no row to correct.
+    /// Events that only PostgreSQL refused: metrics count them, but they have no row to correct.
     pub counted_dead_letters: u64,
 }
 
 impl ArchiveView {
-    /// What the stream has of a source; `None` if it has nothing of it at all.
+    /// How much of a source the stream has; `None` if the archive doesn't know the source.
     ///
     /// # Errors
     ///
@@ -89,9 +90,10 @@ impl ArchiveView {
         }))
     }
 
-    /// Begins to read the corrections that withdraw a source, in the order of the events' times: each
-    /// change that decides about its object is followed by the one that decides without it.
-    /// [`ArchiveView::next_corrections`] gives them. Only what is counted is withdrawn.
+    /// Begins to read the corrections that withdraw a source, in the order of the events' times. The
+    /// withdrawal of a change that decides about its object is followed by the restoration of the
+    /// change that decides without it. [`ArchiveView::next_corrections`] returns them. Only events
+    /// that are counted are withdrawn.
     ///
     /// # Errors
     ///
@@ -107,8 +109,9 @@ impl ArchiveView {
         self.declare(kind, &sql).await
     }
 
-    /// Begins to read the changes that must decide about their objects again and don't yet, because
-    /// they came while a later change of the same object was being withdrawn.
+    /// Begins to read the restorations that are still missing: changes that were counted while a
+    /// later change of the same object was being withdrawn, and that must decide about their object
+    /// now.
     ///
     /// # Errors
     ///
@@ -118,11 +121,11 @@ impl ArchiveView {
         self.declare(EventTable::LakeAccess, &sql).await
     }
 
-    /// The next corrections, about ten thousand; none at all at the end.
+    /// The next corrections, at most ten thousand; an empty list at the end.
     ///
     /// # Errors
     ///
-    /// The database failed, or holds a row that this program cannot read.
+    /// The database failed, or contains a row that this program cannot read.
     pub async fn next_corrections(&mut self) -> Result<Vec<Event>, StoreError> {
         let kind = EventTable::with_windows(self.stream().side);
         let rows = sqlx::query(AssertSqlSafe(format!("fetch {PAGE_ROWS} from corrections")))
@@ -165,8 +168,8 @@ impl ArchiveView {
 
 const COUNTED: &str = "(event.verdict is null or event.noted_sequence is not null)";
 
-/// Whether a row is not withdrawn. Only numbers of ours go into these texts.
-fn stands(table: &str) -> String {
+/// A condition: the row is not withdrawn. Only our own numbers are written into these statements.
+fn not_withdrawn(table: &str) -> String {
     format!(
         "not exists (select from lakegauge.{table} as withdrawn \
          where withdrawn.occurred_at = event.occurred_at and withdrawn.of_id = event.id \
@@ -190,18 +193,18 @@ fn mine(kind: EventTable, stream: StreamId, source: i16, of: &SourceRange) -> St
         "lakegauge.{table} as event where event.stream = {} and event.source = {source} \
          and event.correction is null and {COUNTED} and {}{}",
         stream.id,
-        stands(table),
+        not_withdrawn(table),
         in_range(of)
     )
 }
 
 const CHANGES: &str = "event.operation in (3, 4, 5) and event.outcome = 0";
 
-/// A sequencer as it is compared: none comes before every other.
+/// The sequencer as it is compared: a change without one comes before every change with one.
 const PLACE: &str = "coalesce('1' || event.sequencer, '') collate \"C\"";
 
-/// What [`ArchiveView::next_corrections`] reads, of the row `row`; `at` and `decided` are the identity
-/// of the event that is withdrawn.
+/// The columns of a correction, as [`ArchiveView::next_corrections`] reads them, from the row `row`.
+/// `at` and `decided` are time and id of the event that is withdrawn.
 fn correction(kind: EventTable, code: u8, row: &str, (at, decided): (&str, &str)) -> String {
     format!(
         "{row}.epoch, {row}.sequence, {row}.index, {row}.verdict, {row}.source, {row}.id, \
@@ -231,7 +234,7 @@ fn lake(stream: StreamId, source: i16, of: &SourceRange) -> String {
              from lakegauge.lake_access as event \
              join touched on touched.bucket = event.bucket and touched.key = event.key \
              where event.stream = {stream} and event.correction is null and {CHANGES} \
-                 and {COUNTED} and {stands}\
+                 and {COUNTED} and {not_withdrawn}\
          ), deciding as (select * from version where rank = 1 and is_mine), \
          before as (select distinct on (bucket, key) * from version where not is_mine \
              order by bucket, key, rank) \
@@ -241,12 +244,12 @@ fn lake(stream: StreamId, source: i16, of: &SourceRange) -> String {
         mine = mine(kind, stream, source, of),
         range = in_range(of),
         stream = stream.id,
-        stands = stands(kind.table()),
+        not_withdrawn = not_withdrawn(kind.table()),
     )
 }
 
-/// The changes that decide among what is not withdrawn, were counted before a later change of their
-/// object was withdrawn, and are not restored in its place.
+/// The changes that decide about their object among those that are not withdrawn, that were counted
+/// before a later change of the object was withdrawn, and that no restoration names yet.
 fn missing(stream: StreamId) -> String {
     let kind = EventTable::LakeAccess;
     format!(
@@ -265,7 +268,7 @@ fn missing(stream: StreamId) -> String {
              from lakegauge.lake_access as event \
              join touched on touched.bucket = event.bucket and touched.key = event.key \
              where event.stream = {stream} and event.correction is null and {CHANGES} \
-                 and {COUNTED} and {stands} \
+                 and {COUNTED} and {not_withdrawn} \
              order by event.bucket, event.key, event.occurred_at desc, {PLACE} desc, event.id desc\
          ), last as (\
              select distinct on (live.bucket, live.key) withdrawn.* \
@@ -284,7 +287,7 @@ fn missing(stream: StreamId) -> String {
              where restored.correction = 1 and restored.occurred_at = last.at \
                  and restored.of_at = live.occurred_at and restored.of_id = live.id)",
         stream = stream.id,
-        stands = stands(kind.table()),
+        not_withdrawn = not_withdrawn(kind.table()),
         restored = correction(kind, 1, "live", ("last.at", "last.of_id")),
     )
 }
@@ -296,7 +299,7 @@ pub struct Withdrawals {
 }
 
 impl Withdrawals {
-    /// With the archiver's login: the record is the archive's.
+    /// Opens the record with the archiver's login, which may write it.
     ///
     /// # Errors
     ///
@@ -305,7 +308,7 @@ impl Withdrawals {
         Ok(Self { connection: settings.connect_as_archiver().await? })
     }
 
-    /// Notes that a source is to be withdrawn, and why; gives the number of the note.
+    /// Records that a source is to be withdrawn, and why. Returns the number of the record.
     ///
     /// # Errors
     ///
@@ -325,8 +328,8 @@ impl Withdrawals {
         unsigned(number)
     }
 
-    /// How far a stream is archived, and its verdicts are counted: one look at its checkpoint. `None`
-    /// where nothing of the stream was ever archived.
+    /// How far a stream is archived and its verdicts are counted, from its checkpoint; `None` if no
+    /// message of the stream was ever archived.
     ///
     /// # Errors
     ///
@@ -342,7 +345,7 @@ impl Withdrawals {
         Ok(checkpoint.map(|checkpoint| checkpoint.verdicts()))
     }
 
-    /// Notes that everything was withdrawn, and how many events it were.
+    /// Records that the withdrawal is complete, and the number of withdrawn events.
     ///
     /// # Errors
     ///
