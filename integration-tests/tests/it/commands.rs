@@ -98,13 +98,15 @@ impl Home {
     }
 
     fn own_ports(&self) -> Result<Vec<(String, String)>> {
-        let usual = [
+        let mut usual = vec![
             (8000, self.port("metrics")?),
             (8222, self.port("nats_monitor")?),
-            (9090, self.port("prometheus")?),
             (8013, self.port("aggregator_admin")?),
             (8014, self.port("archiver_admin")?),
         ];
+        if self.has_prometheus {
+            usual.push((9090, self.port("prometheus")?));
+        }
         let at = |host: &str, usual: u16, here: u16| {
             (format!("{host}:{usual}"), format!("{host}:{here}"))
         };

@@ -94,6 +94,26 @@ fn the_pipeline_by_one_command_agrees_with_the_simulators_and_goes_on_where_it_e
 }
 
 #[test]
+fn ports_of_parts_that_are_not_started_may_be_in_use() {
+    let scratch = scratch().unwrap();
+    let data = scratch.path().join("data").display().to_string();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let flags = ["prometheus", "grafana", "lake-admin", "warehouse-admin"];
+    let flags = flags.map(|part| format!("--{part}-port"));
+    let is_free = |flag: &&&str| !flags.iter().any(|taken| flag.starts_with(taken));
+    let in_use: Vec<String> = flags.iter().map(|flag| format!("{flag}={port}")).collect();
+    let mut arguments = vec!["up", "--no-simulators", "--no-prometheus", "--no-grafana"];
+    arguments.extend(["--data-dir", &data]);
+    arguments.extend(FREE_PORTS.iter().filter(is_free));
+    arguments.extend(in_use.iter().map(String::as_str));
+    let mut up = Process::start_inheriting(&arguments).unwrap();
+    up.wait_for_line("lag ").unwrap();
+    up.terminate().unwrap();
+    assert_eq!(up.wait().unwrap().code(), Some(0), "{}", up.log());
+}
+
+#[test]
 fn a_data_directory_in_use_is_refused_by_name() {
     let scratch = scratch().unwrap();
     let data = scratch.path().join("data").display().to_string();

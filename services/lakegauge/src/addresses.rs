@@ -191,7 +191,7 @@ mod tests {
             nats: "nats://127.0.0.1:14222".to_owned(),
             nats_monitor: at(18222),
             postgres_port: 15432,
-            prometheus: at(19090),
+            prometheus: Some(at(19090)),
             grafana: None,
             archiver_admin: at(18014),
             aggregator_admin: at(18013),

@@ -14,7 +14,7 @@ pub struct UpAddresses {
     pub nats: String,
     pub nats_monitor: String,
     pub postgres_port: u16,
-    pub prometheus: String,
+    pub prometheus: Option<String>,
     pub grafana: Option<String>,
     pub archiver_admin: String,
     pub aggregator_admin: String,

@@ -71,12 +71,16 @@ impl RunningParts {
         let dir = DataDir::open(&config.data_dir)?;
         // Parts of an `up` that was killed may still be ending.
         let looks = if dir.at(addresses::FILE).exists() { PREDECESSOR_LOOKS } else { 1 };
-        // Another Grafana on this machine may use the usual port, so the port is checked only if we
-        // start one.
-        let is_grafana = matches!(grafana, Ok(Some(_)));
-        settle_ports(&mut config, looks, is_grafana).await?;
-        let nats = nats::find(&config);
         let prometheus = prometheus::find(&config);
+        let starts = [
+            ("grafana-port", matches!(grafana, Ok(Some(_)))),
+            ("prometheus-port", matches!(prometheus, Ok(Some(_)))),
+            ("lake-admin-port", config.simulators),
+            ("warehouse-admin-port", config.simulators),
+        ];
+        let idle = starts.into_iter().filter(|(_, starts)| !starts).map(|(flag, _)| flag);
+        settle_ports(&mut config, looks, &idle.collect::<Vec<_>>()).await?;
+        let nats = nats::find(&config);
         if !dir.at("postgres/PG_VERSION").exists() {
             console.say("  creating a PostgreSQL cluster");
         }
@@ -347,14 +351,14 @@ fn last_lines(log: &Path, lines: usize) -> Vec<String> {
 }
 
 /// Checks every port, and chooses a free one for each that is 0. A used port is checked up to
-/// `looks` times.
-async fn settle_ports(config: &mut Config, looks: u32, is_grafana: bool) -> anyhow::Result<()> {
+/// `looks` times. The ports of parts that are not started, by their flags, may be used by others.
+async fn settle_ports(config: &mut Config, looks: u32, idle: &[&str]) -> anyhow::Result<()> {
     let mut looks_left = looks;
     let mut taken = Vec::new();
     // The listeners are kept until all ports are settled, so that no port is chosen twice.
     let mut held = Vec::new();
     for (setting, bind, port) in config.ports_mut() {
-        if setting.flag == "grafana-port" && !is_grafana {
+        if idle.contains(&setting.flag) {
             continue;
         }
         loop {

@@ -351,7 +351,7 @@ fn write_state(pipeline: &RunningParts) -> anyhow::Result<()> {
         nats: pipeline.nats_url(),
         nats_monitor: format!("http://127.0.0.1:{}", ports.nats_monitor),
         postgres_port: ports.postgres,
-        prometheus: at(ports.prometheus),
+        prometheus: pipeline.has_prometheus().then(|| at(ports.prometheus)),
         grafana: pipeline.has_grafana().then(|| at(ports.grafana)),
         archiver_admin: at(ports.archiver_admin),
         aggregator_admin: at(ports.aggregator_admin),
