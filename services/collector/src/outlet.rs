@@ -8,7 +8,7 @@ use bus::{
     Bus, BusError, Publisher, PublisherLimits, Topology,
     publishing::{PublishMetrics, PublishWatch},
 };
-use domain::Stream;
+use domain::{Event, Stream};
 use service_kit::Context;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -84,6 +84,12 @@ impl Outlet {
     /// the same bytes have the same id.
     pub fn seal(&self, parsed: &Parsed) -> Vec<Outgoing> {
         self.sealing.seal(parsed, self.bus.message_bytes_max())
+    }
+
+    /// The messages of an inventory: one event for each partition of the lake, in their order, with
+    /// that partition's part.
+    pub fn seal_shares(&self, shares: &[Event]) -> Vec<Outgoing> {
+        self.sealing.seal_shares(shares, self.bus.message_bytes_max())
     }
 
     /// Publishes messages and returns once the broker has acknowledged all of them, however long it

@@ -33,10 +33,26 @@ pub(crate) struct Sealing {
 impl Sealing {
     /// The messages of what was read, each of at most so many bytes.
     pub(crate) fn seal(&self, parsed: &Parsed, bytes_max: usize) -> Vec<Outgoing> {
+        let events = parsed.events.iter().map(|event| (self.stream(event), event));
+        let mut messages = self.pack(events, bytes_max);
+        messages.extend(parsed.refused.iter().map(|record| self.letter(record, bytes_max)));
+        messages
+    }
+
+    /// The messages of an inventory, each of at most so many bytes: one event for each partition of
+    /// the lake, in their order, with that partition's part.
+    pub(crate) fn seal_shares(&self, shares: &[Event], bytes_max: usize) -> Vec<Outgoing> {
+        self.pack((0..).map(Stream::lake).zip(shares), bytes_max)
+    }
+
+    fn pack<'a>(
+        &self,
+        events: impl Iterator<Item = (Stream, &'a Event)>,
+        bytes_max: usize,
+    ) -> Vec<Outgoing> {
         let mut messages = Vec::new();
         let mut packers: BTreeMap<(Stream, String), Packer> = BTreeMap::new();
-        for event in &parsed.events {
-            let stream = self.stream(event);
+        for (stream, event) in events {
             let subject = self.subjects.of(&event.fact, stream.partition, &self.source);
             let packer = packers.entry((stream, subject)).or_insert_with_key(|(_, subject)| {
                 let mut packer =
@@ -54,7 +70,6 @@ impl Sealing {
         for message in &mut messages {
             as_letter_if_too_long(&mut message.sealed, bytes_max);
         }
-        messages.extend(parsed.refused.iter().map(|record| self.letter(record, bytes_max)));
         messages
     }
 
@@ -90,7 +105,7 @@ fn as_letter_if_too_long(sealed: &mut Sealed, bytes_max: usize) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use domain::{EventId, Fact, LakeAccess, Rules, Timestamp, WarehouseQuery};
+    use domain::{EventId, Fact, LakeAccess, LakeInventory, Rules, Timestamp, WarehouseQuery};
     use test_support::{lake_access, warehouse_query};
     use wire::{Headers, Item, Message};
 
@@ -148,6 +163,24 @@ mod tests {
         }
         read.sort_by_key(Event::identity);
         assert_eq!(read, events);
+    }
+
+    #[test]
+    fn each_partition_gets_its_part_of_an_inventory() {
+        let shares: Vec<Event> = (0..4)
+            .map(|bytes| {
+                let bucket = "raw".to_owned();
+                let inventory = LakeInventory { bucket, objects: 1, bytes: u64::from(bytes) };
+                event(bytes, Fact::LakeInventory(inventory))
+            })
+            .collect();
+        let messages = sealing().seal_shares(&shares, 100_000);
+        assert_eq!(messages.len(), shares.len());
+        for ((partition, share), message) in (0..).zip(shares).zip(&messages) {
+            assert_eq!(message.stream, Stream::lake(partition));
+            assert_eq!(message.sealed.subject, format!("lake.inventory.{partition}.s"));
+            assert_eq!(items(message), [Item::Event(share)]);
+        }
     }
 
     #[test]
