@@ -57,6 +57,7 @@ const CASES: &[(&str, i32)] = &[
     ("aggregate", DONE),
     ("archive", DONE),
     ("collect http", DONE),
+    ("collect folder --path .", DONE),
 ];
 
 /// What keeps the subcommands waiting: a server that takes connections and says nothing, an input

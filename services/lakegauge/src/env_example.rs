@@ -112,8 +112,9 @@ mod tests {
     #[test]
     fn the_example_loads_and_every_key_in_it_is_read_and_every_setting_is_in_it() {
         let mut values = of_the_file();
-        // The only setting without a default that archiving needs.
+        // The only settings without a default that a service needs.
         values.insert("DATABASE_URL".to_owned(), "postgresql://u:p@localhost/lakegauge".to_owned());
+        values.insert("COLLECT_FOLDER_PATH".to_owned(), "/data/raw".to_owned());
         let asked = AskedSettings(RefCell::default(), values.clone());
         let flags = Flags::default();
         let mut settings = Settings::new(&flags, &asked);
@@ -127,7 +128,8 @@ mod tests {
         assert!(missing.is_empty(), "read, but not in .env.example: {missing:?}");
     }
 
-    /// Settings of the image, or without use in a container.
+    /// Settings of the image, without use in a container, or of a service that Compose does not
+    /// start.
     const NOT_PASSED_ON: &[&str] = &[
         "ADMIN_ADDR",
         "METRICS_ADDR",
@@ -138,6 +140,10 @@ mod tests {
         "SIMULATE_LAKE_EXPECTED_FILE",
         "SIMULATE_WAREHOUSE_EXPECTED_FILE",
         "AGGREGATOR_REPLAY",
+        "COLLECT_FOLDER_PATH",
+        "COLLECT_FOLDER_BUCKET",
+        "COLLECT_FOLDER_INTERVAL_S",
+        "COLLECT_FOLDER_SOURCE",
     ];
 
     #[test]

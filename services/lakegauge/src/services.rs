@@ -111,6 +111,24 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
             service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
+    ServiceCommand {
+        path: &["collect", "folder"],
+        about: "Count the files of a folder that is a lake, again and again, so that its used \
+                space is exact",
+        service: Service { name: "collector", version: VERSION, admin_addr: "127.0.0.1:8016" },
+        settings: collector::folder::Config::table,
+        load: |settings| drop(collector::folder::Config::load(settings)),
+        describe: None,
+        more_help: Some(
+            "Each regular file below the folder counts once with its length. A folder that can't \
+             be read makes /readyz fail, and no inventory is published until it can. More in \
+             docs/sources/folder.md.",
+        ),
+        run: |service, flags| {
+            use collector::folder::{Config, run};
+            service_kit::main(service, flags, Config::load, run, command::status)
+        },
+    },
 ];
 
 /// The release, in `--version`, in the logs and in the metrics.

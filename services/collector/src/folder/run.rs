@@ -1,0 +1,115 @@
+//! Wires the walks through a folder: connection, publishers, interval.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::{Topology, status::Announcer};
+use domain::Timestamp;
+use service_kit::{Clock, Context};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use wire::Subjects;
+
+use super::{
+    config::{Config, Folder},
+    inventory::inventory,
+    standing::Standing,
+    walk::{Walk, Walked},
+};
+use crate::{metrics::CollectorMetrics, outlet::Outlet, parsed::Parsed};
+
+/// The kind of report, as metrics name it.
+const REPORT: &str = "folder";
+
+/// Counts the folder again and again until it is told to drain. The walk or the inventory of that
+/// moment is given up: the next start begins with another one.
+///
+/// # Errors
+///
+/// What no retry can mend: refused logins, a broker that takes nothing for another reason than that
+/// it is away or full.
+pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
+    let collected = CollectorMetrics::of(&context.registry, &[REPORT]).context("metrics")?;
+    let standing = Standing::new(context.readiness.condition(REPORT));
+    let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
+    Announcer::new(&bus, &context, &config.source).spawn(&context, || None);
+    let subjects = Subjects::new(&config.bus.settings.subject_prefix);
+    let outlet = Outlet::new(&bus, &context, subjects, &config.source).context("metrics")?;
+    let Folder { path, bucket } = &config.folder;
+    tracing::info!(
+        path = %path.display(), bucket, interval_s = config.interval_s, "the folder is counted"
+    );
+    context.not_ready.open();
+    let drain = context.lifecycle.drain_token();
+    let mut counter = Counter {
+        folder: config.folder,
+        source: config.source,
+        partitions: Topology::partitions(),
+        clock: context.clock,
+        drain,
+        outlet,
+        collected,
+        standing,
+    };
+    tokio::select! {
+        () = context.lifecycle.draining() => Ok(()),
+        ended = counter.run(Duration::from_secs(config.interval_s)) => ended,
+    }
+}
+
+/// Counts one folder and publishes what it found.
+struct Counter {
+    folder: Folder,
+    source: String,
+    /// Into how many partitions the lake is split.
+    partitions: u16,
+    clock: Clock,
+    /// Cancelled when the service drains: a walk on its thread then ends at its next entry.
+    drain: CancellationToken,
+    outlet: Outlet,
+    collected: CollectorMetrics,
+    standing: Standing,
+}
+
+impl Counter {
+    /// Begins a walk at each interval, or as soon as the inventory of the last one is stored.
+    async fn run(&mut self, interval: Duration) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.count().await?;
+        }
+    }
+
+    async fn count(&mut self) -> anyhow::Result<()> {
+        let as_of = Timestamp(self.clock.now_us());
+        match self.walked().await? {
+            Walked::Whole(shares) => {
+                let events = inventory(&self.source, &self.folder.bucket, as_of, &shares);
+                let parsed = Parsed { events, ..Parsed::default() };
+                self.outlet.publish(self.outlet.seal_shares(&parsed.events)).await?;
+                self.collected.stored(REPORT, &parsed, self.clock.now_us());
+                self.standing.whole(as_of, &shares);
+            }
+            Walked::Incomplete(why) => self.standing.incomplete(as_of, &why),
+            Walked::Stopped => {}
+        }
+        Ok(())
+    }
+
+    /// Walks on a thread of its own, because the file system answers when it likes.
+    async fn walked(&self) -> anyhow::Result<Walked> {
+        let (folder, partitions, drain) =
+            (self.folder.clone(), self.partitions, self.drain.clone());
+        let walk = move || {
+            let Folder { path, bucket } = &folder;
+            let open = |path: &Path| fs::read_dir(path);
+            let is_stopped = || drain.is_cancelled();
+            Walk { root: path, bucket, partitions, open: &open, is_stopped: &is_stopped }.run()
+        };
+        tokio::task::spawn_blocking(walk).await.context("the walk through the folder")
+    }
+}
