@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod folder;
 mod frame;
 mod s3_audit;
 mod s3_events;
