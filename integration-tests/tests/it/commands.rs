@@ -34,6 +34,7 @@ const NOT_TYPED: &[(&str, &str)] = &[
         "*lakegauge collect http",
         "receives until it is stopped; the tests of the collector start it",
     ),
+    ("*lakegauge collect folder", "counts until it is stopped; a test of the collector starts it"),
     ("*nats.example.com", "needs somebody's NATS"),
     ("*supabase.co", "needs somebody's project"),
     ("rest '", "needs the REST of somebody's project"),
