@@ -30,11 +30,7 @@ const NOT_TYPED: &[(&str, &str)] = &[
     ("*$(docker-compose", "needs Docker"),
     ("scripts/offline-images", "builds images"),
     ("nats sub", "needs the command line of NATS"),
-    (
-        "*lakegauge collect http",
-        "receives until it is stopped; the tests of the collector start it",
-    ),
-    ("*lakegauge collect folder", "counts until it is stopped; a test of the collector starts it"),
+    ("*lakegauge collect ", "runs until it is stopped; the tests of the collectors start it"),
     ("*nats.example.com", "needs somebody's NATS"),
     ("*supabase.co", "needs somebody's project"),
     ("rest '", "needs the REST of somebody's project"),

@@ -409,7 +409,7 @@ async fn the_history_of_this_project_gives_the_size_of_its_head() {
 }
 
 /// A server that writes every statement and its plan into a JSON log, as docs/real-input.md says.
-fn logging_server() -> PostgresServer {
+pub(crate) fn logging_server() -> PostgresServer {
     let mut server = PostgresServer::start_local().expect("a server");
     let database = server.empty_database().expect("a database");
     let page = std::fs::read_to_string(repository().join("docs/real-input.md")).expect("the page");
@@ -426,14 +426,15 @@ fn logging_server() -> PostgresServer {
     server
 }
 
-fn log_of(database: &Database) -> PathBuf {
+/// The JSON log of its server.
+pub(crate) fn log_of(database: &Database) -> PathBuf {
     let folder = database.value("show data_directory").expect("a folder");
     let file = database.value("select pg_current_logfile('jsonlog')").expect("a log");
     Path::new(&folder).join(file)
 }
 
 /// Number, rows and microseconds of what the log says, read without jq.
-fn totals(log: &str) -> (u64, u64, u64) {
+pub(crate) fn totals(log: &str) -> (u64, u64, u64) {
     let mut totals = (0, 0, 0);
     for line in log.lines() {
         let line: Value = serde_json::from_str(line).expect("JSON");

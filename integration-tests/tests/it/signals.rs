@@ -58,6 +58,7 @@ const CASES: &[(&str, i32)] = &[
     ("archive", DONE),
     ("collect http", DONE),
     ("collect folder --path .", DONE),
+    ("collect postgres-log", DONE),
 ];
 
 /// What keeps the subcommands waiting: a server that takes connections and says nothing, an input
@@ -109,6 +110,8 @@ impl Silence {
             .env("TOP_METRICS_ADDR", &at)
             .env("TOP_ARCHIVER_ADDR", &at)
             .env("METRICS_ADDR", "127.0.0.1:0")
+            .env("COLLECT_POSTGRES_LOG", self.folder.path())
+            .env("COLLECT_POSTGRES_STATE_FILE", self.folder.path().join("positions"))
             .env("ADMIN_ADDR", if case == "healthcheck" { &at } else { "127.0.0.1:0" })
             .env("LAKEGAUGE_DATA_DIR", self.folder.path().join("data"));
         Ok(command)

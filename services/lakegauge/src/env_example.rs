@@ -115,6 +115,8 @@ mod tests {
         // The only settings without a default that a service needs.
         values.insert("DATABASE_URL".to_owned(), "postgresql://u:p@localhost/lakegauge".to_owned());
         values.insert("COLLECT_FOLDER_PATH".to_owned(), "/data/raw".to_owned());
+        values.insert("COLLECT_POSTGRES_LOG".to_owned(), "/var/log/postgresql".to_owned());
+        values.insert("COLLECT_POSTGRES_STATE_FILE".to_owned(), "positions.json".to_owned());
         let asked = AskedSettings(RefCell::default(), values.clone());
         let flags = Flags::default();
         let mut settings = Settings::new(&flags, &asked);
@@ -144,6 +146,12 @@ mod tests {
         "COLLECT_FOLDER_BUCKET",
         "COLLECT_FOLDER_INTERVAL_S",
         "COLLECT_FOLDER_SOURCE",
+        "COLLECT_POSTGRES_LOG",
+        "COLLECT_POSTGRES_STATE_FILE",
+        "COLLECT_POSTGRES_WAREHOUSE",
+        "COLLECT_POSTGRES_PLANS",
+        "COLLECT_POSTGRES_POLL_MS",
+        "COLLECT_POSTGRES_SOURCE",
     ];
 
     #[test]

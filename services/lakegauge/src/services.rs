@@ -129,6 +129,19 @@ pub(crate) const SERVICES: &[ServiceCommand] = &[
             service_kit::main(service, flags, Config::load, run, command::status)
         },
     },
+    ServiceCommand {
+        path: &["collect", "postgres-log"],
+        about: "Follow the JSON log of a PostgreSQL: each statement is a query",
+        service: Service { name: "collector", version: VERSION, admin_addr: "127.0.0.1:8017" },
+        settings: collector::postgres_log::Config::table,
+        load: |settings| drop(collector::postgres_log::Config::load(settings)),
+        describe: None,
+        more_help: Some(collector::postgres_log::LINES),
+        run: |service, flags| {
+            use collector::postgres_log::{Config, run};
+            service_kit::main(service, flags, Config::load, run, command::status)
+        },
+    },
 ];
 
 /// The release, in `--version`, in the logs and in the metrics.

@@ -5,6 +5,7 @@
 
 mod folder;
 mod frame;
+mod postgres_log;
 mod s3_audit;
 mod s3_events;
 mod trino;

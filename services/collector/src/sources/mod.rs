@@ -3,6 +3,7 @@
 mod aws;
 mod decimal;
 mod fingerprint;
+pub mod postgres_log;
 pub mod s3_audit;
 pub mod s3_events;
 mod s3_key;

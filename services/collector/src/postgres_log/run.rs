@@ -1,0 +1,132 @@
+//! Wires the follower: connection, publishers, logs.
+
+use anyhow::Context as _;
+use bus::status::Announcer;
+use domain::{Reason, Refusal, Side};
+use service_kit::{Condition, Context, News};
+use wire::Subjects;
+
+use super::{
+    config::Config,
+    follower::{Chunk, Follower},
+};
+use crate::{
+    metrics::CollectorMetrics,
+    outlet::Outlet,
+    sources::postgres_log::{LogRead, PostgresLog},
+};
+
+/// The name of what is read, in metrics.
+const REPORT: &str = "postgres-log";
+
+/// Follows the log until it is told to drain.
+///
+/// # Errors
+///
+/// What no retry can mend: refused logins, positions that another process has or that can't be kept.
+pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
+    let follower = Follower::open(&config.path, &config.state_file)?;
+    let collected = CollectorMetrics::of(&context.registry, &[REPORT]).context("metrics")?;
+    let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
+    Announcer::new(&bus, &context, &config.source).spawn(&context, || None);
+    let subjects = Subjects::new(&config.bus.settings.subject_prefix);
+    let outlet = Outlet::new(&bus, &context, subjects, &config.source).context("metrics")?;
+    let log = PostgresLog { warehouse: config.warehouse.clone(), has_plans: config.has_plans };
+    let watch = Watch::new(&context, config.has_plans);
+    tracing::info!(path = %config.path.display(), plans = config.has_plans, "the log is followed");
+    context.not_ready.open();
+    let clock = context.clock;
+    let following = async {
+        let mut follower = follower;
+        let mut watch = watch;
+        loop {
+            let next;
+            (follower, next) = on_files(follower, |follower| Ok(follower.next())).await?;
+            match next {
+                Ok(Some(chunk)) => {
+                    let read = read(&log, &chunk);
+                    outlet.publish(outlet.seal(&read.parsed)).await?;
+                    (follower, ()) =
+                        on_files(follower, move |follower| follower.passed(&chunk)).await?;
+                    collected.stored(REPORT, &read.parsed, clock.now_us());
+                    watch.stored(&read);
+                }
+                Ok(None) => {
+                    watch.waits_for_lines();
+                    tokio::time::sleep(config.poll).await;
+                }
+                Err(error) => {
+                    watch.cannot_read(&error);
+                    tokio::time::sleep(config.poll).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = context.lifecycle.draining() => Ok(()),
+        ended = following => ended,
+    }
+}
+
+/// Does something with files, which may wait for a disk.
+async fn on_files<T: Send + 'static>(
+    mut follower: Follower,
+    work: impl FnOnce(&mut Follower) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<(Follower, T)> {
+    tokio::task::spawn_blocking(move || work(&mut follower).map(|done| (follower, done))).await?
+}
+
+fn read(log: &PostgresLog, chunk: &Chunk) -> LogRead {
+    if let Some(lines) = &chunk.lines {
+        return log.read(lines);
+    }
+    let mut read = LogRead::default();
+    let refusal = Refusal::whole(Reason::TooLong, "the line is longer than 1 MiB");
+    read.parsed.add(Side::Warehouse, Err(refusal), b"");
+    read
+}
+
+/// What `/readyz` and the log show of the files.
+struct Watch {
+    files: Condition,
+    plans: Condition,
+    has_plans: bool,
+    trouble: News,
+}
+
+impl Watch {
+    fn new(context: &Context, has_plans: bool) -> Self {
+        let (files, plans) =
+            (context.readiness.condition("log files"), context.readiness.condition("plans"));
+        Self { files, plans, has_plans, trouble: News::default() }
+    }
+
+    fn stored(&mut self, read: &LogRead) {
+        self.trouble.is_over();
+        self.files.pass("more lines are read");
+        match (self.has_plans, read.plans, read.planned) {
+            (true, 0, 1..) => {
+                let why = "the log has statements but no plans, so that no query is counted: is \
+                           auto_explain loaded? Without it leave --plans off";
+                tracing::warn!("{why}");
+                self.plans.fail(why);
+            }
+            (false, 1.., _) => self.plans.pass("the log has plans: --plans counts their rows"),
+            (true, 1.., _) => self.plans.pass("read"),
+            (_, 0, _) => {}
+        }
+    }
+
+    fn waits_for_lines(&mut self) {
+        self.trouble.is_over();
+        self.files.pass("read to their ends");
+    }
+
+    fn cannot_read(&mut self, error: &anyhow::Error) {
+        let why = format!("{error:#}");
+        if self.trouble.is_new(&why) {
+            tracing::warn!(error = why, "the log can't be read; it is tried again");
+        }
+        self.files.fail(why);
+    }
+}
