@@ -10,7 +10,10 @@ use wire::{Format, Headers, Item, Message, Subjects, seal};
 ///
 /// The same bytes give other events, or a reader of the stream sees another event than the parser
 /// gave: one that it can't decode, or one of other values.
-pub fn read_report(parse: fn(&[u8]) -> Result<Parsed, UnreadableReport>, payload: &[u8]) {
+pub fn read_report(
+    parse: impl Fn(&[u8]) -> Result<Parsed, UnreadableReport>,
+    payload: &[u8],
+) {
     let parsed = parse(payload);
     assert_eq!(parsed, parse(payload), "a report that comes twice counts once");
     for event in parsed.iter().flat_map(|parsed| &parsed.events) {
