@@ -9,7 +9,7 @@
 -- A small lake has nearly as many windows as events, so every byte of a window counts: what windows
 -- of one bucket, operation and outcome have in common stands once, in window_series; columns stand
 -- by falling alignment, those that nearly always have few digits as numeric, of which there can be
--- no overflow; eight columns keep the tuple's header at 24 bytes.
+-- no overflow; the eight columns of lake_window keep its tuple's header at 24 bytes.
 
 create table lakegauge.window_series (
     id integer generated always as identity primary key,

@@ -159,7 +159,8 @@ comment on column lakegauge_api.lake_day.events is
 comment on column lakegauge_api.lake_day.bytes is
     'Bytes transferred.';
 comment on column lakegauge_api.lake_day.duration_us is
-    'Sum of the durations, in microseconds.';
+    'Sum of the durations that are known, in microseconds. Not of every request: events is no count '
+    'of durations.';
 comment on column lakegauge_api.lake_day.stream is
     'Name of the stream that it came by: lake or warehouse, and the partition.';
 
