@@ -92,13 +92,15 @@ struct Watch {
     plans: Condition,
     has_plans: bool,
     trouble: News,
+    without_plans: News,
 }
 
 impl Watch {
     fn new(context: &Context, has_plans: bool) -> Self {
         let (files, plans) =
             (context.readiness.condition("log files"), context.readiness.condition("plans"));
-        Self { files, plans, has_plans, trouble: News::default() }
+        let (trouble, without_plans) = (News::default(), News::default());
+        Self { files, plans, has_plans, trouble, without_plans }
     }
 
     fn stored(&mut self, read: &LogRead) {
@@ -108,11 +110,16 @@ impl Watch {
             (true, 0, 1..) => {
                 let why = "the log has statements but no plans, so that no query is counted: is \
                            auto_explain loaded? Without it leave --plans off";
-                tracing::warn!("{why}");
+                if self.without_plans.is_new(why) {
+                    tracing::warn!("{why}");
+                }
                 self.plans.fail(why);
             }
             (false, 1.., _) => self.plans.pass("the log has plans: --plans counts their rows"),
-            (true, 1.., _) => self.plans.pass("read"),
+            (true, 1.., _) => {
+                self.without_plans.is_over();
+                self.plans.pass("read");
+            }
             (_, 0, _) => {}
         }
     }
