@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use bus::BusError;
@@ -16,7 +15,6 @@ use local::DATA_DIR;
 use service_kit::{Flags, InvalidSettings, Setting, Settings, settings::Recorded};
 
 use crate::addresses::{self, DatabaseLogin, Surroundings};
-use crate::services;
 use crate::stop::Stop;
 
 /// Adds a flag for each setting; its help contains the environment variable and the default.
@@ -194,7 +192,7 @@ fn argument(setting: &Setting) -> Arg {
     }
     let argument = Arg::new(setting.key)
         .long(setting.flag)
-        .value_parser(SettingText { choices: choices_of(setting) })
+        .value_parser(SettingText { choices: &[] })
         .value_name(value_name(setting))
         .help(help)
         .help_heading(heading(setting.key));
@@ -234,16 +232,17 @@ impl TypedValueParser for SettingText {
     }
 }
 
-/// The allowed words of a setting, from the code that reads it; empty if it is no choice.
-fn choices_of(setting: &Setting) -> &'static [String] {
-    static CHOICES: OnceLock<BTreeMap<&'static str, Vec<String>>> = OnceLock::new();
-    let choices = CHOICES.get_or_init(|| {
-        let (flags, environment) = (Flags::default(), BTreeMap::<String, String>::new());
-        let mut settings = Settings::new(&flags, &environment);
-        services::load_everything(&mut settings);
-        settings.choices().clone()
-    });
-    choices.get(setting.key).map(Vec::as_slice).unwrap_or_default()
+/// The allowed words of each setting that is a choice, by its name in the environment.
+pub(crate) type Choices = BTreeMap<&'static str, Vec<String>>;
+
+/// Shows and completes the allowed words of settings that are choices, in every subcommand.
+pub(crate) fn offer(choices: &'static Choices, command: Command) -> Command {
+    command
+        .mut_args(|argument| match choices.get(argument.get_id().as_str()) {
+            Some(choices) => argument.value_parser(SettingText { choices }),
+            None => argument,
+        })
+        .mut_subcommands(|subcommand| offer(choices, subcommand))
 }
 
 fn is_switch(setting: &Setting) -> bool {
@@ -337,11 +336,11 @@ mod tests {
 
     #[test]
     fn a_choice_is_shown_completed_and_refused_with_its_words() {
-        let mut up = crate::up::command();
+        let mut root = crate::root();
+        let up = root.find_subcommand_mut("up").unwrap();
         let help = up.render_long_help().to_string();
         assert!(help.contains("noisy-tenant"), "{help}");
         let mut script = Vec::new();
-        let mut root = crate::root();
         clap_complete::generate(clap_complete::Shell::Bash, &mut root, "lakegauge", &mut script);
         let script = String::from_utf8(script).unwrap();
         for words in ["none latency-regression", "json bincode", "auto human json", "LAKE_0"] {

@@ -61,7 +61,7 @@ fn root() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .infer_subcommands(false);
-    tools::add_to(services::add_to(root))
+    command::offer(services::choices(), tools::add_to(services::add_to(root)))
 }
 
 /// Help and version are normal results; everything else is a wrong command line.

@@ -1,7 +1,9 @@
 //! The services: long-running, each with the frame of service-kit.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use service_kit::bootstrap::{ADMIN_ADDR, SHUTDOWN_GRACE_MS};
@@ -11,7 +13,8 @@ use service_kit::{Environment, Flags, InvalidSettings, Service, Setting, Setting
 
 use crate::{
     addresses::{DatabaseLogin, Surroundings},
-    command, migrate, publish, replay, top,
+    command::{self, Choices},
+    migrate, publish, replay, top,
 };
 
 type Describe = fn(&mut Settings<'_>) -> Result<String, Recorded>;
@@ -271,6 +274,17 @@ pub(crate) fn sections() -> Vec<(String, Vec<Setting>)> {
     sections.push(("lakegauge replay".to_owned(), replay::Config::table()));
     sections.push(("lakegauge top".to_owned(), top::Config::table()));
     sections
+}
+
+/// The allowed words of every setting that is a choice, from the code that reads it.
+pub(crate) fn choices() -> &'static Choices {
+    static CHOICES: OnceLock<Choices> = OnceLock::new();
+    CHOICES.get_or_init(|| {
+        let (flags, environment) = (Flags::default(), BTreeMap::<String, String>::new());
+        let mut settings = Settings::new(&flags, &environment);
+        load_everything(&mut settings);
+        settings.choices().clone()
+    })
 }
 
 /// Reads every setting of every part, to record their problems.

@@ -82,7 +82,11 @@ impl fmt::Display for ReplayReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (stream, lines) in &self.0 {
             let Lines { events, messages, after, last } = lines;
-            write!(f, "{stream}: {events} events in {messages} messages")?;
+            write!(f, "{stream}: {events} events")?;
+            // None if nothing was published, or only counted.
+            if *messages > 0 {
+                write!(f, " in {messages} messages")?;
+            }
             if let Some((epoch, sequence, index)) = after {
                 write!(f, ", after epoch {epoch}, sequence {sequence}, index {index}")?;
             }

@@ -1,17 +1,33 @@
 //! Waits for the acknowledgement of one message.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::{error::BusError, publisher::Inner};
+use crate::error::BusError;
+
+/// The first error of a publisher that no retry can correct, if there was one. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FirstFailure(Arc<Mutex<Option<BusError>>>);
+
+impl FirstFailure {
+    /// Records an error, unless there was one before.
+    pub(crate) fn record(&self, failure: BusError) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BusError> {
+        let failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.clone().map_or(Ok(()), Err)
+    }
+}
 
 /// Waits until the server has stored one message. If it is dropped, the publisher still sends the
 /// message until it is acknowledged.
 pub struct Confirmation {
     stored: oneshot::Receiver<()>,
-    publisher: Arc<Inner>,
+    failure: FirstFailure,
 }
 
 impl fmt::Debug for Confirmation {
@@ -21,9 +37,9 @@ impl fmt::Debug for Confirmation {
 }
 
 impl Confirmation {
-    pub(crate) fn new(publisher: Arc<Inner>) -> (oneshot::Sender<()>, Self) {
+    pub(crate) fn new(failure: FirstFailure) -> (oneshot::Sender<()>, Self) {
         let (tell, stored) = oneshot::channel();
-        (tell, Self { stored, publisher })
+        (tell, Self { stored, failure })
     }
 
     /// Returns once the server has acknowledged the message.
@@ -35,7 +51,7 @@ impl Confirmation {
     pub async fn stored(self) -> Result<(), BusError> {
         match self.stored.await {
             Ok(()) => Ok(()),
-            Err(_) => Err(self.publisher.failure().err().unwrap_or_else(BusError::publisher_ended)),
+            Err(_) => Err(self.failure.check().err().unwrap_or_else(BusError::publisher_ended)),
         }
     }
 }

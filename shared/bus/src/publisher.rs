@@ -1,7 +1,7 @@
 //! The publisher: a bounded window of unconfirmed messages, every acknowledgement awaited.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+use std::sync::{Arc, atomic::Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::{
@@ -17,7 +17,7 @@ use wire::Sealed;
 
 use crate::{
     api,
-    confirmation::Confirmation,
+    confirmation::{Confirmation, FirstFailure},
     connection::{Bus, small_payload},
     error::{BusError, Recovery, server_recovery},
     progress::{PublishProgress, tell},
@@ -111,7 +111,7 @@ impl Drop for Publisher {
     }
 }
 
-pub(crate) struct Inner {
+struct Inner {
     bus: Bus,
     limits: PublisherLimits,
     acknowledged: Observer,
@@ -119,7 +119,7 @@ pub(crate) struct Inner {
     window: Arc<Semaphore>,
     window_bytes: Arc<Semaphore>,
     /// The first error that no retry can correct.
-    failure: Mutex<Option<BusError>>,
+    failure: FirstFailure,
     /// Held by the one message that probes a full stream; the others wait for it.
     probe: tokio::sync::Mutex<()>,
     dropped: CancellationToken,
@@ -163,7 +163,7 @@ impl Bus {
                 progress,
                 window: Arc::new(Semaphore::new(limits.unconfirmed_max.max(1))),
                 window_bytes: Arc::new(Semaphore::new(bytes)),
-                failure: Mutex::new(None),
+                failure: FirstFailure::default(),
                 probe: tokio::sync::Mutex::new(()),
                 dropped,
                 limits,
@@ -198,7 +198,7 @@ impl Publisher {
         let sent = self.inner.send(&sealed).await;
         SENT.pass();
         let inner = Arc::clone(&self.inner);
-        let (tell, confirmation) = Confirmation::new(Arc::clone(&inner));
+        let (tell, confirmation) = Confirmation::new(inner.failure.clone());
         // Each acknowledgement has a task of its own: its timeout runs from when it is first
         // polled, and one task that awaits them in turn adds the timeouts up.
         tokio::spawn(async move {
@@ -225,7 +225,7 @@ impl Publisher {
         let all = u32::try_from(self.inner.limits.unconfirmed_max.max(1)).unwrap_or(u32::MAX);
         let everything = self.inner.window.acquire_many(all).await;
         drop(everything.map_err(|_| BusError::publisher_ended())?);
-        self.inner.failure()?;
+        self.inner.failure.check()?;
         Ok(self.confirmed())
     }
 
@@ -247,7 +247,7 @@ impl Publisher {
     async fn place(&self, sealed: &Sealed) -> Result<WindowPlace, BusError> {
         let bytes = sealed.payload.len();
         let inner = &self.inner;
-        inner.failure()?;
+        inner.failure.check()?;
         // A message above the limit gets the whole window, because otherwise it would wait forever.
         let units_max = inner.limits.unconfirmed_bytes_max.div_ceil(WINDOW_UNIT_BYTES).max(1);
         let units = bytes.div_ceil(WINDOW_UNIT_BYTES).min(units_max);
@@ -257,7 +257,7 @@ impl Publisher {
         let (Ok(message), Ok(bytes)) = (message, bytes) else {
             return Err(BusError::publisher_ended());
         };
-        inner.failure()?;
+        inner.failure.check()?;
         let progress = Arc::clone(&inner.progress);
         let number = progress.underway.begin(&sealed.subject);
         Ok(WindowPlace { _message: message, _bytes: bytes, progress, number })
@@ -265,12 +265,6 @@ impl Publisher {
 }
 
 impl Inner {
-    /// The first error that no retry can mend, if there was one.
-    pub(crate) fn failure(&self) -> Result<(), BusError> {
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.clone().map_or(Ok(()), Err)
-    }
-
     async fn send(&self, sealed: &Sealed) -> Result<PublishAckFuture, PublishError> {
         let message = PublishMessage::build()
             .payload(sealed.payload.clone())
@@ -467,7 +461,7 @@ impl Inner {
 
     fn fail(&self, failure: BusError) {
         tracing::error!(error = %failure, "publishing ends");
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.failure.record(failure);
     }
 }
 

@@ -1,5 +1,6 @@
 //! `lakegauge doctor`: checks servers, permissions and settings, and shows how to correct problems.
 
+mod check;
 mod nats;
 mod postgres;
 mod receiver;
@@ -13,27 +14,18 @@ use domain::{ArchiveSide, BrokerSide, Stream};
 use event_store::StoreSettings;
 use service_kit::{Clock, Setting, SettingProblem, Settings, settings::Recorded};
 
-use self::{nats::of_nats, postgres::Room, postgres::of_postgres, receiver::of_receiver};
+use self::{
+    check::{Check, bad},
+    nats::of_nats,
+    postgres::Room,
+    postgres::of_postgres,
+    receiver::of_receiver,
+};
 use crate::{
     addresses::{self, DatabaseLogin},
     command, identity, services,
     waiting::WaitingMessages,
 };
-
-/// The result of one check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Check {
-    /// It is as it should be.
-    Good(String),
-    /// It may be intended.
-    Note(String),
-    /// It is wrong; `todo` is how to correct it.
-    Bad { what: String, todo: String },
-}
-
-fn bad(what: impl Into<String>, todo: impl Into<String>) -> Check {
-    Check::Bad { what: what.into(), todo: todo.into() }
-}
 
 fn settings() -> Vec<Setting> {
     [bus::service::table(), event_store::service::table()].concat()

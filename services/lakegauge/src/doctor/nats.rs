@@ -3,7 +3,7 @@
 use bus::{Bus, BusError};
 use domain::Rules;
 
-use super::{Check, bad};
+use super::check::{Check, bad};
 
 /// Streams for readers and writers, and those of snapshots and pointers.
 const STREAMS: &[&str] =

@@ -3,7 +3,7 @@
 use event_store::{ServerFacts, StoreError, StoreSettings};
 use service_kit::Settings;
 
-use super::{Check, bad};
+use super::check::{Check, bad};
 
 /// A database that is fuller than this will soon be read-only.
 const DATABASE_FULL_PERCENT: u64 = 90;

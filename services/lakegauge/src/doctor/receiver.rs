@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Check, bad};
+use super::check::{Check, bad};
 
 /// How long a receiver may take to accept a connection.
 const RECEIVER_WAIT: Duration = Duration::from_secs(2);

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use service_kit::terminal::plain;
 use wire::json::format_time;
 
-use super::screen::{BAD, GOOD, SOFT, STRONG};
+use super::style::{BAD, GOOD, SOFT, STRONG};
 
 /// The most rows of the banner, so that the numbers keep the larger part of a small screen.
 const ROWS_MAX: usize = 9;

@@ -15,8 +15,8 @@ use ratatui::{
 use super::{
     human,
     readings::Readings,
-    screen::{SOFT, title},
     spark::{self, Point},
+    style::{SOFT, title},
 };
 
 const LAKE: Color = Color::Cyan;

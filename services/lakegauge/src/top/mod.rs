@@ -8,6 +8,7 @@ mod screen;
 mod session;
 mod source;
 mod spark;
+mod style;
 mod table;
 
 use std::io::Write as _;

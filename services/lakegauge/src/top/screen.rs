@@ -6,18 +6,17 @@ use aggregator::api::{Now, Numbers, Severity};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
-    style::{Color, Modifier, Style},
+    style::Style,
     text::{Line, Span},
     widgets::{Block, Clear, Paragraph, Row, Table},
 };
 use service_kit::terminal::plain;
 
-use super::{banner, gauges, human, readings::Readings};
-
-pub(super) const SOFT: Style = Style::new().fg(Color::DarkGray);
-pub(super) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
-pub(super) const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
-pub(super) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+use super::{
+    banner, gauges, human,
+    readings::Readings,
+    style::{self, BAD, GOOD, SOFT, STRONG},
+};
 
 /// At this height there is room for taller plots and more dead letters.
 const TALL_ROWS: u16 = 34;
@@ -161,12 +160,7 @@ fn lag_line(now: &Now, readings: &Readings) -> Line<'static> {
 
 fn list_block(text: String, is_chosen: bool) -> Block<'static> {
     let style = if is_chosen { Style::new() } else { SOFT };
-    Block::bordered().border_style(style).title(self::title(text))
-}
-
-/// A title, brighter than its frame.
-pub(super) fn title(text: String) -> Span<'static> {
-    Span::styled(text, Style::new().fg(Color::Reset))
+    Block::bordered().border_style(style).title(style::title(text))
 }
 
 /// The lines without the first `by`, but at least the last one.

@@ -189,7 +189,8 @@ fn compare(applied: &[(i64, Vec<u8>)]) -> Result<(), StoreError> {
         }
         if self::checksum(ours) != checksum.as_slice() {
             return Err(StoreError::Version(format!(
-                "migration {version} was changed after it was applied"
+                "migration {version} was changed after it was applied: the database was made by \
+                 another build. Run that build, or name another database"
             )));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{EventId, EventIdentity, Reason, Timestamp};
+use domain::{EventId, EventIdentity, Reason, Refusal, Timestamp};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
@@ -16,12 +16,44 @@ use crate::{
     statement::Doing,
     stream_id::StreamId,
     timestamptz::Timestamptz,
-    write::{appended::Appended, batch::NewDeadLetter, transaction::RefusedEvent},
+    write::{appended::Appended, batch::NewDeadLetter},
 };
 
 /// Longest detail of a dead letter, in bytes. The detail may quote the refused bytes, which are
 /// stored anyway.
 const DETAIL_BYTES_MAX: usize = 4 << 10;
+
+/// A row that does not get in, as the dead letter that it becomes.
+#[derive(Debug)]
+pub(crate) struct RefusedEvent {
+    pub(crate) letter: NewDeadLetter,
+    /// Whether metrics count it all the same.
+    pub(crate) counted: bool,
+    /// What PostgreSQL answered, if it was PostgreSQL that refused it.
+    pub(crate) sqlstate: Option<String>,
+}
+
+impl RefusedEvent {
+    /// A correction without the row that it corrects. It was not counted, because that needs a verdict.
+    pub(super) fn unfounded(placed: &Placed) -> Self {
+        let detail = "the archive has no such event in this stream, or what it has says otherwise";
+        let refusal = Refusal::whole(Reason::NothingToCorrect, detail);
+        Self { letter: letter_of(placed, refusal), counted: false, sqlstate: None }
+    }
+}
+
+/// The dead letter of an event that has its place.
+pub(super) fn letter_of(placed: &Placed, refusal: Refusal) -> NewDeadLetter {
+    NewDeadLetter {
+        position: placed.position,
+        broker_ns: placed.broker_ns,
+        refusal,
+        bytes: wire::json::encode_line(&placed.event).into_bytes(),
+        header_bytes: 0,
+        identity: Some(placed.event.identity()),
+        source: placed.source,
+    }
+}
 
 /// A text that PostgreSQL accepts (it can't store a NUL), with bounded length.
 fn storable(text: &str) -> String {

@@ -20,8 +20,10 @@ use crate::{
     timestamptz::Timestamptz,
     write::{
         appended::Appended,
-        batch::{Batch, NewDeadLetter},
-        copy, corrections, dead_letters, insert, samples, sources, verdicts, windows,
+        batch::Batch,
+        copy, corrections,
+        dead_letters::{self, RefusedEvent, letter_of},
+        insert, samples, sources, verdicts, windows,
         windows::{Following, WindowRows},
     },
 };
@@ -237,39 +239,8 @@ async fn insert_careful(
     Ok(refused)
 }
 
-/// A row that does not get in, as the dead letter that it becomes.
-#[derive(Debug)]
-pub(crate) struct RefusedEvent {
-    pub(crate) letter: NewDeadLetter,
-    /// Whether metrics count it all the same.
-    pub(crate) counted: bool,
-    /// What PostgreSQL answered, if it was PostgreSQL that refused it.
-    pub(crate) sqlstate: Option<String>,
-}
-
-impl RefusedEvent {
-    /// A correction without the row that it corrects. It was not counted, because that needs a verdict.
-    fn unfounded(placed: &Placed) -> Self {
-        let detail = "the archive has no such event in this stream, or what it has says otherwise";
-        let refusal = Refusal::whole(Reason::NothingToCorrect, detail);
-        Self { letter: letter_of(placed, refusal), counted: false, sqlstate: None }
-    }
-}
-
 const fn following(batch: &Batch) -> Following<'_> {
     Following { ladder: &batch.ladder, broker_ns: batch.after.broker_ns }
-}
-
-fn letter_of(placed: &Placed, refusal: Refusal) -> NewDeadLetter {
-    NewDeadLetter {
-        position: placed.position,
-        broker_ns: placed.broker_ns,
-        refusal,
-        bytes: wire::json::encode_line(&placed.event).into_bytes(),
-        header_bytes: 0,
-        identity: Some(placed.event.identity()),
-        source: placed.source,
-    }
 }
 
 async fn ledger(
