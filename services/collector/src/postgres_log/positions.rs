@@ -32,7 +32,9 @@ impl Positions {
     /// Another process has them, or the file can't be read or written.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let lock_path = beside(path, "lock");
-        let lock = File::create(&lock_path).with_context(|| lock_path.display().to_string())?;
+        let lock = File::create(&lock_path).with_context(|| {
+            format!("the positions can't be kept: {} (--state-file)", lock_path.display())
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => anyhow::bail!(
