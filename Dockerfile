@@ -21,7 +21,13 @@ FROM ${RUST_IMAGE} AS build
 WORKDIR /lakegauge
 # Function names stay in backtraces; the line numbers of the release profile would double the image.
 ARG CARGO_PROFILE_RELEASE_DEBUG=none
-ENV CARGO_PROFILE_RELEASE_DEBUG=${CARGO_PROFILE_RELEASE_DEBUG} CARGO_TERM_COLOR=never
+# How much is optimised; tests of the image itself take less of it, which is compiled sooner.
+ARG CARGO_PROFILE_RELEASE_LTO=thin
+ARG CARGO_PROFILE_RELEASE_OPT_LEVEL=3
+ENV CARGO_PROFILE_RELEASE_DEBUG=${CARGO_PROFILE_RELEASE_DEBUG} \
+  CARGO_PROFILE_RELEASE_LTO=${CARGO_PROFILE_RELEASE_LTO} \
+  CARGO_PROFILE_RELEASE_OPT_LEVEL=${CARGO_PROFILE_RELEASE_OPT_LEVEL} \
+  CARGO_TERM_COLOR=never
 
 # The dependencies, compiled for empty crates with our manifests.
 COPY --from=manifests /manifests ./
