@@ -1,7 +1,7 @@
-//! What AWS puts around an event of S3 on its way to an HTTP endpoint: the envelope of SNS, and the form
-//! of EventBridge. Pure.
+//! The formats in which AWS delivers S3 events to an HTTP endpoint: the envelope of SNS, and the
+//! events of EventBridge. Pure.
 //!
-//! The signature of SNS is not checked here: who may post is decided by the token.
+//! The signature of SNS is not checked here, because the token decides who may send reports.
 
 use std::borrow::Cow;
 
@@ -10,25 +10,25 @@ use serde::Deserialize;
 
 use super::{s3_key, undecodable::undecodable};
 
-/// The hosts of SNS, at which a subscription is confirmed.
+/// Suffixes of the hosts of SNS on which a subscription is confirmed.
 const SNS_HOSTS: [&str; 2] = [".amazonaws.com", ".amazonaws.com.cn"];
 
-/// What was in an envelope.
+/// The content of an envelope.
 #[derive(Debug)]
 pub(super) enum Opened {
     /// The text of a notification as S3 wrote it.
     Message(String),
-    /// Something that a person has to do.
+    /// A task for a person.
     Notice(String),
-    /// An event of EventBridge; `None`: of a kind that is no request to an object.
+    /// An event of EventBridge; `None` if its kind is not a request to an object.
     Event(Result<Option<Event>, Refusal>),
-    /// It is no envelope of AWS.
+    /// The body is no envelope of AWS.
     Nothing,
 }
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    /// Of SNS.
+    /// Only in envelopes of SNS.
     #[serde(rename = "Type", borrow)]
     sns: Option<Cow<'a, str>>,
     #[serde(rename = "Message")]
@@ -37,12 +37,11 @@ struct Envelope<'a> {
     topic: Option<Cow<'a, str>>,
     #[serde(rename = "SubscribeURL", borrow)]
     subscribe: Option<Cow<'a, str>>,
-    /// Of EventBridge.
+    /// Only in events of EventBridge.
     #[serde(rename = "detail-type", borrow)]
     event_bridge: Option<Cow<'a, str>>,
 }
 
-/// Opens an envelope.
 pub(super) fn open(body: &[u8]) -> Opened {
     let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(body) else { return Opened::Nothing };
     let Envelope { sns, message, topic, subscribe, event_bridge } = envelope;
@@ -63,8 +62,8 @@ pub(super) fn open(body: &[u8]) -> Opened {
     }
 }
 
-/// What a person is told of a subscription. An address that is not SNS' is not repeated: whoever opens
-/// it would follow a stranger.
+/// The notice about a subscription that has to be confirmed. A URL that does not belong to SNS is
+/// not repeated, because a person might open it although a stranger sent it.
 fn confirmation(topic: &str, url: &str) -> String {
     let host = url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?']).next());
     let is_sns = host.is_some_and(|host| {
@@ -109,7 +108,7 @@ struct Bucket<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Object<'a> {
-    /// As people write it: here it is not URL-encoded.
+    /// The plain key. Unlike the key in S3 notifications, it is not URL-encoded.
     #[serde(borrow)]
     key: Cow<'a, str>,
     size: Option<u64>,
@@ -117,7 +116,7 @@ struct Object<'a> {
     sequencer: Option<String>,
 }
 
-/// An event of EventBridge.
+/// Reads an event of EventBridge; `None` if its kind is not a request to an object.
 fn event(kind: &str, body: &[u8]) -> Result<Option<Event>, Refusal> {
     let is_created = match kind {
         "Object Created" => true,

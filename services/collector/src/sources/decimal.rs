@@ -1,11 +1,12 @@
-//! Decimal numbers as other systems write them, without floating point: the same text is the same
-//! number on every machine.
+//! Reads decimal numbers of other systems without floating point, so that the same text gives the
+//! same number on every machine.
 
-/// Digits of a number that are read; more are no measurement.
+/// Maximum number of digits. A number with more digits can't be a measurement.
 const DIGITS_MAX: usize = 30;
 
-/// A decimal number times 10^`power`, rounded half up: seconds with a power of 6 are microseconds.
-/// `None`: this is no number of JSON, or too large for anything that is measured.
+/// A decimal number times 10^`power`, rounded half up. For example, seconds with a power of 6 give
+/// microseconds. `None` if the text is not a JSON number, or the number is too large for a
+/// measurement.
 pub(crate) fn scaled(text: &str, power: i32) -> Option<i128> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
@@ -32,7 +33,7 @@ pub(crate) fn scaled(text: &str, power: i32) -> Option<i128> {
     } else {
         match ten(shift.unsigned_abs()) {
             Some(by) => (value + by / 2) / by,
-            // Smaller than anything that can be told from zero.
+            // The number is too small to differ from zero.
             None => 0,
         }
     };

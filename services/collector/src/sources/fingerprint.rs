@@ -1,14 +1,15 @@
-//! The shape of a statement without its literals, so that the same query with other values has the
-//! same name, and no value of anybody's is stored.
+//! Fingerprints of statements. Literals are left out, so that the same query with other values has
+//! the same fingerprint, and no value of a user is stored.
 
-/// Bytes of a statement that are looked at: generated ones may have megabytes.
+/// Maximum number of bytes of a statement that are read. Generated statements may have megabytes.
 const BYTES_MAX: usize = 64 << 10;
 
-/// The fingerprint of a statement: 16 hexadecimal digits of a hash of its words, in lower case, with
-/// `?` for every literal and every list of literals, and without comments. Empty for an empty text.
+/// The fingerprint of a statement: 16 hexadecimal digits of a hash of its words. The words are in
+/// lower case, comments are left out, and `?` replaces every literal and every list of literals. An
+/// empty text has an empty fingerprint.
 ///
-/// It is no parser: what a dialect writes in a way of its own (dollar quotes, national strings) is
-/// taken word by word, and at worst two values of one query have two fingerprints.
+/// This is not a parser. Syntax of a single dialect (dollar quotes, national strings) is read word
+/// by word. In the worst case the same query with two values has two fingerprints.
 pub fn fingerprint(statement: &str) -> String {
     let shape = shape(statement);
     if shape.is_empty() {
@@ -18,7 +19,7 @@ pub fn fingerprint(statement: &str) -> String {
     hash.chars().take(16).collect()
 }
 
-/// The words of a statement with one space between them.
+/// The words of a statement, separated by single spaces.
 fn shape(statement: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut rest = beginning(statement);
@@ -33,7 +34,8 @@ fn shape(statement: &str) -> String {
     words.join(" ")
 }
 
-/// Adds a literal. Behind another and a comma it is one more of a list, which may have any length.
+/// Adds a literal. A literal after another literal and a comma belongs to the same list; a list
+/// becomes a single `?`, whatever its length.
 fn literal(words: &mut Vec<String>) {
     if let [.., before, comma] = &words[..]
         && (before.as_str(), comma.as_str()) == ("?", ",")
@@ -45,7 +47,7 @@ fn literal(words: &mut Vec<String>) {
 }
 
 enum Token {
-    /// Space or a comment.
+    /// White space or a comment.
     Nothing,
     Literal,
     Word(String),
@@ -59,7 +61,7 @@ fn beginning(statement: &str) -> &str {
     statement.get(..end).unwrap_or_default()
 }
 
-/// The next token and what follows it.
+/// The next token and the text after it.
 fn next(rest: &str) -> Option<(Token, &str)> {
     let first = rest.chars().next()?;
     if let Some(comment) = rest.strip_prefix("--") {
@@ -70,7 +72,7 @@ fn next(rest: &str) -> Option<(Token, &str)> {
     }
     let (token, length) = match first {
         '\'' => (Token::Literal, quoted(rest, '\'')),
-        // A name: its case matters.
+        // A quoted name stays as it is, because its case matters.
         '"' | '`' => {
             let length = quoted(rest, first);
             (Token::Word(rest.get(..length)?.to_owned()), length)
@@ -90,7 +92,7 @@ fn is_of_word(character: char) -> bool {
     character.is_alphanumeric() || matches!(character, '_' | '$' | '@' | '#')
 }
 
-/// Bytes of a number: digits, a fraction, an exponent, hexadecimal digits.
+/// Length of a number in bytes: digits, a fraction, an exponent, hexadecimal digits.
 fn number(rest: &str) -> usize {
     let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '_'));
     let end = end.unwrap_or(rest.len());
@@ -104,7 +106,7 @@ fn number(rest: &str) -> usize {
     }
 }
 
-/// Bytes of a quoted text with its quotes; a doubled quote is one of the text.
+/// Length of a quoted text in bytes, with its quotes. A doubled quote belongs to the text.
 fn quoted(rest: &str, quote: char) -> usize {
     let mut characters = rest.char_indices().skip(1).peekable();
     while let Some((at, character)) = characters.next() {

@@ -1,4 +1,5 @@
-//! The forms in which other systems report, one module each. Pure: bytes in, [`Parsed`] out.
+//! The report formats of other systems, one module each. Pure: the functions convert bytes to
+//! [`Parsed`].
 
 mod aws;
 mod decimal;
@@ -16,46 +17,46 @@ pub use fingerprint::fingerprint;
 
 use crate::parsed::{Parsed, UnreadableReport};
 
-/// A kind of report that other systems post.
+/// A kind of report that other systems send.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
-    /// Where it is posted.
+    /// Path of the HTTP port to which the report is sent.
     pub path: &'static str,
-    /// What it is, for people.
+    /// Description of the report, for people.
     pub what: &'static str,
-    /// Reads it.
+    /// Reads the report.
     pub parse: fn(&[u8]) -> Result<Parsed, UnreadableReport>,
 }
 
 impl Report {
-    /// Its name in metrics: the path without its slash.
+    /// The report's name in metrics: the path without its slash.
     pub fn label(&self) -> &'static str {
         self.path.trim_start_matches('/')
     }
 }
 
-/// What a store that speaks S3 is asked through. It reports the same request as a notification and as
-/// an audit record, with nothing in common by which one could be told to be the other: one of the two
-/// is the source of each kind of request.
+/// The kinds of report that are used for S3 stores. A store reports the same request both as a
+/// notification and as an audit record, and the two have no common id by which they could be
+/// deduplicated. Therefore only one of the two is used for each kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum S3Sources {
-    /// Notifications are the source of everything.
+    /// Notifications are used for all requests.
     Events,
-    /// Notifications are the source of changes, audit records of reads, lists and failures.
+    /// Notifications are used for changes; audit records for reads, lists and failures.
     EventsAndAudit,
-    /// Audit records are the source of everything.
+    /// Audit records are used for all requests.
     Audit,
 }
 
 impl S3Sources {
-    /// Every value with its name.
+    /// Every variant with its name in the settings.
     pub const CHOICES: [(&str, Self); 3] = [
         ("events", Self::Events),
         ("events-and-audit", Self::EventsAndAudit),
         ("audit", Self::Audit),
     ];
 
-    /// Every kind of report that is taken.
+    /// Every kind of report that is accepted.
     pub fn reports(self) -> Vec<Report> {
         let events = |parse| Report {
             path: "/s3-events",

@@ -1,16 +1,17 @@
-//! PostgreSQL's log in JSON (`log_destination = jsonlog`): each statement that was run is a query.
-//! Pure.
+//! Reads PostgreSQL's log in JSON (`log_destination = jsonlog`). Each executed statement is a
+//! query. Pure.
 //!
-//! Traps, from PostgreSQL's sources and from logs of PostgreSQL 15:
+//! Difficulties, found in PostgreSQL's source code and in logs of PostgreSQL 15:
 //!
-//! - the duration of a statement is in the text of the message; in the extended protocol parsing and
-//!   binding have durations of their own, and only the execution is the query;
-//! - the log does not contain how many rows a statement read. `auto_explain` adds a line with the plan
-//!   and its real numbers, besides the line with the duration: with plans the plan is the query, and
-//!   the other line is not one more. A load by `COPY … FROM` has no plan;
-//! - messages and severities are translated (`lc_messages`), and the times are in `log_timezone`;
-//! - a statement that failed has no duration;
-//! - `session_id` and `line_num` together name a line, also when the file is read again.
+//! - The duration of a statement is part of the message text. In the extended protocol, parsing and
+//!   binding have durations of their own; only the execution counts as a query.
+//! - The log does not contain how many rows a statement read. `auto_explain` adds a line with the
+//!   plan and its measured numbers, besides the line with the duration. If there are plans, the
+//!   plan is the query, and the line with the duration is not counted as well. `COPY … FROM` has no
+//!   plan.
+//! - Messages and severities are translated (`lc_messages`), and the times are in `log_timezone`.
+//! - A statement that failed has no duration.
+//! - `session_id` and `line_num` together identify a line, even if the file is read again.
 
 mod plan;
 mod statement;
@@ -26,26 +27,26 @@ use self::{plan::Plan, statement::kind_of};
 use super::{decimal::scaled, fingerprint::fingerprint, undecodable::undecodable};
 use crate::parsed::Parsed;
 
-/// Connections of ours, which are left out: they begin so.
+/// Prefix of the application names of this project. Statements on such connections are not counted.
 const OWN_APPLICATIONS: &str = "lakegauge";
 
-/// How a log is read.
+/// The settings for reading a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresLog {
-    /// The name of the server, as the warehouse of its queries.
+    /// Name of the server. It becomes the warehouse of its queries.
     pub warehouse: String,
-    /// Whether `auto_explain` writes plans, so that each plan is a query.
+    /// Whether `auto_explain` writes plans. If so, each plan is a query.
     pub has_plans: bool,
 }
 
-/// What some lines of a log brought.
+/// The content of some lines of a log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LogRead {
-    /// Queries, and lines that can't be read.
+    /// The queries, and the lines that can't be read.
     pub parsed: Parsed,
-    /// Lines with a plan.
+    /// Number of lines with a plan.
     pub plans: u64,
-    /// Statements that must have a plan where `auto_explain` is loaded.
+    /// Number of statements for which a loaded `auto_explain` writes a plan.
     pub planned: u64,
 }
 
@@ -71,25 +72,25 @@ struct Line<'a> {
     query_id: i64,
 }
 
-/// What a message says.
+/// The content of a log message.
 enum Message<'a> {
-    /// A statement was run, or executed, for so many microseconds.
+    /// A statement that ran for `executed_us` microseconds.
     Statement { executed_us: u64, text: &'a str },
-    /// The plan of a statement, with its real numbers.
+    /// The plan of a statement, with measured numbers.
     Plan { executed_us: u64, json: &'a str },
-    /// Nothing that was run: something else, or a step before it.
+    /// No execution: another message, or a step before the execution.
     Other,
 }
 
 impl PostgresLog {
-    /// Reads whole lines. Never fails: a line that can't be read is a refused record.
+    /// Reads complete lines. Never fails: a line that can't be read becomes a refused record.
     pub fn read(&self, lines: &[u8]) -> LogRead {
         let mut read = LogRead::default();
         for line in lines.split(|byte| *byte == b'\n') {
             let line = line.trim_ascii();
             if !line.is_empty() {
                 let event = self.event(line, &mut read);
-                // Only what becomes a dead letter is copied.
+                // Only the bytes of dead letters are copied.
                 let bytes = if event.is_err() { without_texts(line) } else { String::new() };
                 read.parsed.add(Side::Warehouse, event, bytes.as_bytes());
             }
@@ -161,7 +162,7 @@ impl PostgresLog {
             cache_hit: false,
             outcome: Outcome::Ok,
             principal: line.user.clone().into_owned(),
-            // 0 where compute_query_id is off.
+            // The id is 0 if `compute_query_id` is off.
             fingerprint: match line.query_id {
                 0 => fingerprint(text),
                 id => id.to_string(),
@@ -170,7 +171,7 @@ impl PostgresLog {
     }
 }
 
-/// Whether `auto_explain` writes a plan for such a statement.
+/// Whether `auto_explain` writes a plan for this kind of statement.
 const fn is_planned(kind: Statement) -> bool {
     matches!(
         kind,
@@ -200,7 +201,8 @@ fn message<'a>(line: &'a Line<'_>) -> Result<Message<'a>, Refusal> {
         return Ok(Message::Other);
     };
     let Some((duration, rest)) = rest.split_once(" ms  ") else {
-        // `log_duration` without log_min_duration_statement.
+        // PostgreSQL writes such a line with `log_duration` but without
+        // `log_min_duration_statement`.
         let detail = "is a duration without its statement: set log_min_duration_statement = 0";
         return wrong("message", detail);
     };
@@ -221,7 +223,8 @@ fn message<'a>(line: &'a Line<'_>) -> Result<Message<'a>, Refusal> {
     }
 }
 
-/// `Dauer: 0.123 ms  Anweisung: …`: a short text, a colon, and a number with three decimals.
+/// Whether a message is a translated duration, such as `Dauer: 0.123 ms  Anweisung: …`: a short
+/// text, a colon, and a number with three decimals.
 fn is_duration_of_another_language(message: &str) -> bool {
     let Some((word, rest)) = message.split_once([':', '：']) else { return false };
     let number: String = rest.trim_start().chars().take_while(|c| !c.is_whitespace()).collect();
@@ -233,7 +236,8 @@ fn is_duration_of_another_language(message: &str) -> bool {
         && [whole, decimals].concat().bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// The time of a line, in milliseconds and in `log_timezone`: names of zones can't be resolved.
+/// The time of a line, in milliseconds. It is in the zone of `log_timezone`; only UTC and GMT are
+/// accepted, because the names of other zones can't be resolved.
 fn moment(text: &str) -> Result<Timestamp, Refusal> {
     let utc = text.strip_suffix(" UTC").or_else(|| text.strip_suffix(" GMT"));
     utc.and_then(|local| wire::json::parse_time(&format!("{local}Z"))).ok_or_else(|| {
@@ -242,7 +246,7 @@ fn moment(text: &str) -> Result<Timestamp, Refusal> {
     })
 }
 
-/// A line without what its statement was about: dead letters are kept, and read by people.
+/// A line without the texts of its statement, because dead letters are stored and people read them.
 fn without_texts(line: &[u8]) -> String {
     const KEPT: [&str; 6] =
         ["timestamp", "session_id", "line_num", "error_severity", "backend_type", "query_id"];

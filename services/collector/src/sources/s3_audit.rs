@@ -1,13 +1,14 @@
-//! Audit records of MinIO and RustFS, one a request. Pure.
+//! Audit records of MinIO and RustFS, one for each request. Pure.
 //!
-//! They say what notifications do not: how long a request took, how it ended, what was read and
-//! listed. Traps, from the vendors' documentation and sources:
+//! They contain facts that notifications lack: the duration and the outcome of a request, reads and
+//! lists. Difficulties, found in the vendors' documentation and source code:
 //!
-//! - times to the response are texts, in nanoseconds; `tx` of -1 is "not known";
-//! - an upload that is signed in chunks is longer on the wire than the object;
-//! - of an upload in parts and of a copy nothing says how large the object is;
-//! - headers and queries hold signatures, and keys of encryption: none of them goes any further;
-//! - a store tries the way with `{}` before it sends.
+//! - Times to the response are texts, in nanoseconds. A `tx` of -1 means "not known".
+//! - An upload that is signed in chunks is longer on the wire than the object.
+//! - The records of an upload in parts and of a copy do not contain the size of the object.
+//! - Headers and queries contain signatures and encryption keys. None of these may leave this
+//!   module.
+//! - A store sends `{}` to test the connection before it sends records.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,8 @@ use serde_json::{Value, value::RawValue};
 use super::{decimal::scaled, s3_key, split, undecodable::undecodable};
 use crate::parsed::{Parsed, UnreadableReport};
 
-/// What of a record is kept in a dead letter: nothing else can hold a secret of a request's.
+/// The fields of a record that a dead letter keeps. Any other field might contain a secret of the
+/// request.
 const KEPT: &[&str] = &[
     "version",
     "deploymentid",
@@ -82,7 +84,7 @@ struct Api<'a> {
     time_to_response_ns: Option<Cow<'a, str>>,
 }
 
-/// One of the objects of a request that deletes many.
+/// One of the objects of a request that deletes several objects.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ObjectVersion {
@@ -90,25 +92,26 @@ struct ObjectVersion {
     version_id: Option<String>,
 }
 
-/// Headers, or parameters of a query: only the two or three that are asked for leave it.
+/// Headers, or parameters of a query. Only the few values that are read by name leave this type.
 #[derive(Default, Deserialize)]
 #[serde(transparent)]
 struct Named(BTreeMap<String, Value>);
 
 impl Named {
-    /// The value of a name, whose case does not matter.
+    /// The value with this name, in any case; `None` if it is missing or empty.
     fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
         value.as_str().filter(|value| !value.is_empty())
     }
 }
 
-/// Which records count.
+/// The records that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
-    /// All.
+    /// All records.
     Everything,
-    /// All but the successful requests that the store's notifications report.
+    /// All records except those of successful requests that the store also reports as
+    /// notifications.
     NotNotified,
 }
 
@@ -116,13 +119,13 @@ enum Counted {
 ///
 /// # Errors
 ///
-/// The body is no JSON, or holds something else than objects.
+/// The body is not JSON, is empty, or contains values that are not objects.
 pub fn parse(body: &[u8]) -> Result<Parsed, UnreadableReport> {
     parse_counted(body, Counted::Everything)
 }
 
-/// Reads audit records of a store whose notifications are the source of changes: successful changes
-/// are ignored here, so that none counts twice.
+/// Reads audit records of a store whose changes are collected from notifications. Successful
+/// changes are ignored here, so that none counts twice.
 ///
 /// # Errors
 ///
@@ -137,15 +140,15 @@ fn parse_counted(body: &[u8], counted: Counted) -> Result<Parsed, UnreadableRepo
     let mut parsed = Parsed::default();
     for raw in records {
         let read = events(raw, counted);
-        // Only what becomes a dead letter is copied.
+        // Only the bytes of dead letters are copied.
         let bytes = if read.is_err() { without_secrets(raw) } else { String::new() };
         parsed.add_all(Side::Lake, read, bytes.as_bytes());
     }
     Ok(parsed)
 }
 
-/// The events of a record: none for what is no request to a bucket, one for most, one an object for a
-/// request that deletes many.
+/// The events of a record: none if it is not a request to a bucket, one for each object if the
+/// request deletes several objects, and one otherwise.
 fn events(raw: &RawValue, counted: Counted) -> Result<Vec<Event>, Refusal> {
     let record: Record<'_> =
         serde_json::from_str(raw.get()).map_err(|error| undecodable(&error))?;
@@ -196,7 +199,7 @@ fn event(
     let id = wire::derived::of_record("s3 audit", &parts);
     let fact = LakeAccess {
         bucket: api.bucket.to_string(),
-        // A listing's prefix is no object.
+        // The object of a list request is a prefix, not an object.
         key: match request.operation {
             Operation::List => String::new(),
             Operation::Read
@@ -221,7 +224,7 @@ fn event(
     Event { id, occurred_at, fact: Fact::LakeAccess(fact) }
 }
 
-/// What was asked, and the bytes of it.
+/// The operation of a request, and its bytes.
 struct Request {
     operation: Operation,
     bytes: u64,
@@ -243,8 +246,8 @@ impl Request {
                 (Operation::Write, decoded.or(received).unwrap_or(0))
             }
             "DeleteObject" | "DeleteMultipleObjects" => (Operation::Delete, 0),
-            // Also what completes an upload in parts, and copies: they change used space by bytes
-            // that no record tells, so that they are requests only.
+            // The last arm also takes the completion of an upload in parts, and copies. They change
+            // the used space by bytes that no record contains, so they count as requests only.
             "PutObjectPart" => (Operation::Other, received.unwrap_or(0)),
             _ => (Operation::Other, 0),
         };
@@ -253,7 +256,7 @@ impl Request {
     }
 }
 
-/// Whether the store's notifications report it too, if it succeeds.
+/// Whether a successful request of this kind is also reported as a notification.
 fn is_notified(name: &str) -> bool {
     const PUT: [&str; 4] =
         ["PutObject", "PostPolicyBucket", "CompleteMultipartUpload", "CopyObject"];
@@ -265,22 +268,22 @@ fn is_notified(name: &str) -> bool {
 
 fn outcome(record: &Record<'_>) -> Outcome {
     match record.api.status_code.unwrap_or(0) {
-        // No answer was recorded: what is said instead is all there is.
+        // No status was recorded, so only the error text can show a failure.
         0 if record.error.as_deref().is_some_and(|error| !error.is_empty()) => Outcome::ServerError,
         0 | 200..=399 => Outcome::Ok,
         401 | 403 => Outcome::Denied,
         404 => Outcome::NotFound,
         408 | 504 => Outcome::Timeout,
-        // The client went away.
+        // The client closed the connection.
         499 => Outcome::Cancelled,
-        // S3 says SlowDown by 503.
+        // S3 reports `SlowDown` as 503.
         429 | 503 => Outcome::Throttled,
         400..=498 => Outcome::ClientError,
         _ => Outcome::ServerError,
     }
 }
 
-/// Microseconds until the response; 0 where that is not said.
+/// Microseconds until the response; 0 if the record does not contain them.
 fn duration_us(api: &Api<'_>) -> u64 {
     let in_ns = api.time_to_response_ns.as_deref().and_then(|text| scaled(text, -3));
     let as_text = || {
@@ -298,7 +301,7 @@ fn without_secrets(raw: &RawValue) -> String {
             fields.retain(|name, _| KEPT.contains(&name.as_str()));
             Value::Object(fields).to_string()
         }
-        // Nested too deeply to be read, so that nobody knows what it holds.
+        // The record is nested too deeply to be read, so its content is unknown.
         Ok(_) | Err(_) => String::new(),
     }
 }

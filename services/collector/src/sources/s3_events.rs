@@ -1,16 +1,16 @@
-//! Notifications of S3 events, in the JSON form that AWS, MinIO and RustFS share. Pure.
+//! Notifications of S3 events, in the JSON format that AWS, MinIO and RustFS share. Pure.
 //!
-//! A batch is `{"Records": […]}`; MinIO and RustFS put `EventName` and `Key` beside it. Traps, from
-//! the vendors' documentation and sources:
+//! A batch is `{"Records": […]}`; MinIO and RustFS add `EventName` and `Key` beside it.
+//! Difficulties, found in the vendors' documentation and source code:
 //!
-//! - keys are URL-encoded, with `+` for a space;
-//! - AWS writes `ObjectCreated:Put`, the others `s3:ObjectCreated:Put`;
-//! - tags, retention and legal hold are "created" events that write no bytes;
-//! - a removal has no size, and an object of 0 bytes has none with MinIO;
-//! - a delete marker frees no bytes, and versions are stored side by side;
-//! - the first message of AWS is a test without records, and SNS and EventBridge put an envelope around
-//!   an event (`sources::aws`);
-//! - a notification comes at least once, in any order.
+//! - Keys are URL-encoded, with `+` for a space.
+//! - AWS writes `ObjectCreated:Put`, the others `s3:ObjectCreated:Put`.
+//! - Changes of tags, retention and legal hold are "created" events, but write no bytes.
+//! - A removal has no size, and with MinIO an object of 0 bytes has none either.
+//! - A delete marker frees no bytes, and versions are stored side by side.
+//! - The first message of AWS is a test without records. SNS and EventBridge put an envelope around
+//!   an event (`sources::aws`).
+//! - A notification is delivered at least once, in any order.
 
 use std::borrow::Cow;
 
@@ -30,7 +30,7 @@ use crate::parsed::{Parsed, UnreadableReport};
 struct Body<'a> {
     #[serde(rename = "Records", borrow)]
     records: Option<Vec<&'a RawValue>>,
-    /// `s3:TestEvent`, by which AWS tries the way.
+    /// `s3:TestEvent`, with which AWS tests the connection.
     #[serde(rename = "Event")]
     test: Option<Cow<'a, str>>,
 }
@@ -61,7 +61,7 @@ struct UserIdentity<'a> {
 struct ResponseElements<'a> {
     #[serde(rename = "x-amz-request-id", borrow, default)]
     request_id: Cow<'a, str>,
-    /// Of some versions of MinIO, as text.
+    /// A number as text; only some versions of MinIO send it.
     #[serde(rename = "content-length", borrow, default)]
     content_length: Option<Cow<'a, str>>,
 }
@@ -92,18 +92,17 @@ struct Object<'a> {
     sequencer: Option<Cow<'a, str>>,
 }
 
-/// Reads a notification. A record that can't be read is among the refused ones and does not hinder
-/// the others.
+/// Reads a notification. A record that can't be read is refused and does not affect the others.
 ///
 /// # Errors
 ///
-/// The body is no notification at all.
+/// The body is not a notification.
 pub fn parse(body: &[u8]) -> Result<Parsed, UnreadableReport> {
     parse_counted(body, |_| true)
 }
 
-/// Reads a notification of a store whose audit records are the source of what only reads: such
-/// records are ignored here, so that none counts twice.
+/// Reads a notification of a store whose reads are collected from audit records. Records of reads
+/// are ignored here, so that none counts twice.
 ///
 /// # Errors
 ///
@@ -124,7 +123,7 @@ fn parse_counted(body: &[u8], counts: impl Fn(&str) -> bool) -> Result<Parsed, U
         }
         (None, _) if read.test.is_some() => parsed.ignore(),
         (None, Opened::Message(message)) => {
-            // An envelope in an envelope is nobody's.
+            // No system puts an envelope into an envelope, so the message must be a notification.
             let inside: Body<'_> = serde_json::from_str(&message)
                 .map_err(|error| no_notification(&error.to_string()))?;
             return match inside.records {
@@ -148,7 +147,7 @@ fn no_notification(why: &str) -> UnreadableReport {
     UnreadableReport(format!("{form}: {why}"))
 }
 
-/// The event of a record; `None` for a kind that is no request to an object, or does not count.
+/// The event of a record; `None` if its kind is not a request to an object, or is not counted.
 fn record(raw: &RawValue, counts: impl Fn(&str) -> bool) -> Result<Option<Event>, Refusal> {
     let record: Record<'_> =
         serde_json::from_str(raw.get()).map_err(|error| undecodable(&error))?;
@@ -166,7 +165,7 @@ fn record(raw: &RawValue, counts: impl Fn(&str) -> bool) -> Result<Option<Event>
         bytes: transferred(&record, change),
         object_bytes: change.writes.then(|| object.size.unwrap_or(0)),
         sequencer: object.sequencer.as_deref().map(str::to_ascii_lowercase),
-        // Not reported: 0 is "not known".
+        // Notifications contain no duration; 0 means "not known".
         duration_us: 0,
         outcome: Outcome::Ok,
         principal: record.user_identity.principal_id.to_string(),
@@ -174,7 +173,7 @@ fn record(raw: &RawValue, counts: impl Fn(&str) -> bool) -> Result<Option<Event>
     Ok(Some(Event { id: id(&record, name), occurred_at, fact: Fact::LakeAccess(fact) }))
 }
 
-/// What a kind of event means for an object.
+/// The effect of a kind of event on an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
     operation: Operation,
@@ -183,7 +182,7 @@ struct Change {
 }
 
 impl Change {
-    /// `None`: no request to an object.
+    /// The effect of the event with this name; `None` if the event is not a request to an object.
     fn of(name: &str) -> Option<Self> {
         let (kind, detail) = name.split_once(':').unwrap_or((name, ""));
         let (operation, writes) = match (kind, detail) {
@@ -191,7 +190,7 @@ impl Change {
                 (Operation::Write, true)
             }
             ("ObjectCreated", "Copy") => (Operation::Copy, true),
-            // Tags, retention and legal hold: the object's bytes stay as they are.
+            // Tags, retention and legal hold do not change the object's bytes.
             ("ObjectCreated", _) => (Operation::Other, false),
             ("ObjectAccessed", "Get") => (Operation::Read, false),
             ("ObjectAccessed", "Head") => (Operation::Head, false),
@@ -203,8 +202,8 @@ impl Change {
     }
 }
 
-/// Bytes that went over the wire. A read of a part of an object is reported with the whole size by
-/// some: `content-length` goes first where it is there.
+/// Bytes that were transferred. For a read of a part of an object, some stores report the size of
+/// the whole object, so `content-length` is preferred if it is there.
 fn transferred(record: &Record<'_>, change: Change) -> u64 {
     match change.operation {
         Operation::Write => record.s3.object.size.unwrap_or(0),
@@ -222,7 +221,7 @@ fn transferred(record: &Record<'_>, change: Change) -> u64 {
     }
 }
 
-/// The key as people write it.
+/// The key without URL-encoding.
 fn decoded(key: &str) -> Result<String, Refusal> {
     let spaced = key.replace('+', " ");
     let key = percent_decode_str(&spaced).decode_utf8().map_err(|_| {
@@ -232,7 +231,8 @@ fn decoded(key: &str) -> Result<String, Refusal> {
     Ok(key.into_owned())
 }
 
-/// From what tells a request from every other: a notification that comes again has the same id.
+/// An id from the fields that distinguish a request from all others, so that a redelivery of a
+/// notification has the same id.
 fn id(record: &Record<'_>, name: &str) -> EventId {
     let object = &record.s3.object;
     let parts = [
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(stored, "a b/é+.parquet?versionId=v1");
         assert_ne!(key("ObjectRemoved:DeleteMarkerCreated", "m1"), stored);
         assert_eq!(key("ObjectRemoved:Delete", "v1"), stored);
-        // A bucket without versions.
+        // The version of an object in a bucket without versions.
         assert_eq!(key("ObjectCreated:Put", "null"), "a b/é+.parquet");
     }
 
@@ -371,7 +371,7 @@ mod tests {
             access(&record).0.id
         };
         let id = of(|_| {});
-        // What a second delivery may say otherwise.
+        // These fields may differ in a redelivery.
         assert_eq!(id, of(|record| record["eventVersion"] = json!("2.3")));
         assert_eq!(id, of(|record| record["eventName"] = json!("s3:ObjectCreated:Put")));
         let changes: [fn(&mut Value); 7] = [

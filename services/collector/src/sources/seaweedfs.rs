@@ -1,14 +1,15 @@
-//! What the filer of SeaweedFS posts to a webhook of its notifications. Pure.
+//! Notifications that the filer of SeaweedFS sends to a webhook. Pure.
 //!
-//! The forms and traps are those of SeaweedFS 4.48, seen:
+//! The formats and difficulties were observed with SeaweedFS 4.48:
 //!
-//! - an event is `{"key": path, "event_type": …, "message": {"old_entry", "new_entry", …}}`; buckets
-//!   are the folders of `/buckets`;
-//! - nothing says when it happened: an entry has the time of its bytes (`modified_ts_ns` of its chunks,
-//!   else `mtime`), and a deletion has only that of what it deleted;
-//! - events come in any order, and again where an answer was lost;
-//! - an overwrite is one update with both entries, and so is a change of attributes only;
-//! - parts of uploads stand in `.uploads` until they are put together, versions in `NAME.versions`.
+//! - An event is `{"key": path, "event_type": …, "message": {"old_entry", "new_entry", …}}`.
+//!   Buckets are the folders in `/buckets`.
+//! - A notification does not contain its own time. An entry contains the time at which its bytes
+//!   were written (`modified_ts_ns` of its chunks, else `mtime`); a deletion contains only that of
+//!   the deleted entry.
+//! - Events are delivered in any order, and again if an answer was lost.
+//! - An overwrite is one update with both entries, and so is a change of attributes only.
+//! - Parts of uploads are in `.uploads` until they are joined; versions are in `NAME.versions`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,15 +22,15 @@ use serde_json::value::RawValue;
 use super::{s3_key, split, undecodable::undecodable};
 use crate::parsed::{Parsed, UnreadableReport};
 
-/// Where buckets are.
+/// The folder of the buckets.
 const BUCKETS: &str = "/buckets/";
-/// Where the parts of uploads are, in each bucket.
+/// The folder of the parts of uploads, in each bucket.
 const UPLOADS: &str = ".uploads/";
-/// Behind the name of an object: the folder of its versions.
+/// Suffix of an object's name, which makes the name of the folder of its versions.
 const VERSIONS: &str = ".versions/";
-/// Before the id of a version.
+/// Prefix of the id of a version, in the name of its file.
 const VERSION: &str = "v_";
-/// What marks an entry as a delete marker.
+/// Attribute of an entry that is a delete marker.
 const DELETE_MARKER: &str = "Seaweed-X-Amz-Delete-Marker";
 
 #[derive(Deserialize)]
@@ -72,7 +73,7 @@ struct Chunk {
 }
 
 impl Entry {
-    /// When its bytes were written, in nanoseconds since 1970.
+    /// The time at which the entry's bytes were written, in nanoseconds since 1970.
     fn written_ns(&self) -> i64 {
         let chunks = self.chunks.iter().map(|chunk| chunk.modified_ts_ns).max();
         let Attributes { mtime, mtime_ns, .. } = self.attributes;
@@ -81,17 +82,17 @@ impl Entry {
             .unwrap_or_else(|| mtime.saturating_mul(1_000_000_000).saturating_add(mtime_ns))
     }
 
-    /// What differs when other bytes were written.
+    /// Time and size of the entry's bytes. They differ if other bytes were written.
     fn bytes(&self) -> (i64, u64) {
         (self.written_ns(), self.attributes.file_size)
     }
 }
 
-/// Reads notifications: one object, several (lines or not), or an array.
+/// Reads notifications: one object, several objects (separated by line breaks or not), or an array.
 ///
 /// # Errors
 ///
-/// The body is no JSON, or holds something else than objects.
+/// The body is not JSON, is empty, or contains values that are not objects.
 pub fn parse(body: &[u8]) -> Result<Parsed, UnreadableReport> {
     let records = split::objects(body)
         .map_err(|why| UnreadableReport(format!("this is no notification of SeaweedFS: {why}")))?;
@@ -102,7 +103,8 @@ pub fn parse(body: &[u8]) -> Result<Parsed, UnreadableReport> {
     Ok(parsed)
 }
 
-/// What happened to objects: nothing for folders, parts and attributes, two events for a rename.
+/// The events of a notification: none for folders, parts of uploads and attributes, two for a
+/// rename.
 fn events(raw: &RawValue) -> Result<Vec<Event>, Refusal> {
     let Notification { key: path, message } =
         serde_json::from_str(raw.get()).map_err(|error| undecodable(&error))?;
@@ -117,7 +119,7 @@ fn events(raw: &RawValue) -> Result<Vec<Event>, Refusal> {
     });
     let is_renamed = old.is_some() && new_path.as_deref().is_some_and(|new| new != path);
     let mut events = Vec::new();
-    // The bytes of an overwrite replace the old ones; nothing was deleted.
+    // An overwrite replaces the old bytes and deletes no object.
     if let Some(old) = old.filter(|_| new.is_none() || is_renamed) {
         events.extend(deleted(&path, old)?);
     }
@@ -129,8 +131,8 @@ fn events(raw: &RawValue) -> Result<Vec<Event>, Refusal> {
     Ok(events)
 }
 
-/// A deletion is dated just behind the bytes that it deleted: so it never undoes a later write of the
-/// same object, whichever of the two arrives first.
+/// The event of a deletion. Its time is 1 µs after the time of the deleted bytes. It therefore
+/// never undoes a later write of the same object, whichever of the two arrives first.
 fn deleted(path: &str, old: &Entry) -> Result<Option<Event>, Refusal> {
     let Some(object) = Object::of(path) else { return Ok(None) };
     let at = moment(old, 1)?;
@@ -145,7 +147,8 @@ fn written(path: &str, new: &Entry, is_renamed: bool) -> Result<Option<Event>, R
         let at = moment(new, 0)?;
         return Ok(Some(object.event(Operation::Delete, None, at, ["marker", path, &written])));
     }
-    // A rename keeps the time of the bytes: it lies behind the deletion of the old name.
+    // A rename does not change the time of the bytes. The event of the new name gets a time after
+    // the deletion of the old name.
     let (operation, kind, later_us) =
         if is_renamed { (Operation::Copy, "rename", 2) } else { (Operation::Write, "write", 0) };
     let at = moment(new, later_us)?;
@@ -169,10 +172,10 @@ struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// `None`: the path is that of no object.
+    /// The object at a path; `None` if the path is not that of an object.
     fn of(path: &'a str) -> Option<Self> {
         let (bucket, key) = path.strip_prefix(BUCKETS)?.split_once('/')?;
-        // `.system` holds the filer's own files.
+        // `.system` contains the filer's own files.
         if bucket.starts_with('.') || key.is_empty() || key.starts_with(UPLOADS) {
             return None;
         }
@@ -197,7 +200,7 @@ impl<'a> Object<'a> {
             bucket: self.bucket.to_owned(),
             key: self.key,
             operation,
-            // A rename moves no bytes.
+            // A rename transfers no bytes.
             bytes: object_bytes.filter(|_| operation == Operation::Write).unwrap_or(0),
             object_bytes,
             sequencer: None,
@@ -241,7 +244,7 @@ mod tests {
         json!({ "key": path, "event_type": "update", "message": message })
     }
 
-    /// Each event as operation, bucket, key, size and microseconds behind the bytes.
+    /// Each event as operation, bucket, key, size, and microseconds after the time of the bytes.
     fn read(notification: &Value) -> Vec<(Operation, String, String, Option<u64>, i64)> {
         let parsed = parse(notification.to_string().as_bytes()).unwrap();
         assert!(parsed.refused.is_empty(), "{parsed:?}");

@@ -1,12 +1,13 @@
-//! A body that is one JSON value, several after each other (lines or not), or an array of them.
+//! Splits a body into JSON values. The body is one value, several values one after another
+//! (separated by line breaks or not), or an array of values.
 
 use serde_json::value::RawValue;
 
-/// The values of a body, in their order; the elements of an array are values.
+/// The values of a body, in their order. An array gives its elements.
 ///
 /// # Errors
 ///
-/// What is wrong where the text stops being JSON.
+/// The error at which the text stops being JSON.
 pub(crate) fn values(body: &[u8]) -> Result<Vec<&RawValue>, serde_json::Error> {
     let mut values = Vec::new();
     for value in serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>() {
@@ -20,11 +21,11 @@ pub(crate) fn values(body: &[u8]) -> Result<Vec<&RawValue>, serde_json::Error> {
     Ok(values)
 }
 
-/// The values of a body of which every one is an object, and at least one is there.
+/// The values of a body. There must be at least one value, and every value must be an object.
 ///
 /// # Errors
 ///
-/// What else there is, for people.
+/// Why the body is refused, for people: it is not JSON, it is empty, or a value is not an object.
 pub(crate) fn objects(body: &[u8]) -> Result<Vec<&RawValue>, String> {
     let values = values(body).map_err(|error| error.to_string())?;
     if values.is_empty() {

@@ -1,14 +1,17 @@
-//! Completed queries of Trino and Presto, as their HTTP event listeners post them. Pure.
+//! Completed queries of Trino and Presto, as their HTTP event listeners send them. Pure.
 //!
-//! An event is a JSON object without a type. Traps, from sources and recorded events:
+//! An event is a JSON object without a type. Difficulties, found in source code and recorded
+//! events:
 //!
-//! - a completed query is what has `statistics` and `endTime`; created queries and splits have not;
-//! - listeners of Presto wrap it: `{"queryCompletedEvent": {…}}`, with `null` for the other kinds;
-//! - durations are decimal seconds with some and milliseconds with others, and nothing says which:
-//!   start and end tell;
-//! - times are seconds since 1970, with a fraction, or texts of RFC 3339;
-//! - every statistic may be missing, and fields come and go with versions;
-//! - a query that is sent again, since an answer was lost, has the same query id.
+//! - An event with `statistics` and `endTime` is a completed query. Created queries and splits lack
+//!   at least one of them.
+//! - Listeners of Presto put the event into `{"queryCompletedEvent": {…}}`, with `null` for the
+//!   other kinds of event.
+//! - Some listeners write durations as decimal seconds and others as milliseconds, and no field
+//!   contains the unit. The time between start and end shows which unit it is.
+//! - Times are seconds since 1970, with a fraction, or texts of RFC 3339.
+//! - Every statistic may be missing, and versions add and remove fields.
+//! - A query that is sent again because an answer was lost has the same query id.
 
 mod measured;
 #[cfg(test)]
@@ -24,7 +27,7 @@ use self::measured::{Count, Durations, moment};
 use super::{fingerprint::fingerprint, split, undecodable::undecodable};
 use crate::parsed::{Parsed, UnreadableReport};
 
-/// What is taken out of an event that is refused, since it may hold what a query was about.
+/// Fields that are removed from a refused event, because they may contain data of the query.
 const TEXTS: &[&str] = &[
     "query",
     "preparedQuery",
@@ -60,7 +63,7 @@ struct Completed<'a> {
     context: QueryContext<'a>,
     #[serde(borrow)]
     failure_info: Option<FailureInfo<'a>>,
-    /// Where Presto has the kind of a query; Trino has it in the context.
+    /// The kind of a query in events of Presto. In events of Trino, the context contains it.
     #[serde(borrow)]
     query_type: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -76,12 +79,12 @@ struct Metadata<'a> {
     query_id: Cow<'a, str>,
     #[serde(borrow)]
     query_state: Option<Cow<'a, str>>,
-    /// What a data definition or an insert does, for people: `CREATE TABLE`.
+    /// The effect of a data definition or an insert, for people; for example `CREATE TABLE`.
     #[serde(borrow)]
     update_type: Option<Cow<'a, str>>,
     #[serde(borrow)]
     query: Option<Cow<'a, str>>,
-    /// Presto's own fingerprint.
+    /// The fingerprint that Presto made.
     #[serde(borrow)]
     query_hash: Option<Cow<'a, str>>,
 }
@@ -110,7 +113,7 @@ struct Statistics<'a> {
     queued_time: Option<&'a RawValue>,
     #[serde(borrow)]
     execution_time: Option<&'a RawValue>,
-    /// Of Presto: before a query is queued.
+    /// Only in events of Presto: the time before the query was queued.
     #[serde(borrow)]
     waiting_for_prerequisites_time: Option<&'a RawValue>,
     physical_input_rows: Option<Count>,
@@ -119,7 +122,7 @@ struct Statistics<'a> {
     total_bytes: Option<Count>,
     output_rows: Option<Count>,
     written_rows: Option<Count>,
-    /// Presto's name for it.
+    /// Presto's name for `writtenRows`.
     written_output_rows: Option<Count>,
 }
 
@@ -138,26 +141,26 @@ struct ErrorCode<'a> {
     kind: Cow<'a, str>,
 }
 
-/// Reads events: one object, several (lines or not), or an array. What is no completed query is
-/// ignored.
+/// Reads events: one object, several objects (separated by line breaks or not), or an array. Events
+/// that are not completed queries are ignored.
 ///
 /// # Errors
 ///
-/// The body is no JSON, or holds something else than objects.
+/// The body is not JSON, is empty, or contains values that are not objects.
 pub fn parse(body: &[u8]) -> Result<Parsed, UnreadableReport> {
     let records = split::objects(body)
         .map_err(|why| UnreadableReport(format!("this is no event of Trino or Presto: {why}")))?;
     let mut parsed = Parsed::default();
     for raw in records {
         let read = record(raw.get());
-        // Only what becomes a dead letter is copied.
+        // Only the bytes of dead letters are copied.
         let bytes = if read.is_err() { without_texts(raw.get()) } else { String::new() };
         parsed.add(Side::Warehouse, read, bytes.as_bytes());
     }
     Ok(parsed)
 }
 
-/// The event of a completed query; `None` for everything else.
+/// The event of a completed query; `None` for every other kind of event.
 fn record(text: &str) -> Result<Option<Event>, Refusal> {
     let envelope: Envelope<'_> = read(text)?;
     let text = match envelope.query_completed_event {
@@ -210,7 +213,7 @@ fn query(
         rows_processed: read.unwrap_or(0).saturating_add(written.unwrap_or(0)),
         rows_returned: count(statistics.output_rows).unwrap_or(0),
         bytes_scanned: scanned.unwrap_or(0),
-        // Neither says whether a result came from a cache.
+        // Neither Trino nor Presto reports whether a result came from a cache.
         cache_hit: false,
         outcome: outcome(completed),
         principal: text(&context.user),
@@ -224,7 +227,7 @@ fn query(
 fn statement(kind: Option<&str>, update: Option<&str>) -> Statement {
     match (kind.unwrap_or_default(), update.unwrap_or_default()) {
         ("SELECT", _) => Statement::Select,
-        // A table from a query is an insert with both.
+        // `CREATE TABLE AS` is reported as an insert with this update type.
         ("INSERT", "CREATE TABLE") => Statement::CreateTableAs,
         ("INSERT", _) => Statement::Insert,
         ("UPDATE", _) => Statement::Update,
@@ -236,7 +239,8 @@ fn statement(kind: Option<&str>, update: Option<&str>) -> Statement {
     }
 }
 
-/// How it ended: by the name of the error where that says more, else by its type.
+/// The outcome of a query. The name of the error decides if it is more precise than the error's
+/// type, else the type decides.
 fn outcome(completed: &Completed<'_>) -> Outcome {
     let failure = &completed.failure_info;
     if failure.is_none() && completed.metadata.query_state.as_deref() != Some("FAILED") {
@@ -257,15 +261,15 @@ fn outcome(completed: &Completed<'_>) -> Outcome {
     }
 }
 
-/// The record without what the query was about: dead letters are kept, and read by people.
+/// The record without data of the query, because dead letters are stored and people read them.
 fn without_texts(text: &str) -> String {
     match serde_json::from_str::<Value>(text) {
         Ok(mut value) => {
             take_texts(&mut value);
             value.to_string()
         }
-        // It was split from its neighbours as JSON, so that it is JSON; what is nested too deeply to
-        // be read is not kept.
+        // The record is valid JSON, because it was split from its neighbours as JSON. It is only
+        // nested too deeply to be read, and is not kept.
         Err(_) => String::new(),
     }
 }

@@ -1,9 +1,9 @@
-//! Why a record is not what its source writes.
+//! The reason why a record does not have the format of its source.
 
 use domain::{Reason, Refusal};
 
-/// The refusal of a record, in the words of the JSON reader but without any text of the record itself:
-/// it may hold what nobody may read in a log or an answer.
+/// The refusal of a record, with the message of the JSON parser but without any text of the record
+/// itself. Such a text may be secret, and must not appear in a log or an answer.
 pub(crate) fn undecodable(error: &serde_json::Error) -> Refusal {
     Refusal::whole(Reason::Undecodable, without_texts(&error.to_string()))
 }

@@ -1,25 +1,27 @@
-//! Plans of `auto_explain`, as JSON: what a statement really read and returned.
+//! Reads the JSON plans of `auto_explain`: how many rows a statement really read and returned.
 
 use domain::{Reason, Refusal, Statement};
 use serde_json::Value;
 
 use super::{super::decimal::scaled, statement::kind_of};
 
-/// Bytes of a page, as PostgreSQL is built everywhere.
+/// Bytes of a page, with PostgreSQL's usual build options.
 const PAGE_BYTES: u64 = 8_192;
-/// Rows of a plan are means over loops, from PostgreSQL 18 on with two decimals.
+/// Decimals of row numbers. The rows in a plan are averages over the loops of a node; PostgreSQL 18
+/// and later write them with two decimals.
 const DECIMALS: u32 = 2;
 
-/// What a plan says of its statement.
+/// The content of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) statement: Statement,
-    /// The statement itself, for its fingerprint.
+    /// Text of the statement, for its fingerprint.
     pub(super) text: String,
-    /// Rows that the leaves read, kept or not; of an insert the rows that it was given.
+    /// Rows that the leaf nodes read, including those that a filter removed. For an insert, the
+    /// rows that were given to it.
     pub(super) rows_read: u64,
     pub(super) rows_returned: u64,
-    /// Pages of tables and indexes that were read, from the cache or not, in bytes.
+    /// Bytes of the pages of tables and indexes that were read, whether from the cache or not.
     pub(super) bytes_scanned: u64,
 }
 
@@ -60,7 +62,7 @@ fn statement(plan: &Value, text: &str) -> Statement {
     }
 }
 
-/// Rows that were read by the nodes that read rows of their own, times 10^[`DECIMALS`].
+/// Rows read by all nodes that read rows themselves, times 10^[`DECIMALS`].
 fn rows_read(node: &Value) -> i128 {
     let children = node["Plans"].as_array().map(Vec::as_slice).unwrap_or_default();
     let own = if hands_on(node, children) {
@@ -75,7 +77,7 @@ fn rows_read(node: &Value) -> i128 {
     children.iter().map(rows_read).fold(own, i128::saturating_add)
 }
 
-/// Whether a node hands on rows of another, rather than reading rows of its own.
+/// Whether a node passes on the rows of other nodes instead of reading rows itself.
 fn hands_on(node: &Value, children: &[Value]) -> bool {
     let is_of = |child: &Value| {
         matches!(
@@ -91,14 +93,14 @@ fn loops(node: &Value) -> i128 {
     number(node, "Actual Loops", 0)
 }
 
-/// A number of a node times 10^`decimals`; 0 where it is missing.
+/// A number of a node, times 10^`decimals`; 0 if it is missing.
 fn number(node: &Value, name: &str, decimals: u32) -> i128 {
     let power = i32::try_from(decimals).unwrap_or(0);
     let number = node[name].as_number().and_then(|number| scaled(&number.to_string(), power));
     number.unwrap_or(0).max(0)
 }
 
-/// Rounded half up to whole rows.
+/// Rows without decimals, rounded half up.
 fn whole(rows: i128) -> u64 {
     let unit = 10_i128.pow(DECIMALS);
     u64::try_from(rows.saturating_add(unit / 2) / unit).unwrap_or(u64::MAX)

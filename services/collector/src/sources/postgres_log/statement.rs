@@ -1,11 +1,11 @@
-//! The kind of a statement by its words.
+//! Finds the kind of a statement from its words.
 
 use domain::Statement;
 
-/// Bytes of a statement that are looked at: what decides is at its beginning.
+/// Maximum number of bytes of a statement that are read. The deciding words are at the beginning.
 const BYTES_MAX: usize = 4 << 10;
 
-/// The kind of a statement: of its first word, and for `COPY` and `CREATE` of what follows.
+/// The kind of a statement. The first word decides; for `COPY` and `CREATE` the words after it too.
 pub(super) fn kind_of(text: &str) -> Statement {
     let mut words = words(text);
     match words.next().as_deref() {
@@ -24,7 +24,8 @@ pub(super) fn kind_of(text: &str) -> Statement {
     }
 }
 
-/// A query in parentheses is always unloaded; a table in the direction of the first such word.
+/// The direction of a `COPY`. A query in parentheses can only be unloaded. For a table, the first
+/// `FROM` or `TO` decides.
 fn copy(text: &str, mut words: impl Iterator<Item = String>) -> Statement {
     let rest = text.trim_start().get("COPY".len()..).unwrap_or_default();
     let is_load = !rest.trim_start().starts_with('(')
@@ -39,7 +40,7 @@ fn create(words: impl Iterator<Item = String>) -> Statement {
         if before == "AS" && is_query {
             return Statement::CreateTableAs;
         }
-        // What follows `AS` in these is no query whose rows are stored.
+        // In these statements, `AS` is not followed by a query whose rows are stored.
         let is_definition =
             matches!(word.as_str(), "FUNCTION" | "PROCEDURE" | "RULE" | "TRIGGER" | "VIEW");
         if is_definition && before != "MATERIALIZED" {
@@ -50,7 +51,7 @@ fn create(words: impl Iterator<Item = String>) -> Statement {
     Statement::Ddl
 }
 
-/// The words of the beginning of a statement, in upper case.
+/// The words at the beginning of a statement, in upper case.
 fn words(text: &str) -> impl Iterator<Item = String> {
     let end = (0..=text.len().min(BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end));
     let beginning = text.get(..end.unwrap_or(0)).unwrap_or_default();

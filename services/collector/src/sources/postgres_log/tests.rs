@@ -99,7 +99,7 @@ fn with_plans_a_plan_is_the_query_and_a_load_has_none() {
     let read = read_all(true, &lines);
     let [planned, load] = &queries(&read)[..] else { panic!("{read:?}") };
     assert_eq!((planned.executed_us, planned.statement), (1_500, Statement::Select));
-    // 100 rows of the scan, and 40 times a tenth of a row.
+    // The scan read 100 rows, and the index scan a tenth of a row in each of 40 loops.
     assert_eq!((planned.rows_processed, planned.rows_returned), (104, 1));
     assert_eq!(planned.bytes_scanned, 12 * 8_192);
     assert_eq!((load.executed_us, load.statement), (7_000, Statement::Copy));

@@ -1,4 +1,4 @@
-//! What was measured of a query: times, durations and counts, each in more than one form.
+//! The measurements of a query: times, durations and counts. Each has more than one format.
 
 use domain::{Reason, Refusal, Timestamp};
 use serde::{Deserialize, Deserializer};
@@ -6,14 +6,15 @@ use serde_json::value::RawValue;
 
 use super::{super::decimal::scaled, Statistics};
 
-/// Above it a number is milliseconds since 1970: as seconds it would lie behind the year 5000.
+/// A time above this number is in milliseconds since 1970. In seconds it would be after the year
+/// 5000.
 const SECONDS_MAX: i128 = 100_000_000_000;
 const US_PER_S: i64 = 1_000_000;
-/// By how much durations may differ from the time between start and end: clocks are read at
-/// slightly different moments.
+/// The difference that is allowed between durations and the time between start and end, because the
+/// clock is read at slightly different moments.
 const TOLERANCE_US: u64 = 50_000;
 
-/// A count of rows or bytes. Negative numbers stand for "not known".
+/// A number of rows or bytes. Negative numbers mean "not known" and become 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count(pub(super) u64);
 
@@ -30,7 +31,7 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// A time: seconds or milliseconds since 1970, or a text of RFC 3339.
+/// Reads a time: seconds or milliseconds since 1970, or a text of RFC 3339.
 pub(super) fn moment(raw: &RawValue, field: &'static str) -> Result<Timestamp, Refusal> {
     let text = raw.get();
     let at = match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
@@ -49,7 +50,7 @@ pub(super) fn moment(raw: &RawValue, field: &'static str) -> Result<Timestamp, R
     })
 }
 
-/// How long a query waited and ran; together they are its response time.
+/// How long a query was queued and executed. The sum is its response time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Durations {
     pub(super) queued_us: u64,
@@ -57,8 +58,9 @@ pub(super) struct Durations {
 }
 
 impl Durations {
-    /// From the statistics, in the unit that fits the time between start and end. What fits in no
-    /// unit is left out, and that time is taken.
+    /// The durations in the statistics, in the unit that fits the time between start and end. If no
+    /// unit fits, the durations are ignored, and the time between start and end is the response
+    /// time.
     pub(super) fn of(
         statistics: &Statistics<'_>,
         created_at: Option<Timestamp>,
@@ -89,12 +91,13 @@ impl Durations {
 #[derive(Clone, Copy, Debug)]
 struct Between {
     elapsed_us: u64,
-    /// By how much it may be wrong: times in whole seconds are cut.
+    /// The possible error of this time, which is larger if a time was cut to whole seconds.
     tolerance_us: u64,
 }
 
 impl Between {
-    /// `None` where the end lies before the start: such times tell nothing.
+    /// The time between two moments; `None` if the end is before the start, because such times are
+    /// useless.
     fn of(created_at: Timestamp, ended_at: Timestamp) -> Option<Self> {
         let is_whole = |at: Timestamp| at.0 % US_PER_S == 0;
         let elapsed_us = u64::try_from(ended_at.0.saturating_sub(created_at.0)).ok()?;
@@ -106,7 +109,8 @@ impl Between {
         Some(Self { elapsed_us, tolerance_us })
     }
 
-    /// The unit in which a duration, in millionths of it, is not longer than the query.
+    /// The first unit in which a duration fits the query: it is at most twice as long as the query,
+    /// plus the tolerance. `duration` is in millionths of the unit. `None` if no unit fits.
     fn unit(self, duration: u64) -> Option<Unit> {
         let longest = self.elapsed_us.saturating_mul(2).saturating_add(self.tolerance_us);
         [Unit::Seconds, Unit::Milliseconds].into_iter().find(|unit| unit.us(duration) <= longest)
@@ -120,7 +124,7 @@ enum Unit {
 }
 
 impl Unit {
-    /// Microseconds of a duration in millionths of this unit.
+    /// Converts a duration in millionths of this unit to microseconds.
     const fn us(self, millionths: u64) -> u64 {
         match self {
             Self::Seconds => millionths,
@@ -129,7 +133,8 @@ impl Unit {
     }
 }
 
-/// A duration in millionths of its unit; `null` and what is missing is none. A negative one is 0.
+/// Reads a duration, in millionths of its unit; `None` if it is `null` or missing. A negative
+/// duration is 0.
 fn number(raw: Option<&RawValue>, field: &'static str) -> Result<Option<u64>, Refusal> {
     let Some(text) = raw.map(RawValue::get).filter(|text| *text != "null") else {
         return Ok(None);

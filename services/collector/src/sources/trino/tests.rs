@@ -29,8 +29,8 @@ fn trino() -> Value {
     })
 }
 
-/// The same as a listener of Presto writes it: wrapped, durations in milliseconds, times as decimal
-/// seconds, the kind beside, a hash of the query.
+/// The same query as a listener of Presto writes it: wrapped, with durations in milliseconds, times
+/// as decimal seconds, the kind outside the context, and a hash of the query.
 fn presto() -> Value {
     json!({
         "clusterName": "adhoc", "queryCreatedEvent": null, "splitCompletedEvent": null,
@@ -126,19 +126,19 @@ fn start_and_end_decide_the_unit_also_of_short_queries_and_of_times_in_whole_sec
         (json!(0.005), before(0.005), 5_000),
         (json!(5), before(0.005), 5_000),
         (json!(0.0), before(0.0), 0),
-        // Whole seconds: the query took 0.9 s, and seems to have taken none, or one.
+        // In whole seconds, a query of 0.9 s seems to have taken 0 s or 1 s.
         (json!(0.9), json!(1_795_848_180), 900_000),
         (json!(900), json!(1_795_848_179), 900_000),
         (json!(112.444), json!(1_795_848_068), 112_444_000),
-        // Longer than the query in any unit: its start and end are what is left.
+        // The duration is too long in any unit, so only start and end remain.
         (json!(9e9), before(2.5), 2_500_000),
-        // The end before the start tells nothing.
+        // An end before the start can't decide on the unit.
         (json!(3.5), before(-60.0), 3_500_000),
     ] {
         assert_eq!(timed(ago.clone(), json!(end), wall.clone()), expected, "{wall} {ago}");
     }
     assert_eq!(timed(json!(null), json!(end), json!(3.5)), 3_500_000);
-    // Without any duration the response time is what lies between.
+    // Without any duration, the response time is the time between start and end.
     assert_eq!(timed(before(1.5), json!(end), json!(null)), 1_500_000);
 }
 
