@@ -1,11 +1,12 @@
-//! The collector: what real lakes and warehouses report, as events of the pipeline.
+//! The collector: converts the reports of real lakes and warehouses to events of the pipeline.
 //!
-//! Each source has a module in [`sources`] that is pure: bytes in, events out, each with an id that is
-//! derived from the source's own key, so that a report that comes twice counts once. What it read
-//! ([`Parsed`]) goes through the [`Outlet`] into the streams. A shell brings the bytes: [`http`] is a
-//! port that answers 2xx only after the broker has stored what came; [`postgres_log`] follows log
-//! files, and keeps its position after that. [`folder`] needs no report: it counts the files of a
-//! folder itself.
+//! Each source has a module in [`sources`]. These modules are pure: they convert bytes to events,
+//! without input or output of their own. Each event has an id that is derived from the source's own
+//! key, so that a report that arrives twice counts once. The result ([`Parsed`]) is published to
+//! the streams through the [`Outlet`]. Other modules provide the bytes: [`http`] is a port that
+//! answers 2xx only after the broker has stored the report; [`postgres_log`] follows log files, and
+//! saves its position only after the broker has stored the events. [`folder`] needs no report: it
+//! counts the files of a folder itself.
 
 pub mod folder;
 pub mod http;

@@ -1,4 +1,4 @@
-//! The collectors' own metrics, on the admin port.
+//! The metrics that all collectors share, on the admin port.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use service_kit::metrics::Registrar;
 use crate::parsed::Parsed;
 
 service_kit::metrics! {
-    /// What came, and what became of it, by the kind of report.
+    /// The reported records and their results, by the kind of report.
     #[derive(Clone, Debug)]
     pub struct CollectorMetrics {
         records: counters("lakegauge_collector_records_total",
@@ -26,17 +26,19 @@ service_kit::metrics! {
     }
 }
 
-/// What becomes of a record.
+/// The results of reading a record.
 const RESULTS: [&str; 3] = ["published", "ignored", "refused"];
-/// Why a collector refuses a record: the other reasons are found later.
+/// The reasons for which a collector refuses a record. The other reasons are found later in the
+/// pipeline.
 const REASONS: [Reason; 3] = [Reason::Undecodable, Reason::WrongField, Reason::MissingField];
 
 impl CollectorMetrics {
-    /// Every known label at 0: a counter that begins at 1 has not increased.
+    /// Registers the metrics with every known label at 0, because a counter whose first value is 1
+    /// has not increased.
     ///
     /// # Errors
     ///
-    /// A name that is taken: a mistake of ours.
+    /// A metric's name is taken, which is a programming error.
     pub fn of(registry: &Registry, reports: &[&str]) -> prometheus::Result<Self> {
         let metrics = Self::register(Registrar::from(registry))?;
         for report in reports {
@@ -50,7 +52,7 @@ impl CollectorMetrics {
         Ok(metrics)
     }
 
-    /// What was stored of a report, at a time in microseconds since 1970.
+    /// Counts the records of a report that was stored at `now_us`, in microseconds since 1970.
     pub fn stored(&self, report: &str, parsed: &Parsed, now_us: i64) {
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let (published, refused) = (count(parsed.events.len()), count(parsed.refused.len()));

@@ -1,4 +1,4 @@
-//! Where what was read goes: into the streams of the pipeline, each message acknowledged.
+//! Publishes the records of reports to the streams, and waits for every acknowledgement.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,8 +19,8 @@ use crate::{
     sealing::{Outgoing, Sealing},
 };
 
-/// Publishes what a source reported. Each stream has its publisher, so that a full stream holds up
-/// nothing of another.
+/// Publishes the reports of one source. Each stream has its own publisher, so that a full stream
+/// delays no message of another stream.
 #[derive(Debug)]
 pub struct Outlet {
     bus: Bus,
@@ -30,15 +30,16 @@ pub struct Outlet {
     watching: Vec<AbortOnDropHandle<Infallible>>,
 }
 
-/// Why something was not stored in time.
+/// Why a report was not stored in time.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotStored {
-    /// It waits in this process, and is stored once it can be; the sender does not know that.
+    /// The report still waits in this process, and is stored when the broker can store it. The
+    /// sender does not know that.
     #[error("the broker has not stored it within {} ms ({why}); send it again", .waited.as_millis())]
     NotYet {
-        /// How long was waited.
+        /// How long the call waited.
         waited: Duration,
-        /// What the publishers wait for.
+        /// The reason why the publishers wait.
         why: String,
     },
     /// Nothing can be published any more.
@@ -47,12 +48,12 @@ pub(crate) enum NotStored {
 }
 
 impl Outlet {
-    /// For the reports of a source, by its name, into every event stream that is declared. What the
-    /// publishers wait for is shown by metrics and `/readyz`.
+    /// Creates an outlet for the source with this name, with a publisher for every event stream
+    /// that is declared. Metrics and `/readyz` show why a publisher waits.
     ///
     /// # Errors
     ///
-    /// Metrics of that name exist: a mistake of ours.
+    /// A metric's name is taken, which is a programming error.
     pub fn new(
         bus: &Bus,
         context: &Context,
@@ -80,24 +81,26 @@ impl Outlet {
         Ok(outlet)
     }
 
-    /// The messages of what was read. What is sealed once is published as it is, also after a crash:
-    /// the same bytes have the same id.
+    /// Converts the records of a report to messages. A sealed message must be published unchanged,
+    /// even after a crash, because the same bytes have the same id.
     pub fn seal(&self, parsed: &Parsed) -> Vec<Outgoing> {
         self.sealing.seal(parsed, self.bus.message_bytes_max())
     }
 
-    /// The messages of an inventory: one event for each partition of the lake, in their order, with
-    /// that partition's part.
+    /// Converts an inventory to messages: one event for each partition of the lake, in the order of
+    /// the partitions.
     pub fn seal_shares(&self, shares: &[Event]) -> Vec<Outgoing> {
         self.sealing.seal_shares(shares, self.bus.message_bytes_max())
     }
 
-    /// Publishes messages and returns once the broker has acknowledged all of them, however long it
-    /// is away or full. If the call is dropped, messages may be stored all the same.
+    /// Publishes messages, and returns after the broker has acknowledged all of them. While the
+    /// broker is unreachable or full, the call waits without a limit. If the call is dropped,
+    /// messages may be stored nevertheless.
     ///
     /// # Errors
     ///
-    /// What no retry can mend; nothing can be published from then on ([`Outlet::failed`]).
+    /// The first error that no retry can correct. Nothing can be published after it
+    /// ([`Outlet::failed`]).
     pub async fn publish(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
         let published = self.publish_all(messages).await;
         if let Err(error) = &published {
@@ -106,18 +109,19 @@ impl Outlet {
         published
     }
 
-    /// The error after which nothing can be published any more: the service ends with it.
+    /// Waits for the error after which nothing can be published any more. The service ends with
+    /// this error.
     pub async fn failed(&self) -> BusError {
         let mut failure = self.failure.subscribe();
         match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
             Ok(Some(error)) => error,
-            // The sender is here, and what was waited for is there.
+            // This can't happen: `self` owns the sender, and the awaited value is `Some`.
             Ok(None) | Err(_) => BusError::Ended { what: "the outlet".to_owned() },
         }
     }
 
-    /// Publishes what was read within a time. What is given up here may be stored all the same: sent
-    /// again it has the same ids.
+    /// Publishes the records of a report, but waits at most `wait`. A report that was not stored in
+    /// time may be stored later nevertheless; if it is sent again, it has the same ids.
     ///
     /// # Errors
     ///

@@ -1,49 +1,50 @@
-//! What a source's parser gives: events, and what did not become one.
+//! The result of reading a report: its events, and the records that did not become events.
 
 use bytes::Bytes;
 use domain::{Event, Refusal, Side};
 
-/// What one report brought: each of its records is an event, ignored, or refused.
+/// The content of one report. Each of its records became an event, was ignored, or was refused.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
-    /// In the order of the records.
+    /// The events, in the order of the records.
     pub events: Vec<Event>,
-    /// Records of kinds that are nothing to count: tests, scans, queries that only began.
+    /// Number of records whose kind is not counted: tests, scans, queries that have only begun.
     pub ignored: u64,
     /// Records that can't be read.
     pub refused: Vec<RefusedRecord>,
-    /// What a person has to do in the other system, for the log.
+    /// Tasks for a person in the other system; they are logged.
     pub notices: Vec<String>,
-    /// How many records there were.
+    /// Number of records in the report.
     pub(crate) records: usize,
 }
 
-/// A record that can't be read. It becomes a dead letter and hinders no other.
+/// A record that can't be read. It becomes a dead letter and does not affect other records.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RefusedRecord {
-    /// Whose dead letter it is.
+    /// The side, lake or warehouse, that the dead letter belongs to.
     pub side: Side,
-    /// Which one of its report, from 0.
+    /// Index of the record in its report, from 0.
     pub index: usize,
-    /// What is wrong with it.
+    /// Why the record was refused.
     pub refusal: Refusal,
-    /// Its bytes, as they came.
+    /// The bytes that the dead letter keeps. Some sources remove texts and secrets from them first.
     pub bytes: Bytes,
 }
 
-/// A report that is not what its way is for: none of it can be taken, not even as a dead letter.
+/// A body that is not the kind of report that was expected. Nothing in it can be used, not even as
+/// a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UnreadableReport(pub String);
 
 impl Parsed {
-    /// Adds what became of the next record of a report: an event, nothing that counts, or why it
-    /// can't be read.
+    /// Adds the result of the next record: an event, `None` if the record is not counted, or the
+    /// reason why it can't be read.
     pub fn add(&mut self, side: Side, read: Result<Option<Event>, Refusal>, record: &[u8]) {
         self.add_all(side, read.map(Vec::from_iter), record);
     }
 
-    /// The same for a record that may be several events.
+    /// Like [`Parsed::add`], for a record that may become several events.
     pub fn add_all(&mut self, side: Side, read: Result<Vec<Event>, Refusal>, record: &[u8]) {
         match read {
             Ok(events) if events.is_empty() => return self.ignore(),
@@ -56,7 +57,7 @@ impl Parsed {
         self.records = self.records.saturating_add(1);
     }
 
-    /// Adds a record that is nothing to count.
+    /// Adds a record that is not counted.
     pub fn ignore(&mut self) {
         self.ignored = self.ignored.saturating_add(1);
         self.records = self.records.saturating_add(1);

@@ -1,5 +1,5 @@
-//! From what was read to the messages that are published: the right stream, the right partition, and
-//! nothing that the broker could never take. Pure.
+//! Converts events to the messages that are published. Chooses the stream and the partition, and
+//! keeps each message within the size that the broker accepts. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,29 +9,30 @@ use wire::{Format, Packer, PackerLimits, Sealed, Subjects, seal_refused};
 
 use crate::parsed::{Parsed, RefusedRecord};
 
-/// A message and the stream that it goes to. What is sealed once is published as it is, however often
-/// that is tried: the broker knows it again by its id.
+/// A message and its stream. A sealed message is published unchanged at every attempt, so that the
+/// broker recognises it by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Where it goes.
+    /// The stream to which the message is published.
     pub stream: Stream,
     /// The message.
     pub sealed: Sealed,
 }
 
-/// How the messages of one source are made.
+/// Makes the messages of one source.
 #[derive(Clone, Debug)]
 pub(crate) struct Sealing {
     /// The subjects of the pipeline.
     pub(crate) subjects: Subjects,
     /// The name of the source.
     pub(crate) source: String,
-    /// Into how many partitions each side is split.
+    /// Number of partitions of each side.
     pub(crate) partitions: u16,
 }
 
 impl Sealing {
-    /// The messages of what was read, each of at most so many bytes.
+    /// The messages for the events and refused records of a report, each of at most `bytes_max`
+    /// bytes.
     pub(crate) fn seal(&self, parsed: &Parsed, bytes_max: usize) -> Vec<Outgoing> {
         let events = parsed.events.iter().map(|event| (self.stream(event), event));
         let mut messages = self.pack(events, bytes_max);
@@ -39,8 +40,8 @@ impl Sealing {
         messages
     }
 
-    /// The messages of an inventory, each of at most so many bytes: one event for each partition of
-    /// the lake, in their order, with that partition's part.
+    /// The messages of an inventory, each of at most `bytes_max` bytes. `shares` has one event for
+    /// each partition of the lake, in the order of the partitions.
     pub(crate) fn seal_shares(&self, shares: &[Event], bytes_max: usize) -> Vec<Outgoing> {
         self.pack((0..).map(Stream::lake).zip(shares), bytes_max)
     }
@@ -60,7 +61,7 @@ impl Sealing {
                 packer.bound(bytes_max);
                 packer
             });
-            // The time is of no matter: what is left at the end goes out at once.
+            // The time does not matter, because the packers are flushed immediately below.
             let full = packer.push(0, event);
             messages.extend(full.map(|sealed| Outgoing { stream, sealed }));
         }
@@ -78,7 +79,8 @@ impl Sealing {
         Stream { side, partition }
     }
 
-    /// A record that was refused has no object, so that it goes to the first partition.
+    /// The dead letter of a refused record. Such a record has no object that decides on its
+    /// partition, so the dead letter is published to the first partition.
     fn letter(&self, record: &RefusedRecord, bytes_max: usize) -> Outgoing {
         let (stream, subject) = match record.side {
             Side::Lake => (Stream::lake(0), self.subjects.lake_access(0, &self.source)),
@@ -91,8 +93,8 @@ impl Sealing {
     }
 }
 
-/// An event that no broker takes for its length is not one that could be accepted either: its
-/// beginning is a dead letter. The publisher would stop at it for ever.
+/// Replaces an event that is too long for the broker by a dead letter with the beginning of the
+/// event. Such an event could not be accepted anyway, and the publisher would wait for it forever.
 fn as_letter_if_too_long(sealed: &mut Sealed, bytes_max: usize) {
     if sealed.payload.len() > bytes_max {
         let refusal = Refusal::whole(Reason::TooLong, "the event is longer than the broker takes");
@@ -125,7 +127,7 @@ mod tests {
         event(number, Fact::LakeAccess(LakeAccess { key: key.to_owned(), ..lake_access() }))
     }
 
-    /// What the readers of its stream make of a message.
+    /// The items that readers of the stream get from a message.
     fn items(message: &Outgoing) -> Vec<Item> {
         let Outgoing { stream, sealed } = message;
         let headers = Headers::of(&sealed.content_type);

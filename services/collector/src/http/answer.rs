@@ -1,4 +1,4 @@
-//! What a sender is told.
+//! The answers to senders.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,15 +7,16 @@ use serde::Serialize;
 use super::turned_away::Why;
 use crate::{outlet::NotStored, parsed::Parsed};
 
-/// How long a sender waits before it tries again, in seconds: brokers restart within it.
+/// Seconds after which a sender is asked to try again. Brokers restart within this time.
 const RETRY_AFTER_S: &str = "5";
 
-/// What became of a report that was stored.
+/// The answer to a report that was stored: the numbers of published and ignored records, and the
+/// refused records.
 #[derive(Debug, Serialize)]
 pub(crate) struct Stored {
     published: usize,
     ignored: u64,
-    /// Records that are dead letters now.
+    /// Records that became dead letters.
     refused: Vec<Refused>,
 }
 
@@ -45,7 +46,7 @@ impl IntoResponse for Stored {
     }
 }
 
-/// Why nothing of a request was taken: the answer to it.
+/// The answer to a request of which nothing was stored: the status and the reason.
 #[derive(Debug)]
 pub(crate) struct NotTaken(pub(crate) StatusCode, pub(crate) String);
 

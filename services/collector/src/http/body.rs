@@ -1,4 +1,5 @@
-//! The body of a request: never larger than it may be, however small it came.
+//! Reads the body of a request. The limit is on the decompressed size, so that a small compressed
+//! body can't fill the memory.
 
 use std::io;
 use std::time::Duration;
@@ -13,17 +14,18 @@ use tokio_util::io::StreamReader;
 
 use super::answer::NotTaken;
 
-/// A sender that has not sent its body within this time is dropped, and sends it again.
+/// The longest time in which a body must arrive completely. After that time the request is answered
+/// with an error, and the sender repeats it.
 const BODY_WAIT: Duration = Duration::from_secs(30);
-/// The window of zstd that is made room for, as a power of two: what RFC 9659 lets a sender use over
-/// HTTP. Packed bytes could ask for 128 MiB otherwise.
+/// The largest zstd window for which memory is reserved, as a power of two. RFC 9659 allows senders
+/// this size over HTTP. Without the limit, a compressed body could demand 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// The bytes of a body without its packing, at most so many of them.
+/// The decompressed bytes of a body, at most `bytes_max` of them.
 ///
 /// # Errors
 ///
-/// The answer to a request that brings too much, too slowly, or packed in a way that is not known.
+/// The answer to a request whose body is too large, too slow, damaged or in an unknown encoding.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
@@ -92,7 +94,7 @@ mod tests {
 
     const BYTES_MAX: usize = 1_000;
 
-    /// Status and text with which a body is answered; of one that was read the text is the body.
+    /// Status and text of the answer to a body. If the body could be read, the text is the body.
     async fn answer(encoding: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let echo =
             async |headers: HeaderMap, body: Body| match read(&headers, body, BYTES_MAX).await {

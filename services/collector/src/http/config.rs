@@ -1,4 +1,4 @@
-//! The receiver's settings.
+//! The settings of `collect http`, the receiver.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use super::tls::Tls;
 use crate::sources::S3Sources;
 
 service_kit::settings! {
-    /// What the receiver is told.
+    /// The settings of the receiver.
     #[derive(Clone, Debug)]
     pub struct Config {
         /// NATS.
@@ -51,11 +51,11 @@ service_kit::settings! {
 }
 
 impl Config {
-    /// Whether what is set can be listened with.
+    /// Checks that the receiver may listen on the configured address.
     ///
     /// # Errors
     ///
-    /// What is missing for an address that other machines can reach.
+    /// Other machines can reach the address, but no token is set.
     pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.token.is_some() || self.http_addr.ip().is_loopback(),
@@ -66,31 +66,31 @@ impl Config {
         Ok(())
     }
 
-    /// Whether anybody set something that only a receiver needs.
+    /// Whether a setting is set that only a receiver needs.
     pub fn is_set(&self) -> bool {
         self.token.is_some() || self.tls_certificate_file.is_some() || self.tls_key_file.is_some()
     }
 
-    /// Whether the token, if there is one, can be read now.
+    /// Checks that the token, if one is set, can be read now.
     ///
     /// # Errors
     ///
-    /// Its file can't be read.
+    /// The token's file can't be read.
     pub fn check_token(&self) -> anyhow::Result<()> {
         let Some(token) = &self.token else { return Ok(()) };
         token.read().map(drop).map_err(|error| anyhow::anyhow!("COLLECT_TOKEN_FILE: {error}"))
     }
 
-    /// Where the receiver listens.
+    /// The address on which the receiver listens.
     pub const fn http_addr(&self) -> SocketAddr {
         self.http_addr
     }
 
-    /// The certificate and its key, if the port speaks TLS.
+    /// The certificate and its key; `None` if the port has no TLS.
     ///
     /// # Errors
     ///
-    /// One of the two files is not set, or they can't be used.
+    /// Only one of the two files is set, or the files can't be used.
     pub fn tls(&self) -> anyhow::Result<Option<Tls>> {
         match (&self.tls_certificate_file, &self.tls_key_file) {
             (None, None) => Ok(None),

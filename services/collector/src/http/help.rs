@@ -1,6 +1,6 @@
-//! What is typed into the other systems.
+//! The commands and settings that people enter in the other systems.
 
-/// Lines for the other systems, for the end of the help.
+/// Commands and settings for the other systems; printed at the end of the help.
 pub const LINES: &str = r#"Lines for the other systems (HOST is this one as they reach it, TOKEN that of COLLECT_TOKEN):
 
 MinIO, S3 events: changes of objects

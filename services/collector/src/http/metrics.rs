@@ -1,10 +1,10 @@
-//! The receiver's own metrics, on the admin port.
+//! The receiver's metrics, on the admin port.
 
 use prometheus::Registry;
 use service_kit::metrics::Registrar;
 
 service_kit::metrics! {
-    /// How requests were answered.
+    /// Requests by the class of their answer.
     #[derive(Clone, Debug)]
     pub(crate) struct RequestMetrics {
         requests: counters("lakegauge_collector_requests_total",
@@ -13,15 +13,16 @@ service_kit::metrics! {
     }
 }
 
-/// Classes of answers.
+/// The classes of answers.
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 
 impl RequestMetrics {
-    /// Every known label at 0: a counter that begins at 1 has not increased.
+    /// Registers the metrics with every known label at 0, because a counter whose first value is 1
+    /// has not increased.
     ///
     /// # Errors
     ///
-    /// A name that is taken: a mistake of ours.
+    /// A metric's name is taken, which is a programming error.
     pub(crate) fn of(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self::register(Registrar::from(registry))?;
         for class in CLASSES {

@@ -1,4 +1,4 @@
-//! `collect http`: one HTTP port for everything that other systems push.
+//! `collect http`: one HTTP port for all reports that other systems send.
 
 mod answer;
 mod body;

@@ -1,7 +1,8 @@
-//! The HTTP port to which other systems post what they report.
+//! The HTTP port to which other systems send their reports.
 //!
-//! 2xx only after the broker has stored everything of a request; 503 with `Retry-After` while it is
-//! away or full, so that the sender keeps it and tries again; 4xx for what no repetition mends.
+//! The answer is 2xx only after the broker has stored everything from the request. While the broker
+//! is unreachable or full, the answer is 503 with `Retry-After`, so that the sender keeps the
+//! report and tries again. The answer is 4xx if a repetition can't succeed.
 
 use std::{future::ready, sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{metrics::CollectorMetrics, outlet::Outlet, sources::Report};
 
-/// What every request needs.
+/// The state that all requests share.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     pub(crate) token: Option<Secret>,
@@ -38,13 +39,13 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// The routes, one for each of these kinds of report.
+    /// The routes, one for each of the given kinds of report.
     pub(crate) fn routes(self, reports: &[Report]) -> Router {
         let watch = Arc::new(Watch {
             requests: self.requests.clone(),
             turned_away: TurnedAway::new(self.clock.clone()),
         });
-        // Some senders can be told to put instead of to post; it means the same.
+        // Some senders can be configured to use PUT instead of POST; both mean the same here.
         let methods = MethodFilter::POST.or(MethodFilter::PUT);
         let not_found = not_found(reports);
         let mut router = Router::new();
@@ -89,8 +90,8 @@ impl Receiver {
         Ok(Stored::from(&parsed))
     }
 
-    /// Whether the request brings the token. Hashes are compared, which takes the same time whatever
-    /// is wrong with it.
+    /// Checks the request's token. Hashes are compared, because that takes the same time for every
+    /// wrong token.
     fn authorise(&self, headers: &HeaderMap) -> Result<(), NotTaken> {
         let Some(token) = &self.token else { return Ok(()) };
         let token = token.read().map_err(|error| {
@@ -108,8 +109,9 @@ impl Receiver {
     }
 }
 
-/// The token in a header. Some senders can be given the whole header, some only the token, and SNS only
-/// a user and a password in its address: the token is the password then.
+/// The token in an `Authorization` header. Some senders are configured with the whole header, some
+/// with the token only. SNS accepts only a user and a password in its URL; the password is then the
+/// token.
 fn credential(header: &str) -> String {
     if let Some(token) = header.strip_prefix("Bearer ") {
         return token.to_owned();
@@ -120,14 +122,15 @@ fn credential(header: &str) -> String {
     decoded.split_once(':').map(|(_, password)| password.to_owned()).unwrap_or_default()
 }
 
-/// What is looked at of every answer.
+/// Counts and logs answers.
 #[derive(Debug)]
 struct Watch {
     requests: RequestMetrics,
     turned_away: TurnedAway,
 }
 
-/// Counts every answer, those to unknown paths as well, and tells of what is turned away.
+/// Counts every answer, including those for unknown paths, and logs the requests that were turned
+/// away.
 async fn watched(State(watch): State<Arc<Watch>>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
@@ -140,7 +143,7 @@ async fn watched(State(watch): State<Arc<Watch>>, request: Request, next: Next) 
     response
 }
 
-/// Where reports can be posted.
+/// The answer for an unknown path; it lists the paths of all reports.
 fn not_found(reports: &[Report]) -> String {
     let paths: String =
         reports.iter().map(|report| format!("\n{}  {}", report.path, report.what)).collect();

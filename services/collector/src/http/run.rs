@@ -1,4 +1,4 @@
-//! Wires the receiver: connection, publishers, HTTP port.
+//! Runs `collect http`: connects to the broker, creates the publishers and opens the HTTP port.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use wire::Subjects;
 use super::{config::Config, metrics::RequestMetrics, receiver::Receiver};
 use crate::{metrics::CollectorMetrics, outlet::Outlet, sources::Report};
 
-/// Receives until it is told to drain.
+/// Receives reports until the service drains.
 ///
 /// # Errors
 ///
-/// What no retry can mend: refused logins, a taken port, an address beyond this machine without a
-/// token, a broker that takes nothing for another reason than that it is away or full.
+/// Errors that no retry can correct: refused logins, a port in use, an address that other machines
+/// can reach without a token, a broker that stores nothing for another reason than that it is
+/// unreachable or full.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     config.check()?;
     let tls = config.tls()?;

@@ -1,5 +1,5 @@
-//! TLS by two files, as certificates are renewed: what is written there later is taken by the next
-//! connection.
+//! TLS with a certificate and a key from two files. Certificates are renewed by replacing the
+//! files, so each new connection uses the current files.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -19,10 +19,10 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-/// A client that does not finish its handshake within this time is dropped.
+/// The longest time for a client's TLS handshake. After that time the connection is dropped.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 
-/// A certificate and its key, in two files.
+/// A certificate and its private key, in two files.
 #[derive(Debug)]
 pub struct Tls {
     certificate: PathBuf,
@@ -30,14 +30,14 @@ pub struct Tls {
     current: Mutex<Current>,
 }
 
-/// What was read last.
+/// The result of the last successful read.
 #[derive(Debug)]
 struct Current {
     acceptor: TlsAcceptorOf,
     stamp: Stamp,
 }
 
-/// The acceptor, which says nothing of itself.
+/// The acceptor, wrapped because it does not implement `Debug`.
 #[derive(Clone)]
 struct TlsAcceptorOf(TlsAcceptor);
 
@@ -47,7 +47,8 @@ impl std::fmt::Debug for TlsAcceptorOf {
     }
 }
 
-/// What tells other bytes in the two files without reading them.
+/// Time of the last change and length of each file. They show whether a file has changed, without
+/// reading the file.
 type Stamp = [Option<(SystemTime, u64)>; 2];
 
 impl Tls {
@@ -55,7 +56,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// A file can't be read, holds no certificate or no key, or the two don't belong together.
+    /// A file can't be read, contains no certificate or no key, or the two don't belong together.
     pub fn read(certificate: &Path, key: &Path) -> anyhow::Result<Self> {
         let stamp = stamp(certificate, key);
         let acceptor = acceptor(certificate, key)?;
@@ -63,11 +64,11 @@ impl Tls {
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current })
     }
 
-    /// Speaks TLS on a connection, by the files as they are now.
+    /// Performs the TLS handshake on a connection, with the current files.
     ///
     /// # Errors
     ///
-    /// The client's handshake.
+    /// The handshake with the client failed or took too long.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let TlsAcceptorOf(acceptor) = self.acceptor();
         let accepting = acceptor.accept(stream);
@@ -76,7 +77,8 @@ impl Tls {
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// The acceptor of the newest files that belong together. Files that are being written are read
+    /// The acceptor for the newest files that belong together. If the files can't be used, for
+    /// example while they are being written, the previous acceptor remains, and the files are read
     /// again at the next connection.
     fn acceptor(&self) -> TlsAcceptorOf {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);

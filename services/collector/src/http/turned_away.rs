@@ -1,4 +1,5 @@
-//! Tells the log of requests that are turned away, without filling it: each status once a minute.
+//! Logs the requests that are turned away: each status at most once a minute, so that they don't
+//! fill the log.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,16 +7,18 @@ use std::time::Duration;
 
 use service_kit::Clock;
 
-/// The shortest time between two lines about one status.
+/// The shortest time between two log lines about the same status.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
-/// How much of a path is logged: strangers choose it.
+/// Maximum number of characters of a path that are logged, because any stranger can choose the
+/// path.
 const PATH_CHARS_MAX: usize = 100;
 
-/// Why a request was turned away, as its answer says; travels with the answer inside this process.
+/// The reason why a request was turned away, as in the answer's text. It is passed along with the
+/// answer inside this process.
 #[derive(Clone, Debug)]
 pub(crate) struct Why(pub(crate) String);
 
-/// What was told of each status.
+/// The last log line about each status.
 #[derive(Debug)]
 pub(crate) struct TurnedAway {
     clock: Clock,
@@ -25,7 +28,7 @@ pub(crate) struct TurnedAway {
 #[derive(Debug)]
 struct Told {
     at: Duration,
-    /// Requests since then that were not told.
+    /// Requests since then that were not logged.
     untold: u64,
 }
 
@@ -34,7 +37,7 @@ impl TurnedAway {
         Self { clock, told: Mutex::default() }
     }
 
-    /// Tells of a request, unless another of this status was told a moment ago.
+    /// Logs a request, unless a request with the same status was logged less than a minute ago.
     pub(crate) fn tell(&self, status: u16, path: &str, why: &str) {
         if let Some(untold) = self.untold(status, self.clock.monotonic()) {
             let path: String = path.chars().take(PATH_CHARS_MAX).collect();
@@ -42,7 +45,8 @@ impl TurnedAway {
         }
     }
 
-    /// How many were not told since the last one that was; `None`: this one is not either.
+    /// The number of requests with this status that were not logged since the last log line. `None`
+    /// if this request must not be logged either.
     fn untold(&self, status: u16, now: Duration) -> Option<u64> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match told.get_mut(&status) {
