@@ -1,4 +1,4 @@
-//! The settings of `collect folder`.
+//! The settings of `collect folder`: the folder, the interval and the name of the source.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use bus::service::BusConfig;
 use domain::accept::NAME_BYTES_MAX;
 use service_kit::{Settings, settings::Recorded};
 
-/// Seconds between two walks. From a day on, used space would be of another day than what is shown
-/// beside it.
+/// Seconds between two walks. At most a day, because otherwise the used space would be of another
+/// day than the numbers that are shown beside it.
 const INTERVALS_S: RangeInclusive<u64> = 1..=86_400;
 
 service_kit::settings! {
-    /// What is counted, how often, and where it is published.
+    /// The settings of `collect folder`.
     #[derive(Clone, Debug)]
     pub struct Config {
         /// NATS.
@@ -43,12 +43,12 @@ service_kit::settings! {
     }
 }
 
-/// A folder that is a bucket of a lake.
+/// A folder that is counted as a bucket of the lake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Folder {
-    /// Where it is.
+    /// Path of the folder.
     pub(crate) path: PathBuf,
-    /// The name of the bucket, which an event accepts.
+    /// Name of the bucket; valid as the name of a bucket in an event.
     pub(crate) bucket: String,
 }
 
@@ -68,7 +68,7 @@ impl Folder {
     }
 }
 
-/// The last name of the path; that of the working directory, where the path is `.`.
+/// The last component of the path. If the path is `.`, this is the name of the working directory.
 fn own_name(path: &Path) -> Option<String> {
     let path = std::path::absolute(path).ok()?;
     path.file_name()?.to_str().map(str::to_owned)

@@ -1,12 +1,12 @@
-//! From the sums of a walk to events. Pure.
+//! Converts the sums of a walk to events. Pure.
 
 use domain::{Event, Fact, LakeInventory, Timestamp};
 
 use super::walk::Share;
 
-/// The inventory of a bucket that was counted from this time on: one event for each partition, in
-/// their order. The same source, bucket and time have the same ids, so that an inventory that is
-/// published twice counts once.
+/// The inventory of a bucket, with one event for each partition, in the order of the partitions.
+/// `as_of` is the time at which the walk began. The same source, bucket and time give the same ids,
+/// so that an inventory that is published twice counts once.
 pub(crate) fn inventory(
     source: &str,
     bucket: &str,

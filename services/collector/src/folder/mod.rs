@@ -1,4 +1,4 @@
-//! `collect folder`: a lake that is a folder of this machine, counted at an interval.
+//! `collect folder`: counts the files of a local folder at an interval; the folder is a data lake.
 
 mod config;
 mod inventory;

@@ -1,4 +1,4 @@
-//! Wires the walks through a folder: connection, publishers, interval.
+//! Runs `collect folder`: connects to the broker, creates the publishers and starts the walks.
 
 use std::fs;
 use std::path::Path;
@@ -20,16 +20,16 @@ use super::{
 };
 use crate::{metrics::CollectorMetrics, outlet::Outlet, parsed::Parsed};
 
-/// The kind of report, as metrics name it.
+/// The kind of report in metrics.
 const REPORT: &str = "folder";
 
-/// Counts the folder again and again until it is told to drain. The walk or the inventory of that
-/// moment is given up: the next start begins with another one.
+/// Counts the folder again and again until the service drains. Then the current walk or inventory
+/// is abandoned; the next start begins a new walk.
 ///
 /// # Errors
 ///
-/// What no retry can mend: refused logins, a broker that takes nothing for another reason than that
-/// it is away or full.
+/// Errors that no retry can correct: refused logins, a broker that stores nothing for another
+/// reason than that it is unreachable or full.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let collected = CollectorMetrics::of(&context.registry, &[REPORT]).context("metrics")?;
     let standing = Standing::new(context.readiness.condition(REPORT));
@@ -59,14 +59,14 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// Counts one folder and publishes what it found.
+/// Counts one folder and publishes the inventory.
 struct Counter {
     folder: Folder,
     source: String,
-    /// Into how many partitions the lake is split.
+    /// Number of partitions of the lake.
     partitions: u16,
     clock: Clock,
-    /// Cancelled when the service drains: a walk on its thread then ends at its next entry.
+    /// Cancelled when the service drains. A running walk then stops at its next entry.
     drain: CancellationToken,
     outlet: Outlet,
     collected: CollectorMetrics,
@@ -74,7 +74,8 @@ struct Counter {
 }
 
 impl Counter {
-    /// Begins a walk at each interval, or as soon as the inventory of the last one is stored.
+    /// Begins a walk at each interval. If the previous inventory is stored later than that, the
+    /// next walk begins immediately afterwards.
     async fn run(&mut self, interval: Duration) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,7 +101,7 @@ impl Counter {
         Ok(())
     }
 
-    /// Walks on a thread of its own, because the file system answers when it likes.
+    /// Walks on a thread of its own, because the file system may block for any length of time.
     async fn walked(&self) -> anyhow::Result<Walked> {
         let (folder, partitions, drain) =
             (self.folder.clone(), self.partitions, self.drain.clone());

@@ -1,26 +1,27 @@
-//! Whether the folder can be counted, as `/readyz` and the log show it.
+//! Whether the folder can be counted, for `/readyz` and the log.
 
 use domain::Timestamp;
 use service_kit::Condition;
 
 use super::walk::{Share, Unreadable};
 
-/// Shows the end of each walk.
+/// Reports the result of each walk.
 #[derive(Debug)]
 pub(crate) struct Standing {
     condition: Condition,
-    /// When the first walk began that could not read everything.
+    /// Start of the first of the consecutive walks that could not read everything; `None` after a
+    /// complete walk.
     incomplete_since: Option<Timestamp>,
 }
 
 impl Standing {
-    /// Before the first walk has ended.
+    /// The state before the first walk has ended.
     pub(crate) fn new(condition: Condition) -> Self {
         condition.pass("the first walk has not ended yet");
         Self { condition, incomplete_since: None }
     }
 
-    /// A walk that began at this time counted everything, and its inventory is stored.
+    /// Reports a complete walk that began at `as_of`, and whose inventory is stored.
     pub(crate) fn whole(&mut self, as_of: Timestamp, shares: &[Share]) {
         let sum = |of: fn(&Share) -> u64| shares.iter().map(of).fold(0, u64::saturating_add);
         let (files, bytes) = (sum(|share| share.objects), sum(|share| share.bytes));
@@ -31,7 +32,7 @@ impl Standing {
         self.condition.pass(text);
     }
 
-    /// A walk that began at this time could not read everything.
+    /// Reports a walk that began at `as_of` and could not read everything.
     pub(crate) fn incomplete(&mut self, as_of: Timestamp, why: &Unreadable) {
         let since = time(*self.incomplete_since.get_or_insert(as_of));
         let advice = "used space stays as it is until the folder can be read";

@@ -1,4 +1,4 @@
-//! Counts what a folder holds. It looks at every entry below the folder once, and changes nothing.
+//! Counts the files below a folder. Each entry is examined once, and nothing is changed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,50 +9,51 @@ use std::path::{Path, PathBuf};
 
 use domain::{objects::object_key, partition};
 
-/// Folders that are open at the same time, each inside the one before: the depth that is read. Each
-/// of them takes a file handle and a buffer of 32 KiB.
+/// Maximum number of nested folders that are open at the same time, and so the maximum depth that
+/// is read. Each open folder needs a file handle and a buffer of 32 KiB.
 const FOLDERS_OPEN_MAX: usize = 256;
 
 /// A folder that is to be counted.
 pub(crate) struct Walk<'a> {
-    /// Where the folder is.
+    /// Path of the folder.
     pub(crate) root: &'a Path,
-    /// The bucket that the folder stands for.
+    /// The bucket as which the folder is counted.
     pub(crate) bucket: &'a str,
-    /// Into how many partitions the lake is split.
+    /// Number of partitions of the lake.
     pub(crate) partitions: u16,
-    /// Opens a folder: `std::fs::read_dir`, except in tests.
+    /// Opens a folder. This is `std::fs::read_dir`, except in tests.
     pub(crate) open: &'a dyn Fn(&Path) -> io::Result<ReadDir>,
-    /// Whether to stop. It is asked at each entry.
+    /// Returns whether the walk must stop. Called at each entry.
     pub(crate) is_stopped: &'a dyn Fn() -> bool,
 }
 
-/// How a walk ended.
+/// The result of a walk.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Walked {
-    /// Everything was counted. The parts of the partitions, in their order.
+    /// Everything was counted. Contains the share of each partition, in the order of the
+    /// partitions.
     Whole(Vec<Share>),
-    /// Something could not be read, so that the sums are not known.
+    /// Something could not be read, so the sums are unknown.
     Incomplete(Unreadable),
-    /// It was told to stop.
+    /// The walk was stopped.
     Stopped,
 }
 
-/// What the files of one partition are together.
+/// The number and the size of the files of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Share {
     /// Number of files.
     pub(crate) objects: u64,
-    /// Sum of their lengths, in bytes.
+    /// Sum of the file lengths, in bytes.
     pub(crate) bytes: u64,
 }
 
-/// What could not be read.
+/// The entries that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
-    /// Number of folders and files.
+    /// Number of folders and files that could not be read.
     pub(crate) entries: u64,
-    /// The first one, and why.
+    /// Path of the first of them, with the error.
     pub(crate) first: String,
 }
 
@@ -66,8 +67,9 @@ impl fmt::Display for Unreadable {
 }
 
 impl Walk<'_> {
-    /// Counts every regular file below the folder, each once, however many names it has. Symbolic
-    /// links below the folder are not followed. What vanishes during the walk is not counted.
+    /// Counts every regular file below the folder once, even if the file has several names (hard
+    /// links). Symbolic links below the folder are not followed. Files and folders that vanish
+    /// during the walk are not counted.
     ///
     /// Memory is bounded by the depth of the folder and by the number of files with several names.
     pub(crate) fn run(&self) -> Walked {
@@ -104,7 +106,8 @@ impl Walk<'_> {
                 Err(error) => sums.unreadable(&entry.path(), &error),
             }
         }
-        // All that was in a folder has vanished where another one took its place, and yet is there.
+        // If another folder took this folder's place, every old entry seems to have vanished,
+        // although it still exists elsewhere. The sums would be too low.
         match sums.root() {
             Ok(after) if after == before => sums.end(),
             Ok(_) => {
@@ -116,11 +119,11 @@ impl Walk<'_> {
     }
 }
 
-/// What a walk has found so far.
+/// The sums of a walk so far.
 struct Sums<'a> {
     walk: &'a Walk<'a>,
     shares: Vec<Share>,
-    /// Device and inode of each file that has several names.
+    /// Device and inode of each counted file that has several names.
     linked: BTreeSet<(u64, u64)>,
     unreadable: Option<Unreadable>,
 }
@@ -131,12 +134,13 @@ impl<'a> Sums<'a> {
         Self { walk, shares, linked: BTreeSet::new(), unreadable: None }
     }
 
-    /// Device and inode of the folder itself, which may be named by a symbolic link.
+    /// Device and inode of the folder itself. Its path may be a symbolic link, which is followed.
     fn root(&self) -> io::Result<(u64, u64)> {
         fs::metadata(self.walk.root).map(|found| (found.dev(), found.ino()))
     }
 
-    /// Counts an entry of a folder, which is at this depth. A folder is opened and returned.
+    /// Counts an entry of a folder at the given depth. If the entry is a folder, it is opened and
+    /// returned.
     fn look(&mut self, entry: &DirEntry, depth: usize) -> io::Result<Option<ReadDir>> {
         let kind = entry.file_type()?;
         if kind.is_dir() {
@@ -189,7 +193,7 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Whether an entry is gone, or is no folder any more.
+/// Whether an entry was removed, or is no longer a folder.
 fn has_vanished(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }

@@ -1,4 +1,4 @@
-//! The settings of the follower.
+//! The settings of `collect postgres-log`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use bus::service::BusConfig;
 use domain::accept::NAME_BYTES_MAX;
 
 service_kit::settings! {
-    /// What the follower of a log is told.
+    /// The settings of the log follower.
     #[derive(Clone, Debug)]
     pub struct Config {
         /// NATS.
@@ -35,7 +35,8 @@ service_kit::settings! {
     }
 }
 
-/// A name that every query may have; with another one each would be a dead letter.
+/// Checks that a query may have this name. With any other name, every query would become a dead
+/// letter.
 fn warehouse_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > NAME_BYTES_MAX {
         return Err(format!("must be a name of 1 to {NAME_BYTES_MAX} bytes"));

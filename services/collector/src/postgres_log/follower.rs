@@ -1,4 +1,4 @@
-//! Reads whole lines of log files that grow, are rotated and are written over.
+//! Reads complete lines from log files that grow, are rotated and are overwritten.
 
 use std::{
     ffi::OsStr,
@@ -12,18 +12,19 @@ use anyhow::Context as _;
 
 use super::positions::{LogFileId, Positions};
 
-/// Bytes that are read at once. A longer line is a dead letter without its bytes.
+/// Number of bytes that are read at once. A longer line becomes a dead letter without its bytes.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Bytes of the first line that name a file: time, process and session are in them.
+/// Number of bytes of the first line that identify a file. They contain the time, the process and
+/// the session.
 const NAME_BYTES: usize = 512;
 
-/// Whole lines of a file.
+/// Complete lines of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
     file: LogFileId,
-    /// Where the lines end in the file.
+    /// Position in the file behind the lines.
     end: u64,
-    /// The lines; none if the next line is longer than what is read at once.
+    /// The lines; `None` if the next line is longer than `CHUNK_BYTES`.
     pub(super) lines: Option<Vec<u8>>,
 }
 
@@ -32,38 +33,39 @@ pub(super) struct Chunk {
 pub(super) struct Follower {
     path: PathBuf,
     positions: Positions,
-    /// The files of the last look.
+    /// The files that existed when they were last listed.
     there: Vec<LogFileId>,
 }
 
 impl Follower {
-    /// Continues where the positions are.
+    /// Opens the stored positions, at which reading resumes.
     ///
     /// # Errors
     ///
-    /// Another process has the positions, or they can't be read or written.
+    /// Another process uses the positions, or they can't be read or written.
     pub(super) fn open(path: &Path, state_file: &Path) -> anyhow::Result<Self> {
         let positions = Positions::open(state_file)?;
         Ok(Self { path: path.to_owned(), positions, there: Vec::new() })
     }
 
-    /// The next lines, of the oldest file that has some; `None` if everything is read. They are given
-    /// again until [`Follower::passed`].
+    /// The next lines of the least recently changed file that has unread lines; `None` if
+    /// everything is read. Returns the same lines again until they are given to
+    /// [`Follower::passed`].
     ///
     /// # Errors
     ///
-    /// There is no file, or one can't be read.
+    /// There is no file, or a file can't be read.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
         self.there.clear();
         let mut next = None;
         for path in self.files()? {
             let file = match File::open(&path) {
                 Ok(file) => file,
-                // Removed since it was listed.
+                // The file was removed after it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).with_context(|| path.display().to_string()),
             };
-            // An empty file, or one of which not even the first line is written, has no name yet.
+            // A file can't be identified before its first line is written.
             let Some((id, length)) = identify(&file)? else { continue };
             if next.is_none() {
                 let position = self.positions.of(&id);
@@ -76,23 +78,23 @@ impl Follower {
         Ok(next)
     }
 
-    /// Keeps the position behind the lines of a chunk.
+    /// Stores the position behind the lines of a chunk.
     ///
     /// # Errors
     ///
-    /// The position can't be kept.
+    /// The position can't be stored.
     pub(super) fn passed(&mut self, chunk: &Chunk) -> anyhow::Result<()> {
         self.positions.keep(&chunk.file, chunk.end, &self.there)
     }
 
-    /// The files, the one first that was changed first.
+    /// The paths of the files, the least recently changed file first.
     fn files(&self) -> anyhow::Result<Vec<PathBuf>> {
         let place = || self.path.display().to_string();
         let about = fs::metadata(&self.path).with_context(place)?;
         if about.is_file() {
             return Ok(vec![self.path.clone()]);
         }
-        // To open a pipe would wait for whoever writes it.
+        // Opening a named pipe would block until another process writes to it.
         anyhow::ensure!(about.is_dir(), "{} is neither a file nor a folder", place());
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path).with_context(place)? {
@@ -103,7 +105,7 @@ impl Follower {
             match fs::metadata(&path) {
                 Ok(about) if about.is_file() => files.push((about.modified()?, path)),
                 Ok(_) => {}
-                // Removed since it was listed.
+                // The file was removed after it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).with_context(|| path.display().to_string()),
             }
@@ -118,7 +120,8 @@ impl Follower {
     }
 }
 
-/// The name and the length of a file; `None` until its first line is written.
+/// The id and the length of a file. `None` until its first line, or the first `NAME_BYTES` bytes of
+/// it, are written.
 fn identify(mut file: &File) -> io::Result<Option<(LogFileId, u64)>> {
     let about = file.metadata()?;
     let mut beginning = vec![0; NAME_BYTES];
@@ -135,7 +138,7 @@ fn identify(mut file: &File) -> io::Result<Option<(LogFileId, u64)>> {
     }))
 }
 
-/// The whole lines behind a position, at most [`CHUNK_BYTES`] of them.
+/// The complete lines behind a position, at most [`CHUNK_BYTES`] bytes of them.
 fn lines_after(mut file: &File, id: &LogFileId, position: u64) -> io::Result<Option<Chunk>> {
     file.seek(SeekFrom::Start(position))?;
     let mut bytes = vec![0; CHUNK_BYTES];
@@ -156,7 +159,8 @@ fn lines_after(mut file: &File, id: &LogFileId, position: u64) -> io::Result<Opt
         .and_then(|more| chunk(None, u64::try_from(CHUNK_BYTES).ok()?.saturating_add(more))))
 }
 
-/// How many bytes further the line ends; `None` if its end is not written yet.
+/// Number of bytes from the file's current position to the end of the line; `None` if the end of
+/// the line is not written yet.
 fn end_of_line(mut file: &File) -> io::Result<Option<u64>> {
     let mut block = vec![0; CHUNK_BYTES];
     let mut passed = 0_u64;
@@ -262,7 +266,8 @@ mod tests {
         logs.append("mon.json", "first\n1\n");
         let mut follower = logs.follower();
         assert_eq!(all(&mut follower), "first\n1\n");
-        // As log_truncate_on_rotation does it, and longer than before.
+        // PostgreSQL overwrites a file like this with `log_truncate_on_rotation`. The new content
+        // is longer than the old one.
         fs::write(logs.file("mon.json"), "second\n2\n3\n4\n").unwrap();
         assert_eq!(all(&mut follower), "second\n2\n3\n4\n");
         fs::rename(logs.file("mon.json"), logs.file("old.json")).unwrap();

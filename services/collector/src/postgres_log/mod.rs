@@ -1,8 +1,9 @@
-//! Follows PostgreSQL's log in JSON, and publishes each statement as a query.
+//! `collect postgres-log`: follows PostgreSQL's log in JSON, and publishes each statement as a
+//! query.
 //!
-//! A position in each file is kept in a local file, and moves only after the broker has acknowledged
-//! what was read. After a crash some lines are read again; each line has one id, so that they count
-//! once.
+//! The position in each log file is stored in a local file, and advances only after the broker has
+//! acknowledged the events. After a crash some lines are read again; each line has a fixed id, so
+//! that it counts once.
 
 mod config;
 mod follower;
@@ -12,7 +13,7 @@ mod run;
 pub use config::Config;
 pub use run::run;
 
-/// Lines for PostgreSQL, for the end of the help.
+/// Settings for PostgreSQL; printed at the end of the help.
 pub const LINES: &str = "Lines for postgresql.conf, then restart PostgreSQL:
   logging_collector = on
   log_destination = 'jsonlog'

@@ -1,4 +1,4 @@
-//! How far each log file was read, in a file that survives crashes.
+//! The position in each log file, stored in a file that survives crashes.
 
 use std::{
     collections::BTreeMap,
@@ -10,26 +10,27 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-/// What names a log file: its number in the file system and a hash of its first line, since
-/// PostgreSQL writes over old files (`log_truncate_on_rotation`), and numbers are given again.
+/// The id of a log file: its inode number and a hash of its first line. The inode number alone is
+/// not enough, because PostgreSQL overwrites old files (`log_truncate_on_rotation`), and the file
+/// system reuses inode numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct LogFileId(pub(super) String);
 
-/// The positions, and the lock by which only one process has them.
+/// The positions, and a lock that only one process can have at a time.
 #[derive(Debug)]
 pub(super) struct Positions {
     path: PathBuf,
-    /// Bytes of each file that were read and published.
+    /// Number of bytes of each file that were read and published.
     read: BTreeMap<LogFileId, u64>,
     _lock: File,
 }
 
 impl Positions {
-    /// Reads the positions, if there are any yet.
+    /// Locks the positions and reads them, if there are any yet.
     ///
     /// # Errors
     ///
-    /// Another process has them, or the file can't be read or written.
+    /// Another process uses the positions, or the file can't be read or written.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let lock_path = beside(path, "lock");
         let lock = File::create(&lock_path).with_context(|| {
@@ -57,21 +58,22 @@ impl Positions {
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         let this = Self { path: path.to_owned(), read, _lock: lock };
-        // A place that can't be written is found before the first line is published.
+        // Writes the positions now, so that a path that can't be written is reported before the
+        // first line is published.
         this.store()?;
         Ok(this)
     }
 
-    /// How many bytes of a file were read.
+    /// Number of bytes of a file that were read; 0 if the file is unknown.
     pub(super) fn of(&self, file: &LogFileId) -> u64 {
         self.read.get(file).copied().unwrap_or(0)
     }
 
-    /// Keeps a position, and forgets files that are not there any more.
+    /// Stores a position, and removes the positions of files that no longer exist.
     ///
     /// # Errors
     ///
-    /// The file can't be written; the positions before are still in it.
+    /// The file can't be written; it still contains the previous positions.
     pub(super) fn keep(
         &mut self,
         file: &LogFileId,

@@ -1,4 +1,4 @@
-//! Wires the follower: connection, publishers, logs.
+//! Runs `collect postgres-log`: connects to the broker, creates the publishers and follows the log.
 
 use anyhow::Context as _;
 use bus::status::Announcer;
@@ -16,14 +16,15 @@ use crate::{
     sources::postgres_log::{LogRead, PostgresLog},
 };
 
-/// The name of what is read, in metrics.
+/// The kind of report in metrics.
 const REPORT: &str = "postgres-log";
 
-/// Follows the log until it is told to drain.
+/// Follows the log until the service drains.
 ///
 /// # Errors
 ///
-/// What no retry can mend: refused logins, positions that another process has or that can't be kept.
+/// Errors that no retry can correct: refused logins, positions that another process uses or that
+/// can't be stored.
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let follower = Follower::open(&config.path, &config.state_file)?;
     let collected = CollectorMetrics::of(&context.registry, &[REPORT]).context("metrics")?;
@@ -68,7 +69,7 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// Does something with files, which may wait for a disk.
+/// Runs work on files on a thread where waiting for a disk blocks no other task.
 async fn on_files<T: Send + 'static>(
     mut follower: Follower,
     work: impl FnOnce(&mut Follower) -> anyhow::Result<T> + Send + 'static,
@@ -86,7 +87,7 @@ fn read(log: &PostgresLog, chunk: &Chunk) -> LogRead {
     read
 }
 
-/// What `/readyz` and the log show of the files.
+/// Reports the state of the log files on `/readyz` and in the log.
 struct Watch {
     files: Condition,
     plans: Condition,

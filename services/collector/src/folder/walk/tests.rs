@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A folder with these files, by path and length in bytes.
+/// Creates a folder with the given files: path and length in bytes.
 fn lake(files: &[(&str, usize)]) -> TempDir {
     let lake = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
@@ -22,7 +22,7 @@ fn opened(path: &Path) -> io::Result<ReadDir> {
     fs::read_dir(path)
 }
 
-/// A walk through one partition.
+/// A walk with a single partition.
 fn walk(root: &Path) -> Walk<'_> {
     Walk { root, bucket: "raw", partitions: 1, open: &opened, is_stopped: &|| false }
 }
@@ -130,7 +130,7 @@ fn a_folder_that_is_replaced_during_the_walk_is_not_counted() {
 fn files_that_vanish_during_the_walk_are_not_counted() {
     let lake = lake(&[("a", 1), ("b", 2), ("c", 4)]);
     let names = RefCell::new(vec!["a", "b", "c"]);
-    // The names were read already when the first of them is looked at.
+    // All names have already been read when the first file is examined.
     let vanish = || {
         for name in names.borrow_mut().drain(..) {
             fs::remove_file(lake.path().join(name)).unwrap();
