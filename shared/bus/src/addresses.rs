@@ -113,6 +113,19 @@ mod tests {
         }
     }
 
+    /// Whether this is a list of addresses that repeats the login of the first: a password that
+    /// happens to contain such a list can't be told from one.
+    fn repeats_its_login(url: &str) -> bool {
+        let login_of = |address: &str| {
+            let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+            rest.rsplit_once('@').map(|(login, _)| login.to_owned())
+        };
+        let logins: Vec<Option<String>> = url.split(',').map(login_of).collect();
+        let (first, rest) = logins.split_first().unwrap();
+        let is_one = rest.iter().all(|login| login.is_none() || login == first);
+        first.is_some() && is_one && rest.contains(first)
+    }
+
     proptest::proptest! {
         /// The parts between separators are known, so that the test can search for each of them.
         #[test]
@@ -140,6 +153,9 @@ mod tests {
                 format!("me:{password}@a{behind}"),
                 format!("tls://{password}@a{behind}"),
             ] {
+                if repeats_its_login(&url) {
+                    continue;
+                }
                 let shown = match read(&url) {
                     Ok(addresses) => format!("{addresses:?} {}", addresses.shown),
                     Err(why) => why,
