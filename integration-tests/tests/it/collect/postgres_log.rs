@@ -98,7 +98,11 @@ async fn a_log_that_is_not_there_yet_or_has_no_plans_is_said() {
         .await
     };
     says("log_destination").await.unwrap();
-    let line = r#"{"timestamp":"2026-11-28 06:43:00.123 UTC","user":"u","dbname":"d","session_id":"a.b","line_num":1,"error_severity":"LOG","message":"duration: 1.000 ms  statement: select 1"}"#;
-    std::fs::write(folder.join("a.json"), format!("{line}\n")).unwrap();
+    let line = |number: u32| {
+        format!(
+            r#"{{"timestamp":"2026-11-28 06:43:00.123 UTC","user":"u","dbname":"d","session_id":"a.b","line_num":{number},"error_severity":"LOG","message":"duration: 1.000 ms  statement: select 1"}}"#
+        ) + "\n"
+    };
+    std::fs::write(folder.join("a.json"), (1..=20).map(line).collect::<String>()).unwrap();
     says("auto_explain").await.unwrap();
 }

@@ -18,6 +18,10 @@ use crate::{
 
 /// The kind of report in metrics.
 const REPORT: &str = "postgres-log";
+/// After so many statements without a plan between them the log has no plans. A plan is written just
+/// before its statement, so that lines that are read in between leave a few such statements: at most
+/// one for each session.
+const STATEMENTS_WITHOUT_PLAN: u64 = 20;
 
 /// Follows the log until the service drains.
 ///
@@ -92,6 +96,8 @@ struct Watch {
     files: Condition,
     plans: Condition,
     has_plans: bool,
+    /// Statements that must have a plan, since the last plan.
+    statements_since_plan: u64,
     trouble: News,
     without_plans: News,
 }
@@ -101,28 +107,36 @@ impl Watch {
         let (files, plans) =
             (context.readiness.condition("log files"), context.readiness.condition("plans"));
         let (trouble, without_plans) = (News::default(), News::default());
-        Self { files, plans, has_plans, trouble, without_plans }
+        let statements_since_plan = 0;
+        Self { files, plans, has_plans, statements_since_plan, trouble, without_plans }
     }
 
     fn stored(&mut self, read: &LogRead) {
         self.trouble.is_over();
         self.files.pass("more lines are read");
-        match (self.has_plans, read.plans, read.planned) {
-            (true, 0, 1..) => {
-                let why = "the log has statements but no plans, so that no query is counted: is \
-                           auto_explain loaded? Without it leave --plans off";
-                if self.without_plans.is_new(why) {
-                    tracing::warn!("{why}");
-                }
-                self.plans.fail(why);
-            }
-            (false, 1.., _) => self.plans.pass("the log has plans: --plans counts their rows"),
-            (true, 1.., _) => {
+        match (self.has_plans, read.plans) {
+            (false, 0) => {}
+            (false, 1..) => self.plans.pass("the log has plans: --plans counts their rows"),
+            (true, 0) => self.statements_without_plans(read.planned),
+            (true, 1..) => {
+                self.statements_since_plan = 0;
                 self.without_plans.is_over();
                 self.plans.pass("read");
             }
-            (_, 0, _) => {}
         }
+    }
+
+    fn statements_without_plans(&mut self, statements: u64) {
+        self.statements_since_plan = self.statements_since_plan.saturating_add(statements);
+        if self.statements_since_plan < STATEMENTS_WITHOUT_PLAN {
+            return;
+        }
+        let why = "the log has statements but no plans, so that no query is counted: is \
+                   auto_explain loaded? Without it leave --plans off";
+        if self.without_plans.is_new(why) {
+            tracing::warn!("{why}");
+        }
+        self.plans.fail(why);
     }
 
     fn waits_for_lines(&mut self) {
