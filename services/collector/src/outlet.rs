@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bus::{
     Bus, BusError, Publisher, PublisherLimits, Topology,
     publishing::{PublishMetrics, PublishWatch},
+    service::BusConfig,
+    status::Announcer,
 };
 use domain::{Event, Stream};
 use service_kit::Context;
@@ -48,13 +51,30 @@ pub(crate) enum NotStored {
 }
 
 impl Outlet {
+    /// Connects to the broker, announces the service there, and creates the publishers; `None` if
+    /// the service is stopped before there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// Errors that no retry can correct, such as a refused login.
+    pub(crate) async fn connect(
+        config: &BusConfig,
+        context: &Context,
+        source: &str,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(bus) = bus::service::connect(config, context).await? else { return Ok(None) };
+        Announcer::new(&bus, context, source).spawn(context, || None);
+        let subjects = Subjects::new(&config.settings.subject_prefix);
+        Self::new(&bus, context, subjects, source).context("metrics").map(Some)
+    }
+
     /// Creates an outlet for the source with this name, with a publisher for every event stream
     /// that is declared. Metrics and `/readyz` show why a publisher waits.
     ///
     /// # Errors
     ///
     /// A metric's name is taken, which is a programming error.
-    pub fn new(
+    fn new(
         bus: &Bus,
         context: &Context,
         subjects: Subjects,

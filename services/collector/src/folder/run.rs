@@ -5,12 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::{Topology, status::Announcer};
+use bus::Topology;
 use domain::Timestamp;
 use service_kit::{Clock, Context};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use wire::Subjects;
 
 use super::{
     config::{Config, Folder},
@@ -33,10 +32,8 @@ const REPORT: &str = "folder";
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let collected = CollectorMetrics::of(&context.registry, &[REPORT]).context("metrics")?;
     let standing = Standing::new(context.readiness.condition(REPORT));
-    let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
-    Announcer::new(&bus, &context, &config.source).spawn(&context, || None);
-    let subjects = Subjects::new(&config.bus.settings.subject_prefix);
-    let outlet = Outlet::new(&bus, &context, subjects, &config.source).context("metrics")?;
+    let outlet = Outlet::connect(&config.bus, &context, &config.source).await?;
+    let Some(outlet) = outlet else { return Ok(()) };
     let Folder { path, bucket } = &config.folder;
     tracing::info!(
         path = %path.display(), bucket, interval_s = config.interval_s, "the folder is counted"

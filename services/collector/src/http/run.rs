@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bus::status::Announcer;
 use service_kit::{Context, http};
-use wire::Subjects;
 
 use super::{config::Config, metrics::RequestMetrics, receiver::Receiver};
 use crate::{metrics::CollectorMetrics, outlet::Outlet, sources::Report};
@@ -29,10 +27,8 @@ pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let collected = CollectorMetrics::of(&context.registry, &labels).context("metrics")?;
     let requests = RequestMetrics::of(&context.registry).context("metrics")?;
     let listener = http::bind("what other systems report", config.http_addr).await?;
-    let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
-    Announcer::new(&bus, &context, &config.source).spawn(&context, || None);
-    let subjects = Subjects::new(&config.bus.settings.subject_prefix);
-    let outlet = Outlet::new(&bus, &context, subjects, &config.source).context("metrics")?;
+    let outlet = Outlet::connect(&config.bus, &context, &config.source).await?;
+    let Some(outlet) = outlet else { return Ok(()) };
     let outlet = Arc::new(outlet);
     let receiver = Receiver {
         token: config.token,

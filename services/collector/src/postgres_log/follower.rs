@@ -70,8 +70,10 @@ impl Follower {
             if next.is_none() {
                 let position = self.positions.of(&id);
                 let position = if position > length { 0 } else { position };
-                next = lines_after(&file, &id, position)
-                    .with_context(|| path.display().to_string())?;
+                if position < length {
+                    next = lines_after(&file, &id, position)
+                        .with_context(|| path.display().to_string())?;
+                }
             }
             self.there.push(id);
         }

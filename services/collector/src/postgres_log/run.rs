@@ -1,10 +1,8 @@
 //! Runs `collect postgres-log`: connects to the broker, creates the publishers and follows the log.
 
 use anyhow::Context as _;
-use bus::status::Announcer;
 use domain::{Reason, Refusal, Side};
 use service_kit::{Condition, Context, News};
-use wire::Subjects;
 
 use super::{
     config::Config,
@@ -32,10 +30,8 @@ const STATEMENTS_WITHOUT_PLAN: u64 = 20;
 pub async fn run(context: Context, config: Config) -> anyhow::Result<()> {
     let follower = Follower::open(&config.path, &config.state_file)?;
     let collected = CollectorMetrics::of(&context.registry, &[REPORT]).context("metrics")?;
-    let Some(bus) = bus::service::connect(&config.bus, &context).await? else { return Ok(()) };
-    Announcer::new(&bus, &context, &config.source).spawn(&context, || None);
-    let subjects = Subjects::new(&config.bus.settings.subject_prefix);
-    let outlet = Outlet::new(&bus, &context, subjects, &config.source).context("metrics")?;
+    let outlet = Outlet::connect(&config.bus, &context, &config.source).await?;
+    let Some(outlet) = outlet else { return Ok(()) };
     let log = PostgresLog { warehouse: config.warehouse.clone(), has_plans: config.has_plans };
     let watch = Watch::new(&context, config.has_plans);
     tracing::info!(path = %config.path.display(), plans = config.has_plans, "the log is followed");
