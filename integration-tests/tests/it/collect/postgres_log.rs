@@ -60,13 +60,19 @@ async fn a_followed_log_is_archived_to_the_row_and_the_microsecond_though_both_e
     until("some archived", async || Ok(archived(&pipeline).0 > 10)).await.unwrap();
     collector.kill().unwrap();
     work(&database, 2);
-    let again = follow(&mut pipeline, folder, &plans);
+    let mut again = follow(&mut pipeline, folder, &plans);
     again.ready().await.unwrap();
     pipeline.nats.kill();
     work(&database, 3);
     let waits = async || Ok(again.readiness().is_some_and(|(status, _)| status == 503));
     until("it says that NATS is away", waits).await.unwrap();
+    let unconfirmed =
+        "lakegauge_publisher_unconfirmed_messages{messages=\"events\",stream=\"WAREHOUSE_0\"}";
+    let reads = async || Ok(again.metric(unconfirmed).is_some_and(|messages| messages > 0.0));
+    until("it has read what it can't publish", reads).await.unwrap();
+    again.kill().unwrap();
     pipeline.nats.restart().await.unwrap();
+    let _last = follow(&mut pipeline, folder, &plans);
     work(&database, 4);
 
     let expected = totals(&std::fs::read_to_string(&log).unwrap());
